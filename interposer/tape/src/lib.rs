@@ -1,0 +1,101 @@
+//! The contract between the node daemon and the interposer: the tape.
+//!
+//! A *tape* is one shared memory object per replica with two byte rings in it. The node writes
+//! committed log entries to the *input* ring; the interposer inside the server admits them one by
+//! one and answers with *records* (output bytes, published listeners, end-of-entry marks) on the
+//! *output* ring. Nothing else passes between the two but two wake-ups: a futex in the header for
+//! the server, an eventfd (the *doorbell*) for the node.
+//!
+//! * [`entry`]: the encoding of one log entry, which is also the value that consensus orders.
+//! * [`record`]: the encoding of the answers.
+//! * [`ring`]: the single-producer single-consumer rings and the header both sides map.
+//!
+//! Deliberately absent: system calls, mapping of memory, Paxos, libc. Both sides bring their own.
+#![no_std]
+
+#[cfg(feature = "alloc")]
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+pub mod entry;
+pub mod record;
+pub mod ring;
+
+/// Descriptor numbers and environment names that the launcher and the interposer agree on.
+pub mod handover {
+    /// The interposer itself, a memfd; `LD_PRELOAD` names it as [`PRELOAD_PATH`], so that the path
+    /// is the same on every replica and nothing is written to disk.
+    pub const INTERPOSER_FD: i32 = 1000;
+    /// The tape, a memfd.
+    pub const TAPE_FD: i32 = 1001;
+    /// The doorbell, an eventfd that the interposer writes to wake the node.
+    pub const DOORBELL_FD: i32 = 1002;
+    /// The scheduler's state, a memfd made by the interposer of the first process of the tree.
+    pub const SCHEDULER_FD: i32 = 1003;
+    /// Descriptors from here up to and including [`SCHEDULER_FD`] belong to the interposer.
+    pub const FIRST_FD: i32 = INTERPOSER_FD;
+    /// The value of `LD_PRELOAD` for a wrapped server.
+    pub const PRELOAD_PATH: &str = "/proc/self/fd/1000";
+}
+
+/// Input bytes a frontend may send beyond what the server has consumed, per connection.
+pub const INPUT_WINDOW_BYTES: u64 = 256 * 1024;
+/// Output bytes a server may write beyond what [`entry::Event::Credit`] has acknowledged, per connection.
+pub const OUTPUT_WINDOW_BYTES: u64 = 1024 * 1024;
+/// A consumer reports [`record::Record::Consumed`] each time this many more bytes were read.
+pub const CONSUMED_REPORT_BYTES: u64 = INPUT_WINDOW_BYTES / 4;
+/// Largest encoded entry; a leader must cut its batches below it.
+pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Default of N_clock (CRANE section 4): logical clock ticks that one event brings.
+pub const CLOCKS_PER_EVENT: u32 = 1000;
+
+/// A client connection, unique for the life of a cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+#[repr(C)]
+pub struct ConnId {
+    /// The frontend's identity: random, new each time a frontend starts, never 0.
+    pub frontend: u64,
+    /// Counts up from 1 within the frontend.
+    pub counter: u64,
+}
+
+/// What is to be done with an event that carries a stream offset (exactly-once, DESIGN section 5).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StreamStep {
+    /// Take the bytes from this index on; the ones before it were seen already.
+    Take(usize),
+    /// Everything in it was seen already.
+    Seen,
+    /// It lies beyond the next expected byte: something before it was lost, so it must be resent.
+    Gap,
+}
+
+/// Decides what to do with `len` bytes at stream `offset` when `next` is the first byte not seen
+/// yet. Every replica and every frontend uses this one function.
+#[must_use]
+pub fn stream_step(next: u64, offset: u64, len: usize) -> StreamStep {
+    if offset > next {
+        return StreamStep::Gap;
+    }
+    let seen = next - offset;
+    if seen >= len as u64 {
+        StreamStep::Seen
+    } else {
+        StreamStep::Take(seen as usize)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stream_step_takes_only_the_unseen_part() {
+        assert_eq!(stream_step(10, 10, 5), StreamStep::Take(0));
+        assert_eq!(stream_step(10, 8, 5), StreamStep::Take(2));
+        assert_eq!(stream_step(10, 5, 5), StreamStep::Seen);
+        assert_eq!(stream_step(10, 11, 5), StreamStep::Gap);
+        assert_eq!(stream_step(10, 10, 0), StreamStep::Seen);
+    }
+}

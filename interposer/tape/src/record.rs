@@ -1,0 +1,365 @@
+//! What the interposer answers: records on the output ring.
+//!
+//! Their sequence is a function of the log alone, so all replicas write the same records; the
+//! node's output hash covers every one of them.
+//!
+//! ```text
+//! record := kind u32 | payload_len u32 | frontend u64 | counter u64 | arg u64
+//!           | payload, padded with zeros to a multiple of 8
+//! ```
+
+use crate::ConnId;
+use crate::entry::{EntryError, address_bytes, padded, read_address};
+use core::net::SocketAddr;
+
+/// Bytes of a record before its payload.
+pub const RECORD_HEADER_BYTES: usize = 32;
+/// `deadline_ns` of a server that waits for no timer.
+pub const NO_DEADLINE: u64 = u64::MAX;
+
+/// One record. Borrowed from the ring.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record<'a> {
+    /// Output bytes of a connection.
+    Data {
+        /// The connection.
+        conn: ConnId,
+        /// Position of the first byte in the server's output stream.
+        offset: u64,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+    /// The server ended its output (shutdown of writing) after `offset` bytes; it still reads.
+    Fin {
+        /// The connection.
+        conn: ConnId,
+        /// Length of the output stream.
+        offset: u64,
+    },
+    /// The server closed the connection; all output before it is still to be delivered.
+    Closed {
+        /// The connection.
+        conn: ConnId,
+        /// Length of the output stream.
+        offset: u64,
+        /// The server asked for an abortive close (`SO_LINGER` 0): the client sees a reset.
+        reset: bool,
+    },
+    /// The server has consumed the client's stream up to here: the input window moves.
+    Consumed {
+        /// The connection.
+        conn: ConnId,
+        /// Input stream position.
+        upto: u64,
+    },
+    /// The server listens; the node opens the port.
+    Listen {
+        /// Counts up from 1; never used again within a log.
+        listener: u32,
+        /// The address that the server bound.
+        address: SocketAddr,
+    },
+    /// The server no longer listens.
+    Unlisten {
+        /// The listener.
+        listener: u32,
+    },
+    /// Entry `slot` has had its time: the server is idle, or the entry's clocks are used up.
+    Done {
+        /// The entry's slot.
+        slot: u64,
+        /// Schedule hash over everything from the start.
+        schedule_hash: u64,
+        /// Virtual time of the earliest timer, nanoseconds since the Unix epoch, or [`NO_DEADLINE`].
+        deadline_ns: u64,
+        /// Logical clock: ticks since the start.
+        clock: u64,
+        /// False when threads could still run: the next bubble is wanted at once.
+        idle: bool,
+    },
+    /// The first process of the tree ended.
+    Exit {
+        /// Its status as `waitpid` would give it.
+        status: i32,
+    },
+    /// The server did something the interposer does not support; the server stops here.
+    Fault {
+        /// What, in one line.
+        message: &'a [u8],
+    },
+}
+
+mod kind {
+    pub const DATA: u32 = 1;
+    pub const FIN: u32 = 2;
+    pub const CLOSED: u32 = 3;
+    pub const CONSUMED: u32 = 4;
+    pub const LISTEN: u32 = 5;
+    pub const UNLISTEN: u32 = 6;
+    pub const DONE: u32 = 7;
+    pub const EXIT: u32 = 8;
+    pub const FAULT: u32 = 9;
+}
+
+/// The fixed part of a record, ready to be written.
+#[derive(Clone, Copy, Debug)]
+struct Header {
+    kind: u32,
+    conn: ConnId,
+    arg: u64,
+}
+
+/// Largest payload of a record that is not `Data` or `Fault`.
+const SMALL_PAYLOAD_BYTES: usize = 40;
+
+/// Writes a record as a header and a payload to `put`, which is called once for each piece.
+pub fn encode(record: &Record<'_>, mut put: impl FnMut(&[u8])) {
+    let none = ConnId::default();
+    let mut small = [0; SMALL_PAYLOAD_BYTES];
+    let (header, payload): (Header, &[u8]) = match *record {
+        Record::Data {
+            conn,
+            offset,
+            bytes,
+        } => (
+            Header {
+                kind: kind::DATA,
+                conn,
+                arg: offset,
+            },
+            bytes,
+        ),
+        Record::Fin { conn, offset } => (
+            Header {
+                kind: kind::FIN,
+                conn,
+                arg: offset,
+            },
+            &[],
+        ),
+        Record::Closed {
+            conn,
+            offset,
+            reset,
+        } => {
+            small[0] = u8::from(reset);
+            (
+                Header {
+                    kind: kind::CLOSED,
+                    conn,
+                    arg: offset,
+                },
+                &small[..8],
+            )
+        }
+        Record::Consumed { conn, upto } => (
+            Header {
+                kind: kind::CONSUMED,
+                conn,
+                arg: upto,
+            },
+            &[],
+        ),
+        Record::Listen { listener, address } => {
+            small[..24].copy_from_slice(&address_bytes(address));
+            (
+                Header {
+                    kind: kind::LISTEN,
+                    conn: none,
+                    arg: u64::from(listener),
+                },
+                &small[..24],
+            )
+        }
+        Record::Unlisten { listener } => (
+            Header {
+                kind: kind::UNLISTEN,
+                conn: none,
+                arg: u64::from(listener),
+            },
+            &[],
+        ),
+        Record::Done {
+            slot,
+            schedule_hash,
+            deadline_ns,
+            clock,
+            idle,
+        } => {
+            small[0..8].copy_from_slice(&schedule_hash.to_le_bytes());
+            small[8..16].copy_from_slice(&deadline_ns.to_le_bytes());
+            small[16..24].copy_from_slice(&clock.to_le_bytes());
+            small[24] = u8::from(idle);
+            (
+                Header {
+                    kind: kind::DONE,
+                    conn: none,
+                    arg: slot,
+                },
+                &small[..32],
+            )
+        }
+        Record::Exit { status } => {
+            let arg = u64::from(status.cast_unsigned());
+            (
+                Header {
+                    kind: kind::EXIT,
+                    conn: none,
+                    arg,
+                },
+                &[],
+            )
+        }
+        Record::Fault { message } => (
+            Header {
+                kind: kind::FAULT,
+                conn: none,
+                arg: 0,
+            },
+            message,
+        ),
+    };
+    let len = payload.len() as u32;
+    let mut head = [0; RECORD_HEADER_BYTES];
+    head[0..4].copy_from_slice(&header.kind.to_le_bytes());
+    head[4..8].copy_from_slice(&len.to_le_bytes());
+    head[8..16].copy_from_slice(&header.conn.frontend.to_le_bytes());
+    head[16..24].copy_from_slice(&header.conn.counter.to_le_bytes());
+    head[24..32].copy_from_slice(&header.arg.to_le_bytes());
+    put(&head);
+    put(payload);
+    put(&[0; 8][..padded(payload.len()) - payload.len()]);
+}
+
+/// Bytes that a record with this payload takes on the ring.
+#[must_use]
+pub const fn record_bytes(payload_len: usize) -> usize {
+    RECORD_HEADER_BYTES + padded(payload_len)
+}
+
+/// Reads the first record of `bytes`; also returns how many bytes it took.
+///
+/// # Errors
+/// The interposer publishes whole records only, so any error means a broken or foreign writer.
+pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
+    let u32_at = |at: usize| -> Result<u32, EntryError> {
+        let b = bytes.get(at..at + 4).ok_or(EntryError::Truncated)?;
+        Ok(u32::from_le_bytes(
+            b.try_into().map_err(|_| EntryError::Truncated)?,
+        ))
+    };
+    let u64_of = |b: &[u8], at: usize| -> Result<u64, EntryError> {
+        let b = b.get(at..at + 8).ok_or(EntryError::Truncated)?;
+        Ok(u64::from_le_bytes(
+            b.try_into().map_err(|_| EntryError::Truncated)?,
+        ))
+    };
+    let kind = u32_at(0)?;
+    let len = u32_at(4)? as usize;
+    let conn = ConnId {
+        frontend: u64_of(bytes, 8)?,
+        counter: u64_of(bytes, 16)?,
+    };
+    let arg = u64_of(bytes, 24)?;
+    let payload = bytes
+        .get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + len)
+        .ok_or(EntryError::Truncated)?;
+    let small = |arg: u64| u32::try_from(arg).map_err(|_| EntryError::BadField);
+    let flag = |at: usize| {
+        payload
+            .get(at)
+            .map(|b| *b != 0)
+            .ok_or(EntryError::Truncated)
+    };
+    let record = match kind {
+        kind::DATA => Record::Data {
+            conn,
+            offset: arg,
+            bytes: payload,
+        },
+        kind::FIN => Record::Fin { conn, offset: arg },
+        kind::CLOSED => Record::Closed {
+            conn,
+            offset: arg,
+            reset: flag(0)?,
+        },
+        kind::CONSUMED => Record::Consumed { conn, upto: arg },
+        kind::LISTEN => Record::Listen {
+            listener: small(arg)?,
+            address: read_address(payload, 0)?,
+        },
+        kind::UNLISTEN => Record::Unlisten {
+            listener: small(arg)?,
+        },
+        kind::DONE => Record::Done {
+            slot: arg,
+            schedule_hash: u64_of(payload, 0)?,
+            deadline_ns: u64_of(payload, 8)?,
+            clock: u64_of(payload, 16)?,
+            idle: flag(24)?,
+        },
+        kind::EXIT => Record::Exit {
+            status: small(arg)?.cast_signed(),
+        },
+        kind::FAULT => Record::Fault { message: payload },
+        other => return Err(EntryError::UnknownKind(other.to_le_bytes()[0])),
+    };
+    Ok((record, record_bytes(len)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::vec::Vec;
+
+    #[test]
+    fn records_survive_the_round_trip() {
+        let conn = ConnId {
+            frontend: 1,
+            counter: 2,
+        };
+        let records = [
+            Record::Data {
+                conn,
+                offset: 5,
+                bytes: b"+PONG\r\n",
+            },
+            Record::Fin { conn, offset: 12 },
+            Record::Closed {
+                conn,
+                offset: 12,
+                reset: true,
+            },
+            Record::Consumed { conn, upto: 6 },
+            Record::Listen {
+                listener: 1,
+                address: "0.0.0.0:6379".parse().unwrap(),
+            },
+            Record::Listen {
+                listener: 2,
+                address: "[::]:6379".parse().unwrap(),
+            },
+            Record::Unlisten { listener: 1 },
+            Record::Done {
+                slot: 9,
+                schedule_hash: 1,
+                deadline_ns: 2,
+                clock: 3,
+                idle: true,
+            },
+            Record::Exit { status: -1 },
+            Record::Fault { message: b"splice" },
+        ];
+        let mut bytes = Vec::new();
+        for record in &records {
+            encode(record, |piece| bytes.extend_from_slice(piece));
+        }
+        let mut rest = &bytes[..];
+        for record in &records {
+            let (read, used) = decode(rest).unwrap();
+            assert_eq!(read, *record);
+            rest = &rest[used..];
+        }
+        assert!(rest.is_empty());
+    }
+}
