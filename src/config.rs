@@ -1,0 +1,474 @@
+//! The configuration of one replica, as `brolga node --config FILE` reads it.
+//!
+//! The file is TOML. Unknown keys are errors, so that a misspelt key does not silently leave a
+//! default in place. What must be the same on every replica for determinism (command, environment,
+//! genesis, clocks, descriptors …) is part of [`NodeConfig::fingerprint`].
+
+use crate::launch::{DESCRIPTORS_DEFAULT, DESCRIPTORS_MIN, PRELOAD_VARIABLE};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use xxhash_rust::xxh3::Xxh3;
+
+/// Names a cluster for all time, so that a node never joins the wrong one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct ClusterId(pub u128);
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl From<ClusterId> for String {
+    fn from(id: ClusterId) -> Self {
+        id.to_string()
+    }
+}
+
+impl FromStr for ClusterId {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match u128::from_str_radix(text, 16) {
+            Ok(id) if id != 0 && text.len() == 32 => Ok(Self(id)),
+            _ => Err(format!(
+                "`{text}` is not a cluster id (32 hexadecimal digits, not all 0)"
+            )),
+        }
+    }
+}
+
+impl TryFrom<String> for ClusterId {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+/// One replica, as all replicas know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Member {
+    /// Its number, from 1.
+    pub id: u32,
+    /// Where its clients find the server's ports.
+    pub address: IpAddr,
+    /// Where the other nodes reach it.
+    pub peer: SocketAddr,
+    /// Where sidecar frontends reach it.
+    pub sidecar: SocketAddr,
+}
+
+/// Everything a node needs to know.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NodeConfig {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Which of the members this node is.
+    pub node: u32,
+    /// Log, working directory, admin socket and output files. A relative path is relative to the
+    /// file.
+    pub data_dir: PathBuf,
+    /// The address that the server's ports are opened on; the member's own unless said otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish: Option<IpAddr>,
+    /// How often a leader says that it lives.
+    #[serde(default = "heartbeat_ms")]
+    pub heartbeat_ms: u64,
+    /// A follower that hears nothing for a random time in this range tries to lead.
+    #[serde(default = "election_timeout_ms")]
+    pub election_timeout_ms: [u64; 2],
+    /// N_clock: logical clock ticks granted with each event.
+    #[serde(default = "n_clock")]
+    pub n_clock: u32,
+    /// W_timeout: how long the leader waits for more input before it proposes a bubble.
+    #[serde(default = "w_timeout_us")]
+    pub w_timeout_us: u64,
+    /// Ticks after which a thread of the server hands on the turn.
+    #[serde(default = "quantum")]
+    pub quantum: u32,
+    /// Number of processors that the server is told of.
+    #[serde(default = "cpus")]
+    pub cpus: u32,
+    /// Processor that the server's process tree stays on, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pin_cpu: Option<usize>,
+    /// The server's `fsync` reaches the disk although the log makes it needless.
+    #[serde(default)]
+    pub keep_fsync: bool,
+    /// Upper bound of random delays put in at scheduling points, for tests.
+    #[serde(default)]
+    pub perturb_us: u32,
+    /// Open descriptors that the server may have.
+    #[serde(default = "descriptors")]
+    pub descriptors: u64,
+    /// The server's working directory starts as a copy of this one. A relative path is relative to
+    /// the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub genesis: Option<PathBuf>,
+    /// The server: program and arguments.
+    pub command: Vec<String>,
+    /// Variables of the server's environment beyond the canonical ones, as `NAME=VALUE`.
+    #[serde(default)]
+    pub env: Vec<String>,
+    /// All replicas, this one too.
+    pub members: Vec<Member>,
+}
+
+fn heartbeat_ms() -> u64 {
+    50
+}
+
+fn election_timeout_ms() -> [u64; 2] {
+    [250, 500]
+}
+
+fn n_clock() -> u32 {
+    brolga_tape::CLOCKS_PER_EVENT
+}
+
+fn w_timeout_us() -> u64 {
+    100
+}
+
+fn quantum() -> u32 {
+    100
+}
+
+fn cpus() -> u32 {
+    1
+}
+
+fn descriptors() -> u64 {
+    DESCRIPTORS_DEFAULT
+}
+
+/// What is wrong with a configuration. One line, with the place in the file when there is one.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Not TOML, an unknown key, a value of the wrong type.
+    #[error("{path}:{line}: {what}")]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Line, from 1.
+        line: usize,
+        /// The complaint.
+        what: String,
+    },
+    /// Well-formed, but it cannot work.
+    #[error("{path}: {what}")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// The complaint and what to do.
+        what: String,
+    },
+}
+
+impl NodeConfig {
+    /// Reads and checks a file. Relative paths in it become absolute.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let mut config: Self = read_toml(path)?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        let folder = std::path::absolute(folder).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
+        config.data_dir = folder.join(&config.data_dir);
+        config.genesis = config.genesis.map(|genesis| folder.join(genesis));
+        match config.problem() {
+            None => Ok(config),
+            Some(what) => Err(ConfigError::Invalid {
+                path: path.to_owned(),
+                what,
+            }),
+        }
+    }
+
+    /// The first thing in the configuration that cannot work.
+    #[must_use]
+    pub fn problem(&self) -> Option<String> {
+        members_problem(&self.members)
+            .or_else(|| self.own_problem())
+            .or_else(|| self.timing_problem())
+            .or_else(|| self.server_problem())
+    }
+
+    fn own_problem(&self) -> Option<String> {
+        let listed = self.members.iter().any(|member| member.id == self.node);
+        (!listed).then(|| format!("node = {} is not one of the members", self.node))
+    }
+
+    fn timing_problem(&self) -> Option<String> {
+        let [least, most] = self.election_timeout_ms;
+        if self.heartbeat_ms == 0 {
+            return Some("heartbeat_ms must be at least 1".into());
+        }
+        if least > most {
+            return Some(format!(
+                "election_timeout_ms = [{least}, {most}]: the first must not be the larger"
+            ));
+        }
+        if least < 2 * self.heartbeat_ms {
+            return Some(format!(
+                "election_timeout_ms = [{least}, {most}] must start at twice heartbeat_ms or more ({})",
+                2 * self.heartbeat_ms
+            ));
+        }
+        let positive = [
+            ("n_clock", self.n_clock),
+            ("quantum", self.quantum),
+            ("cpus", self.cpus),
+        ];
+        let zero = positive.iter().find(|(_, value)| *value == 0);
+        zero.map(|(name, _)| format!("{name} must be at least 1"))
+    }
+
+    fn server_problem(&self) -> Option<String> {
+        if self.command.first().is_none_or(String::is_empty) {
+            return Some("command must name the server's program".into());
+        }
+        if self.descriptors < DESCRIPTORS_MIN {
+            return Some(format!("descriptors must be at least {DESCRIPTORS_MIN}"));
+        }
+        if let Some(genesis) = self.genesis.as_ref().filter(|genesis| !genesis.is_dir()) {
+            return Some(format!(
+                "genesis = {} is not a directory",
+                genesis.display()
+            ));
+        }
+        self.env.iter().find_map(|pair| environment_problem(pair))
+    }
+
+    /// This node's entry among the members.
+    ///
+    /// # Panics
+    /// When the configuration was not checked: [`NodeConfig::load`] makes sure that it is listed.
+    #[must_use]
+    pub fn me(&self) -> &Member {
+        let me = self.members.iter().find(|member| member.id == self.node);
+        me.expect("a checked configuration lists its own node")
+    }
+
+    /// The address that the server's ports are opened on.
+    #[must_use]
+    pub fn publish_address(&self) -> IpAddr {
+        self.publish.unwrap_or_else(|| self.me().address)
+    }
+
+    /// The environment as pairs.
+    #[must_use]
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let pairs = self.env.iter().filter_map(|pair| pair.split_once('='));
+        pairs
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    /// Hash over what every replica must have alike, so that nodes can notice when they do not.
+    /// The content of the genesis is not in it.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hash = Xxh3::new();
+        for text in self.command.iter().chain(&self.env) {
+            hash.update(&(text.len() as u64).to_le_bytes());
+            hash.update(text.as_bytes());
+        }
+        hash.update(&self.cluster.0.to_le_bytes());
+        for number in [self.quantum, self.cpus] {
+            hash.update(&number.to_le_bytes());
+        }
+        hash.update(&self.descriptors.to_le_bytes());
+        hash.digest()
+    }
+
+    /// Where `brolga status` asks.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.data_dir.join("admin.sock")
+    }
+
+    /// The server's working directory.
+    #[must_use]
+    pub fn work_dir(&self) -> PathBuf {
+        self.data_dir.join("work")
+    }
+
+    /// The durable log.
+    #[must_use]
+    pub fn log_dir(&self) -> PathBuf {
+        self.data_dir.join("log")
+    }
+
+    /// What the server writes to standard output.
+    #[must_use]
+    pub fn server_stdout(&self) -> PathBuf {
+        self.data_dir.join("server.out")
+    }
+
+    /// What the server writes to standard error.
+    #[must_use]
+    pub fn server_stderr(&self) -> PathBuf {
+        self.data_dir.join("server.err")
+    }
+}
+
+/// Reads a TOML file into anything, with one-line errors.
+///
+/// # Errors
+/// [`ConfigError::Unreadable`] or [`ConfigError::Syntax`].
+pub fn read_toml<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, ConfigError> {
+    let text = fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    })?;
+    toml::from_str(&text).map_err(|error| ConfigError::Syntax {
+        path: path.to_owned(),
+        line: line_of(&text, error.span()),
+        what: error.message().replace('\n', " "),
+    })
+}
+
+fn line_of(text: &str, span: Option<Range<usize>>) -> usize {
+    let start = span.map_or(0, |span| span.start.min(text.len()));
+    text.bytes()
+        .take(start)
+        .filter(|byte| *byte == b'\n')
+        .count()
+        + 1
+}
+
+/// What is wrong with one `NAME=VALUE` of the environment.
+#[must_use]
+pub fn environment_problem(pair: &str) -> Option<String> {
+    match pair.split_once('=') {
+        None | Some(("", _)) => Some(format!("environment `{pair}` is not NAME=VALUE")),
+        Some((PRELOAD_VARIABLE, _)) => Some(format!(
+            "environment {PRELOAD_VARIABLE} is needed for the wrapper itself"
+        )),
+        Some(_) if pair.contains('\0') => Some("environment must not contain NUL".into()),
+        Some(_) => None,
+    }
+}
+
+fn members_problem(members: &[Member]) -> Option<String> {
+    if members.is_empty() {
+        return Some("members must list every replica".into());
+    }
+    let mut ids = BTreeSet::new();
+    let mut sockets = BTreeSet::new();
+    for member in members {
+        if member.id == 0 {
+            return Some("member ids count from 1".into());
+        }
+        if !ids.insert(member.id) {
+            return Some(format!("two members have id = {}", member.id));
+        }
+        for socket in [member.peer, member.sidecar] {
+            if socket.port() == 0 {
+                return Some(format!("member {} needs fixed ports, not 0", member.id));
+            }
+            if !sockets.insert(socket) {
+                return Some(format!("{socket} is given twice among the members"));
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+cluster = "000102030405060708090a0b0c0d0e0f"
+node = 1
+data_dir = "data"
+command = ["redis-server", "--port", "6379"]
+env = ["A=b=c"]
+
+[[members]]
+id = 1
+address = "127.0.0.1"
+peer = "127.0.0.1:7001"
+sidecar = "127.0.0.1:7002"
+"#;
+
+    fn load(text: &str) -> Result<NodeConfig, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("node.toml");
+        fs::write(&path, text).unwrap();
+        let folder = dir.path().display().to_string();
+        NodeConfig::load(&path).map_err(|error| error.to_string().replace(&folder, "DIR"))
+    }
+
+    fn complaint(from: &str, to: &str) -> String {
+        assert!(GOOD.contains(from));
+        load(&GOOD.replacen(from, to, 1)).unwrap_err()
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let config = load(GOOD).unwrap();
+        assert_eq!(
+            (config.heartbeat_ms, config.election_timeout_ms),
+            (50, [250, 500])
+        );
+        assert_eq!((config.n_clock, config.w_timeout_us), (1000, 100));
+        assert_eq!(
+            config.publish_address(),
+            "127.0.0.1".parse::<IpAddr>().unwrap()
+        );
+        assert_eq!(config.environment(), [("A".into(), "b=c".into())]);
+        assert!(config.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn what_is_written_reads_back_the_same() {
+        let config = load(GOOD).unwrap();
+        assert_eq!(load(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn errors_say_where_and_what() {
+        let unknown = complaint("node = 1", "node = 1\nheart_beat = 3");
+        assert!(
+            unknown.starts_with("DIR/node.toml:4: unknown field `heart_beat`"),
+            "{unknown}"
+        );
+        let kind = complaint("node = 1", "node = \"one\"");
+        assert!(kind.starts_with("DIR/node.toml:3: "), "{kind}");
+        assert!(!kind.contains('\n'));
+        assert!(complaint("000102", "00010").contains("is not a cluster id"));
+        assert!(complaint("node = 1", "node = 2").contains("not one of the members"));
+        assert!(complaint("A=b=c", "=b").contains("is not NAME=VALUE"));
+        assert!(complaint("A=b=c", "LD_PRELOAD=x").contains("LD_PRELOAD"));
+        assert!(complaint("\"redis-server\", \"--port\", \"6379\"", "").contains("command"));
+        assert!(complaint(":7002", ":7001").contains("given twice"));
+        let timing = complaint("node = 1", "node = 1\nelection_timeout_ms = [60, 90]");
+        assert!(timing.contains("twice heartbeat_ms"), "{timing}");
+    }
+}
