@@ -1,1 +1,41 @@
-//! Multi-Paxos.
+//! Multi-Paxos for Brolga: a replicated, durable, totally ordered log of opaque values.
+//!
+//! Three independent parts and the shell that glues them:
+//!
+//! * [`core`]: the protocol as a state machine without clocks, threads, files or sockets;
+//! * [`journal`]: the durable log of the core's operations, group-committed by one writer thread;
+//! * [`transport`]: framed TCP links between the nodes on the caller's `mio::Poll`;
+//! * [`replica`]: [`Replica`], what the node daemon's reactor drives.
+//!
+//! A reactor turn of the caller looks like this:
+//!
+//! ```text
+//! poll.poll(&mut ready, replica.next_wakeup() - now)
+//! for event in ready { if replica.owns(event.token()) { replica.handle(event, now, &mut events) } }
+//! while replica.can_propose() && input is waiting { replica.propose(batch) }
+//! replica.turn(now, &mut events)           // always last: journal batch, timers, socket flush
+//! replica.read_chosen(cursor, ...)         // values of chosen slots, in slot order
+//! ```
+//!
+//! `wake` (given to [`Replica::open`]) is called from the journal's thread when a batch is durable;
+//! it has to make `poll` return, typically through a `mio::Waker`, and `turn` must then be called.
+//!
+//! Deliberately absent: membership change, leases, reads other than of the log, snapshots and log
+//! truncation, encryption. A slot's value is opaque; the empty value is a *noop* which the log itself
+//! puts in when a new leader closes a gap, and which a state machine must skip.
+//!
+//! Standard terms: *slot* (a position of the log, from 1), *ballot* (a leadership attempt),
+//! *quorum* (any majority of the members), *promise* (phase 1 vote), *accept* (phase 2 vote),
+//! *chosen* (accepted at one ballot by a quorum, for ever), *commit* (a node's knowledge of the
+//! contiguous chosen prefix).
+#![forbid(unsafe_code)]
+
+pub mod core;
+//pub mod journal;
+//pub mod replica;
+//#[cfg(test)]
+//mod sim;
+//pub mod transport;
+
+pub use crate::core::{Ballot, IoSeq, Micros, NodeId, Slot, Value};
+//pub use replica::{Event, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS};
