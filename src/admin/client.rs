@@ -1,0 +1,89 @@
+//! The asking side.
+
+use super::{Hashes, LINE_BYTES_MAX, NodeStatus, Request, Response, short_name};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
+
+/// A node that does not answer within this time counts as down.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// A connection to one node's admin socket.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// When nobody answers there.
+    pub async fn connect(socket: &Path) -> io::Result<Self> {
+        let (_directory, name) = short_name(socket)?;
+        let stream = timeout(ANSWER_TIMEOUT, UnixStream::connect(name)).await??;
+        Ok(Self {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// How is the node?
+    ///
+    /// # Errors
+    /// When the node is gone or does not answer in time.
+    pub async fn status(&mut self) -> io::Result<NodeStatus> {
+        match self.ask(Request::Status).await? {
+            Response::Status(status) => Ok(status),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Its hashes just after `slot`.
+    ///
+    /// # Errors
+    /// As for [`Client::status`].
+    pub async fn hashes_at(&mut self, slot: u64) -> io::Result<Option<Hashes>> {
+        match self.ask(Request::HashesAt { slot }).await? {
+            Response::Hashes(hashes) => Ok(hashes),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Stops it.
+    ///
+    /// # Errors
+    /// As for [`Client::status`].
+    pub async fn shut_down(&mut self) -> io::Result<()> {
+        match self.ask(Request::Shutdown).await? {
+            Response::Stopping => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn ask(&mut self, request: Request) -> io::Result<Response> {
+        let mut text = serde_json::to_string(&request)?;
+        text.push('\n');
+        self.stream.write_all(text.as_bytes()).await?;
+        let mut line = String::new();
+        let mut limited = (&mut self.stream).take(LINE_BYTES_MAX);
+        if timeout(ANSWER_TIMEOUT, limited.read_line(&mut line)).await?? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+}
+
+fn unexpected(response: &Response) -> io::Error {
+    match response {
+        Response::Error(what) => io::Error::other(what.clone()),
+        other => io::Error::other(format!("unexpected answer {other:?}")),
+    }
+}
+
+/// Connects, asks for the status and hangs up. `None`: the node is down.
+pub async fn ask_status(socket: &Path) -> Option<NodeStatus> {
+    Client::connect(socket).await.ok()?.status().await.ok()
+}
