@@ -20,6 +20,15 @@
 //! `wake` (given to [`Replica::open`]) is called from the journal's thread when a batch is durable;
 //! it has to make `poll` return, typically through a `mio::Waker`, and `turn` must then be called.
 //!
+//! What callers have to know:
+//!
+//! * [`Replica::propose`] fails with [`ProposeError`] (`NotLeader` or `TooLarge`), never because the
+//!   window is full: [`Replica::can_propose`] is the flow control.
+//! * What a deposed leader had proposed may or may not be chosen: only reading the log tells.
+//! * [`Event::Damaged`] reports a part of the log on disk that cannot be read for a lagging peer.
+//! * A failed write or flush of the log ends the process with a message.
+//! * [`ReplicaConfig::new`] fills in the default times.
+//!
 //! Deliberately absent: membership change, leases, reads other than of the log, snapshots and log
 //! truncation, encryption. A slot's value is opaque; the empty value is a *noop* which the log itself
 //! puts in when a new leader closes a gap, and which a state machine must skip.
@@ -31,11 +40,11 @@
 #![forbid(unsafe_code)]
 
 pub mod core;
-//pub mod journal;
-//pub mod replica;
-//#[cfg(test)]
-//mod sim;
-//pub mod transport;
+pub mod journal;
+pub mod replica;
+#[cfg(test)]
+mod sim;
+pub mod transport;
 
 pub use crate::core::{Ballot, IoSeq, Micros, NodeId, Slot, Value};
-//pub use replica::{Event, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS};
+pub use replica::{Event, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS};

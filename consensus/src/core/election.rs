@@ -3,9 +3,7 @@
 //! A probe changes nothing at its receiver. Only a node that a quorum would vote for raises its
 //! ballot, so a node that cannot hear the leader, or comes back after a while, unseats no one.
 
-use super::{
-    AcceptedEntry, Ballot, Core, Effects, Msg, Mutation, NodeId, Role, Send, Slot, Value,
-};
+use super::{AcceptedEntry, Ballot, Core, Effects, Msg, Mutation, NodeId, Role, Send, Slot, Value};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 
@@ -27,7 +25,10 @@ impl Core {
         self.leader = None;
         self.deadline = self.now + self.election_timeout();
         let granted = self.member_bit(self.config.id);
-        self.role = Role::Probing { nonce: self.nonce, granted };
+        self.role = Role::Probing {
+            nonce: self.nonce,
+            granted,
+        };
         self.send_probes(out);
         if self.is_quorum(granted) {
             self.start_candidacy(out);
@@ -36,7 +37,10 @@ impl Core {
 
     fn send_probes(&mut self, out: &mut Effects) {
         self.resend_at = self.now + self.config.heartbeat / PROBES_PER_HEARTBEAT;
-        let probe = Msg::Probe { nonce: self.nonce, commit: self.commit };
+        let probe = Msg::Probe {
+            nonce: self.nonce,
+            commit: self.commit,
+        };
         for peer in &self.peers {
             self.send(peer.id, probe.clone(), out);
         }
@@ -59,8 +63,11 @@ impl Core {
         let quiet = self.now >= self.quiet_until;
         // One that lacks slots which are gone from memory here could not learn them from a promise.
         let fit = commit + 1 >= self.window.base();
-        let reply =
-            Msg::ProbeReply { nonce, granted: idle && quiet && fit, promised: self.promised };
+        let reply = Msg::ProbeReply {
+            nonce,
+            granted: idle && quiet && fit,
+            promised: self.promised,
+        };
         self.send(from, reply, out);
     }
 
@@ -74,7 +81,13 @@ impl Core {
     ) {
         self.round_max = self.round_max.max(promised.round);
         let bit = self.member_bit(from);
-        let Role::Probing { nonce: mine, granted } = &mut self.role else { return };
+        let Role::Probing {
+            nonce: mine,
+            granted,
+        } = &mut self.role
+        else {
+            return;
+        };
         if !yes || nonce != *mine {
             return;
         }
@@ -87,10 +100,19 @@ impl Core {
 
     fn start_candidacy(&mut self, out: &mut Effects) {
         let round = self.round_max.max(self.promised.round) + 1;
-        self.promise(Ballot { round, node: self.config.id }, out);
+        self.promise(
+            Ballot {
+                round,
+                node: self.config.id,
+            },
+            out,
+        );
         self.deadline = self.now + self.election_timeout();
-        self.role =
-            Role::Candidate(Candidacy { promises: 0, commit_max: 0, best: BTreeMap::new() });
+        self.role = Role::Candidate(Candidacy {
+            promises: 0,
+            commit_max: 0,
+            best: BTreeMap::new(),
+        });
         self.send_prepares(out);
     }
 
@@ -98,10 +120,21 @@ impl Core {
     fn send_prepares(&mut self, out: &mut Effects) {
         self.resend_at = self.now + self.config.heartbeat;
         let early = self.mutated(Mutation::PrepareBeforeFlush);
-        let after = if early { super::IoSeq(0) } else { self.promise_seq };
-        let prepare = Msg::Prepare { ballot: self.promised, from: self.commit + 1 };
+        let after = if early {
+            super::IoSeq(0)
+        } else {
+            self.promise_seq
+        };
+        let prepare = Msg::Prepare {
+            ballot: self.promised,
+            from: self.commit + 1,
+        };
         for peer in &self.peers {
-            out.sends.push(Send { after, to: peer.id, msg: prepare.clone() });
+            out.sends.push(Send {
+                after,
+                to: peer.id,
+                msg: prepare.clone(),
+            });
         }
     }
 
@@ -113,7 +146,13 @@ impl Core {
         out: &mut Effects,
     ) {
         if ballot < self.promised {
-            self.send(from, Msg::Reject { promised: self.promised }, out);
+            self.send(
+                from,
+                Msg::Reject {
+                    promised: self.promised,
+                },
+                out,
+            );
             return;
         }
         if ballot.node != from || first < self.window.base() {
@@ -126,13 +165,29 @@ impl Core {
         self.deadline = self.now + self.election_timeout();
         let entries = (first..=self.window.last()).filter_map(|slot| {
             let entry = self.window.get(slot)?;
-            Some(AcceptedEntry { slot, ballot: entry.ballot, value: entry.value.clone() })
+            Some(AcceptedEntry {
+                slot,
+                ballot: entry.ballot,
+                value: entry.value.clone(),
+            })
         });
-        let msg = Msg::Promise { ballot, commit: self.commit, entries: entries.collect() };
+        let msg = Msg::Promise {
+            ballot,
+            commit: self.commit,
+            entries: entries.collect(),
+        };
         // The votes reported may be unflushed too, so wait for all that was written.
         let early = self.mutated(Mutation::PromiseBeforeFlush);
-        let after = if early { super::IoSeq(0) } else { self.last_seq };
-        out.sends.push(Send { after, to: from, msg });
+        let after = if early {
+            super::IoSeq(0)
+        } else {
+            self.last_seq
+        };
+        out.sends.push(Send {
+            after,
+            to: from,
+            msg,
+        });
     }
 
     pub(super) fn on_promise(
@@ -146,7 +201,9 @@ impl Core {
         let lowest = self.mutated(Mutation::PickLowestBallot);
         let bit = self.member_bit(from);
         let promised = self.promised;
-        let Role::Candidate(candidacy) = &mut self.role else { return };
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return;
+        };
         if ballot != promised {
             return;
         }
@@ -162,7 +219,9 @@ impl Core {
     pub(super) fn try_lead(&mut self, out: &mut Effects) {
         let own = self.member_bit(self.config.id);
         let own_durable = self.flushed >= self.promise_seq;
-        let Role::Candidate(candidacy) = &mut self.role else { return };
+        let Role::Candidate(candidacy) = &mut self.role else {
+            return;
+        };
         if own_durable {
             candidacy.promises |= own;
         }
@@ -189,12 +248,18 @@ impl Core {
         if self.mutated(Mutation::DropTail) {
             candidacy.best.clear();
         }
-        let highest = candidacy.best.last_key_value().map_or(self.commit, |(slot, _)| *slot);
+        let highest = candidacy
+            .best
+            .last_key_value()
+            .map_or(self.commit, |(slot, _)| *slot);
         for slot in self.commit + 1..=highest {
             let value = match candidacy.best.remove(&slot) {
                 Some((_, value)) => value,
                 None => {
-                    assert!(slot > candidacy.commit_max, "a chosen slot was not reported");
+                    assert!(
+                        slot > candidacy.commit_max,
+                        "a chosen slot was not reported"
+                    );
                     Value::new()
                 }
             };

@@ -9,13 +9,22 @@ impl Core {
             return false;
         }
         if ballot < self.promised {
-            self.send(from, Msg::Reject { promised: self.promised }, out);
+            self.send(
+                from,
+                Msg::Reject {
+                    promised: self.promised,
+                },
+                out,
+            );
             return false;
         }
         if ballot > self.promised {
             self.promise(ballot, out);
         }
-        assert!(ballot.node != self.config.id, "someone else leads at this node's ballot");
+        assert!(
+            ballot.node != self.config.id,
+            "someone else leads at this node's ballot"
+        );
         self.role = Role::Follower;
         self.leader = Some(from);
         self.quiet_until = self.now + self.config.election_min;
@@ -140,7 +149,12 @@ impl Core {
             upto = self.seen_upto;
             after = IoSeq(0);
         }
-        let msg = Msg::Accepted { ballot: self.promised, upto, seen: self.seen_upto, echo };
+        let msg = Msg::Accepted {
+            ballot: self.promised,
+            upto,
+            seen: self.seen_upto,
+            echo,
+        };
         out.sends.push(Send { after, to, msg });
     }
 

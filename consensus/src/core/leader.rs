@@ -5,8 +5,8 @@
 //! not there by the echo is lost, and streaming goes back to it.
 
 use super::{
-    Core, Echo, Effects, Fetch, Micros, Msg, Mutation, NodeId, NotReady, Role, Slot, Value,
-    VALUE_BYTES_MAX,
+    Core, Echo, Effects, Fetch, Micros, Msg, Mutation, NodeId, NotReady, Role, Slot,
+    VALUE_BYTES_MAX, Value,
 };
 use std::collections::VecDeque;
 
@@ -107,11 +107,21 @@ impl Peer {
 impl Core {
     /// Starts to lead at the promised ballot, with the recovered tail already voted for here.
     pub(super) fn lead(&mut self, out: &mut Effects) {
-        assert_eq!(self.promised.node, self.config.id, "leading at another's ballot");
+        assert_eq!(
+            self.promised.node, self.config.id,
+            "leading at another's ballot"
+        );
         assert!(matches!(self.role, Role::Follower));
         let open = self.commit + 1..=self.window.last();
-        let open_bytes = open.filter_map(|slot| self.window.get(slot)).map(|e| e.value.len()).sum();
-        self.role = Role::Leader(Leading { horizon: self.window.last(), open_bytes, beat: 0 });
+        let open_bytes = open
+            .filter_map(|slot| self.window.get(slot))
+            .map(|e| e.value.len())
+            .sum();
+        self.role = Role::Leader(Leading {
+            horizon: self.window.last(),
+            open_bytes,
+            beat: 0,
+        });
         self.leader = Some(self.config.id);
         let (next, now) = (self.commit + 1, self.now);
         for peer in &mut self.peers {
@@ -126,7 +136,11 @@ impl Core {
     }
 
     pub(super) fn append(&mut self, value: Value, out: &mut Effects) -> Result<Slot, NotReady> {
-        assert!(value.len() <= VALUE_BYTES_MAX, "a value of {} bytes", value.len());
+        assert!(
+            value.len() <= VALUE_BYTES_MAX,
+            "a value of {} bytes",
+            value.len()
+        );
         if !self.is_ready() {
             return Err(NotReady);
         }
@@ -157,7 +171,11 @@ impl Core {
 
     fn hears_quorum(&self) -> bool {
         let oldest = self.now.saturating_sub(self.config.election_max);
-        let heard = self.peers.iter().filter(|peer| peer.heard_at >= oldest).count();
+        let heard = self
+            .peers
+            .iter()
+            .filter(|peer| peer.heard_at >= oldest)
+            .count();
         heard + 1 >= self.quorum
     }
 
@@ -170,14 +188,25 @@ impl Core {
 
     /// Sends one heartbeat to one peer.
     pub(super) fn beat(&mut self, index: usize, out: &mut Effects) {
-        let Role::Leader(leading) = &mut self.role else { return };
+        let Role::Leader(leading) = &mut self.role else {
+            return;
+        };
         leading.beat += 1;
         let peer = &mut self.peers[index];
         let next = if peer.streaming { peer.next } else { 0 };
         peer.commit_sent = self.commit;
         let (ballot, commit, beat) = (self.promised, self.commit, leading.beat);
         let to = peer.id;
-        self.send(to, Msg::Heartbeat { ballot, commit, next, beat }, out);
+        self.send(
+            to,
+            Msg::Heartbeat {
+                ballot,
+                commit,
+                next,
+                beat,
+            },
+            out,
+        );
     }
 
     fn announce_commit(&mut self, out: &mut Effects) {
@@ -186,7 +215,10 @@ impl Core {
             if peer.streaming && peer.commit_sent < self.commit {
                 peer.commit_sent = self.commit;
                 let to = peer.id;
-                let msg = Msg::Commit { ballot: self.promised, commit: self.commit };
+                let msg = Msg::Commit {
+                    ballot: self.promised,
+                    commit: self.commit,
+                };
                 self.send(to, msg, out);
             }
         }
@@ -205,8 +237,12 @@ impl Core {
             return;
         }
         let (now, last) = (self.now, self.window.last());
-        let Some(index) = self.peer_index(from) else { return };
-        let Role::Leader(leading) = &self.role else { return };
+        let Some(index) = self.peer_index(from) else {
+            return;
+        };
+        let Role::Leader(leading) = &self.role else {
+            return;
+        };
         let beat = leading.beat;
         let (upto, seen) = (upto.min(last), seen.min(last));
         let peer = &mut self.peers[index];
@@ -243,7 +279,11 @@ impl Core {
             return;
         }
         let early = self.mutated(Mutation::CountSelfBeforeFlush);
-        let own = if early { self.seen_upto } else { self.durable_upto };
+        let own = if early {
+            self.seen_upto
+        } else {
+            self.durable_upto
+        };
         let mut positions = [0; super::MEMBERS_MAX];
         positions[0] = own;
         for (place, peer) in positions[1..].iter_mut().zip(&self.peers) {
@@ -279,14 +319,28 @@ impl Core {
                 peer.fetching = true;
                 let upto = self.window.base() - 1;
                 let max_bytes = FETCH_BYTES;
-                out.fetches.push(Fetch { to: peer.id, from: slot, upto, max_bytes });
+                out.fetches.push(Fetch {
+                    to: peer.id,
+                    from: slot,
+                    upto,
+                    max_bytes,
+                });
                 return;
             };
             let value = entry.value.clone();
             peer.sent(slot, value.len());
             peer.commit_sent = self.commit;
-            let msg = Msg::Accept { ballot: self.promised, slot, commit: self.commit, value };
-            out.sends.push(super::Send { after: super::IoSeq(0), to: peer.id, msg });
+            let msg = Msg::Accept {
+                ballot: self.promised,
+                slot,
+                commit: self.commit,
+                value,
+            };
+            out.sends.push(super::Send {
+                after: super::IoSeq(0),
+                to: peer.id,
+                msg,
+            });
         }
     }
 
@@ -297,7 +351,9 @@ impl Core {
         values: Vec<Value>,
         out: &mut Effects,
     ) {
-        let Some(index) = self.peer_index(to) else { return };
+        let Some(index) = self.peer_index(to) else {
+            return;
+        };
         let peer = &mut self.peers[index];
         if !std::mem::take(&mut peer.fetching) || !matches!(self.role, Role::Leader(_)) {
             return;
@@ -309,8 +365,17 @@ impl Core {
                 let slot = peer.next;
                 assert!(slot <= self.commit, "only chosen slots leave the window");
                 peer.sent(slot, value.len());
-                let msg = Msg::Accept { ballot: self.promised, slot, commit: self.commit, value };
-                out.sends.push(super::Send { after: super::IoSeq(0), to, msg });
+                let msg = Msg::Accept {
+                    ballot: self.promised,
+                    slot,
+                    commit: self.commit,
+                    value,
+                };
+                out.sends.push(super::Send {
+                    after: super::IoSeq(0),
+                    to,
+                    msg,
+                });
             }
         }
         self.pump(index, out);

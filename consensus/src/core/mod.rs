@@ -177,11 +177,21 @@ impl Core {
     /// A follower with what the journal knew.
     pub fn new(config: Config, recovered: Recovered, now: Micros) -> Self {
         let members = config.members.len();
-        assert!((1..=MEMBERS_MAX).contains(&members), "1 to {MEMBERS_MAX} members");
-        assert!(config.members.contains(&config.id), "a node is one of the members");
+        assert!(
+            (1..=MEMBERS_MAX).contains(&members),
+            "1 to {MEMBERS_MAX} members"
+        );
+        assert!(
+            config.members.contains(&config.id),
+            "a node is one of the members"
+        );
         assert!(config.election_min <= config.election_max);
         assert!(config.suspect_min <= config.suspect_max);
-        let peers = config.members.iter().filter(|id| **id != config.id).map(|id| Peer::new(*id));
+        let peers = config
+            .members
+            .iter()
+            .filter(|id| **id != config.id)
+            .map(|id| Peer::new(*id));
         let mut core = Self {
             quorum: members / 2 + 1,
             random: config.seed ^ 0x9e37_79b9_7f4a_7c15 ^ recovered.last_seq.0.rotate_left(32),
@@ -207,16 +217,32 @@ impl Core {
             deadline: now,
             resend_at: now,
             nonce: 0,
-            reported: Leadership { ballot: recovered.promised, leader: None, ready: false },
+            reported: Leadership {
+                ballot: recovered.promised,
+                leader: None,
+                ready: false,
+            },
             config,
         };
         if core.mutated(Mutation::MinorityQuorum) {
             core.quorum = (members / 2).max(1);
         }
-        for AcceptedEntry { slot, ballot, value } in recovered.tail {
+        for AcceptedEntry {
+            slot,
+            ballot,
+            value,
+        } in recovered.tail
+        {
             assert!(slot > core.commit, "the tail starts above the commit");
             assert!(ballot <= core.promised, "a vote implies the promise");
-            core.window.insert(slot, Entry { ballot, seq: IoSeq(0), value });
+            core.window.insert(
+                slot,
+                Entry {
+                    ballot,
+                    seq: IoSeq(0),
+                    value,
+                },
+            );
         }
         if !core.peers.is_empty() {
             core.deadline = now + core.election_timeout();
@@ -263,7 +289,11 @@ impl Core {
             Role::Probing { .. } | Role::Candidate(_) => self.deadline.min(self.resend_at),
             Role::Leader(_) => self.resend_at,
         };
-        if self.commit > self.hinted { role.min(self.hint_due) } else { role }
+        if self.commit > self.hinted {
+            role.min(self.hint_due)
+        } else {
+            role
+        }
     }
 
     /// The contiguous chosen prefix known here.
@@ -278,7 +308,11 @@ impl Core {
 
     /// Who leads, as far as known here.
     pub fn leadership(&self) -> Leadership {
-        Leadership { ballot: self.promised, leader: self.leader, ready: self.is_ready() }
+        Leadership {
+            ballot: self.promised,
+            leader: self.leader,
+            ready: self.is_ready(),
+        }
     }
 
     /// Whether this node leads and all it recovered is chosen.
@@ -296,7 +330,9 @@ impl Core {
 
     /// Whether a ready leader should propose more now.
     pub fn window_open(&self) -> bool {
-        let Role::Leader(leading) = &self.role else { return false };
+        let Role::Leader(leading) = &self.role else {
+            return false;
+        };
         self.commit >= leading.horizon
             && self.inflight() < self.config.window_slots
             && leading.open_bytes < self.config.window_bytes
@@ -321,20 +357,46 @@ impl Core {
         }
         match msg {
             Msg::Probe { nonce, commit } => self.on_probe(from, nonce, commit, out),
-            Msg::ProbeReply { nonce, granted, promised } => {
+            Msg::ProbeReply {
+                nonce,
+                granted,
+                promised,
+            } => {
                 self.on_probe_reply(from, nonce, granted, promised, out);
             }
-            Msg::Prepare { ballot, from: first } => self.on_prepare(from, ballot, first, out),
-            Msg::Promise { ballot, commit, entries } => {
+            Msg::Prepare {
+                ballot,
+                from: first,
+            } => self.on_prepare(from, ballot, first, out),
+            Msg::Promise {
+                ballot,
+                commit,
+                entries,
+            } => {
                 self.on_promise(from, ballot, commit, entries, out);
             }
-            Msg::Accept { ballot, slot, commit, value } => {
+            Msg::Accept {
+                ballot,
+                slot,
+                commit,
+                value,
+            } => {
                 self.on_accept(from, ballot, slot, commit, value, out);
             }
-            Msg::Accepted { ballot, upto, seen, echo } => {
+            Msg::Accepted {
+                ballot,
+                upto,
+                seen,
+                echo,
+            } => {
                 self.on_accepted(from, ballot, upto, seen, echo, out);
             }
-            Msg::Heartbeat { ballot, commit, next, beat } => {
+            Msg::Heartbeat {
+                ballot,
+                commit,
+                next,
+                beat,
+            } => {
                 self.on_heartbeat(from, ballot, commit, Echo { beat, next }, out);
             }
             Msg::Commit { ballot, commit } => self.on_commit(from, ballot, commit, out),
@@ -354,7 +416,9 @@ impl Core {
     }
 
     fn on_peer_down(&mut self, id: NodeId) {
-        let Some(index) = self.peer_index(id) else { return };
+        let Some(index) = self.peer_index(id) else {
+            return;
+        };
         self.peers[index].unlink();
         // The node we last promised to is the leader or is becoming it.
         if self.promised.node == id && matches!(self.role, Role::Follower) {
@@ -365,7 +429,9 @@ impl Core {
     }
 
     fn on_peer_up(&mut self, id: NodeId, out: &mut Effects) {
-        let Some(index) = self.peer_index(id) else { return };
+        let Some(index) = self.peer_index(id) else {
+            return;
+        };
         self.peers[index].unlink();
         self.peers[index].up = true;
         if matches!(self.role, Role::Leader(_)) {
@@ -404,7 +470,10 @@ impl Core {
             out.leadership = Some(leadership);
         }
         debug_assert!(self.durable_upto <= self.seen_upto);
-        assert!(self.commit <= self.window.last(), "the commit ran past the log");
+        assert!(
+            self.commit <= self.window.last(),
+            "the commit ran past the log"
+        );
     }
 
     fn evict(&mut self) {
@@ -426,13 +495,24 @@ impl Core {
 
     /// Sends what depends on nothing unflushed.
     fn send(&self, to: NodeId, msg: Msg, out: &mut Effects) {
-        out.sends.push(Send { after: IoSeq(0), to, msg });
+        out.sends.push(Send {
+            after: IoSeq(0),
+            to,
+            msg,
+        });
     }
 
     /// Votes for a value at the promised ballot.
     fn vote(&mut self, slot: Slot, value: Value, out: &mut Effects) {
         let ballot = self.promised;
-        let seq = self.write(JournalOp::Accept { ballot, slot, value: value.clone() }, out);
+        let seq = self.write(
+            JournalOp::Accept {
+                ballot,
+                slot,
+                value: value.clone(),
+            },
+            out,
+        );
         self.window.insert(slot, Entry { ballot, seq, value });
     }
 
@@ -451,7 +531,10 @@ impl Core {
     fn advance_seen(&mut self) {
         while self.seen_upto < self.window.last() {
             let slot = self.seen_upto + 1;
-            let here = self.window.get(slot).is_some_and(|entry| entry.ballot == self.promised);
+            let here = self
+                .window
+                .get(slot)
+                .is_some_and(|entry| entry.ballot == self.promised);
             if !here && slot > self.commit {
                 break;
             }
@@ -463,7 +546,10 @@ impl Core {
         let before = self.durable_upto;
         while self.durable_upto < self.seen_upto {
             let slot = self.durable_upto + 1;
-            let flushed = self.window.get(slot).is_none_or(|entry| entry.seq <= self.flushed);
+            let flushed = self
+                .window
+                .get(slot)
+                .is_none_or(|entry| entry.seq <= self.flushed);
             if !flushed {
                 break;
             }
@@ -479,7 +565,9 @@ impl Core {
         }
         if let Role::Leader(leading) = &mut self.role {
             let chosen = self.commit + 1..=commit;
-            let bytes = chosen.filter_map(|slot| self.window.get(slot)).map(|e| e.value.len());
+            let bytes = chosen
+                .filter_map(|slot| self.window.get(slot))
+                .map(|e| e.value.len());
             leading.open_bytes -= bytes.sum::<usize>();
         }
         self.commit = commit;

@@ -25,7 +25,11 @@ pub(crate) struct Window {
 impl Window {
     pub fn new(base: Slot) -> Self {
         assert!(base > 0, "slots start at 1");
-        Self { base, bytes: 0, entries: VecDeque::new() }
+        Self {
+            base,
+            bytes: 0,
+            entries: VecDeque::new(),
+        }
     }
 
     /// First slot that may be in memory.
@@ -55,7 +59,11 @@ impl Window {
 
     /// Puts a vote in, in place of one at a lower ballot.
     pub fn insert(&mut self, slot: Slot, entry: Entry) {
-        assert!(slot >= self.base, "slot {slot} is below the window at {}", self.base);
+        assert!(
+            slot >= self.base,
+            "slot {slot} is below the window at {}",
+            self.base
+        );
         let index = (slot - self.base) as usize;
         self.bytes += entry.value.len();
         if index >= self.entries.len() {

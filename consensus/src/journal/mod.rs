@@ -1,0 +1,396 @@
+//! The durable log of a core's operations.
+//!
+//! # Model
+//!
+//! A directory of preallocated segment files that are only ever appended to. One writer thread takes
+//! whatever has gathered since its last flush, writes it with one system call, makes it durable with
+//! one `fdatasync`, publishes the last operation's number and calls `wake`. Where each record goes is
+//! decided by the caller's side, so the position of every value is known at once and the writer
+//! answers with a single number.
+//!
+//! # Invariants
+//!
+//! * A segment is flushed before the next one is written to, so only the end of the log can be torn.
+//! * Every record names the checksum of the one before it; numbers of operations have no gaps.
+//! * A damaged record is taken for a torn tail only if no later record proves that it was durable
+//!   (see `record`); otherwise opening fails and names file and offset.
+//! * A failed write or flush ends the process: what the page cache holds afterwards is not what the
+//!   disk holds, and no later flush would tell.
+//!
+//! Deliberately absent: truncation behind checkpoints, repair of damaged records from peers. Damage
+//! to the very last flush, with nothing written after it, cannot be told from a tear.
+
+mod record;
+mod recovery;
+mod segment;
+mod writer;
+
+#[cfg(test)]
+mod tests;
+
+use crate::core::{IoSeq, JournalOp, NodeId, Recovered, Slot, Value};
+use bytes::BytesMut;
+use record::{HEADER_BYTES, Kind, RecordHeader, payload_len, record_bytes};
+use segment::Place;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+
+/// Default size of a segment.
+pub const SEGMENT_BYTES: u64 = 64 << 20;
+
+/// Segments kept open for reading.
+const READERS_MAX: usize = 16;
+
+/// Called from the writer thread when more has become durable.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Settings of a [`Journal`].
+#[derive(Clone, Debug)]
+pub struct JournalConfig {
+    /// Directory of the log; made if missing.
+    pub dir: PathBuf,
+    /// Cluster the log belongs to.
+    pub cluster: u128,
+    /// Node the log belongs to.
+    pub node: NodeId,
+    /// Size of a segment; has to hold the largest value.
+    pub segment_bytes: u64,
+}
+
+/// Why a log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum JournalError {
+    /// The directory cannot be made or written.
+    #[error("cannot write to the log directory {path}: {source}", path = path.display())]
+    Unwritable {
+        /// The directory.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// Another node runs on the directory.
+    #[error("log directory {path} is in use by another node", path = path.display())]
+    Locked {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// The log is another cluster's.
+    #[error("log {path} belongs to cluster {found:032x}, not {expected:032x}", path = path.display())]
+    ForeignCluster {
+        /// The segment.
+        path: PathBuf,
+        /// Its cluster.
+        found: u128,
+        /// This node's cluster.
+        expected: u128,
+    },
+    /// The log is another node's.
+    #[error("log {path} belongs to node {found}, not node {expected}", path = path.display())]
+    ForeignNode {
+        /// The segment.
+        path: PathBuf,
+        /// Its node.
+        found: NodeId,
+        /// This node.
+        expected: NodeId,
+    },
+    /// The log was written by another version of the program.
+    #[error("log {path} has format {found}, which this version cannot read", path = path.display())]
+    Version {
+        /// The segment.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// The log is damaged where it once was whole.
+    #[error("corrupt log {path} at offset {offset}: {what}", path = path.display())]
+    Corrupt {
+        /// The segment.
+        path: PathBuf,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The operating system failed.
+    #[error("log {path}: {source}", path = path.display())]
+    Io {
+        /// File or directory.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+impl JournalError {
+    fn io(path: &Path, source: io::Error) -> Self {
+        Self::Io {
+            path: path.to_path_buf(),
+            source,
+        }
+    }
+
+    fn corrupt(path: &Path, offset: u64, what: &str) -> Self {
+        Self::Corrupt {
+            path: path.to_path_buf(),
+            offset,
+            what: what.to_owned(),
+        }
+    }
+}
+
+/// Where a value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Position {
+    /// Segment number; 0 means that the slot has no value here.
+    segment: u32,
+    /// Offset in units of 8 bytes.
+    offset8: u32,
+}
+
+const NOWHERE: Position = Position {
+    segment: 0,
+    offset8: 0,
+};
+
+/// An operation with its place.
+#[derive(Debug)]
+struct Planned {
+    seq: IoSeq,
+    op: JournalOp,
+    segment: u32,
+    offset: u64,
+}
+
+/// The log, open for appending and reading.
+pub struct Journal {
+    place: Place,
+    index: Vec<Position>,
+    segment: u32,
+    offset: u64,
+    last_seq: IoSeq,
+    durable: Arc<AtomicU64>,
+    batch_tx: Option<Sender<Vec<Planned>>>,
+    spare_rx: Receiver<Vec<Planned>>,
+    writer: Option<JoinHandle<()>>,
+    readers: HashMap<u32, File>,
+    _lock: File,
+}
+
+impl std::fmt::Debug for Journal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "Journal({}, {:?})",
+            self.place.dir.display(),
+            self.last_seq
+        )
+    }
+}
+
+impl Journal {
+    /// Locks the directory, recovers what is there, and starts the writer.
+    pub fn open(config: JournalConfig, wake: Wake) -> Result<(Self, Recovered), JournalError> {
+        let JournalConfig {
+            dir,
+            cluster,
+            node,
+            segment_bytes,
+        } = config;
+        assert!(segment_bytes.is_multiple_of(8) && segment_bytes / 8 <= u64::from(u32::MAX));
+        let place = Place {
+            dir,
+            cluster,
+            node,
+            segment_bytes,
+        };
+        let lock = lock(&place.dir)?;
+        let found = recovery::recover(&place)?;
+        let durable = Arc::new(AtomicU64::new(found.recovered.last_seq.0));
+        let (batch_tx, batch_rx) = channel();
+        let (spare_tx, spare_rx) = channel();
+        let start = writer::Start {
+            place: place.clone(),
+            segment: found.segment,
+            offset: found.offset,
+            previous: found.previous,
+            durable: durable.clone(),
+            wake,
+        };
+        let writer = writer::Writer::new(start).map_err(|e| JournalError::io(&place.dir, e))?;
+        let thread = std::thread::Builder::new()
+            .name(format!("journal-{node}"))
+            .spawn(move || writer.run(&batch_rx, &spare_tx))
+            .map_err(|e| JournalError::io(&place.dir, e))?;
+        let journal = Self {
+            place,
+            index: found.index,
+            segment: found.segment,
+            offset: found.offset,
+            last_seq: found.recovered.last_seq,
+            durable,
+            batch_tx: Some(batch_tx),
+            spare_rx,
+            writer: Some(thread),
+            readers: HashMap::new(),
+            _lock: lock,
+        };
+        Ok((journal, found.recovered))
+    }
+
+    /// Appends operations, which are drained; they become durable some time later.
+    pub fn append(&mut self, ops: &mut Vec<(IoSeq, JournalOp)>) {
+        if ops.is_empty() {
+            return;
+        }
+        let mut batch = self.spare_rx.try_recv().unwrap_or_default();
+        for (seq, op) in ops.drain(..) {
+            batch.push(self.plan(seq, op));
+        }
+        if let Some(batch_tx) = &self.batch_tx {
+            // The writer ends only with the process, or after this sender is dropped.
+            assert!(batch_tx.send(batch).is_ok(), "the journal's writer is gone");
+        }
+    }
+
+    /// Decides where an operation goes.
+    fn plan(&mut self, seq: IoSeq, op: JournalOp) -> Planned {
+        assert_eq!(
+            seq.0,
+            self.last_seq.0 + 1,
+            "operations are numbered without gaps"
+        );
+        self.last_seq = seq;
+        let bytes = record_bytes(payload_len(&op)) as u64;
+        if self.offset + bytes > self.place.segment_bytes {
+            assert!(
+                bytes <= self.place.segment_bytes - HEADER_BYTES as u64,
+                "value too large"
+            );
+            self.segment += 1;
+            self.offset = HEADER_BYTES as u64;
+        }
+        let (segment, offset) = (self.segment, self.offset);
+        self.offset += bytes;
+        if let JournalOp::Accept { slot, .. } = &op {
+            let position = Position {
+                segment,
+                offset8: (offset / 8) as u32,
+            };
+            index_put(&mut self.index, *slot, position);
+        }
+        Planned {
+            seq,
+            op,
+            segment,
+            offset,
+        }
+    }
+
+    /// Every operation up to this one is durable.
+    pub fn durable(&self) -> IoSeq {
+        IoSeq(self.durable.load(Ordering::Acquire))
+    }
+
+    /// Reads the newest accepted value of a slot. It has to be durable.
+    pub fn read(&mut self, slot: Slot) -> Result<Value, JournalError> {
+        let position = slot
+            .checked_sub(1)
+            .and_then(|at| self.index.get(at as usize));
+        let Some(position) = position.filter(|position| **position != NOWHERE).copied() else {
+            let what = format!("slot {slot} is not in the log");
+            return Err(JournalError::corrupt(&self.place.dir, 0, &what));
+        };
+        let salt = self.place.header(position.segment).salt();
+        let offset = u64::from(position.offset8) * 8;
+        let path = self.place.path(position.segment);
+        let file = self.reader(position.segment)?;
+        let damaged = || JournalError::corrupt(&path, offset, "the record is damaged");
+        let mut head = [0; HEADER_BYTES];
+        file.read_exact_at(&mut head, offset)
+            .map_err(|e| JournalError::io(&path, e))?;
+        let header = RecordHeader::decode(&head, salt).ok_or_else(damaged)?;
+        if header.kind != Kind::Accept || header.slot != slot {
+            return Err(damaged());
+        }
+        let mut payload = BytesMut::zeroed(header.payload_len as usize);
+        file.read_exact_at(&mut payload, offset + HEADER_BYTES as u64)
+            .map_err(|e| JournalError::io(&path, e))?;
+        if crc32c::crc32c(&payload) != header.payload_crc {
+            return Err(damaged());
+        }
+        Ok(payload.freeze())
+    }
+
+    fn reader(&mut self, segment: u32) -> Result<&File, JournalError> {
+        if self.readers.len() >= READERS_MAX && !self.readers.contains_key(&segment) {
+            self.readers.clear();
+        }
+        match self.readers.entry(segment) {
+            std::collections::hash_map::Entry::Occupied(open) => Ok(open.into_mut()),
+            std::collections::hash_map::Entry::Vacant(place) => {
+                let path = self.place.path(segment);
+                let file = File::open(&path).map_err(|e| JournalError::io(&path, e))?;
+                Ok(place.insert(file))
+            }
+        }
+    }
+
+    /// Writes and flushes what was appended, and ends the writer.
+    pub fn close(mut self) {
+        self.stop();
+    }
+
+    fn stop(&mut self) {
+        self.batch_tx = None;
+        if let Some(writer) = self.writer.take() {
+            // A panicked writer has told why on its way out.
+            let _ = writer.join();
+        }
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Takes the directory for this process.
+fn lock(dir: &Path) -> Result<File, JournalError> {
+    let unwritable = |source| JournalError::Unwritable {
+        path: dir.to_path_buf(),
+        source,
+    };
+    std::fs::create_dir_all(dir).map_err(unwritable)?;
+    let path = dir.join("lock");
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path);
+    let file = file.map_err(unwritable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => Err(JournalError::Locked {
+            path: dir.to_path_buf(),
+        }),
+        Err(std::fs::TryLockError::Error(source)) => Err(unwritable(source)),
+    }
+}
+
+fn index_put(index: &mut Vec<Position>, slot: Slot, position: Position) {
+    assert!(slot > 0, "slots start at 1");
+    let at = (slot - 1) as usize;
+    if at >= index.len() {
+        index.resize(at + 1, NOWHERE);
+    }
+    index[at] = position;
+}

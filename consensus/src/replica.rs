@@ -1,0 +1,464 @@
+//! A node's replica of the log: core, journal and transport, driven by the caller's reactor.
+//!
+//! # Model
+//!
+//! The caller owns the poll and the thread. [`Replica::handle`] feeds arriving messages to the core,
+//! [`Replica::propose`] values; both only gather effects. [`Replica::turn`] ends a reactor turn: it
+//! takes what the journal has made durable, runs timers, hands the gathered operations to the
+//! journal's thread as one batch, and then, while that thread writes, sends the gathered messages
+//! with one write per link.
+//!
+//! # Invariants
+//!
+//! * A message whose promise is not durable yet is held back; the others overtake it.
+//! * [`Replica::read_chosen`] never passes [`Replica::chosen_upto`], and both only grow.
+//!
+//! Deliberately absent: threads of its own (but the journal's), retries of what a deposed leader had
+//! proposed: whether it was chosen is found out by reading the log.
+
+use crate::core::{
+    self, Ballot, Core, Effects, Fetch, Input, IoSeq, Leadership, MEMBERS_MAX, NodeId, Slot,
+    VALUE_BYTES_MAX,
+};
+use crate::journal::{Journal, JournalConfig, JournalError, SEGMENT_BYTES, Wake};
+use crate::transport::{self, Transport, TransportConfig, TransportEvent};
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// Poll tokens that a replica uses, from the `first_token` given to [`Replica::open`].
+pub const TOKENS: usize = transport::TOKENS;
+
+/// Settings of a [`Replica`].
+#[derive(Clone, Debug)]
+pub struct ReplicaConfig {
+    /// Identity of the cluster; nodes and logs of others are refused.
+    pub cluster: u128,
+    /// This node, 1 or greater.
+    pub id: NodeId,
+    /// All nodes, this one included, with the addresses they listen on.
+    pub members: Vec<(NodeId, SocketAddr)>,
+    /// Directory of the log; made if missing.
+    pub dir: PathBuf,
+    /// Time between two heartbeats.
+    pub heartbeat: Duration,
+    /// Shortest silence that starts an election.
+    pub election_timeout_min: Duration,
+    /// Longest silence before an election.
+    pub election_timeout_max: Duration,
+}
+
+impl ReplicaConfig {
+    /// A configuration with default times: heartbeats every 50 ms, elections after 250 to 500 ms.
+    pub fn new(
+        cluster: u128,
+        id: NodeId,
+        members: Vec<(NodeId, SocketAddr)>,
+        dir: impl Into<PathBuf>,
+    ) -> Self {
+        Self {
+            cluster,
+            id,
+            members,
+            dir: dir.into(),
+            heartbeat: Duration::from_millis(50),
+            election_timeout_min: Duration::from_millis(250),
+            election_timeout_max: Duration::from_millis(500),
+        }
+    }
+
+    fn check(&self) -> Result<(), OpenError> {
+        let wrong = |what: String| Err(OpenError::Config(what));
+        let mut ids: Vec<_> = self.members.iter().map(|(id, _)| *id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        if ids.len() != self.members.len() {
+            return wrong("two members have the same id".to_owned());
+        }
+        if ids.first() == Some(&0) {
+            return wrong("member ids start at 1".to_owned());
+        }
+        if ids.len() > MEMBERS_MAX {
+            return wrong(format!("{} members, more than {MEMBERS_MAX}", ids.len()));
+        }
+        if !ids.contains(&self.id) {
+            return wrong(format!("node {} is not one of the members", self.id));
+        }
+        if self.election_timeout_min > self.election_timeout_max {
+            return wrong("the shortest election timeout is above the longest".to_owned());
+        }
+        if self.heartbeat.is_zero() || self.heartbeat >= self.election_timeout_min {
+            return wrong("the heartbeat is not below the election timeout".to_owned());
+        }
+        Ok(())
+    }
+}
+
+/// What the caller learns.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The leadership changed.
+    Leader {
+        /// Highest ballot promised here.
+        ballot: Ballot,
+        /// The leader, if one is known.
+        leader: Option<NodeId>,
+        /// This node leads, and all it recovered is chosen: it may propose.
+        ready: bool,
+    },
+    /// The link to a node works.
+    PeerUp(NodeId),
+    /// The link to a node is gone.
+    PeerDown(NodeId),
+    /// An application frame arrived.
+    App {
+        /// Sender.
+        from: NodeId,
+        /// Frame.
+        bytes: Bytes,
+    },
+    /// A connection was refused, here or by the other side (foreign cluster, unknown node, other
+    /// version); it is tried again.
+    Refused {
+        /// Why, in one line.
+        message: String,
+    },
+    /// A part of the log that a lagging node needs cannot be read; that node gets no further from
+    /// here.
+    Damaged {
+        /// Where and how, in one line.
+        message: String,
+    },
+}
+
+/// Why a replica cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The configuration makes no sense.
+    #[error("bad cluster configuration: {0}")]
+    Config(String),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The address cannot be listened on.
+    #[error("cannot listen on {address} for other nodes: {source}")]
+    Listen {
+        /// This node's address.
+        address: SocketAddr,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+/// Why a value was not proposed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// This node does not lead, or has not finished recovery yet.
+    #[error("not the leader")]
+    NotLeader,
+    /// The value is larger than [`VALUE_BYTES_MAX`].
+    #[error("a value of {0} bytes is too large")]
+    TooLarge(usize),
+}
+
+/// Why a value was not read.
+pub type ReadError = JournalError;
+
+/// One node's replica of the log.
+#[derive(Debug)]
+pub struct Replica {
+    core: Core,
+    journal: Journal,
+    transport: Transport,
+    effects: Effects,
+    /// Sends that wait for their promise to be durable.
+    held: VecDeque<core::Send>,
+    arrived: Vec<TransportEvent>,
+    origin: Instant,
+    flushed: IoSeq,
+}
+
+impl Replica {
+    /// Recovers the log and listens. `wake` is called from another thread when [`Replica::turn`] has
+    /// to be called; the sockets are registered with tokens from `first_token` up to, but not
+    /// including, `first_token + TOKENS`.
+    pub fn open(
+        config: ReplicaConfig,
+        registry: &mio::Registry,
+        first_token: usize,
+        wake: Wake,
+    ) -> Result<Self, OpenError> {
+        config.check()?;
+        let origin = Instant::now();
+        let ReplicaConfig {
+            cluster,
+            id,
+            members,
+            dir,
+            ..
+        } = config;
+        let core_config = core::Config {
+            heartbeat: micros(config.heartbeat),
+            election_min: micros(config.election_timeout_min),
+            election_max: micros(config.election_timeout_max),
+            seed: RandomState::new().hash_one(id),
+            ..core::Config::new(id, &members.iter().map(|(id, _)| *id).collect::<Vec<_>>())
+        };
+        let own = members
+            .iter()
+            .find(|(member, _)| *member == id)
+            .map(|(_, address)| *address);
+        let journal_config = JournalConfig {
+            dir,
+            cluster,
+            node: id,
+            segment_bytes: SEGMENT_BYTES,
+        };
+        let (journal, recovered) = Journal::open(journal_config, wake)?;
+        let flushed = recovered.last_seq;
+        let transport_config = TransportConfig {
+            cluster,
+            id,
+            members,
+        };
+        let transport = Transport::open(transport_config, registry, first_token, origin);
+        let transport = transport.map_err(|source| match own {
+            Some(address) => OpenError::Listen { address, source },
+            None => OpenError::Config(source.to_string()),
+        })?;
+        Ok(Self {
+            core: Core::new(core_config, recovered, 0),
+            journal,
+            transport,
+            effects: Effects::default(),
+            held: VecDeque::new(),
+            arrived: Vec::new(),
+            origin,
+            flushed,
+        })
+    }
+
+    /// Whether an event with this token is to be given to [`Replica::handle`].
+    pub fn owns(&self, token: mio::Token) -> bool {
+        self.transport.owns(token)
+    }
+
+    /// Reacts to readiness of one of the replica's sockets. [`Replica::turn`] has to follow.
+    pub fn handle(&mut self, event: &mio::event::Event, now: Instant, out: &mut Vec<Event>) {
+        self.transport.handle(event, now, &mut self.arrived);
+        self.take_arrived(now, out);
+        self.report_leadership(out);
+    }
+
+    /// Ends a turn of the reactor; to be called once per turn, after everything else.
+    pub fn turn(&mut self, now: Instant, out: &mut Vec<Event>) {
+        let durable = self.journal.durable();
+        if durable > self.flushed {
+            self.flushed = durable;
+            self.step(now, Input::Flushed(durable));
+        }
+        self.transport.tick(now, &mut self.arrived);
+        self.take_arrived(now, out);
+        self.step(now, Input::Tick);
+        self.serve_fetches(now, out);
+        // The journal first: its thread writes while this one sends.
+        self.journal.append(&mut self.effects.journal);
+        self.send_gathered();
+        self.transport.flush(now, &mut self.arrived);
+        self.take_arrived(now, out);
+        self.report_leadership(out);
+    }
+
+    /// When [`Replica::turn`] is due at the latest, if nothing happens before.
+    pub fn next_wakeup(&self) -> Instant {
+        if !self.effects.is_empty() {
+            return self.origin;
+        }
+        let core = self.origin + Duration::from_micros(self.core.next_deadline());
+        self.transport
+            .next_deadline()
+            .map_or(core, |transport| core.min(transport))
+    }
+
+    /// Whether this node leads, is ready, and its window of open slots has room.
+    pub fn can_propose(&self) -> bool {
+        self.core.window_open()
+    }
+
+    /// Slots proposed by this node as leader and not chosen yet.
+    pub fn inflight(&self) -> usize {
+        self.core.inflight()
+    }
+
+    /// Proposes a value and tells its slot. The window is not enforced here: a caller that goes on
+    /// while [`Replica::can_propose`] says no only makes its own queue longer.
+    pub fn propose(&mut self, value: Bytes) -> Result<Slot, ProposeError> {
+        if value.len() > VALUE_BYTES_MAX {
+            return Err(ProposeError::TooLarge(value.len()));
+        }
+        let now = micros(self.origin.elapsed());
+        self.core
+            .propose(now, value, &mut self.effects)
+            .map_err(|_| ProposeError::NotLeader)
+    }
+
+    /// The leader, if one is known.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.core.leadership().leader
+    }
+
+    /// Highest ballot promised here.
+    pub fn ballot(&self) -> Ballot {
+        self.core.leadership().ballot
+    }
+
+    /// Whether this node leads and may propose.
+    pub fn is_ready(&self) -> bool {
+        self.core.is_ready()
+    }
+
+    /// End of the contiguous chosen prefix known here; 0 if nothing is chosen.
+    pub fn chosen_upto(&self) -> Slot {
+        self.core.commit()
+    }
+
+    /// Reads values of consecutive chosen slots, starting with `from`, until `max_bytes` are reached
+    /// (at least one is read if there is one). A noop is read as an empty value.
+    pub fn read_chosen(
+        &mut self,
+        from: Slot,
+        max_bytes: usize,
+        out: &mut Vec<(Slot, Bytes)>,
+    ) -> Result<(), ReadError> {
+        let mut bytes = 0;
+        for slot in from.max(1)..=self.core.commit() {
+            let value = match self.core.chosen(slot) {
+                Some(value) => value.clone(),
+                None => self.journal.read(slot)?,
+            };
+            bytes += value.len();
+            out.push((slot, value));
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends an application frame to another node. `false` if the link is down, or choked. Frames on
+    /// one link arrive in order; when the link breaks, those under way are lost.
+    pub fn send_app(&mut self, to: NodeId, bytes: &[u8]) -> bool {
+        self.transport.send_app(to, bytes)
+    }
+
+    /// The other nodes, and whether the link to each works.
+    pub fn peers(&self) -> impl Iterator<Item = (NodeId, bool)> {
+        self.transport.peers()
+    }
+
+    /// The address this node listens on.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.transport.local_addr()
+    }
+
+    /// Flushes the log and closes the links.
+    pub fn close(mut self) {
+        self.journal.append(&mut self.effects.journal);
+        self.journal.close();
+    }
+
+    fn step(&mut self, now: Instant, input: Input) {
+        let now = micros(now.saturating_duration_since(self.origin));
+        self.core.step(now, input, &mut self.effects);
+    }
+
+    fn take_arrived(&mut self, now: Instant, out: &mut Vec<Event>) {
+        let mut arrived = std::mem::take(&mut self.arrived);
+        for event in arrived.drain(..) {
+            match event {
+                TransportEvent::Message(from, msg) => self.step(now, Input::Recv { from, msg }),
+                TransportEvent::App(from, bytes) => out.push(Event::App { from, bytes }),
+                TransportEvent::Up(id) => {
+                    self.step(now, Input::PeerUp(id));
+                    out.push(Event::PeerUp(id));
+                }
+                TransportEvent::Down(id) => {
+                    self.step(now, Input::PeerDown(id));
+                    out.push(Event::PeerDown(id));
+                }
+                TransportEvent::Refused(message) => out.push(Event::Refused { message }),
+            }
+        }
+        self.arrived = arrived;
+    }
+
+    /// Reads what lagging peers need. A part of a turn, so the amount per peer is bounded by the
+    /// core's flow control.
+    fn serve_fetches(&mut self, now: Instant, out: &mut Vec<Event>) {
+        while let Some(fetch) = self.effects.fetches.pop() {
+            match self.read_for(fetch) {
+                Ok(values) => {
+                    let Fetch { to, from, .. } = fetch;
+                    self.step(now, Input::Fetched { to, from, values });
+                }
+                Err(error) => out.push(Event::Damaged {
+                    message: error.to_string(),
+                }),
+            }
+        }
+    }
+
+    fn read_for(&mut self, fetch: Fetch) -> Result<Vec<Bytes>, JournalError> {
+        let mut values = Vec::new();
+        let mut bytes = 0;
+        for slot in fetch.from..=fetch.upto {
+            let value = self.journal.read(slot)?;
+            bytes += value.len().max(1);
+            values.push(value);
+            if bytes >= fetch.max_bytes {
+                break;
+            }
+        }
+        Ok(values)
+    }
+
+    fn send_gathered(&mut self) {
+        while let Some(send) = self.held.front()
+            && send.after <= self.flushed
+        {
+            self.transport.send(send.to, &send.msg);
+            self.held.pop_front();
+        }
+        for send in self.effects.sends.drain(..) {
+            if send.after <= self.flushed {
+                // A link that is down or choked loses it, which the protocol has to cope with anyway.
+                self.transport.send(send.to, &send.msg);
+            } else {
+                self.held.push_back(send);
+            }
+        }
+    }
+
+    fn report_leadership(&mut self, out: &mut Vec<Event>) {
+        if let Some(Leadership {
+            ballot,
+            leader,
+            ready,
+        }) = self.effects.leadership.take()
+        {
+            out.push(Event::Leader {
+                ballot,
+                leader,
+                ready,
+            });
+        }
+    }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
