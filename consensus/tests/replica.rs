@@ -1,0 +1,309 @@
+//! Replicas in one process, over loopback TCP and real files.
+
+use brolga_consensus::{Event, NodeId, OpenError, Replica, ReplicaConfig, Slot, TOKENS};
+use bytes::Bytes;
+use mio::{Events, Poll, Token, Waker};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const CLUSTER: u128 = 0xb401_6a;
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Cluster {
+    poll: Poll,
+    waker: Arc<Waker>,
+    ready: Events,
+    members: Vec<(NodeId, SocketAddr)>,
+    dir: tempfile::TempDir,
+    replicas: Vec<Option<Replica>>,
+    events: Vec<(NodeId, Event)>,
+}
+
+impl Cluster {
+    fn new(size: u64) -> Self {
+        // Bound all at once, so that no two are the same.
+        let free: Vec<_> =
+            (0..size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let members = (1..=size).zip(free.iter().map(|l| l.local_addr().unwrap())).collect();
+        drop(free);
+        let poll = Poll::new().unwrap();
+        let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
+        let dir = tempfile::tempdir().unwrap();
+        let mut cluster = Self {
+            poll,
+            waker,
+            ready: Events::with_capacity(256),
+            members,
+            dir,
+            replicas: (0..size).map(|_| None).collect(),
+            events: Vec::new(),
+        };
+        for id in 1..=size {
+            cluster.start(id);
+        }
+        cluster
+    }
+
+    fn config(&self, id: NodeId) -> ReplicaConfig {
+        let dir = self.dir.path().join(format!("node-{id}"));
+        ReplicaConfig::new(CLUSTER, id, self.members.clone(), dir)
+    }
+
+    fn open(&self, config: ReplicaConfig) -> Result<Replica, OpenError> {
+        let waker = self.waker.clone();
+        let first_token = 1 + TOKENS * (config.id as usize - 1);
+        let wake = Arc::new(move || waker.wake().unwrap());
+        Replica::open(config, self.poll.registry(), first_token, wake)
+    }
+
+    fn start(&mut self, id: NodeId) {
+        let replica = self.open(self.config(id)).unwrap();
+        self.replicas[id as usize - 1] = Some(replica);
+    }
+
+    fn stop(&mut self, id: NodeId) {
+        self.replicas[id as usize - 1].take().unwrap().close();
+    }
+
+    fn get(&mut self, id: NodeId) -> &mut Replica {
+        self.replicas[id as usize - 1].as_mut().unwrap()
+    }
+
+    fn alive(&mut self) -> impl Iterator<Item = (NodeId, &mut Replica)> {
+        let replicas = self.replicas.iter_mut().enumerate();
+        replicas.filter_map(|(at, replica)| Some((at as u64 + 1, replica.as_mut()?)))
+    }
+
+    fn turn(&mut self) {
+        let now = Instant::now();
+        let wakeup = self.replicas.iter().flatten().map(Replica::next_wakeup).min().unwrap();
+        let timeout = wakeup.saturating_duration_since(now);
+        // Epoll counts milliseconds: rounded up, or the last fraction of one is spent spinning.
+        self.poll.poll(&mut self.ready, Some(timeout)).unwrap();
+        let now = Instant::now();
+        let mut out = Vec::new();
+        for (at, replica) in self.replicas.iter_mut().enumerate() {
+            let Some(replica) = replica else { continue };
+            for event in &self.ready {
+                if replica.owns(event.token()) {
+                    replica.handle(event, now, &mut out);
+                }
+            }
+            replica.turn(now, &mut out);
+            self.events.extend(out.drain(..).map(|event| (at as u64 + 1, event)));
+        }
+    }
+
+    fn run_until(&mut self, what: &str, mut done: impl FnMut(&mut Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            assert!(Instant::now() < deadline, "timed out: {what}");
+            self.turn();
+        }
+    }
+
+    fn elect(&mut self) -> NodeId {
+        let mut leader = None;
+        self.run_until("a leader", |cluster| {
+            leader = cluster.alive().find(|(_, replica)| replica.is_ready()).map(|(id, _)| id);
+            leader.is_some()
+        });
+        leader.unwrap()
+    }
+
+    fn propose(&mut self, leader: NodeId, values: impl IntoIterator<Item = Bytes>) -> Slot {
+        let mut last = 0;
+        for value in values {
+            self.run_until("room to propose", |cluster| cluster.get(leader).can_propose());
+            last = self.get(leader).propose(value).unwrap();
+        }
+        last
+    }
+
+    fn wait_chosen(&mut self, upto: Slot) {
+        self.run_until("all replicas to learn", |cluster| {
+            cluster.alive().all(|(_, replica)| replica.chosen_upto() >= upto)
+        });
+    }
+
+    fn log(&mut self, id: NodeId) -> Vec<Bytes> {
+        let replica = self.get(id);
+        let mut out = Vec::new();
+        while (out.len() as Slot) < replica.chosen_upto() {
+            replica.read_chosen(out.len() as Slot + 1, 1 << 16, &mut out).unwrap();
+        }
+        assert!(out.iter().enumerate().all(|(at, (slot, _))| *slot == at as Slot + 1));
+        out.into_iter().map(|(_, value)| value).filter(|value| !value.is_empty()).collect()
+    }
+}
+
+fn values(range: std::ops::Range<u64>) -> Vec<Bytes> {
+    range.map(|n| Bytes::from(format!("{n:0256}"))).collect()
+}
+
+#[test]
+fn a_restarted_replica_catches_up_from_the_leaders_disk() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let last = cluster.propose(leader, values(0..10_000));
+    cluster.wait_chosen(last);
+    let away = leader % 3 + 1;
+    cluster.stop(away);
+    // More than the leader keeps in memory.
+    let last = cluster.propose(leader, values(10_000..40_000));
+    cluster.wait_chosen(last);
+    cluster.start(away);
+    cluster.wait_chosen(last);
+    let expected = values(0..40_000);
+    for id in 1..=3 {
+        assert!(cluster.log(id) == expected, "the log of node {id} differs");
+    }
+}
+
+#[test]
+fn a_lost_leader_is_replaced_and_nothing_chosen_is_lost() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let last = cluster.propose(leader, values(0..1000));
+    cluster.wait_chosen(last);
+    // The sockets close as they do when the process is killed.
+    cluster.stop(leader);
+    let before = Instant::now();
+    let next = cluster.elect();
+    let took = before.elapsed();
+    println!("fail-over took {took:?}");
+    assert_ne!(next, leader);
+    assert!(took < Duration::from_millis(250), "fail-over waited for a timeout: {took:?}");
+    let last = cluster.propose(next, values(1000..2000));
+    cluster.start(leader);
+    cluster.wait_chosen(last);
+    for id in 1..=3 {
+        assert!(cluster.log(id) == values(0..2000), "the log of node {id} differs");
+    }
+}
+
+#[test]
+fn all_may_stop_and_start_again() {
+    for size in [1, 2, 3, 5] {
+        let mut cluster = Cluster::new(size);
+        let leader = cluster.elect();
+        let last = cluster.propose(leader, values(0..500));
+        cluster.wait_chosen(last);
+        for id in 1..=size {
+            cluster.stop(id);
+        }
+        for id in 1..=size {
+            cluster.start(id);
+        }
+        let leader = cluster.elect();
+        let last = cluster.propose(leader, values(500..600));
+        cluster.wait_chosen(last);
+        for id in 1..=size {
+            assert!(cluster.log(id) == values(0..600), "the log of node {id} of {size} differs");
+        }
+    }
+}
+
+#[test]
+fn large_values_and_application_frames_pass() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let large: Vec<_> = (1..=8u8).map(|n| Bytes::from(vec![n; 3 << 20])).collect();
+    let last = cluster.propose(leader, large.clone());
+    let to = leader % 3 + 1;
+    cluster.run_until("the link", |c| c.get(leader).peers().any(|peer| peer == (to, true)));
+    for n in 0..100u8 {
+        assert!(cluster.get(leader).send_app(to, &vec![n; 100 << 10]));
+    }
+    cluster.wait_chosen(last);
+    cluster.run_until("the frames", |cluster| {
+        let frames = cluster.events.iter().filter(|(_, event)| matches!(event, Event::App { .. }));
+        frames.count() == 100
+    });
+    let mut expected = 0..100u8;
+    for (id, event) in &cluster.events {
+        if let Event::App { from, bytes } = event {
+            assert_eq!((*id, *from), (to, leader));
+            assert_eq!(bytes[..], vec![expected.next().unwrap(); 100 << 10]);
+        }
+    }
+    for id in 1..=3 {
+        assert!(cluster.log(id) == large);
+    }
+}
+
+#[test]
+fn a_node_of_another_cluster_is_refused() {
+    let mut cluster = Cluster::new(2);
+    cluster.elect();
+    for (stranger, host) in [(1, 2), (2, 1)] {
+        cluster.stop(stranger);
+        cluster.events.clear();
+        let mut config = cluster.config(stranger);
+        config.cluster = 7;
+        config.dir = cluster.dir.path().join(format!("stranger-{stranger}"));
+        let replica = cluster.open(config).unwrap();
+        cluster.replicas[stranger as usize - 1] = Some(replica);
+        cluster.run_until("both sides to be told", |cluster| {
+            [stranger, host].iter().all(|side| {
+                cluster.events.iter().any(|(id, event)| {
+                    let told = matches!(event, Event::Refused { message }
+                        if message.contains("is of cluster 0000"));
+                    id == side && told
+                })
+            })
+        });
+        let up = Event::PeerUp(stranger);
+        assert!(!cluster.events.iter().any(|(id, event)| *id == host && *event == up));
+        cluster.stop(stranger);
+        cluster.start(stranger);
+        cluster.elect();
+    }
+}
+
+#[test]
+fn senseless_configurations_are_refused() {
+    let mut cluster = Cluster::new(1);
+    cluster.stop(1);
+    let good = cluster.config(1);
+    let bad = [
+        ReplicaConfig { id: 2, ..good.clone() },
+        ReplicaConfig { members: vec![good.members[0]; 2], ..good.clone() },
+        ReplicaConfig { election_timeout_min: Duration::from_secs(9), ..good.clone() },
+        ReplicaConfig { heartbeat: Duration::from_secs(9), ..good.clone() },
+    ];
+    for config in bad {
+        assert!(matches!(cluster.open(config), Err(OpenError::Config(_))));
+    }
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let members = vec![(1, taken.local_addr().unwrap())];
+    let error = cluster.open(ReplicaConfig { members, ..good }).unwrap_err();
+    assert!(error.to_string().starts_with("cannot listen on 127.0.0.1:"), "{error}");
+}
+
+/// Not a test but a figure: `cargo test --release -- --ignored --nocapture throughput`.
+#[test]
+#[ignore = "measures"]
+fn throughput() {
+    for size in [1, 3] {
+        let mut cluster = Cluster::new(size);
+        let leader = cluster.elect();
+        let value = Bytes::from(vec![b'x'; 256]);
+        let begin = Instant::now();
+        let count = 300_000;
+        cluster.propose(leader, std::iter::repeat_n(value.clone(), count));
+        cluster.wait_chosen(count as Slot);
+        let rate = count as f64 / begin.elapsed().as_secs_f64();
+        println!("{size} nodes in one thread: {rate:.0} values of 256 bytes per second");
+        let mut times = Vec::new();
+        for _ in 0..500 {
+            let begin = Instant::now();
+            let slot = cluster.propose(leader, [value.clone()]);
+            cluster.run_until("commit", |c| c.get(leader).chosen_upto() >= slot);
+            times.push(begin.elapsed());
+        }
+        times.sort_unstable();
+        println!("one at a time: median {:?}, 99% {:?}", times[250], times[495]);
+    }
+}
