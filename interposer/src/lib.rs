@@ -1,1 +1,45 @@
-//! Shim.
+//! The interposer: libc's own names, loaded before libc into an unmodified server.
+//!
+//! Every exported function either has no meaning for replication and goes to the kernel, or is an
+//! ordered operation: it takes the turn ([`turn::Turn`]), works on the virtual sockets or the
+//! scheduler in memory that the server's process tree shares, and never blocks in the kernel while it
+//! has the turn. Without a tape at the agreed descriptor every call passes through, so that a stray
+//! `LD_PRELOAD` does no harm.
+//!
+//! Rules of this crate: no `std`, no allocation, raw system calls ([`sys`]), no lock but the turn, no
+//! panic but on a broken contract (which ends the server: a replica that can't follow the log must
+//! stop). Hooks are thin: argument conversion, a kernel-style result, `errno` at the very end.
+//!
+//! Deliberately absent: Paxos, disks, networks.
+#![no_std]
+#![expect(
+    clippy::missing_safety_doc,
+    reason = "the exported functions have libc's own contracts"
+)]
+
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
+compile_error!("the interposer knows Linux with glibc on x86-64 only");
+
+mod address;
+mod hooks;
+mod init;
+mod shared;
+mod sys;
+mod tls;
+mod turn;
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    let (file, line) = info
+        .location()
+        .map_or(("?", 0), |location| (location.file(), location.line()));
+    let message = info.message().as_str().unwrap_or("assertion failed");
+    let line = sys::Decimal::new(u64::from(line));
+    turn::fault(&[
+        message.as_bytes(),
+        b" at ",
+        file.as_bytes(),
+        b":",
+        line.bytes(),
+    ])
+}

@@ -1,0 +1,539 @@
+//! Descriptors of any kind: reading, writing, closing, duplicating, flags; pipes and eventfds.
+//!
+//! A real object inside the tree ([`Object::Stream`]) is read and written by the kernel, but never so
+//! that it blocks: if it would, the thread waits in the scheduler until something real has changed.
+
+use super::socket::{self, Vectors};
+use super::{error, op};
+use crate::sys::{self, finish, sys};
+use crate::turn::{REAL, Turn};
+use brolga_tape::handover::{FIRST_FD, SCHEDULER_FD};
+use brolga_vnet::Object;
+use core::ffi::{c_int, c_long, c_short, c_uint, c_void};
+use libc::{iovec, off_t};
+
+/// What a descriptor of this process names.
+pub(crate) fn object(turn: &mut Turn, fd: c_int) -> Option<Object> {
+    let process = turn.process();
+    turn.shared().net.object(process, fd)
+}
+
+/// Names an object by a fresh descriptor. Out of range: closes it again.
+pub(crate) fn name(turn: &mut Turn, fd: isize, object: Object) -> isize {
+    let process = turn.process();
+    if turn.shared().net.set_object(process, fd as c_int, object) {
+        return fd;
+    }
+    // SAFETY: our own fresh descriptor.
+    unsafe { sys!(sys::SYS_close, fd) };
+    error(libc::EMFILE)
+}
+
+fn is_ours(fd: c_int) -> bool {
+    (FIRST_FD..=SCHEDULER_FD).contains(&fd)
+}
+
+// ---- real objects that can block ----
+
+fn is_nonblocking(fd: c_int) -> bool {
+    // SAFETY: F_GETFL takes no pointer.
+    let flags = unsafe { sys!(sys::SYS_fcntl, fd, libc::F_GETFL) };
+    flags < 0 || flags as c_int & libc::O_NONBLOCK != 0
+}
+
+fn is_ready(fd: c_int, events: c_short) -> bool {
+    let mut poll = libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    };
+    // SAFETY: one valid pollfd.
+    unsafe { sys!(sys::SYS_poll, &raw mut poll, 1, 0) != 0 }
+}
+
+/// Runs a call on a real object once it can't block, then has everybody look at real objects again.
+pub(crate) fn on_stream(
+    turn: &mut Turn,
+    fd: c_int,
+    events: c_short,
+    call: impl Fn() -> isize,
+) -> isize {
+    if !is_nonblocking(fd) {
+        while !is_ready(fd, events) {
+            turn.block(REAL, None);
+        }
+    }
+    let result = call();
+    if result >= 0 {
+        turn.real_changed();
+    }
+    result
+}
+
+// ---- read and write ----
+
+pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
+    // SAFETY (of the closure): the caller's pointer and length, passed on.
+    let raw = || unsafe { sys!(sys::SYS_read, fd, to, len) };
+    let Some(mut turn) = Turn::take(op::READ) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        None => raw(),
+        Some(Object::Socket(ix)) => {
+            let mut vector = iovec {
+                iov_base: to,
+                iov_len: len,
+            };
+            // SAFETY: the caller promises `len` writable bytes.
+            unsafe { socket::receive(turn, ix, Vectors::one(&mut vector), 0) }
+        }
+        Some(Object::Stream | Object::Epoll(_)) => on_stream(&mut turn, fd, libc::POLLIN, raw),
+        Some(Object::Random) => {
+            // SAFETY: the caller promises `len` writable bytes.
+            unsafe { super::random::fill(&mut turn, to, len) };
+            len as isize
+        }
+    }
+}
+
+unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
+    // SAFETY (of the closure): the caller's pointer and length, passed on.
+    let raw = || unsafe { sys!(sys::SYS_write, fd, from, len) };
+    if is_ours(fd) {
+        return error(libc::EBADF);
+    }
+    let Some(mut turn) = Turn::take(op::WRITE) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            let mut vector = iovec {
+                iov_base: from.cast_mut(),
+                iov_len: len,
+            };
+            // SAFETY: the caller promises `len` readable bytes.
+            unsafe { socket::transmit(turn, ix, Vectors::one(&mut vector), 0) }
+        }
+        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        None | Some(Object::Random | Object::Epoll(_)) => raw(),
+    }
+}
+
+unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
+    // SAFETY (of the closure): the caller's pointer, passed on.
+    let raw = || unsafe { sys!(sys::SYS_readv, fd, vectors, count) };
+    let Some(mut turn) = Turn::take(op::READ) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            // SAFETY: the caller promises `count` vectors of writable bytes.
+            unsafe {
+                match Vectors::new(vectors, count) {
+                    Some(vectors) => socket::receive(turn, ix, vectors, 0),
+                    None => error(libc::EINVAL),
+                }
+            }
+        }
+        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLIN, raw),
+        None | Some(Object::Random | Object::Epoll(_)) => raw(),
+    }
+}
+
+unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
+    // SAFETY (of the closure): the caller's pointer, passed on.
+    let raw = || unsafe { sys!(sys::SYS_writev, fd, vectors, count) };
+    let Some(mut turn) = Turn::take(op::WRITE) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            // SAFETY: the caller promises `count` vectors of readable bytes.
+            unsafe {
+                match Vectors::new(vectors, count) {
+                    Some(vectors) => socket::transmit(turn, ix, vectors, 0),
+                    None => error(libc::EINVAL),
+                }
+            }
+        }
+        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        None | Some(Object::Random | Object::Epoll(_)) => raw(),
+    }
+}
+
+macro_rules! hooks {
+    ($($name:ident($($arg:ident: $type:ty),*) = $call:ident($($pass:ident),*);)*) => { $(
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($arg: $type),*) -> isize {
+            // SAFETY: the caller's promise.
+            finish(unsafe { $call($($pass),*) })
+        }
+    )* };
+}
+
+hooks! {
+    read(fd: c_int, to: *mut c_void, len: usize) = read_(fd, to, len);
+    __read(fd: c_int, to: *mut c_void, len: usize) = read_(fd, to, len);
+    __read_chk(fd: c_int, to: *mut c_void, len: usize, _room: usize) = read_(fd, to, len);
+    write(fd: c_int, from: *const c_void, len: usize) = write_(fd, from, len);
+    __write(fd: c_int, from: *const c_void, len: usize) = write_(fd, from, len);
+    readv(fd: c_int, vectors: *const iovec, count: c_int) = readv_(fd, vectors, count);
+    writev(fd: c_int, vectors: *const iovec, count: c_int) = writev_(fd, vectors, count);
+}
+
+/// Like the kernel: as much as the file gives, as much as the connection takes.
+unsafe fn sendfile_(to: c_int, from: c_int, offset: *mut off_t, count: usize) -> isize {
+    // SAFETY (of the closure): the caller's pointer, passed on.
+    let raw = || unsafe { sys!(libc::SYS_sendfile, to, from, offset, count) };
+    let Some(mut turn) = Turn::take(op::WRITE) else {
+        return raw();
+    };
+    let Some(Object::Socket(ix)) = object(&mut turn, to) else {
+        return raw();
+    };
+    const PIECE_BYTES: usize = 16 * 1024;
+    let mut piece = [0u8; PIECE_BYTES];
+    // SAFETY: the caller promises null or a valid offset.
+    let mut at = unsafe { offset.as_ref().copied() };
+    let mut sent = 0;
+    while sent < count {
+        let want = PIECE_BYTES.min(count - sent);
+        // SAFETY: our own buffer.
+        let got = unsafe {
+            match at {
+                Some(at) => sys!(sys::SYS_pread64, from, piece.as_mut_ptr(), want, at),
+                None => sys!(sys::SYS_read, from, piece.as_mut_ptr(), want),
+            }
+        };
+        if got <= 0 {
+            return if sent > 0 { sent as isize } else { got };
+        }
+        let mut vector = iovec {
+            iov_base: piece.as_mut_ptr().cast(),
+            iov_len: got as usize,
+        };
+        let Some(turn) = Turn::have() else { break };
+        // SAFETY: `got` bytes of our own buffer were just filled.
+        let put = unsafe { socket::transmit(turn, ix, Vectors::one(&mut vector), 0) };
+        let taken = put.max(0);
+        if at.is_none() && taken < got {
+            // SAFETY: plain integers; gives back what the connection did not take.
+            unsafe { sys!(sys::SYS_lseek, from, taken - got, libc::SEEK_CUR) };
+        }
+        at = at.map(|at| at + taken as off_t);
+        sent += taken as usize;
+        // SAFETY: the caller promises null or a valid offset.
+        if let (Some(offset), Some(at)) = (unsafe { offset.as_mut() }, at) {
+            *offset = at;
+        }
+        if put < got {
+            return if sent > 0 { sent as isize } else { put };
+        }
+    }
+    sent as isize
+}
+
+hooks! {
+    sendfile(to: c_int, from: c_int, offset: *mut off_t, count: usize)
+        = sendfile_(to, from, offset, count);
+    sendfile64(to: c_int, from: c_int, offset: *mut off_t, count: usize)
+        = sendfile_(to, from, offset, count);
+}
+
+macro_rules! refused_on_sockets {
+    ($($name:ident = $number:expr, $text:literal;)*) => { $(
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(
+            a: c_int, b: usize, c: usize, d: usize, e: usize, f: usize,
+        ) -> isize {
+            if let Some(mut turn) = Turn::have() {
+                for fd in [a, b as c_int, c as c_int] {
+                    if let Some(Object::Socket(_)) = object(&mut turn, fd) {
+                        crate::turn::fault(&[$text, b" on a client's connection is not supported yet"]);
+                    }
+                }
+            }
+            // SAFETY: the caller's arguments, passed on.
+            finish(unsafe { sys!($number, a, b, c, d, e, f) })
+        }
+    )* };
+}
+
+refused_on_sockets! {
+    splice = libc::SYS_splice, b"splice";
+    tee = libc::SYS_tee, b"tee";
+    vmsplice = libc::SYS_vmsplice, b"vmsplice";
+    recvmmsg = libc::SYS_recvmmsg, b"recvmmsg";
+    sendmmsg = libc::SYS_sendmmsg, b"sendmmsg";
+}
+
+// ---- close and duplicate ----
+
+pub(crate) fn close_(fd: c_int) -> isize {
+    if is_ours(fd) {
+        return error(libc::EBADF);
+    }
+    let Some(mut turn) = Turn::take(op::CLOSE) else {
+        // SAFETY: a plain integer.
+        return unsafe { sys!(sys::SYS_close, fd) };
+    };
+    let known = object(&mut turn, fd);
+    if known.is_some() {
+        forget(&mut turn, fd);
+    }
+    // SAFETY: a plain integer.
+    let result = unsafe { sys!(sys::SYS_close, fd) };
+    if known == Some(Object::Stream) {
+        turn.real_changed();
+    }
+    result
+}
+
+fn forget(turn: &mut Turn, fd: c_int) {
+    let process = turn.process();
+    let (net, mut outside) = turn.net();
+    net.clear_object(process, fd, &mut outside);
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn close(fd: c_int) -> c_int {
+    finish(close_(fd)) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __close(fd: c_int) -> c_int {
+    finish(close_(fd)) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
+    if Turn::have().is_none() {
+        // SAFETY: plain integers.
+        return finish(unsafe { sys!(sys::SYS_close_range, first, last, flags) }) as c_int;
+    }
+    if flags != 0 {
+        // Closing later, at exec: what is open then is looked at then.
+        return finish(close_range_around(first, last, flags)) as c_int;
+    }
+    let last = last.min(brolga_vnet::FDS_MAX as c_uint);
+    for fd in first..=last {
+        close_(fd as c_int);
+    }
+    0
+}
+
+/// The kernel's close_range on both sides of our own descriptors.
+fn close_range_around(first: c_uint, last: c_uint, flags: c_int) -> isize {
+    let (ours, ours_end) = (FIRST_FD as c_uint, SCHEDULER_FD as c_uint);
+    // SAFETY: plain integers.
+    unsafe {
+        if first < ours {
+            sys!(sys::SYS_close_range, first, last.min(ours - 1), flags);
+        }
+        if last > ours_end {
+            sys!(sys::SYS_close_range, first.max(ours_end + 1), last, flags);
+        }
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn closefrom(first: c_int) {
+    // SAFETY: plain integers.
+    unsafe { close_range(first.max(0) as c_uint, c_uint::MAX, 0) };
+}
+
+/// After a kernel call that made `new` out of `old`.
+fn duplicated(old: c_int, new: isize) -> isize {
+    let Some(mut turn) = Turn::have() else {
+        return new;
+    };
+    if new < 0 || new == old as isize {
+        return new;
+    }
+    if object(&mut turn, new as c_int).is_some() {
+        forget(&mut turn, new as c_int);
+    }
+    match object(&mut turn, old) {
+        Some(object) => name(&mut turn, new, object),
+        None => new,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dup(old: c_int) -> c_int {
+    let _turn = Turn::take(op::DUP);
+    // SAFETY: a plain integer.
+    finish(duplicated(old, unsafe { sys!(sys::SYS_dup, old) })) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+    let _turn = Turn::take(op::DUP);
+    if is_ours(new) {
+        return finish(error(libc::EBADF)) as c_int;
+    }
+    // SAFETY: plain integers.
+    finish(duplicated(old, unsafe { sys!(sys::SYS_dup2, old, new) })) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
+    let _turn = Turn::take(op::DUP);
+    if is_ours(new) {
+        return finish(error(libc::EBADF)) as c_int;
+    }
+    // SAFETY: plain integers.
+    finish(duplicated(old, unsafe {
+        sys!(sys::SYS_dup3, old, new, flags)
+    })) as c_int
+}
+
+fn fcntl_(fd: c_int, command: c_int, argument: usize) -> isize {
+    let turn = Turn::take(op::DUP);
+    // SAFETY: the caller's argument, passed on.
+    let result = unsafe { sys!(sys::SYS_fcntl, fd, command, argument) };
+    let Some(mut turn) = turn else { return result };
+    match command {
+        libc::F_DUPFD | libc::F_DUPFD_CLOEXEC => duplicated(fd, result),
+        libc::F_SETFL if result == 0 => {
+            if let Some(Object::Socket(ix)) = object(&mut turn, fd) {
+                let nonblocking = argument as c_int & libc::O_NONBLOCK != 0;
+                turn.shared().net.socket_mut(ix).nonblocking = nonblocking;
+            }
+            result
+        }
+        _ => result,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+    finish(fcntl_(fd, command, argument)) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn fcntl64(fd: c_int, command: c_int, argument: usize) -> c_int {
+    finish(fcntl_(fd, command, argument)) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __fcntl(fd: c_int, command: c_int, argument: usize) -> c_int {
+    finish(fcntl_(fd, command, argument)) as c_int
+}
+
+unsafe fn ioctl_(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> isize {
+    if let Some(mut turn) = Turn::take(op::OPTION)
+        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
+    {
+        let socket = turn.shared().net.socket_mut(ix);
+        match request {
+            libc::FIONREAD => {
+                let unread = c_int::try_from(socket.unread()).unwrap_or(c_int::MAX);
+                // SAFETY: the caller promises room for an int.
+                unsafe { argument.write(unread) };
+                return 0;
+            }
+            // SAFETY: the caller promises an int.
+            libc::FIONBIO => socket.nonblocking = unsafe { *argument } != 0,
+            _ => {}
+        }
+    }
+    // SAFETY: the caller's argument, passed on.
+    unsafe { sys!(sys::SYS_ioctl, fd, request, argument) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ioctl(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { ioctl_(fd, request, argument) }) as c_int
+}
+
+// ---- pipes, eventfds, socket pairs ----
+
+unsafe fn pair(result: isize, fds: *mut c_int) -> isize {
+    if result < 0 {
+        return result;
+    }
+    if let Some(mut turn) = Turn::have() {
+        for at in 0..2 {
+            // SAFETY: the kernel has just filled both.
+            let fd = unsafe { *fds.add(at) };
+            let named = name(&mut turn, fd as isize, Object::Stream);
+            if named < 0 {
+                return named;
+            }
+        }
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pipe2(fds: *mut c_int, flags: c_int) -> c_int {
+    let _turn = Turn::take(op::PIPE);
+    // SAFETY: the caller's pointer, passed on.
+    finish(unsafe { pair(sys!(sys::SYS_pipe2, fds, flags), fds) }) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pipe(fds: *mut c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    unsafe { pipe2(fds, 0) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn socketpair(
+    domain: c_int,
+    kind: c_int,
+    protocol: c_int,
+    fds: *mut c_int,
+) -> c_int {
+    let _turn = Turn::take(op::PIPE);
+    // SAFETY: the caller's pointer, passed on.
+    finish(unsafe { pair(sys!(sys::SYS_socketpair, domain, kind, protocol, fds), fds) }) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eventfd(value: c_uint, flags: c_int) -> c_int {
+    let turn = Turn::take(op::PIPE);
+    // SAFETY: plain integers.
+    let fd = unsafe { sys!(sys::SYS_eventfd2, value, flags) };
+    finish(match turn {
+        Some(mut turn) if fd >= 0 => name(&mut turn, fd, Object::Stream),
+        _ => fd,
+    }) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eventfd_read(fd: c_int, to: *mut u64) -> c_int {
+    // SAFETY: the caller promises room for eight bytes.
+    if finish(unsafe { read_(fd, to.cast(), 8) }) == 8 {
+        0
+    } else {
+        -1
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn eventfd_write(fd: c_int, value: u64) -> c_int {
+    // SAFETY: eight bytes of our own.
+    if finish(unsafe { write_(fd, (&raw const value).cast(), 8) }) == 8 {
+        0
+    } else {
+        -1
+    }
+}
+
+/// After an `exec`: what was closed by it no longer names anything.
+pub fn after_exec(turn: &mut Turn) {
+    for fd in 0..brolga_vnet::FDS_MAX as c_int {
+        // SAFETY: F_GETFD takes no pointer.
+        if object(turn, fd).is_some() && unsafe { sys!(sys::SYS_fcntl, fd, libc::F_GETFD) } < 0 {
+            forget(turn, fd);
+        }
+    }
+}
+
+/// The size of a long is that of a word, which the variadic hooks rely on.
+const _: () = assert!(size_of::<c_long>() == size_of::<usize>());

@@ -1,0 +1,71 @@
+//! The exported functions, by family.
+//!
+//! Each hook is `extern "C"` with libc's name and does no more than to call a function of the same
+//! family that returns a kernel-style result. Variadic functions of libc are taken with fixed word
+//! arguments, which is the same on x86-64.
+
+mod descriptor;
+mod file;
+mod futex;
+mod machine;
+mod process;
+mod random;
+mod readiness;
+mod socket;
+mod sync;
+mod thread;
+mod time;
+
+use crate::turn::Turn;
+
+/// Numbers of ordered operations in the schedule hash.
+pub(crate) mod op {
+    pub const SOCKET: u16 = 1;
+    pub const BIND: u16 = 2;
+    pub const LISTEN: u16 = 3;
+    pub const ACCEPT: u16 = 4;
+    pub const READ: u16 = 5;
+    pub const WRITE: u16 = 6;
+    pub const SHUTDOWN: u16 = 7;
+    pub const CLOSE: u16 = 8;
+    pub const DUP: u16 = 9;
+    pub const OPTION: u16 = 10;
+    pub const EPOLL: u16 = 11;
+    pub const EPOLL_WAIT: u16 = 12;
+    pub const POLL: u16 = 13;
+    pub const CREATE: u16 = 14;
+    pub const EXIT: u16 = 15;
+    pub const JOIN: u16 = 16;
+    pub const LOCK: u16 = 17;
+    pub const UNLOCK: u16 = 18;
+    pub const WAIT: u16 = 19;
+    pub const SIGNAL: u16 = 20;
+    pub const FUTEX: u16 = 21;
+    pub const CLOCK: u16 = 22;
+    pub const SLEEP: u16 = 23;
+    pub const RANDOM: u16 = 24;
+    pub const FORK: u16 = 25;
+    pub const REAP: u16 = 26;
+    pub const KILL: u16 = 27;
+    pub const YIELD: u16 = 28;
+    pub const FILE: u16 = 29;
+    pub const PIPE: u16 = 30;
+}
+
+/// Looks up what is needed of the real libc. Called once, from the constructor.
+pub fn resolve() {
+    thread::resolve();
+    process::resolve();
+    file::resolve();
+}
+
+/// Brings the tables in line after an `exec`: other threads and close-on-exec descriptors are gone.
+pub fn after_exec(turn: &mut Turn) {
+    thread::after_exec(turn);
+    descriptor::after_exec(turn);
+}
+
+/// An error as the kernel returns it.
+pub(crate) const fn error(errno: i32) -> isize {
+    -(errno as isize)
+}

@@ -1,0 +1,726 @@
+//! Sockets. Internet stream sockets are virtual: the descriptor is a real, unconnected socket that
+//! keeps the number, flags and options; bytes come from the tape and go to the output ring.
+//! UNIX sockets are real objects inside the tree. Others are refused where they would reach a network.
+
+use super::descriptor::{name, object, on_stream};
+use super::{error, op};
+use crate::address;
+use crate::sys::{self, finish, sys};
+use crate::turn::{self, Turn, key_of};
+use brolga_dmt::Wakeup;
+use brolga_vnet::{Object, ReadOutcome, SocketIx, State, WaitOn, WriteOutcome};
+use core::ffi::{c_int, c_void};
+use libc::{iovec, msghdr, socklen_t};
+
+/// Scattered memory of a caller.
+#[derive(Clone, Copy)]
+pub(crate) struct Vectors {
+    first: *const iovec,
+    count: usize,
+}
+
+impl Vectors {
+    /// # Safety
+    /// `first` points to `count` vectors that are valid for as long as the value is used.
+    pub(crate) unsafe fn new(first: *const iovec, count: c_int) -> Option<Self> {
+        let count = usize::try_from(count).ok()?;
+        (count <= 1024).then_some(Self { first, count })
+    }
+
+    pub(crate) fn one(vector: &mut iovec) -> Self {
+        Self {
+            first: vector,
+            count: 1,
+        }
+    }
+
+    unsafe fn each(&self) -> impl Iterator<Item = iovec> + use<> {
+        let first = self.first;
+        // SAFETY: by the contract of `new`.
+        (0..self.count).map(move |at| unsafe { *first.add(at) })
+    }
+
+    unsafe fn len(&self) -> usize {
+        // SAFETY: by the contract of `new`.
+        unsafe { self.each() }.map(|vector| vector.iov_len).sum()
+    }
+
+    /// Copies bytes to position `at` of the memory.
+    unsafe fn put(&self, mut at: usize, mut bytes: &[u8]) {
+        // SAFETY: by the contract of `new`; each copy stays within its vector.
+        unsafe {
+            for vector in self.each() {
+                if at >= vector.iov_len {
+                    at -= vector.iov_len;
+                    continue;
+                }
+                let now = bytes.len().min(vector.iov_len - at);
+                let to = vector.iov_base.cast::<u8>().add(at);
+                to.copy_from_nonoverlapping(bytes.as_ptr(), now);
+                bytes = &bytes[now..];
+                at = 0;
+                if bytes.is_empty() {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Up to `max` contiguous bytes from position `at` of the memory.
+    unsafe fn slice<'a>(&self, mut at: usize, max: usize) -> &'a [u8] {
+        // SAFETY: by the contract of `new`; the slice stays within one vector.
+        unsafe {
+            for vector in self.each() {
+                if at < vector.iov_len {
+                    let len = max.min(vector.iov_len - at);
+                    let from = vector.iov_base.cast::<u8>().add(at);
+                    return core::slice::from_raw_parts(from, len);
+                }
+                at -= vector.iov_len;
+            }
+        }
+        &[]
+    }
+}
+
+/// Keeps a socket while its thread waits: another thread may close the descriptor meanwhile.
+fn wait(turn: &mut Turn, ix: SocketIx, on: WaitOn, deadline_ns: Option<u64>) -> Wakeup {
+    turn.shared().net.retain_socket(ix);
+    let woken = turn.block(key_of(on), deadline_ns);
+    let (net, mut outside) = turn.net();
+    net.release_socket(ix, &mut outside);
+    woken
+}
+
+fn deadline(turn: &mut Turn, timeout_ns: u64) -> Option<u64> {
+    (timeout_ns > 0).then(|| turn.now_ns().saturating_add(timeout_ns))
+}
+
+/// Reads from a connection, waiting if it may.
+///
+/// # Safety
+/// The vectors point to writable memory.
+pub(crate) unsafe fn receive(
+    mut turn: Turn,
+    ix: SocketIx,
+    vectors: Vectors,
+    flags: c_int,
+) -> isize {
+    if flags & (libc::MSG_OOB | libc::MSG_TRUNC | libc::MSG_ERRQUEUE) != 0 {
+        if flags & libc::MSG_ERRQUEUE != 0 {
+            return error(libc::EAGAIN);
+        }
+        turn::fault(&[b"MSG_OOB and MSG_TRUNC on a connection are not supported"]);
+    }
+    // SAFETY: the caller's promise.
+    let wanted = unsafe { vectors.len() };
+    let socket = turn.shared().net.socket(ix);
+    let waits = !socket.nonblocking && flags & libc::MSG_DONTWAIT == 0;
+    let timeout = socket.receive_timeout_ns;
+    let deadline = deadline(&mut turn, timeout);
+    let peek = flags & libc::MSG_PEEK != 0;
+    let all = flags & libc::MSG_WAITALL != 0 && !peek;
+    let mut got = 0;
+    loop {
+        let mut at = got;
+        let (net, mut outside) = turn.net();
+        let outcome = net.read(ix, wanted - got, peek, &mut outside, |piece| {
+            // SAFETY: the caller's promise.
+            unsafe { vectors.put(at, piece) };
+            at += piece.len();
+        });
+        let result = match outcome {
+            ReadOutcome::Bytes(count) => {
+                got += count;
+                if !all || got == wanted {
+                    turn.scheduler().note(got as u64);
+                    return got as isize;
+                }
+                continue;
+            }
+            ReadOutcome::End => 0,
+            ReadOutcome::Reset => error(libc::ECONNRESET),
+            ReadOutcome::NotConnected => error(libc::ENOTCONN),
+            ReadOutcome::WouldBlock if wanted == got => 0,
+            ReadOutcome::WouldBlock if waits => {
+                match wait(&mut turn, ix, WaitOn::Readable(ix), deadline) {
+                    Wakeup::TimedOut => error(libc::EAGAIN),
+                    _ => continue,
+                }
+            }
+            ReadOutcome::WouldBlock => error(libc::EAGAIN),
+        };
+        return if got > 0 { got as isize } else { result };
+    }
+}
+
+/// Longest piece handed to the output ring at once.
+const PIECE_BYTES: usize = 64 * 1024;
+
+/// Writes to a connection, waiting if it may.
+///
+/// # Safety
+/// The vectors point to readable memory.
+pub(crate) unsafe fn transmit(
+    mut turn: Turn,
+    ix: SocketIx,
+    vectors: Vectors,
+    flags: c_int,
+) -> isize {
+    if flags & libc::MSG_OOB != 0 {
+        turn::fault(&[b"MSG_OOB on a connection is not supported"]);
+    }
+    // SAFETY: the caller's promise.
+    let wanted = unsafe { vectors.len() };
+    let socket = turn.shared().net.socket(ix);
+    let waits = !socket.nonblocking && flags & libc::MSG_DONTWAIT == 0;
+    let timeout = socket.send_timeout_ns;
+    let deadline = deadline(&mut turn, timeout);
+    let mut sent = 0;
+    while sent < wanted {
+        let (net, mut outside) = turn.net();
+        let failure = match net.write_room(ix, (wanted - sent).min(PIECE_BYTES)) {
+            WriteOutcome::Room(room) => {
+                // SAFETY: the caller's promise.
+                let piece = unsafe { vectors.slice(sent, room) };
+                net.write(ix, piece, &mut outside);
+                sent += piece.len();
+                continue;
+            }
+            WriteOutcome::Broken => {
+                if sent == 0 && flags & libc::MSG_NOSIGNAL == 0 {
+                    raise_sigpipe();
+                }
+                error(libc::EPIPE)
+            }
+            WriteOutcome::NotConnected => error(libc::ENOTCONN),
+            WriteOutcome::WouldBlock if waits => {
+                match wait(&mut turn, ix, WaitOn::Writable(ix), deadline) {
+                    Wakeup::TimedOut => error(libc::EAGAIN),
+                    _ => continue,
+                }
+            }
+            WriteOutcome::WouldBlock => error(libc::EAGAIN),
+        };
+        return if sent > 0 { sent as isize } else { failure };
+    }
+    sent as isize
+}
+
+/// To this very thread, so it is delivered before the call returns.
+fn raise_sigpipe() {
+    // SAFETY: plain integers.
+    unsafe {
+        let (pid, tid) = (sys!(sys::SYS_getpid), sys!(sys::SYS_gettid));
+        sys!(sys::SYS_tgkill, pid, tid, libc::SIGPIPE);
+    }
+}
+
+// ---- making sockets ----
+
+fn socket_(domain: c_int, kind: c_int, protocol: c_int) -> isize {
+    let turn = Turn::take(op::SOCKET);
+    // SAFETY: plain integers.
+    let fd = unsafe { sys!(sys::SYS_socket, domain, kind, protocol) };
+    let Some(mut turn) = turn else { return fd };
+    if fd < 0 {
+        return fd;
+    }
+    let stream = kind & 0xF == libc::SOCK_STREAM;
+    match domain {
+        libc::AF_INET | libc::AF_INET6 if stream => {
+            let Some(ix) = turn.shared().net.make_socket(domain == libc::AF_INET6) else {
+                // SAFETY: our own fresh descriptor.
+                unsafe { sys!(sys::SYS_close, fd) };
+                return error(libc::ENFILE);
+            };
+            let nonblocking = kind & libc::SOCK_NONBLOCK != 0;
+            turn.shared().net.socket_mut(ix).nonblocking = nonblocking;
+            name(&mut turn, fd, Object::Socket(ix))
+        }
+        _ => name(&mut turn, fd, Object::Stream),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
+    finish(socket_(domain, kind, protocol)) as c_int
+}
+
+/// Family of an address, `AF_UNSPEC` if there is none.
+unsafe fn family(to: *const c_void, len: socklen_t) -> c_int {
+    if to.is_null() || len < 2 {
+        return libc::AF_UNSPEC;
+    }
+    // SAFETY: the caller promises `len` readable bytes.
+    c_int::from(unsafe { to.cast::<u16>().read_unaligned() })
+}
+
+unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
+    // SAFETY (of the closure): the caller's pointer, passed on.
+    let raw = || unsafe { sys!(sys::SYS_bind, fd, to, len) };
+    let Some(mut turn) = Turn::take(op::BIND) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            // SAFETY: the caller's promise.
+            let Some(to) = (unsafe { address::read(to, len) }) else {
+                return error(libc::EINVAL);
+            };
+            let net = &mut turn.shared().net;
+            if net.socket(ix).local().is_some() {
+                return error(libc::EINVAL);
+            }
+            if to.port() != 0 && net.port_taken(to) {
+                return error(libc::EADDRINUSE);
+            }
+            net.bind(ix, to);
+            0
+        }
+        // SAFETY: the caller's promise.
+        Some(Object::Stream)
+            if [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) }) =>
+        {
+            turn::fault(&[b"the server binds a datagram socket: UDP is not supported yet"])
+        }
+        _ => raw(),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn bind(fd: c_int, to: *const c_void, len: socklen_t) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { bind_(fd, to, len) }) as c_int
+}
+
+fn listen_(fd: c_int, backlog: c_int) -> isize {
+    if let Some(mut turn) = Turn::take(op::LISTEN)
+        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
+    {
+        if turn.shared().net.socket(ix).state() == State::Connected {
+            return error(libc::EINVAL);
+        }
+        if turn
+            .shared()
+            .net
+            .socket(ix)
+            .local()
+            .is_none_or(|local| local.port() == 0)
+        {
+            turn::fault(&[b"the server listens on a port of the kernel's choice: name one"]);
+        }
+        let (net, mut outside) = turn.net();
+        net.listen(ix, &mut outside);
+        return 0;
+    }
+    // SAFETY: plain integers.
+    unsafe { sys!(sys::SYS_listen, fd, backlog) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
+    finish(listen_(fd, backlog)) as c_int
+}
+
+unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
+    // SAFETY (of the closure): the caller's pointer, passed on.
+    let raw = || unsafe { sys!(sys::SYS_connect, fd, to, len) };
+    let Some(mut turn) = Turn::take(op::SOCKET) else {
+        return raw();
+    };
+    // SAFETY: the caller's promise.
+    let inet = [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) });
+    match object(&mut turn, fd) {
+        Some(Object::Socket(_)) => turn::fault(&[
+            b"the server opens a connection: outgoing connections are not supported yet",
+        ]),
+        Some(Object::Stream) if inet => {
+            turn::fault(&[b"the server sends datagrams: UDP is not supported yet"])
+        }
+        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        _ => raw(),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn connect(fd: c_int, to: *const c_void, len: socklen_t) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { connect_(fd, to, len) }) as c_int
+}
+
+// ---- accept ----
+
+/// The real socket behind an accepted connection.
+fn placeholder(v6: bool, flags: c_int) -> isize {
+    let domain = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+    // SAFETY: plain integers.
+    unsafe { sys!(sys::SYS_socket, domain, libc::SOCK_STREAM | flags, 0) }
+}
+
+unsafe fn accept_virtual(
+    mut turn: Turn,
+    on: SocketIx,
+    from: *mut c_void,
+    len: *mut socklen_t,
+    flags: c_int,
+) -> isize {
+    if turn.shared().net.socket(on).state() != State::Listening {
+        return error(libc::EINVAL);
+    }
+    loop {
+        let listener = turn.shared().net.socket(on);
+        let (waits, timeout) = (!listener.nonblocking, listener.receive_timeout_ns);
+        let Some(ix) = turn.shared().net.acceptable(on) else {
+            let deadline = deadline(&mut turn, timeout);
+            if !waits || wait(&mut turn, on, WaitOn::Readable(on), deadline) == Wakeup::TimedOut {
+                return error(libc::EAGAIN);
+            }
+            continue;
+        };
+        let connection = *turn.shared().net.socket(ix);
+        let fd = placeholder(connection.v6, flags);
+        if fd < 0 {
+            return fd;
+        }
+        let net = &mut turn.shared().net;
+        net.accept(on);
+        net.socket_mut(ix).nonblocking = flags & libc::SOCK_NONBLOCK != 0;
+        if let Some(peer) = connection.peer() {
+            // SAFETY: the caller's promise.
+            unsafe { address::write(peer, connection.v6, from, len) };
+        }
+        turn.scheduler().note(fd as u64);
+        return name(&mut turn, fd, Object::Socket(ix));
+    }
+}
+
+unsafe fn accept_(fd: c_int, from: *mut c_void, len: *mut socklen_t, flags: c_int) -> isize {
+    // SAFETY (of the closure): the caller's pointers, passed on.
+    let raw = || unsafe { sys!(sys::SYS_accept4, fd, from, len, flags) };
+    let Some(mut turn) = Turn::take(op::ACCEPT) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        // SAFETY: the caller's promise.
+        Some(Object::Socket(on)) => unsafe { accept_virtual(turn, on, from, len, flags) },
+        Some(Object::Stream) => {
+            let fd = on_stream(&mut turn, fd, libc::POLLIN, raw);
+            if fd < 0 {
+                fd
+            } else {
+                name(&mut turn, fd, Object::Stream)
+            }
+        }
+        _ => raw(),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn accept(fd: c_int, from: *mut c_void, len: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { accept_(fd, from, len, 0) }) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn accept4(
+    fd: c_int,
+    from: *mut c_void,
+    len: *mut socklen_t,
+    flags: c_int,
+) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { accept_(fd, from, len, flags) }) as c_int
+}
+
+// ---- data ----
+
+unsafe fn recvfrom_(
+    fd: c_int,
+    to: *mut c_void,
+    len: usize,
+    flags: c_int,
+    from: *mut c_void,
+    from_len: *mut socklen_t,
+) -> isize {
+    // SAFETY (of the closure): the caller's pointers, passed on.
+    let raw = || unsafe { sys!(sys::SYS_recvfrom, fd, to, len, flags, from, from_len) };
+    let Some(mut turn) = Turn::take(op::READ) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            let mut vector = iovec {
+                iov_base: to,
+                iov_len: len,
+            };
+            // SAFETY: the caller promises `len` writable bytes; streams leave `from` alone.
+            unsafe { receive(turn, ix, Vectors::one(&mut vector), flags) }
+        }
+        Some(Object::Stream) if flags & libc::MSG_DONTWAIT == 0 => {
+            on_stream(&mut turn, fd, libc::POLLIN, raw)
+        }
+        _ => raw(),
+    }
+}
+
+unsafe fn sendto_(
+    fd: c_int,
+    from: *const c_void,
+    len: usize,
+    flags: c_int,
+    to: *const c_void,
+    to_len: socklen_t,
+) -> isize {
+    // SAFETY (of the closure): the caller's pointers, passed on.
+    let raw = || unsafe { sys!(sys::SYS_sendto, fd, from, len, flags, to, to_len) };
+    let Some(mut turn) = Turn::take(op::WRITE) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            let mut vector = iovec {
+                iov_base: from.cast_mut(),
+                iov_len: len,
+            };
+            // SAFETY: the caller promises `len` readable bytes.
+            unsafe { transmit(turn, ix, Vectors::one(&mut vector), flags) }
+        }
+        // SAFETY: the caller's promise.
+        Some(Object::Stream)
+            if [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, to_len) }) =>
+        {
+            turn::fault(&[b"the server sends datagrams: UDP is not supported yet"])
+        }
+        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        _ => raw(),
+    }
+}
+
+unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
+    // SAFETY (of the closure): the caller's pointer, passed on.
+    let raw = || unsafe { sys!(sys::SYS_recvmsg, fd, message, flags) };
+    let Some(mut turn) = Turn::take(op::READ) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        // SAFETY: the caller promises a message with valid vectors.
+        Some(Object::Socket(ix)) => unsafe {
+            (*message).msg_namelen = 0;
+            (*message).msg_controllen = 0;
+            (*message).msg_flags = 0;
+            match Vectors::new((*message).msg_iov, (*message).msg_iovlen as c_int) {
+                Some(vectors) => receive(turn, ix, vectors, flags),
+                None => error(libc::EMSGSIZE),
+            }
+        },
+        Some(Object::Stream) if flags & libc::MSG_DONTWAIT == 0 => {
+            on_stream(&mut turn, fd, libc::POLLIN, raw)
+        }
+        _ => raw(),
+    }
+}
+
+unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
+    // SAFETY (of the closure): the caller's pointer, passed on.
+    let raw = || unsafe { sys!(sys::SYS_sendmsg, fd, message, flags) };
+    let Some(mut turn) = Turn::take(op::WRITE) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        // SAFETY: the caller promises a message with valid vectors.
+        Some(Object::Socket(ix)) => unsafe {
+            match Vectors::new((*message).msg_iov, (*message).msg_iovlen as c_int) {
+                Some(vectors) => transmit(turn, ix, vectors, flags),
+                None => error(libc::EMSGSIZE),
+            }
+        },
+        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        _ => raw(),
+    }
+}
+
+macro_rules! hooks {
+    ($($name:ident($($arg:ident: $type:ty),*) = $call:ident($($pass:expr),*);)*) => { $(
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($arg: $type),*) -> isize {
+            // SAFETY: the caller's promise.
+            finish(unsafe { $call($($pass),*) })
+        }
+    )* };
+}
+
+const NOBODY: *mut c_void = core::ptr::null_mut();
+
+hooks! {
+    recv(fd: c_int, to: *mut c_void, len: usize, flags: c_int)
+        = recvfrom_(fd, to, len, flags, NOBODY, core::ptr::null_mut());
+    __recv_chk(fd: c_int, to: *mut c_void, len: usize, _room: usize, flags: c_int)
+        = recvfrom_(fd, to, len, flags, NOBODY, core::ptr::null_mut());
+    recvfrom(fd: c_int, to: *mut c_void, len: usize, flags: c_int, from: *mut c_void,
+        from_len: *mut socklen_t) = recvfrom_(fd, to, len, flags, from, from_len);
+    __recvfrom_chk(fd: c_int, to: *mut c_void, len: usize, _room: usize, flags: c_int,
+        from: *mut c_void, from_len: *mut socklen_t) = recvfrom_(fd, to, len, flags, from, from_len);
+    send(fd: c_int, from: *const c_void, len: usize, flags: c_int)
+        = sendto_(fd, from, len, flags, NOBODY, 0);
+    __send(fd: c_int, from: *const c_void, len: usize, flags: c_int)
+        = sendto_(fd, from, len, flags, NOBODY, 0);
+    sendto(fd: c_int, from: *const c_void, len: usize, flags: c_int, to: *const c_void,
+        to_len: socklen_t) = sendto_(fd, from, len, flags, to, to_len);
+    recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) = recvmsg_(fd, message, flags);
+    sendmsg(fd: c_int, message: *const msghdr, flags: c_int) = sendmsg_(fd, message, flags);
+}
+
+fn shutdown_(fd: c_int, how: c_int) -> isize {
+    // SAFETY (of the closure): plain integers.
+    let raw = || unsafe { sys!(sys::SYS_shutdown, fd, how) };
+    let Some(mut turn) = Turn::take(op::SHUTDOWN) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            let reading = [libc::SHUT_RD, libc::SHUT_RDWR].contains(&how);
+            let writing = [libc::SHUT_WR, libc::SHUT_RDWR].contains(&how);
+            if !reading && !writing {
+                return error(libc::EINVAL);
+            }
+            let (net, mut outside) = turn.net();
+            if net.shutdown(ix, reading, writing, &mut outside) {
+                0
+            } else {
+                error(libc::ENOTCONN)
+            }
+        }
+        Some(Object::Stream) => {
+            let result = raw();
+            turn.real_changed();
+            result
+        }
+        _ => raw(),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
+    finish(shutdown_(fd, how)) as c_int
+}
+
+// ---- names and options ----
+
+unsafe fn name_of(fd: c_int, to: *mut c_void, len: *mut socklen_t, peer: bool) -> isize {
+    let number = if peer {
+        libc::SYS_getpeername
+    } else {
+        libc::SYS_getsockname
+    };
+    if let Some(mut turn) = Turn::have()
+        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
+    {
+        let socket = turn.shared().net.socket(ix);
+        let found = if peer { socket.peer() } else { socket.local() };
+        if peer && found.is_none() {
+            return error(libc::ENOTCONN);
+        }
+        if let Some(address) = found {
+            // SAFETY: the caller's promise.
+            unsafe { address::write(address, socket.v6, to, len) };
+            return 0;
+        }
+    }
+    // SAFETY: the caller's pointers, passed on.
+    unsafe { sys!(number, fd, to, len) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getsockname(fd: c_int, to: *mut c_void, len: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { name_of(fd, to, len, false) }) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getpeername(fd: c_int, to: *mut c_void, len: *mut socklen_t) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { name_of(fd, to, len, true) }) as c_int
+}
+
+unsafe fn note_option(
+    turn: &mut Turn,
+    ix: SocketIx,
+    option: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) {
+    let socket = turn.shared().net.socket_mut(ix);
+    // SAFETY (all arms): the caller promises `len` readable bytes.
+    unsafe {
+        match option {
+            libc::SO_RCVTIMEO | libc::SO_SNDTIMEO if len as usize >= size_of::<libc::timeval>() => {
+                let time = value.cast::<libc::timeval>().read_unaligned();
+                let ns = (time.tv_sec.max(0) as u64) * 1_000_000_000
+                    + (time.tv_usec.max(0) as u64) * 1000;
+                if option == libc::SO_RCVTIMEO {
+                    socket.receive_timeout_ns = ns;
+                } else {
+                    socket.send_timeout_ns = ns;
+                }
+            }
+            libc::SO_LINGER if len as usize >= size_of::<libc::linger>() => {
+                let linger = value.cast::<libc::linger>().read_unaligned();
+                socket.linger_reset = linger.l_onoff != 0 && linger.l_linger == 0;
+            }
+            _ => {}
+        }
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn setsockopt(
+    fd: c_int,
+    level: c_int,
+    option: c_int,
+    value: *const c_void,
+    len: socklen_t,
+) -> c_int {
+    if let Some(mut turn) = Turn::take(op::OPTION)
+        && level == libc::SOL_SOCKET
+        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
+    {
+        // SAFETY: the caller's promise.
+        unsafe { note_option(&mut turn, ix, option, value, len) };
+    }
+    // SAFETY: the caller's pointer, passed on: the placeholder keeps the option for getsockopt.
+    finish(unsafe { sys!(sys::SYS_setsockopt, fd, level, option, value, len) }) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getsockopt(
+    fd: c_int,
+    level: c_int,
+    option: c_int,
+    to: *mut c_void,
+    len: *mut socklen_t,
+) -> c_int {
+    if let Some(mut turn) = Turn::take(op::OPTION)
+        && level == libc::SOL_SOCKET
+        && [libc::SO_ERROR, libc::SO_ACCEPTCONN].contains(&option)
+        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
+    {
+        let socket = turn.shared().net.socket_mut(ix);
+        let value = match option {
+            libc::SO_ERROR if socket.take_error() => libc::ECONNRESET,
+            libc::SO_ACCEPTCONN => c_int::from(socket.state() == State::Listening),
+            _ => 0,
+        };
+        // SAFETY: the caller promises `*len` writable bytes.
+        unsafe {
+            if (*len as usize) < size_of::<c_int>() {
+                return finish(error(libc::EINVAL)) as c_int;
+            }
+            to.cast::<c_int>().write_unaligned(value);
+            *len = size_of::<c_int>() as socklen_t;
+        }
+        return 0;
+    }
+    // SAFETY: the caller's pointers, passed on.
+    finish(unsafe { sys!(libc::SYS_getsockopt, fd, level, option, to, len) }) as c_int
+}

@@ -1,0 +1,172 @@
+//! Memory that the whole process tree shares: the scheduler, the virtual sockets, processes.
+//!
+//! It is a memfd at a fixed descriptor, so that it survives `exec`, and a shared mapping, so that it
+//! survives `fork`. The thread that has the turn is the only one that touches it; the exception are
+//! the batons, which are atomic.
+
+use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
+use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
+use brolga_tape::handover::SCHEDULER_FD;
+use brolga_vnet::{Net, PROCESSES_MAX};
+use core::mem::MaybeUninit;
+use rand_chacha::ChaCha20Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+/// Virtual process and thread ids count up from here.
+const FIRST_ID: i32 = 1000;
+
+/// A process of the tree.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Process {
+    /// The kernel's id; 0: the slot is free.
+    pub real_pid: i32,
+    /// The id that the server sees.
+    pub pid: i32,
+    /// Slot of the parent; the first process is its own.
+    pub parent: u16,
+    /// It has ended logically and waits to be reaped.
+    pub ended: bool,
+    /// As `waitpid` gives it.
+    pub status: i32,
+}
+
+/// What the interposer knows of a thread beyond the scheduler.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ThreadInfo {
+    /// The id that the server sees.
+    pub tid: i32,
+    /// The kernel's id, 0 until the thread has run.
+    pub real_tid: i32,
+    /// glibc's handle.
+    pub handle: u64,
+    /// The start routine and its argument.
+    pub start: usize,
+    pub argument: usize,
+    pub detached: bool,
+}
+
+/// Everything.
+#[repr(C)]
+pub struct Shared {
+    /// Input bytes taken from the tape. Here and not on the tape, because a checkpoint must roll it
+    /// back with the process.
+    pub input_cursor: u64,
+    /// Counts operations that may have changed a real object inside the tree.
+    pub real_changes: u64,
+    /// Kernel ids of a thread or process that has ended logically but perhaps not yet really; the next
+    /// one to take the turn waits until it is gone, so that its stack and descriptors are.
+    pub dying_tid: i32,
+    pub dying_pid: i32,
+    next_id: i32,
+    random: MaybeUninit<ChaCha20Rng>,
+    pub processes: [Process; PROCESSES_MAX],
+    pub threads: [ThreadInfo; THREADS_MAX],
+    pub scheduler: Scheduler,
+    pub net: Net,
+}
+
+impl Shared {
+    /// A fresh virtual id.
+    pub fn take_id(&mut self) -> i32 {
+        let id = self.next_id;
+        self.next_id += 1;
+        id
+    }
+
+    /// The server's source of randomness: the same bytes on every replica.
+    pub fn random(&mut self) -> &mut ChaCha20Rng {
+        // SAFETY: `start` wrote it before any thread could get here.
+        unsafe { self.random.assume_init_mut() }
+    }
+
+    /// What is known of a thread.
+    pub fn thread(&mut self, ix: ThreadIx) -> &mut ThreadInfo {
+        &mut self.threads[usize::from(ix) - 1]
+    }
+
+    /// Prepares fresh memory for the first process; returns its thread.
+    pub fn start(&mut self, quantum: u32, seed: [u8; 32], real_pid: i32) -> ThreadIx {
+        self.next_id = FIRST_ID;
+        self.random.write(ChaCha20Rng::from_seed(seed));
+        let ix = self.scheduler.start(quantum);
+        let id = self.take_id();
+        self.processes[0] = Process {
+            real_pid,
+            pid: id,
+            parent: 0,
+            ended: false,
+            status: 0,
+        };
+        *self.thread(ix) = ThreadInfo {
+            tid: id,
+            real_tid: real_pid,
+            handle: 0,
+            start: 0,
+            argument: 0,
+            detached: false,
+        };
+        ix
+    }
+
+    /// The process slot of a kernel id.
+    pub fn process_of(&self, real_pid: i32) -> Option<u16> {
+        let at = self
+            .processes
+            .iter()
+            .position(|process| process.real_pid == real_pid)?;
+        u16::try_from(at).ok()
+    }
+
+    /// The process slot of a virtual id.
+    pub fn process_by_id(&self, pid: i32) -> Option<u16> {
+        let alive = |process: &Process| process.real_pid != 0 && process.pid == pid;
+        let at = self.processes.iter().position(alive)?;
+        u16::try_from(at).ok()
+    }
+}
+
+/// What [`map`] found.
+pub enum Mapped {
+    /// New, zeroed memory: this is the first process.
+    Fresh(*mut Shared),
+    /// The tree's memory, after an `exec`.
+    Inherited(*mut Shared),
+}
+
+fn map_fd(fd: i32) -> Option<*mut Shared> {
+    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+    // SAFETY: a new mapping at an address of the kernel's choice.
+    let at = unsafe {
+        sys!(
+            SYS_mmap,
+            0,
+            size_of::<Shared>(),
+            protection,
+            flags | libc::MAP_NORESERVE,
+            fd,
+            0
+        )
+    };
+    (at > 0).then_some(at as *mut Shared)
+}
+
+/// Maps the tree's memory, making it if need be.
+pub fn map() -> Option<Mapped> {
+    // SAFETY: F_GETFD takes no pointer.
+    let there = unsafe { sys!(sys::SYS_fcntl, SCHEDULER_FD, libc::F_GETFD) } >= 0;
+    if there {
+        return map_fd(SCHEDULER_FD).map(Mapped::Inherited);
+    }
+    // SAFETY: a NUL-terminated name, then plain descriptors and a length.
+    unsafe {
+        let fd = sys!(SYS_memfd_create, c"brolga-scheduler".as_ptr(), 0);
+        if fd < 0 || sys!(SYS_ftruncate, fd, size_of::<Shared>()) < 0 {
+            return None;
+        }
+        sys!(SYS_dup3, fd, SCHEDULER_FD, 0);
+        sys!(SYS_close, fd);
+    }
+    map_fd(SCHEDULER_FD).map(Mapped::Fresh)
+}

@@ -1,0 +1,47 @@
+//! The calling thread's index in the schedule: one word of initial-exec thread-local storage.
+//!
+//! Stable Rust has no thread-local static without `std`, and `std`'s would cost a call of
+//! `__tls_get_addr` in a preloaded library, so the variable is defined in assembly. A preloaded
+//! library is loaded at start and so may use the initial-exec model: two instructions.
+
+use core::arch::{asm, global_asm};
+
+global_asm!(
+    ".pushsection .tbss.brolga,\"awT\",@nobits",
+    ".balign 8",
+    ".hidden brolga_thread_ix",
+    ".globl brolga_thread_ix",
+    ".type brolga_thread_ix, @object",
+    ".size brolga_thread_ix, 8",
+    "brolga_thread_ix:",
+    ".zero 8",
+    ".popsection",
+);
+
+#[inline(always)]
+fn word() -> *mut u64 {
+    let address: *mut u64;
+    // SAFETY: reads the thread pointer and our variable's offset from the GOT; no other effect.
+    unsafe {
+        asm!(
+            "mov {0}, qword ptr fs:[0]",
+            "add {0}, qword ptr [rip + brolga_thread_ix@GOTTPOFF]",
+            out(reg) address,
+            options(nostack, pure, readonly)
+        );
+    }
+    address
+}
+
+/// The calling thread's index; 0 for a thread outside the schedule, whose calls pass through.
+#[inline(always)]
+pub fn thread_ix() -> u16 {
+    // SAFETY: our own thread-local word, zeroed at the thread's start.
+    unsafe { *word() as u16 }
+}
+
+/// Puts the calling thread into the schedule, or with 0 out of it.
+pub fn set_thread_ix(ix: u16) {
+    // SAFETY: as above; nobody else has a pointer to it.
+    unsafe { *word() = u64::from(ix) }
+}

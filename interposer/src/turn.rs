@@ -1,0 +1,513 @@
+//! Turns: how the scheduler's decisions become sleeping and running threads, and how entries are
+//! admitted.
+//!
+//! Rules of this file: it runs on the server's own threads, inside its calls; raw system calls only,
+//! no allocation, no panic but on a broken contract.
+//!
+//! A running thread of the schedule *has* the turn (policy `serial`), so a hook only proves that its
+//! thread is in the schedule. [`Turn`] is that proof and the only way to the shared memory. A thread
+//! gives the turn away only in [`Turn::switch`], and is back in it when that returns.
+//!
+//! There is no helper thread: the last thread to block admits the next entry, sleeping on the tape's
+//! futex if there is none, and hands the turn on, perhaps to itself.
+
+use crate::shared::Shared;
+use crate::sys::{self, sys};
+use crate::tls;
+use brolga_dmt::{Key, Pick, Scheduler, ThreadIx, Wakeup};
+use brolga_tape::entry::Entry;
+use brolga_tape::handover::DOORBELL_FD;
+use brolga_tape::record::{NO_DEADLINE, Record, record_bytes};
+use brolga_tape::ring::Tape;
+use brolga_vnet::{WaitOn, World};
+use core::cell::UnsafeCell;
+use core::marker::PhantomData;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+/// Key spaces. Objects private to a process carry its slot in the upper bits.
+pub mod space {
+    pub const MUTEX: u64 = 1;
+    pub const CONDITION: u64 = 2;
+    pub const RWLOCK: u64 = 3;
+    pub const SEMAPHORE: u64 = 4;
+    pub const BARRIER: u64 = 5;
+    pub const ONCE: u64 = 6;
+    pub const FUTEX: u64 = 7;
+    pub const JOIN: u64 = 8;
+    pub const READABLE: u64 = 9;
+    pub const WRITABLE: u64 = 10;
+    pub const EPOLL: u64 = 11;
+    pub const ANY_SOCKET: u64 = 12;
+    pub const REAL: u64 = 13;
+    pub const CHILD: u64 = 14;
+    pub const SLEEP: u64 = 15;
+}
+
+/// Waits that end when something real may have changed.
+pub const REAL: Key = Key {
+    space: space::REAL,
+    id: 0,
+};
+
+/// What a process keeps for itself.
+pub struct Local {
+    shared: *mut Shared,
+    tape: Option<Tape>,
+    /// Slot of this process.
+    process: u16,
+    pub keep_fsync: bool,
+    pub cpus: u32,
+    perturb_us: u32,
+}
+
+struct Cell(UnsafeCell<Local>);
+// SAFETY: written while the process has one thread (constructor, child of a fork), read-only after.
+unsafe impl Sync for Cell {}
+
+static LOCAL: Cell = Cell(UnsafeCell::new(Local {
+    shared: core::ptr::null_mut(),
+    tape: None,
+    process: 0,
+    keep_fsync: false,
+    cpus: 1,
+    perturb_us: 0,
+}));
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+fn local() -> &'static Local {
+    // SAFETY: see Cell.
+    unsafe { &*LOCAL.0.get() }
+}
+
+/// Sets up this process, once.
+///
+/// # Safety
+/// The process has one thread; `shared` and `tape` are mappings that stay.
+pub unsafe fn install(shared: *mut Shared, tape: Tape, parameters: &brolga_tape::ring::Parameters) {
+    // SAFETY: the caller promises that nobody else runs.
+    let local = unsafe { &mut *LOCAL.0.get() };
+    local.shared = shared;
+    local.tape = Some(tape);
+    local.keep_fsync = parameters.keep_fsync != 0;
+    local.cpus = parameters.cpus.max(1);
+    local.perturb_us = parameters.perturb_us;
+}
+
+/// Names this process's slot.
+///
+/// # Safety
+/// The process has one thread.
+pub unsafe fn set_process(process: u16) {
+    // SAFETY: the caller promises that nobody else runs.
+    unsafe { (*LOCAL.0.get()).process = process }
+}
+
+/// Proof that the calling thread has the turn.
+#[must_use]
+pub struct Turn {
+    me: ThreadIx,
+    not_send: PhantomData<*mut ()>,
+}
+
+impl Turn {
+    /// Proof without an ordered operation. `None`: the thread is not in the schedule, its calls go
+    /// straight to the kernel.
+    #[inline]
+    pub fn have() -> Option<Self> {
+        let me = tls::thread_ix();
+        (me != 0).then_some(Self {
+            me,
+            not_send: PhantomData,
+        })
+    }
+
+    /// Counts one ordered operation, then proof.
+    #[inline]
+    pub fn take(operation: u16) -> Option<Self> {
+        let mut turn = Self::have()?;
+        if turn.scheduler().tick(operation) {
+            turn.attend();
+        }
+        Some(turn)
+    }
+
+    /// This thread.
+    pub fn me(&self) -> ThreadIx {
+        self.me
+    }
+
+    /// This process's slot.
+    #[inline]
+    pub fn process(&self) -> u16 {
+        local().process
+    }
+
+    /// Settings of this process.
+    pub fn local(&self) -> &'static Local {
+        local()
+    }
+
+    /// The tree's memory.
+    #[inline]
+    pub fn shared(&mut self) -> &mut Shared {
+        // SAFETY: only the thread that has the turn gets here, and `&mut self` keeps it to one
+        // borrow at a time within it.
+        unsafe { &mut *local().shared }
+    }
+
+    /// The scheduler.
+    #[inline]
+    pub fn scheduler(&mut self) -> &mut Scheduler {
+        &mut self.shared().scheduler
+    }
+
+    /// The virtual sockets and what they need of the world.
+    #[inline]
+    pub fn net(&mut self) -> (&mut brolga_vnet::Net, Outside<'_>) {
+        let shared = self.shared();
+        (
+            &mut shared.net,
+            Outside {
+                scheduler: &mut shared.scheduler,
+            },
+        )
+    }
+
+    /// Virtual time.
+    pub fn now_ns(&mut self) -> u64 {
+        self.scheduler().now_ns()
+    }
+
+    /// A key for an object of this process at `address`.
+    #[inline]
+    pub fn private_key(&self, space: u64, address: usize) -> Key {
+        Key {
+            space: space | (u64::from(self.process()) + 1) << 32,
+            id: address as u64,
+        }
+    }
+
+    /// A key for an object that processes share at `address`.
+    #[inline]
+    pub fn shared_key(space: u64, address: usize) -> Key {
+        Key {
+            space,
+            id: address as u64,
+        }
+    }
+
+    /// The quantum or the budget may be used up.
+    #[cold]
+    fn attend(&mut self) {
+        self.perturb();
+        let quantum_used = self.scheduler().quantum_used();
+        while self.scheduler().admission_due() {
+            self.admit_next();
+        }
+        if quantum_used {
+            self.yield_now();
+        }
+        self.scheduler().refresh_limit();
+    }
+
+    /// Now and then a random real delay, for tests of determinism.
+    fn perturb(&mut self) {
+        let most = local().perturb_us;
+        if most == 0 {
+            return;
+        }
+        // SAFETY: rdtsc has no preconditions; its value has no logical effect.
+        let chance = unsafe { core::arch::x86_64::_rdtsc() }.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        if chance >> 58 == 0 {
+            sys::real_delay((chance >> 20) as u32 % most);
+        }
+    }
+
+    /// Lets the other runnable threads go first.
+    pub fn yield_now(&mut self) {
+        self.scheduler().yield_turn();
+        self.switch();
+    }
+
+    /// Blocks until the key is signalled or the deadline (virtual time) has passed.
+    pub fn block(&mut self, key: Key, deadline_ns: Option<u64>) -> Wakeup {
+        self.scheduler().block(key, deadline_ns);
+        self.switch();
+        self.scheduler().wakeup()
+    }
+
+    /// Signals a key.
+    #[inline]
+    pub fn wake(&mut self, key: Key, count: usize) -> usize {
+        self.scheduler().wake(key, count)
+    }
+
+    /// A real object of the tree may have changed: whoever waits for one looks again.
+    pub fn real_changed(&mut self) {
+        let shared = self.shared();
+        shared.real_changes += 1;
+        shared.scheduler.wake(REAL, usize::MAX);
+        let mut outside = Outside {
+            scheduler: &mut shared.scheduler,
+        };
+        shared.net.wake_real(&mut outside);
+    }
+
+    /// Goes on with whoever is next, and returns when this thread has the turn again.
+    fn switch(&mut self) {
+        if let Some(next) = self.choose() {
+            self.hand_to(next);
+            self.sleep();
+        }
+    }
+
+    /// Admits entries until somebody can run; `None` when that is this thread.
+    fn choose(&mut self) -> Option<ThreadIx> {
+        self.perturb();
+        loop {
+            while self.scheduler().admission_due() {
+                self.admit_next();
+            }
+            match self.scheduler().pick() {
+                Pick::Run(next) => return (next != self.me).then_some(next),
+                Pick::Idle => {}
+            }
+        }
+    }
+
+    fn hand_to(&mut self, next: ThreadIx) {
+        let baton = &self.scheduler().thread(next).baton;
+        baton.store(1, Ordering::Release);
+        sys::futex_wake(baton);
+    }
+
+    /// Sleeps until this thread is handed the turn.
+    fn sleep(&mut self) {
+        // SAFETY: the baton is atomic and the mapping stays; no reference to anything else in the
+        // shared memory is held while others have the turn.
+        let baton = unsafe { &(*local().shared).scheduler.thread(self.me).baton };
+        while baton.swap(0, Ordering::Acquire) == 0 {
+            sys::futex_wait(baton, 0);
+        }
+        self.bury();
+    }
+
+    /// Waits until the thread or process that ended before us is really gone.
+    fn bury(&mut self) {
+        let (tid, pid) = {
+            let shared = self.shared();
+            (
+                core::mem::take(&mut shared.dying_tid),
+                core::mem::take(&mut shared.dying_pid),
+            )
+        };
+        if tid != 0 {
+            let slot = usize::from(self.process());
+            let process = self.shared().processes[slot].real_pid;
+            // SAFETY: signal 0 only asks whether the thread exists; no pointers.
+            while unsafe { sys!(sys::SYS_tgkill, process, tid, 0) } == 0 {
+                // SAFETY: no arguments.
+                unsafe { sys!(sys::SYS_sched_yield) };
+            }
+        }
+        if pid != 0 {
+            wait_for_end(pid);
+        }
+    }
+
+    /// First sleep of a new thread, which is in the schedule since its creator put it there.
+    pub fn arrive(me: ThreadIx) -> Self {
+        tls::set_thread_ix(me);
+        let mut turn = Self {
+            me,
+            not_send: PhantomData,
+        };
+        turn.sleep();
+        turn
+    }
+
+    /// First admission of the tree's first thread.
+    pub fn begin(me: ThreadIx) {
+        tls::set_thread_ix(me);
+        let mut turn = Self {
+            me,
+            not_send: PhantomData,
+        };
+        let attentive = local().perturb_us != 0;
+        turn.scheduler().set_attentive(attentive);
+        turn.attend();
+    }
+
+    /// Hands the turn on for good: the thread ends, or its process does.
+    pub fn leave(mut self) {
+        tls::set_thread_ix(0);
+        if let Some(next) = self.choose() {
+            self.hand_to(next);
+        }
+    }
+
+    /// Reports the end of the last entry, takes the next one (sleeping if there is none) and applies
+    /// it.
+    fn admit_next(&mut self) {
+        let shared = self.shared();
+        if shared.scheduler.take_report() {
+            let scheduler = &shared.scheduler;
+            let record = Record::Done {
+                slot: scheduler.slot(),
+                schedule_hash: scheduler.schedule_hash(),
+                deadline_ns: scheduler.deadline_ns().unwrap_or(NO_DEADLINE),
+                clock: scheduler.clock(),
+                idle: !scheduler.can_run(),
+            };
+            emit(&record);
+        }
+        ring_doorbell();
+        let tape = tape();
+        let (slot, bytes, cursor) = wait_for_entry(tape, shared.input_cursor);
+        let Ok(entry) = Entry::parse(bytes) else {
+            fault(&[b"an entry on the tape is cut short"])
+        };
+        shared.scheduler.admit(slot, entry.time_ns, entry.clocks);
+        let mut outside = Outside {
+            scheduler: &mut shared.scheduler,
+        };
+        for event in entry.events() {
+            match event {
+                Ok(event) => shared.net.apply(&event, &mut outside),
+                Err(_) => fault(&[b"an entry on the tape has an event that makes no sense"]),
+            }
+        }
+        shared.input_cursor = cursor;
+        tape.release_input(cursor);
+    }
+}
+
+/// Sleeps until a process has ended; it may be nobody's child of ours.
+fn wait_for_end(pid: i32) {
+    // SAFETY: plain integers, then one valid pollfd.
+    unsafe {
+        let fd = sys!(sys::SYS_pidfd_open, pid, 0);
+        if fd < 0 {
+            return; // Reaped already.
+        }
+        let mut poll = libc::pollfd {
+            fd: fd as i32,
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        while sys!(sys::SYS_ppoll, &raw mut poll, 1, 0, 0, 8) == -(libc::EINTR as isize) {}
+        sys!(sys::SYS_close, fd);
+    }
+}
+
+fn tape() -> &'static Tape {
+    match &local().tape {
+        Some(tape) => tape,
+        None => unreachable!("a thread is in the schedule only where there is a tape"),
+    }
+}
+
+fn wait_for_entry(tape: &'static Tape, cursor: u64) -> (u64, &'static [u8], u64) {
+    loop {
+        if let Some(found) = tape.next_entry(cursor) {
+            return found;
+        }
+        if tape.mark_asleep(cursor) {
+            sys::futex_wait(tape.input_futex(), 1);
+        }
+    }
+}
+
+/// Wakes the node if it sleeps.
+fn ring_doorbell() {
+    if tape().take_doorbell() {
+        let one = 1u64;
+        // SAFETY: an eventfd takes eight bytes.
+        unsafe { sys!(sys::SYS_write, DOORBELL_FD, &raw const one, 8) };
+    }
+}
+
+/// Puts a record on the output ring, waiting for room if need be (without logical effect).
+fn emit(record: &Record<'_>) {
+    let tape = tape();
+    while !tape.push_record(record) {
+        ring_doorbell();
+        let payload = match record {
+            Record::Data { bytes, .. } => bytes.len(),
+            Record::Fault { message } => message.len(),
+            _ => 48,
+        };
+        if tape.mark_full(record_bytes(payload) as u64) {
+            // The node may have fallen asleep since.
+            ring_doorbell();
+            sys::futex_wait(tape.output_full_futex(), 1);
+        }
+    }
+}
+
+/// Says that the first process of the tree is about to end.
+pub fn announce_exit(status: i32) {
+    if !ENDING.swap(true, Ordering::Relaxed) {
+        emit(&Record::Exit { status });
+        ring_doorbell();
+    }
+}
+
+/// The server did something that can't be replicated: says what, and stops it.
+#[cold]
+pub fn fault(parts: &[&[u8]]) -> ! {
+    let mut line = [0u8; 256];
+    let mut len = 0;
+    for part in parts {
+        let take = part.len().min(line.len() - len);
+        line[len..len + take].copy_from_slice(&part[..take]);
+        len += take;
+    }
+    sys::complain(&[b"brolga: ", &line[..len], b"\n"]);
+    if tls::thread_ix() != 0 {
+        emit(&Record::Fault {
+            message: &line[..len],
+        });
+        ring_doorbell();
+    }
+    sys::die(70)
+}
+
+/// The scheduler and the output ring, as the virtual sockets see them.
+pub struct Outside<'a> {
+    scheduler: &'a mut Scheduler,
+}
+
+/// The scheduler's key for what a thread waits on.
+#[inline]
+pub fn key_of(on: WaitOn) -> Key {
+    match on {
+        WaitOn::Readable(ix) => Key {
+            space: space::READABLE,
+            id: u64::from(ix),
+        },
+        WaitOn::Writable(ix) => Key {
+            space: space::WRITABLE,
+            id: u64::from(ix),
+        },
+        WaitOn::Epoll(ix) => Key {
+            space: space::EPOLL,
+            id: u64::from(ix),
+        },
+        WaitOn::AnySocket => Key {
+            space: space::ANY_SOCKET,
+            id: 0,
+        },
+    }
+}
+
+impl World for Outside<'_> {
+    #[inline]
+    fn wake(&mut self, on: WaitOn, count: usize) {
+        self.scheduler.wake(key_of(on), count);
+    }
+
+    fn emit(&mut self, record: &Record<'_>) {
+        emit(record);
+    }
+}

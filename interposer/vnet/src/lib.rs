@@ -1,0 +1,314 @@
+//! Virtual sockets and epoll instances: what the server sees of its clients.
+//!
+//! All of it is a function of the admitted entries and of the server's own calls; the kernel is never
+//! asked. A [`Net`] lies in memory shared by the server's process tree and is touched only by the
+//! thread that has the turn, so it is plain data: arrays and indices, no pointers. Zeroed memory is a
+//! valid empty [`Net`].
+//!
+//! * [`Net::apply`] takes the events of an entry.
+//! * `stream`: reading, writing and closing connections; windows.
+//! * `listen`: listeners and accept queues.
+//! * `epoll`: interest and ready lists with the kernel's semantics (level, edge, one-shot, exclusive).
+//! * `descriptors`: which descriptor of which process names what.
+//!
+//! What happens outside (waking threads, output records) goes through [`World`].
+//!
+//! Deliberately absent: system calls, errno, blocking. A call that cannot go on says so in its
+//! outcome, and the interposer lets the thread wait.
+#![no_std]
+#![cfg_attr(not(test), forbid(unsafe_code))]
+
+#[cfg(test)]
+extern crate std;
+
+mod apply;
+mod chunks;
+mod descriptors;
+mod epoll;
+mod listen;
+mod stream;
+mod table;
+
+pub use descriptors::{FDS_MAX, Object, PROCESSES_MAX};
+pub use epoll::{EpollError, EpollIx};
+pub use stream::{ReadOutcome, WriteOutcome};
+
+use brolga_tape::ConnId;
+use brolga_tape::record::Record;
+use core::net::SocketAddr;
+
+/// Sockets that a process tree may have at a time.
+pub const SOCKETS_MAX: usize = 64 * 1024;
+
+/// Index of a socket, from 1. 0 is no socket.
+pub type SocketIx = u32;
+
+/// Readiness bits, with the values of `<sys/epoll.h>`, which `poll` shares.
+pub mod ready {
+    /// There is something to read or accept, or the stream has ended.
+    pub const IN: u32 = 0x001;
+    /// Writing would take at least one byte.
+    pub const OUT: u32 = 0x004;
+    /// The connection was reset.
+    pub const ERR: u32 = 0x008;
+    /// Both directions have ended.
+    pub const HUP: u32 = 0x010;
+    /// The client has ended its stream.
+    pub const RDHUP: u32 = 0x2000;
+}
+
+/// What a thread can wait for here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitOn {
+    /// Something to read or accept.
+    Readable(SocketIx),
+    /// Room to write.
+    Writable(SocketIx),
+    /// An item of an epoll instance.
+    Epoll(EpollIx),
+    /// Any change of any socket (`poll` and `select`).
+    AnySocket,
+}
+
+/// Effects of this crate on the outside.
+pub trait World {
+    /// Wakes up to `count` threads that wait for this, first come first served.
+    fn wake(&mut self, on: WaitOn, count: usize);
+    /// Puts a record on the output ring.
+    fn emit(&mut self, record: &Record<'_>);
+}
+
+/// Life of a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(u8)]
+pub enum State {
+    /// Not in use.
+    #[default]
+    Free = 0,
+    /// Made, perhaps bound.
+    Fresh = 1,
+    /// Listening.
+    Listening = 2,
+    /// A client's connection.
+    Connected = 3,
+}
+
+/// A socket: fresh, listening, or a client's connection.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Socket {
+    state: State,
+    /// Internet protocol version 6.
+    pub v6: bool,
+    /// `O_NONBLOCK` of the open file description.
+    pub nonblocking: bool,
+    /// Closing aborts (`SO_LINGER` with zero).
+    pub linger_reset: bool,
+    /// The client ended its stream.
+    input_ended: bool,
+    /// The server shut its reading side.
+    input_shut: bool,
+    /// The server ended its output.
+    output_ended: bool,
+    /// The client is gone.
+    reset: bool,
+    /// `SO_ERROR` was not read yet.
+    error_pending: bool,
+    /// Descriptors that name it.
+    references: u32,
+    conn: ConnId,
+    local: Option<SocketAddr>,
+    peer: Option<SocketAddr>,
+    /// `SO_RCVTIMEO`, nanoseconds, 0 for none.
+    pub receive_timeout_ns: u64,
+    /// `SO_SNDTIMEO`, nanoseconds, 0 for none.
+    pub send_timeout_ns: u64,
+    input: chunks::Queue,
+    /// Stream position of the next byte expected from the client.
+    input_next: u64,
+    /// Stream position reported as consumed.
+    input_reported: u64,
+    output_next: u64,
+    output_credit: u64,
+    listener: u32,
+    queue_head: SocketIx,
+    queue_tail: SocketIx,
+    queue_next: SocketIx,
+    /// First epoll item that watches it.
+    items: u32,
+    next_free: SocketIx,
+}
+
+/// All virtual sockets of a process tree.
+#[repr(C)]
+pub struct Net {
+    sockets_used: u32,
+    sockets_free: SocketIx,
+    listeners_made: u32,
+    frontends: apply::Frontends,
+    connections: table::Table,
+    epolls: epoll::Epolls,
+    descriptors: descriptors::Descriptors,
+    sockets: [Socket; SOCKETS_MAX],
+    chunks: chunks::Pool,
+}
+
+impl Net {
+    /// A socket by index.
+    #[must_use]
+    pub fn socket(&self, ix: SocketIx) -> &Socket {
+        &self.sockets[ix as usize - 1]
+    }
+
+    /// A socket by index.
+    pub fn socket_mut(&mut self, ix: SocketIx) -> &mut Socket {
+        &mut self.sockets[ix as usize - 1]
+    }
+
+    /// A fresh socket. `None`: there are too many.
+    pub fn make_socket(&mut self, v6: bool) -> Option<SocketIx> {
+        let ix = if self.sockets_free != 0 {
+            let ix = self.sockets_free;
+            self.sockets_free = self.socket(ix).next_free;
+            ix
+        } else if (self.sockets_used as usize) < SOCKETS_MAX {
+            self.sockets_used += 1;
+            self.sockets_used
+        } else {
+            return None;
+        };
+        *self.socket_mut(ix) = Socket {
+            state: State::Fresh,
+            v6,
+            ..Socket::FREE
+        };
+        Some(ix)
+    }
+
+    fn free_socket(&mut self, ix: SocketIx) {
+        let next_free = self.sockets_free;
+        *self.socket_mut(ix) = Socket {
+            next_free,
+            ..Socket::FREE
+        };
+        self.sockets_free = ix;
+    }
+
+    /// One more descriptor names the socket.
+    pub fn retain_socket(&mut self, ix: SocketIx) {
+        self.socket_mut(ix).references += 1;
+    }
+
+    /// One descriptor fewer names the socket; the last one closes it.
+    pub fn release_socket(&mut self, ix: SocketIx, world: &mut impl World) {
+        let socket = self.socket_mut(ix);
+        assert!(
+            socket.references > 0,
+            "a socket is released as often as it was retained"
+        );
+        socket.references -= 1;
+        if socket.references > 0 {
+            return;
+        }
+        self.drop_items(ix);
+        match self.socket(ix).state {
+            State::Listening => self.close_listener(ix, world),
+            State::Connected => self.close_connection(ix, world),
+            State::Fresh => {}
+            State::Free => unreachable!("a free socket has no references"),
+        }
+        self.free_socket(ix);
+    }
+
+    /// What `poll` would say of a socket.
+    #[must_use]
+    pub fn readiness(&self, ix: SocketIx) -> u32 {
+        let socket = self.socket(ix);
+        match socket.state {
+            State::Free => 0,
+            // As the kernel has it for an unconnected stream socket.
+            State::Fresh => ready::OUT | ready::HUP,
+            State::Listening if socket.queue_head != 0 => ready::IN,
+            State::Listening => 0,
+            State::Connected => socket.stream_readiness(),
+        }
+    }
+
+    /// Tells everybody who watches a socket that it may be ready for `mask`.
+    fn notify(&mut self, ix: SocketIx, mask: u32, world: &mut impl World) {
+        if mask & !ready::OUT != 0 {
+            world.wake(WaitOn::Readable(ix), usize::MAX);
+        }
+        if mask & (ready::OUT | ready::ERR) != 0 {
+            world.wake(WaitOn::Writable(ix), usize::MAX);
+        }
+        world.wake(WaitOn::AnySocket, usize::MAX);
+        self.notify_items(ix, mask, world);
+    }
+}
+
+impl Socket {
+    const FREE: Self = Self {
+        state: State::Free,
+        v6: false,
+        nonblocking: false,
+        linger_reset: false,
+        input_ended: false,
+        input_shut: false,
+        output_ended: false,
+        reset: false,
+        error_pending: false,
+        references: 0,
+        conn: ConnId {
+            frontend: 0,
+            counter: 0,
+        },
+        local: None,
+        peer: None,
+        receive_timeout_ns: 0,
+        send_timeout_ns: 0,
+        input: chunks::Queue::EMPTY,
+        input_next: 0,
+        input_reported: 0,
+        output_next: 0,
+        output_credit: 0,
+        listener: 0,
+        queue_head: 0,
+        queue_tail: 0,
+        queue_next: 0,
+        items: 0,
+        next_free: 0,
+    };
+
+    /// Where it is in its life.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The local address, if bound or connected.
+    #[must_use]
+    pub fn local(&self) -> Option<SocketAddr> {
+        self.local
+    }
+
+    /// The client's address, if connected.
+    #[must_use]
+    pub fn peer(&self) -> Option<SocketAddr> {
+        self.peer
+    }
+
+    /// Bytes that could be read now.
+    #[must_use]
+    pub fn unread(&self) -> u64 {
+        self.input.len
+    }
+
+    /// Takes the pending `SO_ERROR`: true for a reset.
+    pub fn take_error(&mut self) -> bool {
+        core::mem::take(&mut self.error_pending)
+    }
+}
+
+#[cfg(test)]
+mod tests;
