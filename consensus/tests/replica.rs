@@ -23,9 +23,12 @@ struct Cluster {
 impl Cluster {
     fn new(size: u64) -> Self {
         // Bound all at once, so that no two are the same.
-        let free: Vec<_> =
-            (0..size).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-        let members = (1..=size).zip(free.iter().map(|l| l.local_addr().unwrap())).collect();
+        let free: Vec<_> = (0..size)
+            .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+            .collect();
+        let members = (1..=size)
+            .zip(free.iter().map(|l| l.local_addr().unwrap()))
+            .collect();
         drop(free);
         let poll = Poll::new().unwrap();
         let waker = Arc::new(Waker::new(poll.registry(), Token(0)).unwrap());
@@ -77,7 +80,13 @@ impl Cluster {
 
     fn turn(&mut self) {
         let now = Instant::now();
-        let wakeup = self.replicas.iter().flatten().map(Replica::next_wakeup).min().unwrap();
+        let wakeup = self
+            .replicas
+            .iter()
+            .flatten()
+            .map(Replica::next_wakeup)
+            .min()
+            .unwrap();
         let timeout = wakeup.saturating_duration_since(now);
         // Epoll counts milliseconds: rounded up, or the last fraction of one is spent spinning.
         self.poll.poll(&mut self.ready, Some(timeout)).unwrap();
@@ -91,7 +100,8 @@ impl Cluster {
                 }
             }
             replica.turn(now, &mut out);
-            self.events.extend(out.drain(..).map(|event| (at as u64 + 1, event)));
+            self.events
+                .extend(out.drain(..).map(|event| (at as u64 + 1, event)));
         }
     }
 
@@ -106,7 +116,10 @@ impl Cluster {
     fn elect(&mut self) -> NodeId {
         let mut leader = None;
         self.run_until("a leader", |cluster| {
-            leader = cluster.alive().find(|(_, replica)| replica.is_ready()).map(|(id, _)| id);
+            leader = cluster
+                .alive()
+                .find(|(_, replica)| replica.is_ready())
+                .map(|(id, _)| id);
             leader.is_some()
         });
         leader.unwrap()
@@ -115,7 +128,9 @@ impl Cluster {
     fn propose(&mut self, leader: NodeId, values: impl IntoIterator<Item = Bytes>) -> Slot {
         let mut last = 0;
         for value in values {
-            self.run_until("room to propose", |cluster| cluster.get(leader).can_propose());
+            self.run_until("room to propose", |cluster| {
+                cluster.get(leader).can_propose()
+            });
             last = self.get(leader).propose(value).unwrap();
         }
         last
@@ -123,7 +138,9 @@ impl Cluster {
 
     fn wait_chosen(&mut self, upto: Slot) {
         self.run_until("all replicas to learn", |cluster| {
-            cluster.alive().all(|(_, replica)| replica.chosen_upto() >= upto)
+            cluster
+                .alive()
+                .all(|(_, replica)| replica.chosen_upto() >= upto)
         });
     }
 
@@ -131,10 +148,19 @@ impl Cluster {
         let replica = self.get(id);
         let mut out = Vec::new();
         while (out.len() as Slot) < replica.chosen_upto() {
-            replica.read_chosen(out.len() as Slot + 1, 1 << 16, &mut out).unwrap();
+            replica
+                .read_chosen(out.len() as Slot + 1, 1 << 16, &mut out)
+                .unwrap();
         }
-        assert!(out.iter().enumerate().all(|(at, (slot, _))| *slot == at as Slot + 1));
-        out.into_iter().map(|(_, value)| value).filter(|value| !value.is_empty()).collect()
+        assert!(
+            out.iter()
+                .enumerate()
+                .all(|(at, (slot, _))| *slot == at as Slot + 1)
+        );
+        out.into_iter()
+            .map(|(_, value)| value)
+            .filter(|value| !value.is_empty())
+            .collect()
     }
 }
 
@@ -174,12 +200,18 @@ fn a_lost_leader_is_replaced_and_nothing_chosen_is_lost() {
     let took = before.elapsed();
     println!("fail-over took {took:?}");
     assert_ne!(next, leader);
-    assert!(took < Duration::from_millis(250), "fail-over waited for a timeout: {took:?}");
+    assert!(
+        took < Duration::from_millis(250),
+        "fail-over waited for a timeout: {took:?}"
+    );
     let last = cluster.propose(next, values(1000..2000));
     cluster.start(leader);
     cluster.wait_chosen(last);
     for id in 1..=3 {
-        assert!(cluster.log(id) == values(0..2000), "the log of node {id} differs");
+        assert!(
+            cluster.log(id) == values(0..2000),
+            "the log of node {id} differs"
+        );
     }
 }
 
@@ -200,7 +232,10 @@ fn all_may_stop_and_start_again() {
         let last = cluster.propose(leader, values(500..600));
         cluster.wait_chosen(last);
         for id in 1..=size {
-            assert!(cluster.log(id) == values(0..600), "the log of node {id} of {size} differs");
+            assert!(
+                cluster.log(id) == values(0..600),
+                "the log of node {id} of {size} differs"
+            );
         }
     }
 }
@@ -212,13 +247,18 @@ fn large_values_and_application_frames_pass() {
     let large: Vec<_> = (1..=8u8).map(|n| Bytes::from(vec![n; 3 << 20])).collect();
     let last = cluster.propose(leader, large.clone());
     let to = leader % 3 + 1;
-    cluster.run_until("the link", |c| c.get(leader).peers().any(|peer| peer == (to, true)));
+    cluster.run_until("the link", |c| {
+        c.get(leader).peers().any(|peer| peer == (to, true))
+    });
     for n in 0..100u8 {
         assert!(cluster.get(leader).send_app(to, &vec![n; 100 << 10]));
     }
     cluster.wait_chosen(last);
     cluster.run_until("the frames", |cluster| {
-        let frames = cluster.events.iter().filter(|(_, event)| matches!(event, Event::App { .. }));
+        let frames = cluster
+            .events
+            .iter()
+            .filter(|(_, event)| matches!(event, Event::App { .. }));
         frames.count() == 100
     });
     let mut expected = 0..100u8;
@@ -255,7 +295,12 @@ fn a_node_of_another_cluster_is_refused() {
             })
         });
         let up = Event::PeerUp(stranger);
-        assert!(!cluster.events.iter().any(|(id, event)| *id == host && *event == up));
+        assert!(
+            !cluster
+                .events
+                .iter()
+                .any(|(id, event)| *id == host && *event == up)
+        );
         cluster.stop(stranger);
         cluster.start(stranger);
         cluster.elect();
@@ -268,10 +313,22 @@ fn senseless_configurations_are_refused() {
     cluster.stop(1);
     let good = cluster.config(1);
     let bad = [
-        ReplicaConfig { id: 2, ..good.clone() },
-        ReplicaConfig { members: vec![good.members[0]; 2], ..good.clone() },
-        ReplicaConfig { election_timeout_min: Duration::from_secs(9), ..good.clone() },
-        ReplicaConfig { heartbeat: Duration::from_secs(9), ..good.clone() },
+        ReplicaConfig {
+            id: 2,
+            ..good.clone()
+        },
+        ReplicaConfig {
+            members: vec![good.members[0]; 2],
+            ..good.clone()
+        },
+        ReplicaConfig {
+            election_timeout_min: Duration::from_secs(9),
+            ..good.clone()
+        },
+        ReplicaConfig {
+            heartbeat: Duration::from_secs(9),
+            ..good.clone()
+        },
     ];
     for config in bad {
         assert!(matches!(cluster.open(config), Err(OpenError::Config(_))));
@@ -279,7 +336,10 @@ fn senseless_configurations_are_refused() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let members = vec![(1, taken.local_addr().unwrap())];
     let error = cluster.open(ReplicaConfig { members, ..good }).unwrap_err();
-    assert!(error.to_string().starts_with("cannot listen on 127.0.0.1:"), "{error}");
+    assert!(
+        error.to_string().starts_with("cannot listen on 127.0.0.1:"),
+        "{error}"
+    );
 }
 
 /// Not a test but a figure: `cargo test --release -- --ignored --nocapture throughput`.
@@ -304,6 +364,9 @@ fn throughput() {
             times.push(begin.elapsed());
         }
         times.sort_unstable();
-        println!("one at a time: median {:?}, 99% {:?}", times[250], times[495]);
+        println!(
+            "one at a time: median {:?}, 99% {:?}",
+            times[250], times[495]
+        );
     }
 }

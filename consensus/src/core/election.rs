@@ -199,6 +199,7 @@ impl Core {
         out: &mut Effects,
     ) {
         let lowest = self.mutated(Mutation::PickLowestBallot);
+        let deaf = self.mutated(Mutation::DropTail);
         let bit = self.member_bit(from);
         let promised = self.promised;
         let Role::Candidate(candidacy) = &mut self.role else {
@@ -208,6 +209,9 @@ impl Core {
             return;
         }
         candidacy.promises |= bit;
+        if deaf {
+            return self.try_lead(out);
+        }
         candidacy.commit_max = candidacy.commit_max.max(commit);
         for entry in entries {
             candidacy.add(entry.slot, entry.ballot, &entry.value, lowest);
@@ -245,9 +249,6 @@ impl Core {
                 candidacy.add(slot, entry.ballot, &entry.value.clone(), lowest);
             }
         }
-        if self.mutated(Mutation::DropTail) {
-            candidacy.best.clear();
-        }
         let highest = candidacy
             .best
             .last_key_value()
@@ -266,7 +267,7 @@ impl Core {
             self.vote(slot, value, out);
         }
         assert!(
-            self.window.last() >= candidacy.commit_max || self.mutated(Mutation::DropTail),
+            self.window.last() >= candidacy.commit_max,
             "chosen slots were not reported"
         );
     }

@@ -14,7 +14,7 @@ pub(crate) enum Mutation {
     PrepareBeforeFlush,
     /// A leader counts acknowledgements of other ballots.
     CountOldBallotAcks,
-    /// A new leader does not propose the recovered tail again.
+    /// A new leader does not propose again what others voted for.
     DropTail,
     /// Phase 1 takes the vote at the lowest ballot instead of the highest.
     PickLowestBallot,

@@ -1,0 +1,104 @@
+//! A disk that keeps what was flushed, and of the rest whatever prefix it likes.
+
+use super::chance::Chance;
+use crate::core::{AcceptedEntry, Ballot, IoSeq, JournalOp, Recovered, Slot, Value};
+use std::collections::BTreeMap;
+
+/// What a prefix of the operations adds up to.
+#[derive(Clone, Debug, Default)]
+pub(super) struct State {
+    pub promised: Ballot,
+    pub commit: Slot,
+    pub votes: BTreeMap<Slot, (Ballot, Value)>,
+    pub seq: IoSeq,
+}
+
+impl State {
+    fn apply(&mut self, seq: IoSeq, op: &JournalOp) {
+        assert_eq!(seq.0, self.seq.0 + 1, "operations have no gaps");
+        self.seq = seq;
+        match op {
+            JournalOp::Promise(ballot) => self.promised = *ballot,
+            JournalOp::Accept {
+                ballot,
+                slot,
+                value,
+            } => {
+                self.promised = self.promised.max(*ballot);
+                self.votes.insert(*slot, (*ballot, value.clone()));
+            }
+            JournalOp::Commit(slot) => self.commit = self.commit.max(*slot),
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    /// All that was written.
+    pub written: State,
+    /// All that survives for sure.
+    pub durable: State,
+    unflushed: Vec<(IoSeq, JournalOp)>,
+}
+
+impl Disk {
+    pub fn write(&mut self, seq: IoSeq, op: JournalOp) {
+        self.written.apply(seq, &op);
+        self.unflushed.push((seq, op));
+    }
+
+    pub fn dirty(&self) -> bool {
+        !self.unflushed.is_empty()
+    }
+
+    /// Makes all up to `seq` durable, and gives the operations that this adds.
+    pub fn flush(&mut self, seq: IoSeq) -> Vec<JournalOp> {
+        let count = self
+            .unflushed
+            .iter()
+            .take_while(|(at, _)| *at <= seq)
+            .count();
+        let ops = self.unflushed.drain(..count).map(|(at, op)| {
+            self.durable.apply(at, &op);
+            op
+        });
+        ops.collect()
+    }
+
+    /// Loses what chance takes. Gives the operations that turned out durable, and how many were lost.
+    pub fn crash(&mut self, chance: &mut Chance) -> (Vec<JournalOp>, usize) {
+        let unflushed = self.unflushed.len() as u64;
+        let kept = match chance.between(0, 3) {
+            0 => unflushed,
+            1 => chance.between(0, unflushed),
+            _ => 0,
+        };
+        let survived = self.flush(IoSeq(self.durable.seq.0 + kept));
+        let lost = self.unflushed.len();
+        self.unflushed.clear();
+        self.written = self.durable.clone();
+        (survived, lost)
+    }
+
+    pub fn recover(&self) -> Recovered {
+        let State {
+            promised,
+            commit,
+            votes,
+            seq,
+        } = &self.durable;
+        let tail = votes
+            .range(commit + 1..)
+            .map(|(slot, (ballot, value))| AcceptedEntry {
+                slot: *slot,
+                ballot: *ballot,
+                value: value.clone(),
+            });
+        Recovered {
+            promised: *promised,
+            commit: *commit,
+            tail: tail.collect(),
+            last_seq: *seq,
+        }
+    }
+}

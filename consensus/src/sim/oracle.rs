@@ -1,0 +1,235 @@
+//! What must always hold, seen from outside: over all disks, all messages, all time.
+
+use super::disk::Disk;
+use crate::core::{Ballot, JournalOp, Msg, NodeId, Slot, Value};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A broken invariant, in one line.
+pub(super) type Verdict = Result<(), String>;
+
+macro_rules! hold {
+    ($condition:expr, $($text:tt)+) => {
+        if !$condition {
+            return Err(format!($($text)+));
+        }
+    };
+}
+pub(super) use hold;
+
+/// Remembers everything that was ever true.
+#[derive(Debug, Default)]
+pub(super) struct Oracle {
+    quorum: usize,
+    pub chosen: BTreeMap<Slot, Value>,
+    /// Value ever voted for or proposed, per slot and ballot.
+    proposals: BTreeMap<(Slot, Ballot), Value>,
+    /// Nodes that ever held the vote durably.
+    holders: BTreeMap<(Slot, Ballot), BTreeSet<NodeId>>,
+    /// Node and incarnation that led.
+    leaders: BTreeMap<Ballot, (NodeId, u64)>,
+    /// Highest ballot that a node has told others it promised.
+    told: BTreeMap<NodeId, Ballot>,
+    /// Acknowledgements checked so far, per node.
+    acknowledged: BTreeMap<NodeId, (Ballot, Slot)>,
+}
+
+impl Oracle {
+    pub fn new(members: usize) -> Self {
+        Self {
+            quorum: members / 2 + 1,
+            ..Self::default()
+        }
+    }
+
+    fn propose(&mut self, slot: Slot, ballot: Ballot, value: &Value) -> Verdict {
+        let known = self
+            .proposals
+            .entry((slot, ballot))
+            .or_insert_with(|| value.clone());
+        hold!(
+            known == value,
+            "two values for slot {slot} at ballot {ballot}"
+        );
+        if let Some(chosen) = self.chosen.get(&slot)
+            && chosen != value
+        {
+            // Proposals of old ballots may be under way, but none can be above the choosing one.
+            let lowest = self.choosing_ballot(slot, &chosen.clone());
+            hold!(
+                lowest.is_none_or(|lowest| ballot < lowest),
+                "slot {slot} is chosen, and ballot {ballot} proposes another value"
+            );
+        }
+        Ok(())
+    }
+
+    fn choosing_ballot(&self, slot: Slot, value: &Value) -> Option<Ballot> {
+        let ballots = self
+            .holders
+            .range((slot, Ballot::default())..(slot + 1, Ballot::default()));
+        let mut quorums = ballots.filter(|((_, ballot), holders)| {
+            holders.len() >= self.quorum && self.proposals.get(&(slot, *ballot)) == Some(value)
+        });
+        quorums.next().map(|((_, ballot), _)| *ballot)
+    }
+
+    /// A node writes an operation.
+    pub fn on_write(&mut self, disk: &Disk, op: &JournalOp) -> Verdict {
+        match op {
+            JournalOp::Promise(ballot) => {
+                hold!(
+                    *ballot > disk.written.promised,
+                    "promise {ballot} is not a higher one"
+                );
+            }
+            JournalOp::Accept {
+                ballot,
+                slot,
+                value,
+            } => {
+                hold!(
+                    *ballot >= disk.written.promised,
+                    "vote at {ballot} below the promise"
+                );
+                self.propose(*slot, *ballot, value)?;
+            }
+            JournalOp::Commit(upto) => {
+                for slot in disk.written.commit + 1..=*upto {
+                    hold!(
+                        disk.written.votes.contains_key(&slot),
+                        "hint past the votes at {slot}"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Operations have become durable.
+    pub fn on_durable(&mut self, node: NodeId, ops: &[JournalOp]) {
+        for op in ops {
+            if let JournalOp::Accept { ballot, slot, .. } = op {
+                self.holders
+                    .entry((*slot, *ballot))
+                    .or_default()
+                    .insert(node);
+            }
+        }
+    }
+
+    /// A message leaves a node.
+    pub fn on_send(&mut self, node: NodeId, disk: &Disk, msg: &Msg) -> Verdict {
+        let durable = &disk.durable;
+        match msg {
+            Msg::Prepare { ballot, .. } => {
+                hold!(
+                    durable.promised >= *ballot,
+                    "node {node} prepares {ballot} undurably"
+                );
+            }
+            Msg::Promise {
+                ballot, entries, ..
+            } => {
+                hold!(
+                    durable.promised >= *ballot,
+                    "node {node} promises {ballot} undurably"
+                );
+                self.told.insert(node, *ballot);
+                for entry in entries {
+                    let vote = durable.votes.get(&entry.slot);
+                    hold!(
+                        vote.is_some_and(|(ballot, _)| *ballot >= entry.ballot),
+                        "node {node} reports an undurable vote for slot {}",
+                        entry.slot
+                    );
+                }
+            }
+            Msg::Accept {
+                ballot,
+                slot,
+                value,
+                ..
+            } => {
+                hold!(
+                    ballot.node == node,
+                    "node {node} proposes at ballot {ballot}"
+                );
+                self.propose(*slot, *ballot, value)?;
+            }
+            Msg::Accepted {
+                ballot, upto, seen, ..
+            } => {
+                hold!(upto <= seen, "durable past what was seen");
+                hold!(
+                    durable.promised >= *ballot,
+                    "node {node} acknowledges {ballot} undurably"
+                );
+                self.told.insert(node, *ballot);
+                self.on_acknowledge(node, disk, *ballot, *upto)?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_acknowledge(&mut self, node: NodeId, disk: &Disk, ballot: Ballot, upto: Slot) -> Verdict {
+        let checked = self.acknowledged.entry(node).or_default();
+        let from = if checked.0 == ballot { checked.1 } else { 0 };
+        *checked = (ballot, upto.max(from));
+        for slot in from + 1..=upto {
+            let Some((voted, value)) = disk.durable.votes.get(&slot) else {
+                return Err(format!("node {node} acknowledges slot {slot} undurably"));
+            };
+            let chosen = self.chosen.get(&slot) == Some(value);
+            hold!(
+                *voted >= ballot || chosen,
+                "node {node} acknowledges slot {slot} at {voted}"
+            );
+        }
+        Ok(())
+    }
+
+    /// A node leads.
+    pub fn on_lead(&mut self, ballot: Ballot, node: NodeId, incarnation: u64) -> Verdict {
+        let leader = *self.leaders.entry(ballot).or_insert((node, incarnation));
+        hold!(
+            leader == (node, incarnation),
+            "ballot {ballot} is led by {leader:?} and by {:?}",
+            (node, incarnation)
+        );
+        Ok(())
+    }
+
+    pub fn leaders(&self) -> usize {
+        self.leaders.len()
+    }
+
+    /// A node takes a slot for chosen.
+    pub fn on_commit(&mut self, node: NodeId, slot: Slot, value: &Value) -> Verdict {
+        if let Some(chosen) = self.chosen.get(&slot) {
+            hold!(
+                chosen == value,
+                "node {node} has another value chosen in slot {slot}"
+            );
+            return Ok(());
+        }
+        hold!(
+            self.choosing_ballot(slot, value).is_some(),
+            "node {node} takes slot {slot} for chosen, which no quorum holds durably"
+        );
+        self.chosen.insert(slot, value.clone());
+        Ok(())
+    }
+
+    /// A node starts from its disk.
+    pub fn on_start(&mut self, node: NodeId, disk: &Disk) -> Verdict {
+        let told = self.told.get(&node).copied().unwrap_or_default();
+        let promised = disk.durable.promised;
+        hold!(
+            promised >= told,
+            "node {node} forgot its promise {told}, has {promised}"
+        );
+        self.acknowledged.remove(&node);
+        Ok(())
+    }
+}

@@ -1,0 +1,852 @@
+//! The world around the cores: shells, network, faults, clients, and the run itself.
+
+use super::chance::Chance;
+use super::disk::Disk;
+use super::oracle::{Oracle, Verdict, hold};
+use crate::core::{
+    Config, Core, Effects, Fetch, Input, IoSeq, Micros, Msg, Mutation, NodeId, Send, Slot,
+};
+use bytes::Bytes;
+use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+const MILLI: Micros = 1000;
+const FAULTS_UNTIL: Micros = 8_000 * MILLI;
+/// Time from the end of all faults until everything must have converged.
+const HEALED_WITHIN: Micros = 10_000 * MILLI;
+
+/// How often each kind of fault, and each rare path, came up.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Coverage {
+    lost: u64,
+    duplicated: u64,
+    overtaken: u64,
+    delayed: u64,
+    slow_flushes: u64,
+    splits: u64,
+    one_way_cuts: u64,
+    isolations: u64,
+    deaf_leaders: u64,
+    flaps: u64,
+    crashes: u64,
+    operations_lost: u64,
+    operations_survived: u64,
+    all_down: u64,
+    vanished: u64,
+    peer_downs: u64,
+    peer_ups: u64,
+    leaders: u64,
+    fetches: u64,
+    rejects: u64,
+    held_back: u64,
+    noops: u64,
+    recovered_votes: u64,
+}
+
+impl Coverage {
+    fn counters(&mut self) -> [(&'static str, &mut u64); 23] {
+        [
+            ("lost", &mut self.lost),
+            ("duplicated", &mut self.duplicated),
+            ("overtaken", &mut self.overtaken),
+            ("delayed", &mut self.delayed),
+            ("slow flushes", &mut self.slow_flushes),
+            ("splits", &mut self.splits),
+            ("one-way cuts", &mut self.one_way_cuts),
+            ("isolations", &mut self.isolations),
+            ("deaf leaders", &mut self.deaf_leaders),
+            ("flaps", &mut self.flaps),
+            ("crashes", &mut self.crashes),
+            ("operations lost", &mut self.operations_lost),
+            ("operations survived", &mut self.operations_survived),
+            ("all down", &mut self.all_down),
+            ("vanished", &mut self.vanished),
+            ("peer downs", &mut self.peer_downs),
+            ("peer ups", &mut self.peer_ups),
+            ("leaders", &mut self.leaders),
+            ("fetches", &mut self.fetches),
+            ("rejects", &mut self.rejects),
+            ("held back", &mut self.held_back),
+            ("noops", &mut self.noops),
+            ("recovered votes", &mut self.recovered_votes),
+        ]
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        let mut other = *other;
+        for ((_, sum), (_, more)) in self.counters().into_iter().zip(other.counters()) {
+            *sum += *more;
+        }
+    }
+
+    pub fn missed(&self) -> Vec<&'static str> {
+        let mut copy = *self;
+        let zeros = copy
+            .counters()
+            .into_iter()
+            .filter(|(_, count)| **count == 0);
+        zeros.map(|(name, _)| name).collect()
+    }
+}
+
+/// What a run was.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub trace: u64,
+    pub chosen: u64,
+    pub coverage: Coverage,
+}
+
+#[derive(Debug)]
+enum Happening {
+    Deliver {
+        from: NodeId,
+        to: NodeId,
+        msg: Msg,
+        sent: u64,
+    },
+    Flushed {
+        node: NodeId,
+        incarnation: u64,
+        seq: IoSeq,
+    },
+    Tick {
+        node: NodeId,
+        incarnation: u64,
+    },
+    LinkUp {
+        at: NodeId,
+        peer: NodeId,
+    },
+    LinkDown {
+        at: NodeId,
+        peer: NodeId,
+    },
+    Restart {
+        node: NodeId,
+    },
+    Client,
+    Fault,
+    Mend {
+        cuts: Vec<(NodeId, NodeId)>,
+    },
+}
+
+struct Node {
+    core: Option<Core>,
+    incarnation: u64,
+    disk: Disk,
+    held: Vec<Send>,
+    flushing: bool,
+    tick_at: Option<Micros>,
+    /// Commit checked against the oracle so far.
+    checked: Slot,
+}
+
+/// Rates of one run.
+struct Weather {
+    loss: u64,
+    duplication: u64,
+    spikes: u64,
+    delay: Micros,
+    fifo: bool,
+    flush: Micros,
+}
+
+pub(super) struct World {
+    chance: Chance,
+    mutation: Option<Mutation>,
+    now: Micros,
+    order: u64,
+    queue: BTreeMap<(Micros, u64), Happening>,
+    nodes: BTreeMap<NodeId, Node>,
+    ids: Vec<NodeId>,
+    cuts: BTreeMap<(NodeId, NodeId), u32>,
+    /// Per direction: arrival time of the last frame, and the number of the last one delivered.
+    arrival: BTreeMap<(NodeId, NodeId), Micros>,
+    delivered: BTreeMap<(NodeId, NodeId), u64>,
+    weather: Weather,
+    sizes: Sizes,
+    stormy: bool,
+    oracle: Oracle,
+    coverage: Coverage,
+    trace: DefaultHasher,
+    written: u64,
+    proposed: BTreeSet<Bytes>,
+}
+
+/// Limits of the cores, small enough to be reached.
+#[derive(Clone, Copy)]
+struct Sizes {
+    window_slots: usize,
+    peer_bytes: usize,
+    retain_slots: usize,
+}
+
+impl World {
+    pub fn new(seed: u64, mutation: Option<Mutation>) -> Self {
+        let mut chance = Chance::new(seed);
+        let size = chance.pick(&[1, 2, 3, 3, 3, 3, 5, 5, 5, 7]);
+        let ids: Vec<NodeId> = (1..=size).collect();
+        let weather = Weather {
+            loss: chance.pick(&[0, 0, 1, 5, 15]),
+            duplication: chance.pick(&[0, 1, 10]),
+            spikes: chance.pick(&[0, 1, 5]),
+            delay: chance.pick(&[100, 1000, 5000, 20_000]),
+            fifo: chance.percent(50),
+            flush: chance.pick(&[50, 1000, 10_000]),
+        };
+        let sizes = Sizes {
+            window_slots: chance.pick(&[2, 8, 64]),
+            peer_bytes: chance.pick(&[50, 500, 100_000]),
+            retain_slots: chance.pick(&[0, 4, 1000]),
+        };
+        let node = |id: &NodeId| {
+            let node = Node {
+                core: None,
+                incarnation: 0,
+                disk: Disk::default(),
+                held: Vec::new(),
+                flushing: false,
+                tick_at: None,
+                checked: 0,
+            };
+            (*id, node)
+        };
+        Self {
+            nodes: ids.iter().map(node).collect(),
+            oracle: Oracle::new(ids.len()),
+            ids,
+            chance,
+            mutation,
+            now: 0,
+            order: 0,
+            queue: BTreeMap::new(),
+            cuts: BTreeMap::new(),
+            arrival: BTreeMap::new(),
+            delivered: BTreeMap::new(),
+            weather,
+            sizes,
+            stormy: true,
+            coverage: Coverage::default(),
+            trace: DefaultHasher::new(),
+            written: 0,
+            proposed: BTreeSet::new(),
+        }
+    }
+
+    /// Faults, healing, convergence.
+    pub fn run(mut self) -> Result<Report, String> {
+        for id in self.ids.clone() {
+            self.start(id)?;
+        }
+        self.plan(10 * MILLI, Happening::Client);
+        self.plan(50 * MILLI, Happening::Fault);
+        while self.now < FAULTS_UNTIL {
+            self.happen()?;
+        }
+        self.heal()?;
+        if let Some(deaf) = self.deafen_leader() {
+            self.converge(Some(deaf))?;
+            self.mend(&self.inward(deaf));
+        }
+        self.converge(None)?;
+        self.check_logs()?;
+        self.coverage.leaders = self.oracle.leaders() as u64;
+        let noops = self.oracle.chosen.values().filter(|value| value.is_empty());
+        self.coverage.noops = noops.count() as u64;
+        let chosen = self.last_chosen();
+        Ok(Report {
+            trace: self.trace.finish(),
+            chosen,
+            coverage: self.coverage,
+        })
+    }
+
+    /// Until fresh writes are chosen everywhere, but at one node if so wanted.
+    fn converge(&mut self, but: Option<NodeId>) -> Verdict {
+        let goal = self.last_chosen() + 20;
+        let deadline = self.now + HEALED_WITHIN;
+        while !self.converged(goal, but) {
+            hold!(self.now < deadline, "no convergence: {}", self.describe());
+            self.happen()?;
+        }
+        Ok(())
+    }
+
+    fn inward(&self, id: NodeId) -> Vec<(NodeId, NodeId)> {
+        self.ids
+            .iter()
+            .filter(|other| **other != id)
+            .map(|other| (*other, id))
+            .collect()
+    }
+
+    /// In some runs, has the leader speak and not hear, for good: the others must not wait for it.
+    fn deafen_leader(&mut self) -> Option<NodeId> {
+        let leaders = self.nodes.iter().filter(|(_, node)| {
+            node.core
+                .as_ref()
+                .is_some_and(|core| core.leadership().ready)
+        });
+        let leader = leaders.map(|(id, _)| *id).last()?;
+        if self.ids.len() < 3 || self.chance.percent(70) {
+            return None;
+        }
+        self.coverage.deaf_leaders += 1;
+        for (from, to) in self.inward(leader) {
+            *self.cuts.entry((from, to)).or_default() += 1;
+        }
+        Some(leader)
+    }
+
+    fn plan(&mut self, delay: Micros, happening: Happening) {
+        self.order += 1;
+        self.queue.insert((self.now + delay, self.order), happening);
+    }
+
+    fn happen(&mut self) -> Verdict {
+        let Some(((at, _), happening)) = self.queue.pop_first() else {
+            return Err("nothing will ever happen again".to_owned());
+        };
+        self.now = at;
+        match happening {
+            Happening::Deliver {
+                from,
+                to,
+                msg,
+                sent,
+            } => self.deliver(from, to, msg, sent),
+            Happening::Flushed {
+                node,
+                incarnation,
+                seq,
+            } => self.flushed(node, incarnation, seq),
+            Happening::Tick { node, incarnation } => self.tick(node, incarnation),
+            Happening::LinkUp { at, peer } => {
+                self.coverage.peer_ups += 1;
+                let both = self.alive(at) && self.alive(peer) && !self.cut(at, peer);
+                if both {
+                    self.step(at, Input::PeerUp(peer))
+                } else {
+                    Ok(())
+                }
+            }
+            Happening::LinkDown { at, peer } => {
+                self.coverage.peer_downs += 1;
+                self.step(at, Input::PeerDown(peer))
+            }
+            Happening::Restart { node } => self.start(node),
+            Happening::Client => self.client(),
+            Happening::Fault => self.fault(),
+            Happening::Mend { cuts } => {
+                self.mend(&cuts);
+                Ok(())
+            }
+        }
+    }
+
+    fn alive(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.core.is_some())
+    }
+
+    fn cut(&self, from: NodeId, to: NodeId) -> bool {
+        self.cuts.get(&(from, to)).is_some_and(|count| *count > 0)
+    }
+
+    fn node(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).expect("ids are those of nodes")
+    }
+
+    // The shell of one node.
+
+    fn start(&mut self, id: NodeId) -> Verdict {
+        if self.alive(id) {
+            return Ok(());
+        }
+        let mut config = Config::new(id, &self.ids);
+        config.window_slots = self.sizes.window_slots;
+        config.peer_bytes = self.sizes.peer_bytes;
+        config.retain_slots = self.sizes.retain_slots;
+        config.seed = self.chance.word();
+        config.mutation = self.mutation;
+        let now = self.now;
+        let node = self.nodes.get_mut(&id).expect("ids are those of nodes");
+        self.oracle.on_start(id, &node.disk)?;
+        let recovered = node.disk.recover();
+        self.coverage.recovered_votes += recovered.tail.len() as u64;
+        node.core = Some(Core::new(config, recovered, now));
+        node.incarnation += 1;
+        node.flushing = false;
+        node.tick_at = None;
+        node.checked = 0;
+        for peer in self.ids.clone() {
+            if peer != id {
+                self.link(id, peer);
+            }
+        }
+        self.settle(id)
+    }
+
+    /// Has a link found to work, at both ends at different times.
+    fn link(&mut self, one: NodeId, other: NodeId) {
+        for (at, peer) in [(one, other), (other, one)] {
+            let delay = self.chance.between(100, 30 * MILLI);
+            self.plan(delay, Happening::LinkUp { at, peer });
+        }
+    }
+
+    fn step(&mut self, id: NodeId, input: Input) -> Verdict {
+        let now = self.now;
+        let node = self.node(id);
+        let Some(core) = &mut node.core else {
+            return Ok(());
+        };
+        let mut effects = Effects::default();
+        core.step(now, input, &mut effects);
+        self.carry_out(id, effects)?;
+        self.settle(id)
+    }
+
+    fn carry_out(&mut self, id: NodeId, effects: Effects) -> Verdict {
+        (self.now, id, effects.journal.len(), effects.sends.len()).hash(&mut self.trace);
+        let node = self.nodes.get_mut(&id).expect("ids are those of nodes");
+        for (seq, op) in effects.journal {
+            self.oracle.on_write(&node.disk, &op)?;
+            node.disk.write(seq, op);
+        }
+        if effects
+            .leadership
+            .is_some_and(|leadership| leadership.leader == Some(id))
+        {
+            let ballot = effects.leadership.map(|leadership| leadership.ballot);
+            self.oracle
+                .on_lead(ballot.unwrap_or_default(), id, node.incarnation)?;
+        }
+        self.check_commit(id)?;
+        for send in effects.sends {
+            let node = self.node(id);
+            if send.after <= node.disk.durable.seq {
+                self.send(id, send.to, send.msg)?;
+            } else {
+                node.held.push(send);
+                self.coverage.held_back += 1;
+            }
+        }
+        for fetch in effects.fetches {
+            self.fetch(id, fetch)?;
+        }
+        Ok(())
+    }
+
+    fn fetch(&mut self, id: NodeId, fetch: Fetch) -> Verdict {
+        self.coverage.fetches += 1;
+        let Fetch { to, from, upto, .. } = fetch;
+        let upto = upto.min(from + self.chance.between(0, 5));
+        let votes = &self.node(id).disk.durable.votes;
+        let values: Option<Vec<_>> = (from..=upto)
+            .map(|slot| votes.get(&slot).map(|(_, value)| value.clone()))
+            .collect();
+        let Some(values) = values else {
+            return Err(format!(
+                "node {id} forgot slots from {from} that are not durable"
+            ));
+        };
+        self.step(id, Input::Fetched { to, from, values })
+    }
+
+    /// Starts a flush if there is something to flush, and plans the next tick.
+    fn settle(&mut self, id: NodeId) -> Verdict {
+        let flush = self.chance.between(20, self.weather.flush);
+        let slow = self.stormy && self.chance.percent(1);
+        let turn = self.chance.between(1, 100);
+        let now = self.now;
+        let node = self.node(id);
+        let Some(core) = &node.core else {
+            return Ok(());
+        };
+        let incarnation = node.incarnation;
+        let soon = now + turn;
+        // Every input is followed by the end of a turn; without input the deadline is.
+        if node.tick_at.is_none_or(|at| at > soon) {
+            let at = soon.max(core.next_deadline().min(soon));
+            node.tick_at = Some(at);
+            self.plan(
+                at - now,
+                Happening::Tick {
+                    node: id,
+                    incarnation,
+                },
+            );
+        }
+        let node = self.node(id);
+        if node.disk.dirty() && !node.flushing {
+            node.flushing = true;
+            let seq = node.disk.written.seq;
+            self.coverage.slow_flushes += u64::from(slow);
+            let delay = if slow { flush + 300 * MILLI } else { flush };
+            self.plan(
+                delay,
+                Happening::Flushed {
+                    node: id,
+                    incarnation,
+                    seq,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn tick(&mut self, id: NodeId, incarnation: u64) -> Verdict {
+        let now = self.now;
+        let node = self.node(id);
+        if node.incarnation != incarnation || node.tick_at.is_none_or(|at| at != now) {
+            return Ok(());
+        }
+        node.tick_at = None;
+        let Some(core) = &mut node.core else {
+            return Ok(());
+        };
+        let mut effects = Effects::default();
+        core.step(now, Input::Tick, &mut effects);
+        let busy = !effects.is_empty();
+        self.carry_out(id, effects)?;
+        if busy {
+            return self.settle(id);
+        }
+        let node = self.node(id);
+        let Some(core) = &node.core else {
+            return Ok(());
+        };
+        let at = core.next_deadline().max(now + 1);
+        node.tick_at = Some(at);
+        self.plan(
+            at - now,
+            Happening::Tick {
+                node: id,
+                incarnation,
+            },
+        );
+        Ok(())
+    }
+
+    fn flushed(&mut self, id: NodeId, incarnation: u64, seq: IoSeq) -> Verdict {
+        let node = self.nodes.get_mut(&id).expect("ids are those of nodes");
+        if node.incarnation != incarnation || node.core.is_none() {
+            return Ok(());
+        }
+        node.flushing = false;
+        let ops = node.disk.flush(seq);
+        self.oracle.on_durable(id, &ops);
+        let held = std::mem::take(&mut node.held);
+        for send in held {
+            if send.after <= seq {
+                self.send(id, send.to, send.msg)?;
+            } else {
+                self.node(id).held.push(send);
+            }
+        }
+        self.step(id, Input::Flushed(seq))
+    }
+
+    fn crash(&mut self, id: NodeId) {
+        let node = self.nodes.get_mut(&id).expect("ids are those of nodes");
+        if node.core.take().is_none() {
+            return;
+        }
+        node.held.clear();
+        let (survived, lost) = node.disk.crash(&mut self.chance);
+        self.oracle.on_durable(id, &survived);
+        self.coverage.crashes += 1;
+        self.coverage.operations_lost += lost as u64;
+        self.coverage.operations_survived += survived.len() as u64;
+        let vanished = self.chance.percent(20);
+        self.coverage.vanished += u64::from(vanished);
+        for peer in self.ids.clone() {
+            if peer != id && !vanished {
+                let delay = self.chance.between(100, 5 * MILLI);
+                self.plan(delay, Happening::LinkDown { at: peer, peer: id });
+            }
+        }
+    }
+
+    // The network.
+
+    fn send(&mut self, from: NodeId, to: NodeId, msg: Msg) -> Verdict {
+        let node = self.nodes.get(&from).expect("ids are those of nodes");
+        self.oracle.on_send(from, &node.disk, &msg)?;
+        if self.cut(from, to) || (self.stormy && self.chance.percent(self.weather.loss)) {
+            self.coverage.lost += 1;
+            return Ok(());
+        }
+        let copies = 1 + u64::from(self.stormy && self.chance.percent(self.weather.duplication));
+        self.coverage.duplicated += copies - 1;
+        for _ in 0..copies {
+            let mut delay = self.chance.between(20, self.weather.delay);
+            if self.stormy && self.chance.percent(self.weather.spikes) {
+                delay += self.chance.between(1, 800) * MILLI;
+                self.coverage.delayed += 1;
+            }
+            let mut at = self.now + delay;
+            if self.weather.fifo || !self.stormy {
+                at = at.max(self.arrival.get(&(from, to)).copied().unwrap_or(0));
+                self.arrival.insert((from, to), at);
+            }
+            let sent = self.order;
+            self.plan(
+                at - self.now,
+                Happening::Deliver {
+                    from,
+                    to,
+                    msg: msg.clone(),
+                    sent,
+                },
+            );
+        }
+        Ok(())
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId, msg: Msg, sent: u64) -> Verdict {
+        let last = self.delivered.entry((from, to)).or_default();
+        self.coverage.overtaken += u64::from(sent < *last);
+        *last = sent.max(*last);
+        self.coverage.rejects += u64::from(matches!(msg, Msg::Reject { .. }));
+        self.step(to, Input::Recv { from, msg })
+    }
+
+    // Clients.
+
+    fn client(&mut self) -> Verdict {
+        for id in self.ids.clone() {
+            let count = self.chance.between(0, 4);
+            for _ in 0..count {
+                let open = self.node(id).core.as_ref().is_some_and(Core::window_open);
+                if open {
+                    self.written += 1;
+                    let length = self.chance.between(8, 60) as usize;
+                    let value = Bytes::from(format!("{:0length$}", self.written));
+                    self.proposed.insert(value.clone());
+                    self.step(id, Input::Propose(value))?;
+                }
+            }
+        }
+        let pause = self.chance.between(100, 30 * MILLI);
+        self.plan(pause, Happening::Client);
+        Ok(())
+    }
+
+    // Faults.
+
+    fn fault(&mut self) -> Verdict {
+        if !self.stormy {
+            return Ok(());
+        }
+        let one = self.chance.pick(&self.ids.clone());
+        match self.chance.between(0, 9) {
+            0..=3 => self.crash_for_a_while(one),
+            4 => {
+                self.coverage.all_down += 1;
+                for id in self.ids.clone() {
+                    self.crash_for_a_while(id);
+                }
+            }
+            5 => self.flap(one),
+            6 => {
+                self.coverage.isolations += 1;
+                let others: Vec<_> = self.ids.iter().copied().filter(|id| *id != one).collect();
+                let out = others.iter().map(|other| (one, *other));
+                self.cut_for_a_while(out.chain(others.iter().map(|o| (*o, one))).collect());
+            }
+            7 => {
+                self.coverage.one_way_cuts += 1;
+                let inward = self.chance.percent(50);
+                let others = self.ids.iter().copied().filter(|id| *id != one);
+                let cuts = others
+                    .map(|o| if inward { (o, one) } else { (one, o) })
+                    .collect();
+                self.cut_for_a_while(cuts);
+            }
+            _ => self.split(),
+        }
+        let pause = self.chance.between(20, 600) * MILLI;
+        self.plan(pause, Happening::Fault);
+        Ok(())
+    }
+
+    fn crash_for_a_while(&mut self, id: NodeId) {
+        self.crash(id);
+        let away = self.chance.pick(&[5, 50, 500, 1500]) * MILLI;
+        self.plan(away, Happening::Restart { node: id });
+    }
+
+    /// Breaks and renews one link.
+    fn flap(&mut self, one: NodeId) {
+        let other = self.chance.pick(&self.ids.clone());
+        if one == other {
+            return;
+        }
+        self.coverage.flaps += 1;
+        self.plan(
+            0,
+            Happening::LinkDown {
+                at: one,
+                peer: other,
+            },
+        );
+        self.plan(
+            0,
+            Happening::LinkDown {
+                at: other,
+                peer: one,
+            },
+        );
+        self.queue.retain(|_, happening| match happening {
+            Happening::Deliver { from, to, .. } => {
+                (*from, *to) != (one, other) && (*from, *to) != (other, one)
+            }
+            _ => true,
+        });
+        self.link(one, other);
+    }
+
+    fn split(&mut self) {
+        self.coverage.splits += 1;
+        let mut cuts = Vec::new();
+        let sides: Vec<bool> = self.ids.iter().map(|_| self.chance.percent(50)).collect();
+        for (one, left) in self.ids.iter().zip(&sides) {
+            for (other, right) in self.ids.iter().zip(&sides) {
+                if left != right {
+                    cuts.push((*one, *other));
+                }
+            }
+        }
+        self.cut_for_a_while(cuts);
+    }
+
+    fn cut_for_a_while(&mut self, cuts: Vec<(NodeId, NodeId)>) {
+        let noticed = self.chance.percent(50);
+        for (from, to) in &cuts {
+            *self.cuts.entry((*from, *to)).or_default() += 1;
+            if noticed {
+                let delay = self.chance.between(1, 400) * MILLI;
+                self.plan(
+                    delay,
+                    Happening::LinkDown {
+                        at: *to,
+                        peer: *from,
+                    },
+                );
+            }
+        }
+        let lasting = self.chance.pick(&[20, 200, 1000, 2000]) * MILLI;
+        self.plan(lasting, Happening::Mend { cuts });
+    }
+
+    fn mend(&mut self, cuts: &[(NodeId, NodeId)]) {
+        for (from, to) in cuts {
+            if let Some(count) = self.cuts.get_mut(&(*from, *to)) {
+                *count -= 1;
+            }
+        }
+        for (from, to) in cuts {
+            self.link(*from, *to);
+        }
+    }
+
+    fn heal(&mut self) -> Verdict {
+        self.stormy = false;
+        self.weather.flush = 1000;
+        self.weather.delay = 1000;
+        let mends: Vec<_> = self.queue.keys().copied().collect();
+        for key in mends {
+            if matches!(self.queue.get(&key), Some(Happening::Mend { .. }))
+                && let Some(Happening::Mend { cuts }) = self.queue.remove(&key)
+            {
+                self.mend(&cuts);
+            }
+        }
+        assert!(self.cuts.values().all(|count| *count == 0));
+        for id in self.ids.clone() {
+            self.start(id)?;
+        }
+        for one in self.ids.clone() {
+            for other in self.ids.clone() {
+                if one < other {
+                    self.link(one, other);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    // Verdicts.
+
+    fn last_chosen(&self) -> Slot {
+        self.oracle
+            .chosen
+            .last_key_value()
+            .map_or(0, |(slot, _)| *slot)
+    }
+
+    fn converged(&self, goal: Slot, but: Option<NodeId>) -> bool {
+        let nodes = self.nodes.iter().filter(|(id, _)| Some(**id) != but);
+        let mut cores = nodes.map(|(_, node)| node.core.as_ref());
+        cores.all(|core| core.is_some_and(|core| core.commit() >= goal))
+    }
+
+    /// Everything a node newly takes for chosen is what is chosen.
+    fn check_commit(&mut self, id: NodeId) -> Verdict {
+        let node = self.nodes.get_mut(&id).expect("ids are those of nodes");
+        let Some(core) = &node.core else {
+            return Ok(());
+        };
+        for slot in node.checked + 1..=core.commit() {
+            let vote = node.disk.written.votes.get(&slot);
+            let Some((_, value)) = vote else {
+                return Err(format!(
+                    "node {id} takes slot {slot} for chosen and lacks it"
+                ));
+            };
+            let held = core.chosen(slot).is_none_or(|held| held == value);
+            hold!(
+                held,
+                "node {id} has one value in memory and one on disk in slot {slot}"
+            );
+            let known = value.is_empty() || self.proposed.contains(value);
+            hold!(known, "slot {slot} has a value that nobody proposed");
+            self.oracle.on_commit(id, slot, value)?;
+        }
+        node.checked = core.commit();
+        Ok(())
+    }
+
+    /// The logs of all nodes agree from the first slot on.
+    fn check_logs(&self) -> Verdict {
+        for (id, node) in &self.nodes {
+            for slot in 1..=node.core.as_ref().map_or(0, Core::commit) {
+                let here = node.disk.written.votes.get(&slot).map(|(_, value)| value);
+                let same = here.is_some() && here == self.oracle.chosen.get(&slot);
+                hold!(same, "node {id} ends with another log, from slot {slot}");
+            }
+        }
+        Ok(())
+    }
+
+    fn describe(&self) -> String {
+        let nodes = self.nodes.iter().map(|(id, node)| match &node.core {
+            Some(core) => {
+                let leadership = core.leadership();
+                format!(
+                    "{id}: commit {} of {}, ballot {}, leader {:?}, ready {}",
+                    core.commit(),
+                    core.last_slot(),
+                    leadership.ballot,
+                    leadership.leader,
+                    leadership.ready
+                )
+            }
+            None => format!("{id}: down"),
+        });
+        nodes.collect::<Vec<_>>().join("; ")
+    }
+}
