@@ -12,10 +12,6 @@
 //!
 //! Deliberately absent: Paxos, disks, networks.
 #![no_std]
-#![expect(
-    clippy::missing_safety_doc,
-    reason = "the exported functions have libc's own contracts"
-)]
 
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64", target_env = "gnu")))]
 compile_error!("the interposer knows Linux with glibc on x86-64 only");

@@ -73,8 +73,10 @@ pub(crate) fn on_stream(
 // ---- read and write ----
 
 pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
-    // SAFETY (of the closure): the caller's pointer and length, passed on.
-    let raw = || unsafe { sys!(sys::SYS_read, fd, to, len) };
+    let raw = || {
+        // SAFETY: the caller's pointer and length, passed on.
+        unsafe { sys!(sys::SYS_read, fd, to, len) }
+    };
     let Some(mut turn) = Turn::take(op::READ) else {
         return raw();
     };
@@ -98,8 +100,10 @@ pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
 }
 
 unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
-    // SAFETY (of the closure): the caller's pointer and length, passed on.
-    let raw = || unsafe { sys!(sys::SYS_write, fd, from, len) };
+    let raw = || {
+        // SAFETY: the caller's pointer and length, passed on.
+        unsafe { sys!(sys::SYS_write, fd, from, len) }
+    };
     if is_ours(fd) {
         return error(libc::EBADF);
     }
@@ -121,8 +125,10 @@ unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
 }
 
 unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
-    // SAFETY (of the closure): the caller's pointer, passed on.
-    let raw = || unsafe { sys!(sys::SYS_readv, fd, vectors, count) };
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_readv, fd, vectors, count) }
+    };
     let Some(mut turn) = Turn::take(op::READ) else {
         return raw();
     };
@@ -142,8 +148,10 @@ unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
 }
 
 unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
-    // SAFETY (of the closure): the caller's pointer, passed on.
-    let raw = || unsafe { sys!(sys::SYS_writev, fd, vectors, count) };
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_writev, fd, vectors, count) }
+    };
     let Some(mut turn) = Turn::take(op::WRITE) else {
         return raw();
     };
@@ -184,8 +192,10 @@ hooks! {
 
 /// Like the kernel: as much as the file gives, as much as the connection takes.
 unsafe fn sendfile_(to: c_int, from: c_int, offset: *mut off_t, count: usize) -> isize {
-    // SAFETY (of the closure): the caller's pointer, passed on.
-    let raw = || unsafe { sys!(libc::SYS_sendfile, to, from, offset, count) };
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(libc::SYS_sendfile, to, from, offset, count) }
+    };
     let Some(mut turn) = Turn::take(op::WRITE) else {
         return raw();
     };

@@ -79,7 +79,7 @@ const REFUSED: [i64; 6] = [
 ];
 
 unsafe fn dispatch(number: i64, a: [usize; 6]) -> isize {
-    // SAFETY (all arms): the caller of `syscall` promises arguments that fit the call.
+    // SAFETY: in all arms the caller of `syscall` promises arguments that fit the call.
     unsafe {
         match number {
             sys::SYS_futex => match Turn::take(op::FUTEX) {

@@ -115,8 +115,10 @@ fn control_virtual(
 }
 
 unsafe fn control(epfd: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> isize {
-    // SAFETY (of the closure): the caller's pointer, passed on.
-    let raw = || unsafe { sys!(sys::SYS_epoll_ctl, epfd, operation, fd, event) };
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_epoll_ctl, epfd, operation, fd, event) }
+    };
     let Some(mut turn) = Turn::take(op::EPOLL) else {
         return raw();
     };
@@ -174,7 +176,7 @@ unsafe fn collect(
             events.add(at).write_unaligned(epoll_event {
                 events: mask,
                 u64: data,
-            })
+            });
         };
         at += 1;
     });

@@ -247,6 +247,15 @@ pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
     finish(socket_(domain, kind, protocol)) as c_int
 }
 
+/// Whether an address is one of the internet families.
+///
+/// # Safety
+/// `to` is null or points to `len` readable bytes.
+unsafe fn is_internet(to: *const c_void, len: socklen_t) -> bool {
+    // SAFETY: the caller's promise.
+    [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) })
+}
+
 /// Family of an address, `AF_UNSPEC` if there is none.
 unsafe fn family(to: *const c_void, len: socklen_t) -> c_int {
     if to.is_null() || len < 2 {
@@ -257,8 +266,10 @@ unsafe fn family(to: *const c_void, len: socklen_t) -> c_int {
 }
 
 unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
-    // SAFETY (of the closure): the caller's pointer, passed on.
-    let raw = || unsafe { sys!(sys::SYS_bind, fd, to, len) };
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_bind, fd, to, len) }
+    };
     let Some(mut turn) = Turn::take(op::BIND) else {
         return raw();
     };
@@ -279,9 +290,7 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
             0
         }
         // SAFETY: the caller's promise.
-        Some(Object::Stream)
-            if [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) }) =>
-        {
+        Some(Object::Stream) if unsafe { is_internet(to, len) } => {
             turn::fault(&[b"the server binds a datagram socket: UDP is not supported yet"])
         }
         _ => raw(),
@@ -324,13 +333,15 @@ pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
 }
 
 unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
-    // SAFETY (of the closure): the caller's pointer, passed on.
-    let raw = || unsafe { sys!(sys::SYS_connect, fd, to, len) };
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_connect, fd, to, len) }
+    };
     let Some(mut turn) = Turn::take(op::SOCKET) else {
         return raw();
     };
     // SAFETY: the caller's promise.
-    let inet = [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) });
+    let inet = unsafe { is_internet(to, len) };
     match object(&mut turn, fd) {
         Some(Object::Socket(_)) => turn::fault(&[
             b"the server opens a connection: outgoing connections are not supported yet",
@@ -396,8 +407,10 @@ unsafe fn accept_virtual(
 }
 
 unsafe fn accept_(fd: c_int, from: *mut c_void, len: *mut socklen_t, flags: c_int) -> isize {
-    // SAFETY (of the closure): the caller's pointers, passed on.
-    let raw = || unsafe { sys!(sys::SYS_accept4, fd, from, len, flags) };
+    let raw = || {
+        // SAFETY: the caller's pointers, passed on.
+        unsafe { sys!(sys::SYS_accept4, fd, from, len, flags) }
+    };
     let Some(mut turn) = Turn::take(op::ACCEPT) else {
         return raw();
     };
@@ -443,8 +456,10 @@ unsafe fn recvfrom_(
     from: *mut c_void,
     from_len: *mut socklen_t,
 ) -> isize {
-    // SAFETY (of the closure): the caller's pointers, passed on.
-    let raw = || unsafe { sys!(sys::SYS_recvfrom, fd, to, len, flags, from, from_len) };
+    let raw = || {
+        // SAFETY: the caller's pointers, passed on.
+        unsafe { sys!(sys::SYS_recvfrom, fd, to, len, flags, from, from_len) }
+    };
     let Some(mut turn) = Turn::take(op::READ) else {
         return raw();
     };
@@ -472,8 +487,10 @@ unsafe fn sendto_(
     to: *const c_void,
     to_len: socklen_t,
 ) -> isize {
-    // SAFETY (of the closure): the caller's pointers, passed on.
-    let raw = || unsafe { sys!(sys::SYS_sendto, fd, from, len, flags, to, to_len) };
+    let raw = || {
+        // SAFETY: the caller's pointers, passed on.
+        unsafe { sys!(sys::SYS_sendto, fd, from, len, flags, to, to_len) }
+    };
     let Some(mut turn) = Turn::take(op::WRITE) else {
         return raw();
     };
@@ -487,9 +504,7 @@ unsafe fn sendto_(
             unsafe { transmit(turn, ix, Vectors::one(&mut vector), flags) }
         }
         // SAFETY: the caller's promise.
-        Some(Object::Stream)
-            if [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, to_len) }) =>
-        {
+        Some(Object::Stream) if unsafe { is_internet(to, to_len) } => {
             turn::fault(&[b"the server sends datagrams: UDP is not supported yet"])
         }
         Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
@@ -498,8 +513,10 @@ unsafe fn sendto_(
 }
 
 unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
-    // SAFETY (of the closure): the caller's pointer, passed on.
-    let raw = || unsafe { sys!(sys::SYS_recvmsg, fd, message, flags) };
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_recvmsg, fd, message, flags) }
+    };
     let Some(mut turn) = Turn::take(op::READ) else {
         return raw();
     };
@@ -522,8 +539,10 @@ unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
 }
 
 unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
-    // SAFETY (of the closure): the caller's pointer, passed on.
-    let raw = || unsafe { sys!(sys::SYS_sendmsg, fd, message, flags) };
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_sendmsg, fd, message, flags) }
+    };
     let Some(mut turn) = Turn::take(op::WRITE) else {
         return raw();
     };
@@ -572,8 +591,10 @@ hooks! {
 }
 
 fn shutdown_(fd: c_int, how: c_int) -> isize {
-    // SAFETY (of the closure): plain integers.
-    let raw = || unsafe { sys!(sys::SYS_shutdown, fd, how) };
+    let raw = || {
+        // SAFETY: plain integers.
+        unsafe { sys!(sys::SYS_shutdown, fd, how) }
+    };
     let Some(mut turn) = Turn::take(op::SHUTDOWN) else {
         return raw();
     };
@@ -651,7 +672,7 @@ unsafe fn note_option(
     len: socklen_t,
 ) {
     let socket = turn.shared().net.socket_mut(ix);
-    // SAFETY (all arms): the caller promises `len` readable bytes.
+    // SAFETY: in all arms the caller promises `len` readable bytes.
     unsafe {
         match option {
             libc::SO_RCVTIMEO | libc::SO_SNDTIMEO if len as usize >= size_of::<libc::timeval>() => {

@@ -1,25 +1,27 @@
 //! Mutexes, condition variables, read-write locks, semaphores, barriers, spin locks, once.
 //!
 //! The objects' own memory holds their state, in a layout of ours that is compatible with glibc's
-//! static initialisers. Since only the thread that has the turn runs, plain loads and stores do; who
-//! must wait waits in the scheduler, first come first served. Before there is a schedule, and in
+//! static initialisers. Since only the thread that has the turn runs, plain loads and stores do, but in
+//! cells: others change an object while its holder waits. Who must wait waits in the scheduler, first
+//! come first served. Before there is a schedule, and in
 //! threads outside it, the same code runs without waiting.
 
 use super::op;
 use super::time::{deadline_of, ns_of};
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
+use core::cell::Cell;
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{clockid_t, timespec};
 
 /// The first words of glibc's `pthread_mutex_t`.
 #[repr(C)]
 pub struct Mutex {
-    locked: u32,
+    locked: Cell<u32>,
     /// Depth of a recursive mutex.
-    count: u32,
-    owner: i32,
-    waiters: u32,
+    count: Cell<u32>,
+    owner: Cell<i32>,
+    waiters: Cell<u32>,
     kind: i32,
 }
 
@@ -51,19 +53,19 @@ impl Mutex {
         turn.private_key(space::MUTEX, address)
     }
 
-    fn try_lock(&mut self, me: i32) -> c_int {
-        if self.locked == 0 {
-            self.locked = 1;
-            self.owner = me;
+    fn try_lock(&self, me: i32) -> c_int {
+        if self.locked.get() == 0 {
+            self.locked.set(1);
+            self.owner.set(me);
             return 0;
         }
-        if self.owner != me {
+        if self.owner.get() != me {
             return libc::EBUSY;
         }
         match self.kind & KIND_MASK {
-            RECURSIVE if self.count == u32::MAX => libc::EAGAIN,
+            RECURSIVE if self.count.get() == u32::MAX => libc::EAGAIN,
             RECURSIVE => {
-                self.count += 1;
+                self.count.set(self.count.get() + 1);
                 0
             }
             ERROR_CHECK => libc::EDEADLK,
@@ -72,16 +74,16 @@ impl Mutex {
     }
 
     /// Locks, waiting if need be.
-    fn lock(&mut self, turn: &mut Turn, deadline_ns: Option<u64>) -> c_int {
+    fn lock(&self, turn: &mut Turn, deadline_ns: Option<u64>) -> c_int {
         let me = id(Some(turn));
         loop {
             let result = self.try_lock(me);
             if result != libc::EBUSY {
                 return result;
             }
-            self.waiters += 1;
+            self.waiters.set(self.waiters.get() + 1);
             let woken = turn.block(self.key(turn), deadline_ns);
-            self.waiters -= 1;
+            self.waiters.set(self.waiters.get() - 1);
             if woken == Wakeup::TimedOut {
                 return match self.try_lock(me) {
                     libc::EBUSY => libc::ETIMEDOUT,
@@ -91,20 +93,20 @@ impl Mutex {
         }
     }
 
-    fn unlock(&mut self, mut turn: Option<&mut Turn>) -> c_int {
+    fn unlock(&self, mut turn: Option<&mut Turn>) -> c_int {
         let checked = self.kind & (KIND_MASK | ROBUST);
         if (checked == RECURSIVE || checked == ERROR_CHECK)
-            && (self.locked == 0 || self.owner != id(turn.as_deref_mut()))
+            && (self.locked.get() == 0 || self.owner.get() != id(turn.as_deref_mut()))
         {
             return libc::EPERM;
         }
-        if self.count > 0 {
-            self.count -= 1;
+        if self.count.get() > 0 {
+            self.count.set(self.count.get() - 1);
             return 0;
         }
-        self.locked = 0;
-        self.owner = 0;
-        if self.waiters > 0
+        self.locked.set(0);
+        self.owner.set(0);
+        if self.waiters.get() > 0
             && let Some(turn) = turn
         {
             turn.wake(self.key(turn), 1);
@@ -116,7 +118,7 @@ impl Mutex {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pthread_mutex_lock(mutex: *mut Mutex) -> c_int {
     // SAFETY: the caller promises an initialised mutex; whoever has the turn has it alone.
-    let mutex = unsafe { &mut *mutex };
+    let mutex = unsafe { &*mutex };
     match Turn::take(op::LOCK) {
         Some(mut turn) => mutex.lock(&mut turn, None),
         None => {
@@ -129,7 +131,7 @@ pub unsafe extern "C" fn pthread_mutex_lock(mutex: *mut Mutex) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pthread_mutex_trylock(mutex: *mut Mutex) -> c_int {
     // SAFETY: as for lock.
-    let mutex = unsafe { &mut *mutex };
+    let mutex = unsafe { &*mutex };
     let mut turn = Turn::take(op::LOCK);
     match mutex.try_lock(id(turn.as_mut())) {
         libc::EDEADLK => libc::EBUSY,
@@ -146,7 +148,7 @@ pub unsafe extern "C" fn pthread_mutex_trylock(mutex: *mut Mutex) -> c_int {
 
 unsafe fn timed_lock(mutex: *mut Mutex, clock: clockid_t, until: *const timespec) -> c_int {
     // SAFETY: as for lock; the caller promises a timespec.
-    let (mutex, until) = unsafe { (&mut *mutex, ns_of(&*until)) };
+    let (mutex, until) = unsafe { (&*mutex, ns_of(&*until)) };
     match Turn::take(op::LOCK) {
         Some(mut turn) => {
             let deadline = deadline_of(&mut turn, clock, until);
@@ -178,14 +180,14 @@ pub unsafe extern "C" fn pthread_mutex_clocklock(
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn pthread_mutex_unlock(mutex: *mut Mutex) -> c_int {
     // SAFETY: as for lock.
-    let mutex = unsafe { &mut *mutex };
+    let mutex = unsafe { &*mutex };
     mutex.unlock(Turn::take(op::UNLOCK).as_mut())
 }
 
 /// Our `pthread_cond_t`; all zeros is the static initialiser.
 #[repr(C)]
 pub struct Condition {
-    waiters: u32,
+    waiters: Cell<u32>,
     flags: u32,
     unused: [u64; 5],
 }
@@ -240,10 +242,10 @@ pub unsafe extern "C" fn pthread_cond_init(
     // SAFETY: the caller promises room for a condition variable.
     unsafe {
         condition.write(Condition {
-            waiters: 0,
+            waiters: Cell::new(0),
             flags: monotonic | shared,
             unused: [0; 5],
-        })
+        });
     };
     0
 }
@@ -262,20 +264,20 @@ unsafe fn cond_wait(
         crate::turn::fault(&[b"a thread outside the schedule waits on a condition variable"]);
     };
     // SAFETY: the caller promises both objects; whoever has the turn has them alone.
-    let (condition, mutex) = unsafe { (&mut *condition, &mut *mutex) };
+    let (condition, mutex) = unsafe { (&*condition, &*mutex) };
     let deadline = until
         .map(|(clock, ns)| deadline_of(&mut turn, clock.unwrap_or_else(|| condition.clock()), ns));
-    let depth = core::mem::take(&mut mutex.count);
+    let depth = mutex.count.take();
     let unlocked = mutex.unlock(Some(&mut turn));
     if unlocked != 0 {
-        mutex.count = depth;
+        mutex.count.set(depth);
         return unlocked;
     }
-    condition.waiters += 1;
+    condition.waiters.set(condition.waiters.get() + 1);
     let woken = turn.block(condition.key(&turn), deadline);
-    condition.waiters -= 1;
+    condition.waiters.set(condition.waiters.get() - 1);
     mutex.lock(&mut turn, None);
-    mutex.count = depth;
+    mutex.count.set(depth);
     if woken == Wakeup::TimedOut {
         libc::ETIMEDOUT
     } else {
@@ -313,8 +315,8 @@ pub unsafe extern "C" fn pthread_cond_clockwait(
 unsafe fn cond_wake(condition: *mut Condition, count: usize) -> c_int {
     let turn = Turn::take(op::SIGNAL);
     // SAFETY: as for waiting.
-    let condition = unsafe { &mut *condition };
-    if condition.waiters > 0
+    let condition = unsafe { &*condition };
+    if condition.waiters.get() > 0
         && let Some(mut turn) = turn
     {
         turn.wake(condition.key(&turn), count);
@@ -338,9 +340,9 @@ pub unsafe extern "C" fn pthread_cond_broadcast(condition: *mut Condition) -> c_
 /// first goes first).
 #[repr(C)]
 pub struct Rwlock {
-    readers: u32,
-    writer: i32,
-    waiters: u32,
+    readers: Cell<u32>,
+    writer: Cell<i32>,
+    waiters: Cell<u32>,
     shared: u32,
     unused: [u64; 5],
 }
@@ -356,31 +358,31 @@ impl Rwlock {
         turn.private_key(space::RWLOCK, address)
     }
 
-    fn try_acquire(&mut self, write: bool, me: i32) -> c_int {
-        if self.writer == me && me != OUTSIDE {
+    fn try_acquire(&self, write: bool, me: i32) -> c_int {
+        if self.writer.get() == me && me != OUTSIDE {
             return libc::EDEADLK;
         }
-        if self.writer != 0 || (write && self.readers > 0) {
+        if self.writer.get() != 0 || (write && self.readers.get() > 0) {
             return libc::EBUSY;
         }
         if write {
-            self.writer = me;
+            self.writer.set(me);
         } else {
-            self.readers += 1;
+            self.readers.set(self.readers.get() + 1);
         }
         0
     }
 
-    fn acquire(&mut self, turn: &mut Turn, write: bool, deadline_ns: Option<u64>) -> c_int {
+    fn acquire(&self, turn: &mut Turn, write: bool, deadline_ns: Option<u64>) -> c_int {
         let me = id(Some(turn));
         loop {
             let result = self.try_acquire(write, me);
             if result != libc::EBUSY {
                 return result;
             }
-            self.waiters += 1;
+            self.waiters.set(self.waiters.get() + 1);
             let woken = turn.block(self.key(turn), deadline_ns);
-            self.waiters -= 1;
+            self.waiters.set(self.waiters.get() - 1);
             if woken == Wakeup::TimedOut && self.try_acquire(write, me) != 0 {
                 return libc::ETIMEDOUT;
             } else if woken == Wakeup::TimedOut {
@@ -404,12 +406,12 @@ pub unsafe extern "C" fn pthread_rwlock_init(
     // SAFETY: the caller promises room for a lock.
     unsafe {
         lock.write(Rwlock {
-            readers: 0,
-            writer: 0,
-            waiters: 0,
+            readers: Cell::new(0),
+            writer: Cell::new(0),
+            waiters: Cell::new(0),
             shared,
             unused: [0; 5],
-        })
+        });
     };
     0
 }
@@ -425,7 +427,7 @@ unsafe fn rwlock(
     until: Option<(clockid_t, *const timespec)>,
 ) -> c_int {
     // SAFETY: the caller promises an initialised lock and, if any, a timespec.
-    let lock = unsafe { &mut *lock };
+    let lock = unsafe { &*lock };
     let Some(mut turn) = Turn::take(op::LOCK) else {
         lock.try_acquire(write, OUTSIDE);
         return 0;
@@ -516,14 +518,14 @@ pub unsafe extern "C" fn pthread_rwlock_clockwrlock(
 pub unsafe extern "C" fn pthread_rwlock_unlock(lock: *mut Rwlock) -> c_int {
     let turn = Turn::take(op::UNLOCK);
     // SAFETY: the caller promises an initialised lock.
-    let lock = unsafe { &mut *lock };
-    if lock.writer != 0 {
-        lock.writer = 0;
+    let lock = unsafe { &*lock };
+    if lock.writer.get() != 0 {
+        lock.writer.set(0);
     } else {
-        lock.readers = lock.readers.saturating_sub(1);
+        lock.readers.set(lock.readers.get().saturating_sub(1));
     }
-    if lock.waiters > 0
-        && lock.readers == 0
+    if lock.waiters.get() > 0
+        && lock.readers.get() == 0
         && let Some(mut turn) = turn
     {
         turn.wake(lock.key(&turn), usize::MAX);
@@ -534,8 +536,8 @@ pub unsafe extern "C" fn pthread_rwlock_unlock(lock: *mut Rwlock) -> c_int {
 /// The first words of glibc's `sem_t`.
 #[repr(C)]
 pub struct Semaphore {
-    value: u32,
-    waiters: u32,
+    value: Cell<u32>,
+    waiters: Cell<u32>,
     private: u32,
 }
 
@@ -551,22 +553,22 @@ impl Semaphore {
         turn.private_key(space::SEMAPHORE, address)
     }
 
-    fn try_take(&mut self) -> bool {
-        let there = self.value > 0;
+    fn try_take(&self) -> bool {
+        let there = self.value.get() > 0;
         if there {
-            self.value -= 1;
+            self.value.set(self.value.get() - 1);
         }
         there
     }
 
-    fn take(&mut self, turn: &mut Turn, deadline_ns: Option<u64>) -> isize {
+    fn take(&self, turn: &mut Turn, deadline_ns: Option<u64>) -> isize {
         loop {
             if self.try_take() {
                 return 0;
             }
-            self.waiters += 1;
+            self.waiters.set(self.waiters.get() + 1);
             let woken = turn.block(self.key(turn), deadline_ns);
-            self.waiters -= 1;
+            self.waiters.set(self.waiters.get() - 1);
             if woken == Wakeup::TimedOut {
                 return if self.try_take() {
                     0
@@ -588,10 +590,10 @@ pub unsafe extern "C" fn sem_init(
     // SAFETY: the caller promises room for a semaphore.
     unsafe {
         semaphore.write(Semaphore {
-            value,
-            waiters: 0,
+            value: Cell::new(value),
+            waiters: Cell::new(0),
             private,
-        })
+        });
     };
     0
 }
@@ -609,7 +611,7 @@ unsafe fn sem_take(
         crate::turn::fault(&[b"a thread outside the schedule waits on a semaphore"]);
     };
     // SAFETY: the caller promises an initialised semaphore and, if any, a timespec.
-    let semaphore = unsafe { &mut *semaphore };
+    let semaphore = unsafe { &*semaphore };
     let deadline = until.map(|(clock, until)| {
         // SAFETY: the caller promises a timespec.
         deadline_of(&mut turn, clock, unsafe { ns_of(&*until) })
@@ -656,12 +658,12 @@ pub unsafe extern "C" fn sem_trywait(semaphore: *mut Semaphore) -> c_int {
 pub unsafe extern "C" fn sem_post(semaphore: *mut Semaphore) -> c_int {
     let turn = Turn::take(op::SIGNAL);
     // SAFETY: the caller promises an initialised semaphore.
-    let semaphore = unsafe { &mut *semaphore };
-    if semaphore.value == i32::MAX as u32 {
+    let semaphore = unsafe { &*semaphore };
+    if semaphore.value.get() == i32::MAX as u32 {
         return crate::sys::finish(super::error(libc::EOVERFLOW)) as c_int;
     }
-    semaphore.value += 1;
-    if semaphore.waiters > 0
+    semaphore.value.set(semaphore.value.get() + 1);
+    if semaphore.waiters.get() > 0
         && let Some(mut turn) = turn
     {
         turn.wake(semaphore.key(&turn), 1);
@@ -672,7 +674,7 @@ pub unsafe extern "C" fn sem_post(semaphore: *mut Semaphore) -> c_int {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sem_getvalue(semaphore: *mut Semaphore, to: *mut c_int) -> c_int {
     // SAFETY: the caller promises both.
-    unsafe { to.write((*semaphore).value as c_int) };
+    unsafe { to.write((*semaphore).value.get() as c_int) };
     0
 }
 
@@ -680,8 +682,8 @@ pub unsafe extern "C" fn sem_getvalue(semaphore: *mut Semaphore, to: *mut c_int)
 #[repr(C)]
 pub struct Barrier {
     needed: u32,
-    arrived: u32,
-    round: u32,
+    arrived: Cell<u32>,
+    round: Cell<u32>,
     shared: u32,
 }
 
@@ -704,10 +706,10 @@ pub unsafe extern "C" fn pthread_barrier_init(
     unsafe {
         barrier.write(Barrier {
             needed,
-            arrived: 0,
-            round: 0,
+            arrived: Cell::new(0),
+            round: Cell::new(0),
             shared,
-        })
+        });
     };
     0
 }
@@ -723,22 +725,22 @@ pub unsafe extern "C" fn pthread_barrier_wait(barrier: *mut Barrier) -> c_int {
         crate::turn::fault(&[b"a thread outside the schedule waits on a barrier"]);
     };
     // SAFETY: the caller promises an initialised barrier; whoever has the turn has it alone.
-    let barrier = unsafe { &mut *barrier };
+    let barrier = unsafe { &*barrier };
     let address = core::ptr::from_ref(barrier).addr();
     let key = if barrier.shared != 0 {
         Turn::shared_key(space::BARRIER, address)
     } else {
         turn.private_key(space::BARRIER, address)
     };
-    barrier.arrived += 1;
-    if barrier.arrived == barrier.needed {
-        barrier.arrived = 0;
-        barrier.round = barrier.round.wrapping_add(1);
+    barrier.arrived.set(barrier.arrived.get() + 1);
+    if barrier.arrived.get() == barrier.needed {
+        barrier.arrived.set(0);
+        barrier.round.set(barrier.round.get().wrapping_add(1));
         turn.wake(key, usize::MAX);
         return libc::PTHREAD_BARRIER_SERIAL_THREAD;
     }
-    let round = barrier.round;
-    while barrier.round == round {
+    let round = barrier.round.get();
+    while barrier.round.get() == round {
         turn.block(key, None);
     }
     0

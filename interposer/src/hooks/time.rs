@@ -97,7 +97,7 @@ pub unsafe extern "C" fn clock_getres(clock: clockid_t, to: *mut timespec) -> c_
             to.write(timespec {
                 tv_sec: 0,
                 tv_nsec: if fixed { 4_000_000 } else { 1 },
-            })
+            });
         };
     }
     0
