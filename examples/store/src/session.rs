@@ -6,7 +6,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::command::Command;
 use crate::resp::{self, ProtocolError, REQUEST_BYTES_MAX};
@@ -20,6 +20,8 @@ const INPUT_BYTES: usize = 16 << 10;
 const RUN_REQUESTS_MAX: usize = 1024;
 /// A run ends, early, when its replies reach this size.
 const RUN_REPLY_BYTES: usize = 256 << 10;
+/// How long a client may take to accept the news that the store has stopped.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// Whether the connection goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -101,16 +103,21 @@ impl Session<'_> {
         Ok(flow)
     }
 
-    /// The replies of the run are void: what they tell is not durable, and may never be.
+    /// The replies of the run are void: what they tell is not durable, and may never be. The client
+    /// is told before the store is stopped, or the process might be gone first; but one that does
+    /// not read cannot hold that up for long.
     fn halted(&mut self) -> io::Result<Flow> {
-        self.shared.stop.raise();
         self.out.clear();
         resp::error(
             &mut self.out,
             "ERR the store is stopping; the request may not have happened",
         );
-        self.send()?;
-        Ok(Flow::Close)
+        let told = self
+            .stream
+            .set_write_timeout(Some(LAST_WORD))
+            .and_then(|()| self.send());
+        self.shared.stop.raise();
+        told.map(|()| Flow::Close)
     }
 
     fn send(&mut self) -> io::Result<()> {
