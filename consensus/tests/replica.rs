@@ -1,5 +1,10 @@
 //! Replicas in one process, over loopback TCP and real files.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, in its helpers too"
+)]
+
 use brolga_consensus::{Event, NodeId, OpenError, Replica, ReplicaConfig, Slot, TOKENS};
 use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
@@ -7,7 +12,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-const CLUSTER: u128 = 0xb401_6a;
+const CLUSTER: u128 = 0x00b4_016a;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 struct Cluster {

@@ -47,27 +47,28 @@ impl Core {
         }
         // Far ahead of a gap: the gap is filled first, and this is sent again after it.
         let reach = self.seen_upto + 4 * self.config.window_slots as u64;
-        if slot > self.commit && slot <= reach {
-            self.consider(slot, value, out);
+        let wanted = slot > self.commit && slot <= reach;
+        if !(wanted && self.consider(ballot, slot, value, out)) {
+            // No flush will follow that answers it; a new vote is answered when it is durable.
+            self.ack_due = true;
         }
-        self.ack_due = true;
         self.advance_seen();
         self.learn_commit(commit);
     }
 
     /// Votes unless that was done already at this ballot.
-    fn consider(&mut self, slot: Slot, value: Value, out: &mut Effects) {
+    fn consider(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Effects) -> bool {
         if let Some(entry) = self.window.get(slot)
-            && entry.ballot == self.promised
+            && entry.ballot == ballot
         {
             assert!(
                 entry.value == value || self.config_is_mutated(),
-                "two values for slot {slot} at ballot {}",
-                self.promised
+                "two values for slot {slot} at ballot {ballot}"
             );
-            return;
+            return false;
         }
-        self.vote(slot, value, out);
+        self.vote_at(ballot, slot, value, out);
+        true
     }
 
     pub(super) fn on_heartbeat(

@@ -32,6 +32,8 @@ mod election;
 mod follower;
 mod leader;
 mod mutation;
+#[cfg(test)]
+mod tests;
 pub mod types;
 mod window;
 
@@ -504,7 +506,10 @@ impl Core {
 
     /// Votes for a value at the promised ballot.
     fn vote(&mut self, slot: Slot, value: Value, out: &mut Effects) {
-        let ballot = self.promised;
+        self.vote_at(self.promised, slot, value, out);
+    }
+
+    fn vote_at(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Effects) {
         let seq = self.write(
             JournalOp::Accept {
                 ballot,

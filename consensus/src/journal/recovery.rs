@@ -38,6 +38,8 @@ enum End {
     Clean,
     /// Something that is not the next record follows.
     Bad(usize, &'static str),
+    /// A whole record follows that no correct node writes.
+    Senseless(usize),
 }
 
 pub(super) fn recover(place: &Place) -> Result<Found, JournalError> {
@@ -66,10 +68,21 @@ pub(super) fn recover(place: &Place) -> Result<Found, JournalError> {
         }
         let bytes = read(place, number)?;
         let salt = place.check(number, &bytes)?.salt();
-        if let End::Bad(offset, what) = scan.segment(number, &bytes, salt) {
-            let after = &numbers[at + 1..];
-            judge(place, &scan, number, &bytes, offset, what, after)?;
-            erase(place, number, &bytes, offset)?;
+        match scan.segment(number, &bytes, salt) {
+            End::Clean => {}
+            End::Bad(offset, what) => {
+                let after = &numbers[at + 1..];
+                judge(place, &scan, number, &bytes, offset, what, after)?;
+                erase(place, number, &bytes, offset)?;
+            }
+            End::Senseless(offset) => {
+                let what = "the record is below an earlier promise";
+                return Err(JournalError::corrupt(
+                    &place.path(number),
+                    offset as u64,
+                    what,
+                ));
+            }
         }
         at += 1;
     }
@@ -82,10 +95,14 @@ impl Scan {
     fn segment(&mut self, number: u32, bytes: &Bytes, salt: u32) -> End {
         let mut offset = HEADER_BYTES;
         loop {
+            let promised = self.promised;
             match self.record(number, bytes, offset, salt) {
                 Ok(length) => offset += length,
                 Err(_) if bytes[offset..].iter().all(|byte| *byte == 0) => return End::Clean,
                 Err(what) => return End::Bad(offset, what),
+            }
+            if self.promised < promised {
+                return End::Senseless(self.end.1);
             }
             self.end = (number, offset);
         }
@@ -110,9 +127,6 @@ impl Scan {
             .payload(rest)
             .ok_or("the record's payload is damaged")?
             .len();
-        if header.kind != Kind::Commit && header.ballot < self.promised {
-            return Err("the record is below an earlier promise");
-        }
         self.last_seq = header.seq;
         self.previous = header.crc;
         match header.kind {

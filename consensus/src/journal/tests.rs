@@ -1,1 +1,408 @@
+use super::record::HEADER_BYTES;
 use super::*;
+use crate::core::Ballot;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::mpsc;
+use std::time::Duration;
+
+const SEGMENT: u64 = 64 << 10;
+const BALLOT: Ballot = Ballot { round: 1, node: 1 };
+
+struct Log {
+    journal: Journal,
+    recovered: Recovered,
+    woken_rx: mpsc::Receiver<()>,
+    next: u64,
+}
+
+fn config(dir: &Path) -> JournalConfig {
+    JournalConfig {
+        dir: dir.to_path_buf(),
+        cluster: 5,
+        node: 1,
+        segment_bytes: SEGMENT,
+    }
+}
+
+fn try_open(config: JournalConfig) -> Result<Log, JournalError> {
+    let (woken_tx, woken_rx) = mpsc::channel();
+    let wake: Wake = Arc::new(move || {
+        let _ = woken_tx.send(());
+    });
+    let (journal, recovered) = Journal::open(config, wake)?;
+    let next = recovered.last_seq.0 + 1;
+    Ok(Log {
+        journal,
+        recovered,
+        woken_rx,
+        next,
+    })
+}
+
+fn open(dir: &Path) -> Log {
+    try_open(config(dir)).unwrap()
+}
+
+fn refusal(config: JournalConfig) -> String {
+    try_open(config)
+        .map(|log| log.recovered)
+        .unwrap_err()
+        .to_string()
+}
+
+fn value(slot: Slot, length: usize) -> Value {
+    Value::from(vec![slot as u8; length])
+}
+
+fn accept(slot: Slot, length: usize) -> JournalOp {
+    JournalOp::Accept {
+        ballot: BALLOT,
+        slot,
+        value: value(slot, length),
+    }
+}
+
+impl Log {
+    fn append(&mut self, ops: impl IntoIterator<Item = JournalOp>) {
+        let mut ops: Vec<_> = ops
+            .into_iter()
+            .map(|op| {
+                self.next += 1;
+                (IoSeq(self.next - 1), op)
+            })
+            .collect();
+        self.journal.append(&mut ops);
+    }
+
+    fn flushed(&self) {
+        while self.journal.durable().0 + 1 < self.next {
+            self.woken_rx.recv_timeout(Duration::from_secs(20)).unwrap();
+        }
+    }
+
+    /// Each in a flush of its own.
+    fn append_one_by_one(&mut self, ops: impl IntoIterator<Item = JournalOp>) {
+        for op in ops {
+            self.append([op]);
+            self.flushed();
+        }
+    }
+}
+
+fn patch(dir: &Path, offset: u64, bytes: &[u8]) {
+    let file = File::options()
+        .write(true)
+        .open(dir.join("0000000001.log"))
+        .unwrap();
+    file.write_all_at(bytes, offset).unwrap();
+}
+
+fn first_segment(dir: &Path) -> Vec<u8> {
+    std::fs::read(dir.join("0000000001.log")).unwrap()
+}
+
+#[test]
+fn what_was_appended_is_recovered_and_read_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    assert_eq!(log.recovered.last_seq, IoSeq(0));
+    log.append([JournalOp::Promise(BALLOT)]);
+    // Several segments, values of all sizes: copied, by reference, empty.
+    let lengths =
+        |slot: Slot| (slot as usize * 977) % 40_000 * usize::from(!slot.is_multiple_of(7));
+    log.append((1..=40).map(|slot| accept(slot, lengths(slot))));
+    log.flushed();
+    log.append([JournalOp::Commit(30)]);
+    let higher = Ballot { round: 2, node: 3 };
+    let again = JournalOp::Accept {
+        ballot: higher,
+        slot: 35,
+        value: value(99, 5),
+    };
+    log.append([again]);
+    log.flushed();
+    log.journal.close();
+
+    let mut log = open(dir.path());
+    assert_eq!(log.recovered.promised, higher);
+    assert_eq!(log.recovered.commit, 30);
+    assert_eq!(log.recovered.last_seq, IoSeq(43));
+    let tail: Vec<_> = log.recovered.tail.iter().map(|entry| entry.slot).collect();
+    assert_eq!(tail, (31..=40).collect::<Vec<_>>());
+    assert_eq!(log.recovered.tail[4].ballot, higher);
+    for slot in 1..=40 {
+        let expected = if slot == 35 {
+            value(99, 5)
+        } else {
+            value(slot, lengths(slot))
+        };
+        assert_eq!(log.journal.read(slot).unwrap(), expected, "slot {slot}");
+    }
+    assert!(log.journal.read(41).is_err());
+    let vote = JournalOp::Accept {
+        ballot: higher,
+        slot: 41,
+        value: value(41, 10),
+    };
+    log.append([vote]);
+    log.flushed();
+    assert_eq!(log.journal.read(41).unwrap(), value(41, 10));
+    drop(log);
+    assert_eq!(open(dir.path()).recovered.last_seq, IoSeq(44));
+}
+
+#[test]
+fn a_vote_below_the_promise_is_an_error_and_never_a_tear() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append_one_by_one([
+        JournalOp::Promise(Ballot { round: 2, node: 1 }),
+        accept(1, 10),
+    ]);
+    drop(log);
+    assert!(refusal(config(dir.path())).contains("below an earlier promise"));
+}
+
+#[test]
+fn durable_grows_in_order_while_batches_gather() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    let mut last = IoSeq(0);
+    for slot in 1..=2000 {
+        log.append([accept(slot, 100)]);
+        let durable = log.journal.durable();
+        assert!(durable >= last && durable.0 < log.next);
+        last = durable;
+    }
+    log.flushed();
+    let flushes = 1 + log.woken_rx.try_iter().count();
+    assert!(
+        flushes < 2000,
+        "each of 2000 operations had a flush of its own"
+    );
+    drop(log);
+    assert_eq!(open(dir.path()).recovered.tail.len(), 2000);
+}
+
+#[test]
+fn a_hint_waits_for_no_flush_and_is_kept_on_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append_one_by_one([accept(1, 8)]);
+    log.append([JournalOp::Commit(1)]);
+    log.journal.close();
+    assert_eq!(open(dir.path()).recovered.commit, 1);
+}
+
+#[test]
+fn a_torn_tail_is_cut_off_and_written_over() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append_one_by_one((1..=3).map(|slot| accept(slot, 100)));
+    drop(log);
+    let record = record_bytes(100) as u64;
+    for torn in [0, 30, 70] {
+        // The last record lost part of itself.
+        let whole = first_segment(dir.path());
+        let at = HEADER_BYTES as u64 + 2 * record + torn;
+        patch(dir.path(), at, &[0; 100][..100 - torn as usize]);
+        let mut log = open(dir.path());
+        assert_eq!(log.recovered.tail.len(), 2);
+        assert_eq!(log.recovered.last_seq, IoSeq(2));
+        log.append_one_by_one([accept(3, 100)]);
+        drop(log);
+        assert_eq!(first_segment(dir.path()), whole);
+    }
+}
+
+#[test]
+fn a_batch_torn_in_the_middle_is_a_torn_tail() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append_one_by_one([accept(1, 100)]);
+    // One batch: the disk may write its end and not its middle.
+    log.append((2..=5).map(|slot| accept(slot, 100)));
+    log.flushed();
+    drop(log);
+    patch(
+        dir.path(),
+        HEADER_BYTES as u64 + 2 * record_bytes(100) as u64 + 5,
+        &[1],
+    );
+    let log = open(dir.path());
+    assert_eq!(log.recovered.tail.len(), 2);
+    drop(log);
+    assert_eq!(
+        open(dir.path()).recovered.last_seq,
+        IoSeq(2),
+        "nothing of the tear is left"
+    );
+}
+
+#[test]
+fn damage_in_the_middle_is_an_error_that_names_the_place() {
+    for within in [0, 4, 9, 30, 58, HEADER_BYTES as u64 + 50] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open(dir.path());
+        log.append_one_by_one((1..=5).map(|slot| accept(slot, 100)));
+        drop(log);
+        let record = HEADER_BYTES as u64 + 2 * record_bytes(100) as u64;
+        let byte = first_segment(dir.path())[(record + within) as usize];
+        patch(dir.path(), record + within, &[byte ^ 0x10]);
+        let message = refusal(config(dir.path()));
+        let expected = format!("0000000001.log at offset {record}: ");
+        assert!(
+            message.starts_with("corrupt log /") && message.contains(&expected),
+            "{message}"
+        );
+        patch(dir.path(), record + within, &[byte]);
+        assert_eq!(
+            open(dir.path()).recovered.tail.len(),
+            5,
+            "an error changes nothing on disk"
+        );
+    }
+}
+
+#[test]
+fn damage_in_an_earlier_segment_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append_one_by_one((1..=100).map(|slot| accept(slot, 2000)));
+    drop(log);
+    let numbers = Place {
+        dir: dir.path().to_path_buf(),
+        cluster: 5,
+        node: 1,
+        segment_bytes: SEGMENT,
+    }
+    .list();
+    assert!(numbers.unwrap().len() > 3);
+    let last = SEGMENT / record_bytes(2000) as u64 - 1;
+    let offset = HEADER_BYTES as u64 + last * record_bytes(2000) as u64;
+    let record = first_segment(dir.path())[offset as usize..][..100].to_vec();
+    // Gone without a trace: only the next segment knows that there was something.
+    patch(
+        dir.path(),
+        offset,
+        &[0; 4000][..(SEGMENT - offset) as usize],
+    );
+    assert!(refusal(config(dir.path())).contains("a record is missing"));
+    patch(dir.path(), offset, &record);
+    assert!(refusal(config(dir.path())).contains("payload is damaged"));
+    std::fs::remove_file(dir.path().join("0000000002.log")).unwrap();
+    assert!(try_open(config(dir.path())).is_err());
+}
+
+#[test]
+fn other_peoples_logs_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append_one_by_one([accept(1, 8)]);
+    let taken = refusal(config(dir.path()));
+    assert!(taken.ends_with("is in use by another node"), "{taken}");
+    drop(log);
+    let message = refusal(JournalConfig {
+        cluster: 6,
+        ..config(dir.path())
+    });
+    assert!(message.contains("belongs to cluster 0000"), "{message}");
+    let message = refusal(JournalConfig {
+        node: 2,
+        ..config(dir.path())
+    });
+    assert!(
+        message.contains("belongs to node 1, not node 2"),
+        "{message}"
+    );
+    patch(dir.path(), 3, b"x");
+    assert!(refusal(config(dir.path())).contains("the segment header is damaged"));
+}
+
+#[test]
+fn an_unwritable_place_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, b"").unwrap();
+    let message = refusal(config(&file.join("log")));
+    assert!(
+        message.starts_with("cannot write to the log directory"),
+        "{message}"
+    );
+    let closed = dir.path().join("closed");
+    std::fs::create_dir(&closed).unwrap();
+    std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o500)).unwrap();
+    // Permissions do not bind root.
+    if File::create(closed.join("probe")).is_err() {
+        assert!(refusal(config(&closed)).starts_with("cannot write to the log directory"));
+    }
+}
+
+#[test]
+fn a_shortened_file_is_an_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append_one_by_one((1..=5).map(|slot| accept(slot, 100)));
+    drop(log);
+    let file = File::options()
+        .write(true)
+        .open(dir.path().join("0000000001.log"))
+        .unwrap();
+    for length in [SEGMENT - 1, 700, 64, 10, 0] {
+        file.set_len(length).unwrap();
+        assert!(matches!(
+            try_open(config(dir.path())),
+            Err(JournalError::Corrupt { .. })
+        ));
+    }
+}
+
+/// Whatever the disk did to the last, unfinished flush, all before it is recovered, in order, and the
+/// log goes on from there.
+#[test]
+fn any_tear_of_the_last_flush_keeps_all_before_it() {
+    let mut random = 1_u64;
+    let mut chance = |below: u64| {
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695);
+        (random >> 33) % below
+    };
+    for round in 0..60 {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = open(dir.path());
+        let kept = 1 + chance(20);
+        log.append((1..=kept).map(|slot| accept(slot, chance(900) as usize)));
+        log.flushed();
+        let durable = log.journal.offset as usize;
+        let more = 1 + chance(15);
+        log.append((kept + 1..=kept + more).map(|slot| accept(slot, chance(900) as usize)));
+        log.flushed();
+        let end = log.journal.offset as usize;
+        drop(log);
+        let mut bytes = first_segment(dir.path());
+        // Sectors that did not make it, a cut, or garbage.
+        for sector in durable / 512..=end / 512 {
+            let range = (sector * 512).max(durable)..((sector + 1) * 512).min(end);
+            match chance(4) {
+                0 => bytes[range].fill(0),
+                1 => bytes[range]
+                    .iter_mut()
+                    .for_each(|byte| *byte = chance(256) as u8),
+                _ => {}
+            }
+        }
+        patch(dir.path(), 0, &bytes);
+        let mut log = open(dir.path());
+        let recovered = log.recovered.tail.len() as u64;
+        assert!(
+            (kept..=kept + more).contains(&recovered),
+            "round {round}: {recovered} of {kept}"
+        );
+        let slots: Vec<_> = log.recovered.tail.iter().map(|entry| entry.slot).collect();
+        assert_eq!(slots, (1..=recovered).collect::<Vec<_>>());
+        log.append_one_by_one([accept(recovered + 1, 50)]);
+        drop(log);
+        assert_eq!(open(dir.path()).recovered.tail.len() as u64, recovered + 1);
+    }
+}

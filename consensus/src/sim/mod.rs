@@ -20,7 +20,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use world::{Coverage, Report, World};
 
 /// Takes about ten seconds in a debug build.
-const SEEDS_DEFAULT: u64 = 200;
+const SEEDS_DEFAULT: u64 = 120;
 /// Seeds tried before a mutation counts as missed.
 const SEEDS_PER_MUTATION: u64 = 300;
 

@@ -289,7 +289,7 @@ impl World {
                 .as_ref()
                 .is_some_and(|core| core.leadership().ready)
         });
-        let leader = leaders.map(|(id, _)| *id).last()?;
+        let leader = leaders.map(|(id, _)| *id).next_back()?;
         if self.ids.len() < 3 || self.chance.percent(70) {
             return None;
         }
@@ -427,7 +427,7 @@ impl World {
         for send in effects.sends {
             let node = self.node(id);
             if send.after <= node.disk.durable.seq {
-                self.send(id, send.to, send.msg)?;
+                self.send(id, send.to, &send.msg)?;
             } else {
                 node.held.push(send);
                 self.coverage.held_back += 1;
@@ -541,7 +541,7 @@ impl World {
         let held = std::mem::take(&mut node.held);
         for send in held {
             if send.after <= seq {
-                self.send(id, send.to, send.msg)?;
+                self.send(id, send.to, &send.msg)?;
             } else {
                 self.node(id).held.push(send);
             }
@@ -572,9 +572,9 @@ impl World {
 
     // The network.
 
-    fn send(&mut self, from: NodeId, to: NodeId, msg: Msg) -> Verdict {
+    fn send(&mut self, from: NodeId, to: NodeId, msg: &Msg) -> Verdict {
         let node = self.nodes.get(&from).expect("ids are those of nodes");
-        self.oracle.on_send(from, &node.disk, &msg)?;
+        self.oracle.on_send(from, &node.disk, msg)?;
         if self.cut(from, to) || (self.stormy && self.chance.percent(self.weather.loss)) {
             self.coverage.lost += 1;
             return Ok(());

@@ -1,0 +1,213 @@
+//! Small scenarios on a perfect network; the simulator does the rest.
+
+use super::types::Send;
+use super::*;
+use std::collections::{BTreeMap, VecDeque};
+
+/// Cores whose messages arrive at once, except at those that hear nothing, and whose journals flush
+/// when told to.
+struct Net {
+    cores: BTreeMap<NodeId, Core>,
+    deaf: Vec<NodeId>,
+    mail: VecDeque<(NodeId, Send)>,
+    unflushed: BTreeMap<NodeId, IoSeq>,
+    now: Micros,
+}
+
+impl Net {
+    fn new(size: u64, change: impl Fn(&mut Config)) -> Self {
+        let members: Vec<_> = (1..=size).collect();
+        let core = |id: &NodeId| {
+            let mut config = Config::new(*id, &members);
+            change(&mut config);
+            (*id, Core::new(config, Recovered::default(), 0))
+        };
+        let cores = members.iter().map(core).collect();
+        let (deaf, mail, unflushed) = (Vec::new(), VecDeque::new(), BTreeMap::new());
+        let mut net = Self {
+            cores,
+            deaf,
+            mail,
+            unflushed,
+            now: 0,
+        };
+        for id in &members {
+            for peer in members.iter().filter(|peer| *peer != id) {
+                net.step(*id, Input::PeerUp(*peer));
+            }
+        }
+        net
+    }
+
+    fn step(&mut self, id: NodeId, input: Input) -> Effects {
+        let mut out = Effects::default();
+        self.cores
+            .get_mut(&id)
+            .unwrap()
+            .step(self.now, input, &mut out);
+        if let Some((seq, _)) = out.journal.last() {
+            self.unflushed.insert(id, *seq);
+        }
+        self.mail
+            .extend(out.sends.iter().map(|send| (id, send.clone())));
+        out
+    }
+
+    fn flush(&mut self, id: NodeId) {
+        if let Some(seq) = self.unflushed.remove(&id) {
+            self.step(id, Input::Flushed(seq));
+            self.step(id, Input::Tick);
+        }
+    }
+
+    /// Delivers what is under way, without flushing anything.
+    fn deliver(&mut self) {
+        while let Some((from, Send { to, msg, .. })) = self.mail.pop_front() {
+            if !self.deaf.contains(&to) && self.cores.contains_key(&to) {
+                self.step(to, Input::Recv { from, msg });
+            }
+        }
+    }
+
+    fn settle(&mut self) {
+        while !self.mail.is_empty() || !self.unflushed.is_empty() {
+            for id in self.cores.keys().copied().collect::<Vec<_>>() {
+                self.flush(id);
+            }
+            self.deliver();
+        }
+    }
+
+    fn run(&mut self, duration: Micros) {
+        let end = self.now + duration;
+        while self.now < end {
+            self.now += 1000;
+            for id in self.cores.keys().copied().collect::<Vec<_>>() {
+                self.step(id, Input::Tick);
+            }
+            self.settle();
+        }
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.cores
+            .iter()
+            .find(|(_, core)| core.is_ready())
+            .map(|(id, _)| *id)
+    }
+
+    fn elect(&mut self) -> NodeId {
+        self.run(1_000_000);
+        self.leader().unwrap()
+    }
+}
+
+#[test]
+fn a_value_is_chosen_when_a_quorum_has_flushed_it() {
+    let mut net = Net::new(3, |_| {});
+    let leader = net.elect();
+    let out = net.step(leader, Input::Propose(Value::from_static(b"x")));
+    let accepts = |send: &&Send| matches!(send.msg, Msg::Accept { slot: 1, .. });
+    assert_eq!(
+        out.sends.iter().filter(accepts).count(),
+        2,
+        "sent while the leader writes"
+    );
+    assert!(out.sends.iter().all(|send| send.after == IoSeq(0)));
+    assert!(matches!(
+        out.journal[..],
+        [(_, JournalOp::Accept { slot: 1, .. })]
+    ));
+    net.deliver();
+    assert_eq!(net.cores[&leader].commit(), 0, "nobody has flushed");
+    let follower = leader % 3 + 1;
+    net.flush(follower);
+    net.deliver();
+    assert_eq!(net.cores[&leader].commit(), 0, "only one has flushed");
+    net.flush(leader);
+    assert_eq!(net.cores[&leader].commit(), 1);
+    net.settle();
+    assert!(net.cores.values().all(|core| core.commit() == 1));
+    assert_eq!(net.cores[&follower].chosen(1).unwrap(), &b"x"[..]);
+}
+
+#[test]
+fn followers_alone_can_choose() {
+    let mut net = Net::new(3, |_| {});
+    let leader = net.elect();
+    net.step(leader, Input::Propose(Value::from_static(b"x")));
+    net.deliver();
+    for follower in (1..=3).filter(|id| *id != leader) {
+        net.flush(follower);
+    }
+    net.deliver();
+    assert_eq!(
+        net.cores[&leader].commit(),
+        1,
+        "the leader's own disk is the slow one"
+    );
+}
+
+#[test]
+fn a_node_that_heard_nothing_for_a_while_unseats_no_one() {
+    let mut net = Net::new(3, |_| {});
+    let leader = net.elect();
+    let ballot = net.cores[&leader].leadership().ballot;
+    for _ in 0..5 {
+        net.deaf = vec![leader % 3 + 1];
+        net.run(2_000_000);
+        net.deaf.clear();
+        net.run(100_000);
+        for core in net.cores.values() {
+            assert_eq!(
+                (core.leadership().ballot, core.leadership().leader),
+                (ballot, Some(leader))
+            );
+        }
+    }
+}
+
+#[test]
+fn a_dead_process_is_replaced_within_milliseconds() {
+    for seed in 0..50 {
+        let mut net = Net::new(5, |config| config.seed = config.id + 100 * seed);
+        let leader = net.elect();
+        net.cores.remove(&leader);
+        for id in net.cores.keys().copied().collect::<Vec<_>>() {
+            net.step(id, Input::PeerDown(leader));
+        }
+        net.run(60_000);
+        assert!(net.leader().is_some(), "seed {seed}");
+    }
+}
+
+#[test]
+fn the_window_closes_by_slots_and_by_bytes() {
+    for (slots, bytes, room) in [(4, 1 << 20, 4), (100, 25, 3)] {
+        let mut net = Net::new(1, |config| {
+            config.window_slots = slots;
+            config.window_bytes = bytes;
+        });
+        net.run(10_000);
+        for round in 1..=3 {
+            let mut count = 0;
+            while net.cores[&1].window_open() {
+                net.step(1, Input::Propose(Value::from_static(b"ten bytes!")));
+                count += 1;
+            }
+            assert_eq!((count, net.cores[&1].inflight()), (room, room));
+            net.settle();
+            assert_eq!(net.cores[&1].commit(), (round * room) as Slot);
+        }
+    }
+}
+
+#[test]
+fn a_follower_does_not_propose() {
+    let mut net = Net::new(3, |_| {});
+    let follower = net.elect() % 3 + 1;
+    let mut out = Effects::default();
+    let core = net.cores.get_mut(&follower).unwrap();
+    assert_eq!(core.propose(net.now, Value::new(), &mut out), Err(NotReady));
+    assert!(out.is_empty());
+}
