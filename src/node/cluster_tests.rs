@@ -1,0 +1,365 @@
+//! Three whole nodes in one process, with echo servers behind them and real clients in front.
+
+use super::fake_server::FakeHost;
+use super::{Node, NodeError, NodeHandle, NodeStatus, Role, ServerState};
+use crate::config::{ClusterId, Member, NodeConfig};
+use std::io::{Read, Write};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+struct Running {
+    handle: NodeHandle,
+    thread: JoinHandle<Result<(), NodeError>>,
+}
+
+struct Cluster {
+    dir: tempfile::TempDir,
+    members: Vec<Member>,
+    port: u16,
+    nodes: Vec<Option<Running>>,
+}
+
+fn address(id: u64) -> IpAddr {
+    Ipv4Addr::new(127, 0, 0, u8::try_from(id).unwrap()).into()
+}
+
+fn free_port(at: IpAddr) -> u16 {
+    TcpListener::bind((at, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
+}
+
+fn await_that<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = probe() {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+impl Cluster {
+    fn start(size: u64) -> Self {
+        let member = |id| Member {
+            id,
+            address: address(id),
+            peer: SocketAddr::new(address(id), free_port(address(id))),
+            sidecar: SocketAddr::new(address(id), free_port(address(id))),
+        };
+        let mut cluster = Self {
+            dir: tempfile::tempdir().unwrap(),
+            members: (1..=size).map(member).collect(),
+            port: free_port(address(1)),
+            nodes: (0..size).map(|_| None).collect(),
+        };
+        for id in 1..=size {
+            cluster.start_node(id);
+        }
+        cluster
+    }
+
+    fn config(&self, id: u64) -> NodeConfig {
+        config(self.dir.path(), id, &self.members)
+    }
+
+    fn start_node(&mut self, id: u64) {
+        let (node, handle) = Node::open(self.config(id), FakeHost::new(self.port)).unwrap();
+        let thread = std::thread::spawn(move || node.run());
+        self.nodes[id as usize - 1] = Some(Running { handle, thread });
+    }
+
+    fn stop_node(&mut self, id: u64) {
+        let running = self.nodes[id as usize - 1].take().unwrap();
+        running.handle.shutdown();
+        running.thread.join().unwrap().unwrap();
+    }
+
+    fn status(&self, id: u64) -> NodeStatus {
+        let running = self.nodes[id as usize - 1].as_ref().unwrap();
+        running.handle.status().expect("the node answers")
+    }
+
+    fn up(&self) -> impl Iterator<Item = u64> + '_ {
+        let up = |(at, node): (usize, &Option<Running>)| node.as_ref().map(|_| at as u64 + 1);
+        self.nodes.iter().enumerate().filter_map(up)
+    }
+
+    fn await_leader(&self) -> u64 {
+        await_that("a leader", || {
+            self.up().find(|id| {
+                let status = self.status(*id);
+                status.role == Role::Leader && status.waiting.is_none()
+            })
+        })
+    }
+
+    fn follower(&self) -> u64 {
+        let leader = self.await_leader();
+        self.up().find(|id| *id != leader).unwrap()
+    }
+
+    fn connect(&self, id: u64) -> TcpStream {
+        let stream = await_that("an open port", || {
+            TcpStream::connect((address(id), self.port)).ok()
+        });
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+    }
+
+    /// Waits until all replicas have applied the same slots and compares what they did.
+    fn await_agreement(&self) {
+        await_that("agreement", || {
+            let all: Vec<NodeStatus> = self.up().map(|id| self.status(id)).collect();
+            let first = all[0].applied;
+            let done = |status: &NodeStatus| {
+                status.applied.slot == status.last_entry && status.applied.slot == first.slot
+            };
+            all.iter().all(done).then(|| {
+                for status in &all {
+                    assert_eq!(status.applied, first, "replica {} differs", status.node);
+                    assert_eq!(status.divergence, None);
+                }
+            })
+        });
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for running in self.nodes.iter_mut().filter_map(Option::take) {
+            running.handle.shutdown();
+            // A panic of the node's thread has been shown already.
+            let _ = running.thread.join();
+        }
+    }
+}
+
+fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
+    NodeConfig {
+        cluster: ClusterId(0xC0FFEE),
+        node: id,
+        data_dir: dir.join(id.to_string()),
+        publish: None,
+        heartbeat_ms: 30,
+        election_timeout_ms: [150, 300],
+        n_clock: 1000,
+        w_timeout_us: 100,
+        quantum: 100,
+        cpus: 1,
+        pin_cpu: None,
+        keep_fsync: false,
+        perturb_us: 0,
+        descriptors: 2000,
+        genesis: None,
+        command: vec!["echo-server".into()],
+        env: Vec::new(),
+        members: members.to_vec(),
+    }
+}
+
+fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 24) as u8
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+fn ping(stream: &mut TcpStream, text: &[u8]) {
+    stream.write_all(text).unwrap();
+    let mut got = vec![0; text.len()];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(got, text);
+}
+
+#[test]
+fn one_connection_outlives_the_leader_and_loses_nothing() {
+    let mut cluster = Cluster::start(3);
+    let leader = cluster.await_leader();
+    let follower = cluster.follower();
+    let stream = cluster.connect(follower);
+    let sent = noise(10 << 20, 42);
+    let mut writer = stream.try_clone().unwrap();
+    let to_send = sent.clone();
+    let writer = std::thread::spawn(move || {
+        writer.write_all(&to_send).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut reader = stream;
+    let mut got = vec![0; sent.len()];
+    let (early, late) = got.split_at_mut(3 << 20);
+    reader.read_exact(early).unwrap();
+    cluster.stop_node(leader);
+    reader.read_exact(late).unwrap();
+    assert!(got == sent, "the echo differs");
+    assert_eq!(
+        reader.read(&mut [0]).unwrap(),
+        0,
+        "an end, and nothing after it"
+    );
+    writer.join().unwrap();
+    cluster.start_node(leader);
+    cluster.await_agreement();
+    let status = cluster.status(follower);
+    assert!(status.resends >= 1, "{status:?}");
+    assert_eq!(status.connections, 0);
+}
+
+#[test]
+fn a_server_that_is_killed_is_replayed_under_its_clients() {
+    let cluster = Cluster::start(3);
+    let node = cluster.follower();
+    let mut stream = cluster.connect(node);
+    for round in 0..50_u64 {
+        ping(&mut stream, &round.to_le_bytes());
+    }
+    let pid = cluster.status(node).server_pid.unwrap();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-9", &pid.to_string()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    await_that("a new server", || {
+        (cluster.status(node).server_starts == 2).then_some(())
+    });
+    for round in 50..100_u64 {
+        ping(&mut stream, &round.to_le_bytes());
+    }
+    cluster.await_agreement();
+    assert_eq!(cluster.status(node).server, ServerState::Running);
+}
+
+#[test]
+fn an_idle_cluster_proposes_nothing() {
+    let cluster = Cluster::start(3);
+    let leader = cluster.await_leader();
+    drop(cluster.connect(leader));
+    std::thread::sleep(Duration::from_millis(300));
+    cluster.await_agreement();
+    let before = cluster.status(leader);
+    std::thread::sleep(Duration::from_secs(2));
+    let after = cluster.status(leader);
+    assert_eq!(before.chosen, after.chosen);
+    assert_eq!(after.proposed.genesis, 1);
+}
+
+#[test]
+fn a_slow_reader_holds_up_only_itself() {
+    let cluster = Cluster::start(3);
+    let node = cluster.follower();
+    let slow = cluster.connect(node);
+    let mut quick = cluster.connect(node);
+    let sent = noise(8 << 20, 7);
+    let mut writer = slow.try_clone().unwrap();
+    let to_send = sent.clone();
+    let writer = std::thread::spawn(move || writer.write_all(&to_send).unwrap());
+    // The windows fill up: nothing of `slow` moves any more, `quick` still does.
+    for round in 0..200_u64 {
+        ping(&mut quick, &round.to_le_bytes());
+    }
+    assert!(!writer.is_finished(), "8 MB do not fit into the windows");
+    let mut got = vec![0; sent.len()];
+    (&slow).read_exact(&mut got).unwrap();
+    assert!(got == sent, "the echo differs");
+    writer.join().unwrap();
+    cluster.await_agreement();
+}
+
+#[test]
+fn requests_wait_for_a_quorum_and_are_answered_then() {
+    let mut cluster = Cluster::start(3);
+    let node = cluster.await_leader();
+    let mut stream = cluster.connect(node);
+    ping(&mut stream, b"hello");
+    let others: Vec<u64> = cluster.up().filter(|id| *id != node).collect();
+    for id in &others {
+        cluster.stop_node(*id);
+    }
+    stream.write_all(b"are you there").unwrap();
+    let waiting = await_that("a reason", || cluster.status(node).waiting);
+    assert!(waiting.contains("1 of 3 replicas reachable"), "{waiting}");
+    cluster.start_node(others[0]);
+    let mut got = [0; 13];
+    stream.read_exact(&mut got).unwrap();
+    assert_eq!(&got, b"are you there");
+}
+
+#[test]
+fn a_restarted_daemon_has_its_old_clients_reset_and_serves_new_ones() {
+    let mut cluster = Cluster::start(3);
+    let node = cluster.follower();
+    let mut old = cluster.connect(node);
+    ping(&mut old, b"before");
+    cluster.stop_node(node);
+    assert!(matches!(old.read(&mut [0]), Ok(0) | Err(_)));
+    cluster.start_node(node);
+    let mut new = cluster.connect(node);
+    ping(&mut new, b"after");
+    cluster.await_agreement();
+}
+
+#[test]
+fn a_port_that_is_taken_ends_the_node_with_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind((address(1), 0)).unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let member = Member {
+        id: 1,
+        address: address(1),
+        peer: SocketAddr::new(address(1), free_port(address(1))),
+        sidecar: SocketAddr::new(address(1), free_port(address(1))),
+    };
+    let (node, _handle) =
+        Node::open(config(dir.path(), 1, &[member]), FakeHost::new(port)).unwrap();
+    let error = node.run().unwrap_err().to_string();
+    assert!(
+        error.contains(&format!("port {port} at 127.0.0.1 is already in use")),
+        "{error}"
+    );
+}
+
+/// Not a test: prints what the whole path costs. Run with `--release -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn measure_throughput() {
+    let clients: usize = std::env::var("CLIENTS").map_or(50, |text| text.parse().unwrap());
+    let cluster = Cluster::start(3);
+    let node = cluster.follower();
+    let text = [b'x'; 40];
+    let streams: Vec<TcpStream> = (0..clients).map(|_| cluster.connect(node)).collect();
+    let rounds = 4000;
+    let start = Instant::now();
+    // One thread plays all clients, so that it costs little of the two processors.
+    for stream in &streams {
+        (&mut &*stream).write_all(&text).unwrap();
+    }
+    let mut got = [0; 40];
+    for _ in 0..rounds {
+        for mut stream in &streams {
+            stream.read_exact(&mut got).unwrap();
+            stream.write_all(&text).unwrap();
+        }
+    }
+    let operations = (rounds * clients) as f64;
+    let seconds = start.elapsed().as_secs_f64();
+    let slots = cluster.status(node).chosen;
+    println!(
+        "{:.0} ops/s, {:.1} ops per entry",
+        operations / seconds,
+        operations / slots as f64
+    );
+}

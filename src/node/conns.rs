@@ -1,0 +1,282 @@
+//! What the log has said about connections so far: the node's own copy of the bookkeeping that the
+//! interposer does in every server, event for event, so that a frontend knows what is committed
+//! without asking anybody.
+
+use brolga_tape::entry::{CloseHow, Event};
+use brolga_tape::{ConnId, StreamStep, stream_step};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
+
+/// A hasher for identities that are random or count up: one multiplication per word. The keys come
+/// from our own frontends, so nobody outside can choose colliding ones.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        let mixed = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = mixed ^ (mixed >> 32);
+    }
+}
+
+/// A map keyed by identities.
+pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+
+/// One open connection, as the log knows it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Conn {
+    /// Input bytes committed.
+    pub input_next: u64,
+    /// The client's end of stream is committed.
+    pub ended: bool,
+    /// Output that the client has got, as committed.
+    pub credit: u64,
+}
+
+/// A frontend, as the log knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownFrontend {
+    /// The node that it belongs to; a sidecar names itself.
+    pub node: u64,
+    /// The last connection it opened.
+    pub last_counter: u64,
+}
+
+/// What an event has changed, for the frontend it came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Nothing: a resend of what was known.
+    Nothing,
+    /// The frontend is known now.
+    Up,
+    /// The frontend's connections are all gone.
+    Gone,
+    /// A connection is open.
+    Opened,
+    /// Input is committed up to this byte.
+    Input(u64),
+    /// The client's close is committed; it was this kind.
+    Ended(CloseHow),
+    /// A credit is committed up to this byte.
+    Credited(u64),
+}
+
+/// All connections and frontends that the log knows.
+#[derive(Debug, Default)]
+pub struct Conns {
+    conns: IdMap<ConnId, Conn>,
+    frontends: IdMap<u64, KnownFrontend>,
+}
+
+impl Conns {
+    /// Nothing known yet, as before slot 1.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes one committed event.
+    pub fn apply(&mut self, event: &Event<'_>) -> Progress {
+        match *event {
+            Event::Data {
+                conn,
+                offset,
+                bytes,
+            } => self.data(conn, offset, bytes.len()),
+            Event::Credit { conn, upto } => self.credit(conn, upto),
+            Event::Open { conn, .. } => self.open(conn),
+            Event::Close { conn, offset, how } => self.close(conn, offset, how),
+            Event::FrontendUp { node, frontend } => self.frontend_up(node, frontend),
+            Event::FrontendGone { frontend } => {
+                self.forget_frontend(frontend);
+                Progress::Gone
+            }
+        }
+    }
+
+    /// The connection, while the log holds it open.
+    #[cfg(test)]
+    pub fn get(&self, conn: ConnId) -> Option<&Conn> {
+        self.conns.get(&conn)
+    }
+
+    /// The server has closed the connection: input for it has no effect any more.
+    pub fn closed_by_server(&mut self, conn: ConnId) {
+        self.conns.remove(&conn);
+    }
+
+    /// Frontends that the log knows, with their nodes.
+    pub fn frontends(&self) -> impl Iterator<Item = (u64, KnownFrontend)> + '_ {
+        self.frontends.iter().map(|(id, known)| (*id, *known))
+    }
+
+    fn data(&mut self, conn: ConnId, offset: u64, len: usize) -> Progress {
+        let Some(state) = self.conns.get_mut(&conn) else {
+            return Progress::Nothing;
+        };
+        match stream_step(state.input_next, offset, len) {
+            StreamStep::Take(seen) if !state.ended => {
+                state.input_next += (len - seen) as u64;
+                Progress::Input(state.input_next)
+            }
+            _ => Progress::Nothing,
+        }
+    }
+
+    fn credit(&mut self, conn: ConnId, upto: u64) -> Progress {
+        match self.conns.get_mut(&conn) {
+            Some(state) if upto > state.credit => {
+                state.credit = upto;
+                Progress::Credited(upto)
+            }
+            _ => Progress::Nothing,
+        }
+    }
+
+    fn open(&mut self, conn: ConnId) -> Progress {
+        let unknown = KnownFrontend {
+            node: conn.frontend,
+            last_counter: 0,
+        };
+        let frontend = self.frontends.entry(conn.frontend).or_insert(unknown);
+        if conn.counter <= frontend.last_counter {
+            return Progress::Nothing;
+        }
+        frontend.last_counter = conn.counter;
+        self.conns.insert(conn, Conn::default());
+        Progress::Opened
+    }
+
+    fn close(&mut self, conn: ConnId, offset: u64, how: CloseHow) -> Progress {
+        let Some(state) = self.conns.get_mut(&conn) else {
+            return Progress::Nothing;
+        };
+        match how {
+            CloseHow::Reset => {
+                self.conns.remove(&conn);
+            }
+            CloseHow::Fin if state.ended || offset != state.input_next => return Progress::Nothing,
+            CloseHow::Fin => state.ended = true,
+        }
+        Progress::Ended(how)
+    }
+
+    fn frontend_up(&mut self, node: u64, frontend: u64) -> Progress {
+        if self.frontends.contains_key(&frontend) {
+            return Progress::Nothing;
+        }
+        let earlier = |(id, known): (&u64, &KnownFrontend)| (known.node == node).then_some(*id);
+        let earlier: Vec<u64> = self.frontends.iter().filter_map(earlier).collect();
+        for old in earlier {
+            self.forget_frontend(old);
+        }
+        let known = KnownFrontend {
+            node,
+            last_counter: 0,
+        };
+        self.frontends.insert(frontend, known);
+        Progress::Up
+    }
+
+    fn forget_frontend(&mut self, frontend: u64) {
+        self.frontends.remove(&frontend);
+        self.conns.retain(|conn, _| conn.frontend != frontend);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CONN: ConnId = ConnId {
+        frontend: 7,
+        counter: 1,
+    };
+
+    fn open(conn: ConnId) -> Event<'static> {
+        let address = "127.0.0.1:1".parse().unwrap();
+        Event::Open {
+            conn,
+            listener: 1,
+            peer: address,
+            local: address,
+        }
+    }
+
+    fn data(offset: u64, bytes: &[u8]) -> Event<'_> {
+        Event::Data {
+            conn: CONN,
+            offset,
+            bytes,
+        }
+    }
+
+    fn close(offset: u64, how: CloseHow) -> Event<'static> {
+        Event::Close {
+            conn: CONN,
+            offset,
+            how,
+        }
+    }
+
+    #[test]
+    fn resends_change_nothing_and_gaps_are_dropped() {
+        let mut conns = Conns::new();
+        let up = Event::FrontendUp {
+            node: 2,
+            frontend: 7,
+        };
+        assert_eq!(conns.apply(&up), Progress::Up);
+        assert_eq!(conns.apply(&open(CONN)), Progress::Opened);
+        assert_eq!(conns.apply(&data(0, b"abc")), Progress::Input(3));
+        assert_eq!(conns.apply(&up), Progress::Nothing);
+        assert_eq!(conns.apply(&open(CONN)), Progress::Nothing);
+        assert_eq!(conns.apply(&data(0, b"abc")), Progress::Nothing);
+        assert_eq!(conns.apply(&data(4, b"e")), Progress::Nothing);
+        assert_eq!(conns.apply(&data(1, b"bcde")), Progress::Input(5));
+        assert_eq!(conns.apply(&close(3, CloseHow::Fin)), Progress::Nothing);
+        assert_eq!(
+            conns.apply(&close(5, CloseHow::Fin)),
+            Progress::Ended(CloseHow::Fin)
+        );
+        assert_eq!(conns.apply(&close(5, CloseHow::Fin)), Progress::Nothing);
+        assert_eq!(
+            conns.apply(&close(0, CloseHow::Reset)),
+            Progress::Ended(CloseHow::Reset)
+        );
+        assert_eq!(conns.get(CONN), None);
+        assert_eq!(conns.apply(&open(CONN)), Progress::Nothing);
+    }
+
+    #[test]
+    fn a_new_frontend_of_a_node_ends_the_connections_of_the_old_one() {
+        let mut conns = Conns::new();
+        let up = |node, frontend| Event::FrontendUp { node, frontend };
+        conns.apply(&up(2, 7));
+        conns.apply(&up(3, 9));
+        conns.apply(&open(CONN));
+        let other = ConnId {
+            frontend: 9,
+            counter: 4,
+        };
+        conns.apply(&open(other));
+        assert_eq!(conns.apply(&up(2, 8)), Progress::Up);
+        assert_eq!(conns.get(CONN), None);
+        assert!(conns.get(other).is_some());
+        assert_eq!(
+            conns.apply(&Event::FrontendGone { frontend: 9 }),
+            Progress::Gone
+        );
+        assert_eq!(conns.get(other), None);
+        assert_eq!(conns.frontends().count(), 1);
+    }
+}

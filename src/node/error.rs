@@ -1,0 +1,60 @@
+//! Why a node can't start or go on. One line each; what the server itself had to say is apart.
+
+use super::feeder::FeedError;
+use super::listeners::PublishError;
+use brolga_tape::entry::EntryError;
+use std::io;
+
+/// See the module's description.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The durable log or the links of consensus can't be opened.
+    #[error("{0}")]
+    Consensus(#[from] brolga_consensus::OpenError),
+    /// The log can't be fed to the server.
+    #[error(transparent)]
+    Feed(#[from] FeedError),
+    /// A port of the server can't be opened for clients.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The interposer has written something that is not a record.
+    #[error("the interposer's answer cannot be read ({0}): are node and interposer of one build?")]
+    Tape(EntryError),
+    /// The server can't be started.
+    #[error("{0}")]
+    Start(String),
+    /// The server ended before it listened on any port.
+    #[error(
+        "the server ended before it listened on any port: {how}{}",
+        shown(last_words)
+    )]
+    ServerEnded {
+        /// How, in words.
+        how: String,
+        /// The end of its standard error.
+        last_words: String,
+    },
+    /// The operating system refused something.
+    #[error("{doing}: {source}")]
+    System {
+        /// What was being done.
+        doing: &'static str,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+impl NodeError {
+    /// For `map_err` on system calls.
+    pub(super) fn doing(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::System { doing, source }
+    }
+}
+
+fn shown(last_words: &str) -> String {
+    if last_words.is_empty() {
+        return String::new();
+    }
+    format!("; it said:\n{last_words}")
+}

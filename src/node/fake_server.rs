@@ -1,0 +1,240 @@
+//! A stand-in for a wrapped server: a thread on the other side of the tape that listens on one port
+//! and echoes, with the interposer's bookkeeping done by the book. Its process is a `sleep`, so that
+//! it can be killed like a real one.
+
+use super::conns::{Conns, Progress};
+use super::server::ServerHost;
+use super::sys;
+use super::tape_map::TapeMap;
+use brolga_tape::entry::{CloseHow, Entry, Event};
+use brolga_tape::record::{NO_DEADLINE, Record};
+use brolga_tape::{CONSUMED_REPORT_BYTES, ConnId, OUTPUT_WINDOW_BYTES, StreamStep, stream_step};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Starts echo servers.
+#[derive(Debug)]
+pub struct FakeHost {
+    port: u16,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl FakeHost {
+    /// Servers that listen on `port`.
+    pub fn new(port: u16) -> Self {
+        Self {
+            port,
+            stop: Arc::default(),
+            thread: None,
+        }
+    }
+
+    fn stop(&mut self) {
+        self.stop.store(true, Ordering::Release);
+        if let Some(thread) = self.thread.take() {
+            thread.join().unwrap();
+        }
+    }
+}
+
+impl ServerHost for FakeHost {
+    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<i32, String> {
+        self.stop();
+        let tape = TapeMap::attach(tape, doorbell).unwrap();
+        self.stop = Arc::default();
+        let stop = Arc::clone(&self.stop);
+        let address = SocketAddr::new("0.0.0.0".parse().unwrap(), self.port);
+        self.thread = Some(std::thread::spawn(move || {
+            FakeServer::new(tape, stop, address).run();
+        }));
+        let child = Command::new("sleep").arg("1000000").spawn().unwrap();
+        Ok(i32::try_from(child.id()).unwrap())
+    }
+
+    fn last_words(&self) -> String {
+        String::new()
+    }
+}
+
+impl Drop for FakeHost {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+#[derive(Default)]
+struct Echo {
+    input: u64,
+    consumed: u64,
+    reported: u64,
+    output: u64,
+    credit: u64,
+    waiting: VecDeque<u8>,
+    fin: bool,
+}
+
+struct FakeServer {
+    tape: TapeMap,
+    stop: Arc<AtomicBool>,
+    address: SocketAddr,
+    cursor: u64,
+    conns: Conns,
+    echoes: BTreeMap<ConnId, Echo>,
+    clock: u64,
+}
+
+impl FakeServer {
+    fn new(tape: TapeMap, stop: Arc<AtomicBool>, address: SocketAddr) -> Self {
+        Self {
+            tape,
+            stop,
+            address,
+            cursor: 0,
+            conns: Conns::new(),
+            echoes: BTreeMap::new(),
+            clock: 0,
+        }
+    }
+
+    fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    fn run(&mut self) {
+        while !self.stopped() {
+            let Some((slot, bytes, next)) = self.tape.tape().next_entry(self.cursor) else {
+                self.ring();
+                if self.tape.tape().mark_asleep(self.cursor) {
+                    let word = self.tape.tape().input_futex();
+                    sys::futex_wait(word, 1, Duration::from_millis(50));
+                }
+                continue;
+            };
+            let bytes = bytes.to_vec();
+            self.cursor = next;
+            self.tape.tape().release_input(next);
+            if self.clock == 0 {
+                self.say(&Record::Listen {
+                    listener: 1,
+                    address: self.address,
+                });
+            }
+            self.admit(&bytes);
+            self.clock += 1;
+            self.say(&Record::Done {
+                slot,
+                schedule_hash: self.clock,
+                deadline_ns: NO_DEADLINE,
+                clock: self.clock,
+                idle: true,
+            });
+        }
+    }
+
+    fn admit(&mut self, bytes: &[u8]) {
+        let entry = Entry::parse(bytes).unwrap();
+        for event in entry.events() {
+            let event = event.unwrap();
+            let progress = self.conns.apply(&event);
+            if progress == Progress::Nothing {
+                continue;
+            }
+            match event {
+                Event::Open { conn, .. } => drop(self.echoes.insert(conn, Echo::default())),
+                Event::Data {
+                    conn,
+                    offset,
+                    bytes,
+                } => {
+                    let echo = self.echoes.get_mut(&conn).unwrap();
+                    let StreamStep::Take(seen) = stream_step(echo.input, offset, bytes.len())
+                    else {
+                        panic!("the table said that it was new");
+                    };
+                    echo.input += (bytes.len() - seen) as u64;
+                    echo.waiting.extend(&bytes[seen..]);
+                    self.echo(conn);
+                }
+                Event::Credit { conn, upto } => {
+                    if let Some(echo) = self.echoes.get_mut(&conn) {
+                        echo.credit = upto;
+                        self.echo(conn);
+                    }
+                }
+                Event::Close {
+                    conn,
+                    how: CloseHow::Fin,
+                    ..
+                } => {
+                    self.echoes.get_mut(&conn).unwrap().fin = true;
+                    self.echo(conn);
+                }
+                Event::Close { conn, .. } => drop(self.echoes.remove(&conn)),
+                Event::FrontendUp { .. } | Event::FrontendGone { .. } => {
+                    let conns = &self.conns;
+                    self.echoes.retain(|conn, _| conns.get(*conn).is_some());
+                }
+            }
+        }
+    }
+
+    /// Answers what the window allows; only that counts as consumed.
+    fn echo(&mut self, conn: ConnId) {
+        let mut echo = self.echoes.remove(&conn).unwrap();
+        let room = echo.credit + OUTPUT_WINDOW_BYTES - echo.output;
+        let most = echo.waiting.len().min(usize::try_from(room).unwrap());
+        let bytes: Vec<u8> = echo.waiting.drain(..most).collect();
+        for bytes in bytes.chunks(16 * 1024) {
+            self.say(&Record::Data {
+                conn,
+                offset: echo.output,
+                bytes,
+            });
+            echo.output += bytes.len() as u64;
+            echo.consumed += bytes.len() as u64;
+            if echo.consumed - echo.reported >= CONSUMED_REPORT_BYTES {
+                echo.reported = echo.consumed;
+                self.say(&Record::Consumed {
+                    conn,
+                    upto: echo.consumed,
+                });
+            }
+        }
+        if echo.fin && echo.waiting.is_empty() {
+            self.conns.closed_by_server(conn);
+            self.say(&Record::Closed {
+                conn,
+                offset: echo.output,
+                reset: false,
+            });
+        } else {
+            self.echoes.insert(conn, echo);
+        }
+    }
+
+    fn say(&self, record: &Record<'_>) {
+        while !self.tape.tape().push_record(record) {
+            if self.stopped() {
+                return;
+            }
+            self.ring();
+            if self.tape.tape().mark_full(64 * 1024) {
+                let word = self.tape.tape().output_full_futex();
+                sys::futex_wait(word, 1, Duration::from_millis(50));
+            }
+        }
+    }
+
+    fn ring(&self) {
+        if self.tape.tape().take_doorbell() {
+            sys::ring_counter(self.tape.doorbell().as_fd());
+        }
+    }
+}

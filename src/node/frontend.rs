@@ -1,0 +1,418 @@
+//! The frontend: owns the clients' TCP connections, turns what they send into events for the
+//! leader, and gives them the output of a replica.
+//!
+//! It knows nothing of consensus. What it wants ordered gathers in its [`Outbox`]; what is
+//! committed and what the server answers is told to it, by the node it lives in or by a wire.
+
+use super::client::{Client, DATA_BYTES_MAX, Events, Identity};
+use super::conns::{IdMap, Progress};
+use super::listeners::{Listeners, PublishError};
+use brolga_tape::ConnId;
+use brolga_tape::entry::{EntryBuilder, Event};
+use brolga_tape::record::Record;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Encoded events sent up in one piece, about.
+const CHUNK_BYTES: usize = 192 * 1024;
+/// After running out of descriptors, clients are accepted again this much later.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Events on their way up, in order, in pieces of limited size.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    chunks: VecDeque<EntryBuilder>,
+}
+
+impl Outbox {
+    /// The first piece.
+    pub fn pop(&mut self) -> Option<EntryBuilder> {
+        self.chunks.pop_front()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Drops all of them.
+    pub fn clear(&mut self) {
+        self.chunks.clear();
+    }
+}
+
+impl Events for Outbox {
+    fn event(&mut self, event: &Event<'_>) {
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.len() < CHUNK_BYTES => chunk.push(event),
+            _ => {
+                let mut chunk = EntryBuilder::new();
+                chunk.push(event);
+                self.chunks.push_back(chunk);
+            }
+        }
+    }
+}
+
+/// Poll tokens of a frontend: from `listeners`, one for each port; from `clients` up, all.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens {
+    /// The first of 65536 for listening sockets.
+    pub listeners: usize,
+    /// The first for clients.
+    pub clients: usize,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Frontend {
+    id: u64,
+    node: u64,
+    tokens: Tokens,
+    registry: Registry,
+    listeners: Listeners,
+    accept_retry: Option<Instant>,
+    /// By poll token; `free` holds the empty places.
+    clients: Vec<Option<Client>>,
+    free: Vec<u32>,
+    by_counter: IdMap<u64, u32>,
+    last_counter: u64,
+    /// Clients with output to flush, input to go on with, or an end to see to.
+    touched: Vec<u32>,
+    outbox: Outbox,
+    up_committed: bool,
+    /// Counts everything that was committed, to see whether anything moves.
+    progress: u64,
+    buffer: Vec<u8>,
+}
+
+impl Frontend {
+    /// A frontend without clients, for node `node`.
+    pub fn new(
+        id: u64,
+        node: u64,
+        publish: IpAddr,
+        registry: [Registry; 2],
+        tokens: Tokens,
+    ) -> Self {
+        let [registry, for_listeners] = registry;
+        let mut frontend = Self {
+            id,
+            node,
+            tokens,
+            registry,
+            listeners: Listeners::new(publish, for_listeners, tokens.listeners),
+            accept_retry: None,
+            clients: Vec::new(),
+            free: Vec::new(),
+            by_counter: IdMap::default(),
+            last_counter: 0,
+            touched: Vec::new(),
+            outbox: Outbox::default(),
+            up_committed: false,
+            progress: 0,
+            buffer: vec![0; DATA_BYTES_MAX],
+        };
+        frontend.say_up();
+        frontend
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What it wants ordered.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Clients connected here.
+    pub fn client_count(&self) -> usize {
+        self.clients.len() - self.free.len()
+    }
+
+    /// The addresses that clients can connect to.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.addresses()
+    }
+
+    /// Counts up whenever something of this frontend's is committed.
+    pub fn progress(&self) -> u64 {
+        self.progress
+    }
+
+    /// Something that was sent up is not committed.
+    pub fn has_outstanding(&self) -> bool {
+        !self.up_committed || self.clients.iter().flatten().any(Client::is_outstanding)
+    }
+
+    /// When it wants [`Frontend::tick`] although nothing has happened.
+    pub fn wakeup(&self) -> Option<Instant> {
+        self.accept_retry
+    }
+
+    // ---- clients ----
+
+    /// True when the poll token belongs to this frontend.
+    pub fn owns(&self, token: Token) -> bool {
+        token.0 >= self.tokens.clients || self.listeners.port_of(token).is_some()
+    }
+
+    /// Something happened at a socket.
+    pub fn handle(&mut self, event: &mio::event::Event, now: Instant) {
+        if let Some(index) = event.token().0.checked_sub(self.tokens.clients) {
+            self.client_ready(index, event);
+        } else if let Some(port) = self.listeners.port_of(event.token()) {
+            self.accept(port, now);
+        }
+    }
+
+    /// Tries again what has failed for lack of descriptors.
+    pub fn tick(&mut self, now: Instant) {
+        if self.accept_retry.is_some_and(|at| at <= now) {
+            self.accept_retry = None;
+            for port in self.listeners.open_ports() {
+                self.accept(port, now);
+            }
+        }
+    }
+
+    fn client_ready(&mut self, index: usize, event: &mio::event::Event) {
+        let Some(Some(client)) = self.clients.get_mut(index) else {
+            return;
+        };
+        let hangup = event.is_read_closed();
+        client.ready(event.is_readable() || hangup, event.is_writable(), hangup);
+        if event.is_error() {
+            client.abort(&mut self.outbox);
+        }
+        self.serve(index as u32);
+    }
+
+    fn accept(&mut self, port: u16, now: Instant) {
+        loop {
+            match self.listeners.accept(port) {
+                Ok(Some(accepted)) => {
+                    self.last_counter += 1;
+                    let conn = ConnId {
+                        frontend: self.id,
+                        counter: self.last_counter,
+                    };
+                    let identity = Identity {
+                        conn,
+                        listener: accepted.listener,
+                        peer: accepted.peer,
+                        local: accepted.local,
+                    };
+                    self.add(identity, accepted.stream);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, port, "cannot accept clients for now");
+                    self.accept_retry = Some(now + ACCEPT_RETRY);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, identity: Identity, mut stream: TcpStream) {
+        let index = self.free.pop().unwrap_or_else(|| {
+            self.clients.push(None);
+            self.clients.len() as u32 - 1
+        });
+        let token = Token(self.tokens.clients + index as usize);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        // Without it small answers wait for the client's acknowledgements; losing it is only slow.
+        let _ = stream.set_nodelay(true);
+        if let Err(error) = self.registry.register(&mut stream, token, interest) {
+            tracing::warn!(%error, "cannot watch a client's socket");
+            self.free.push(index);
+            return;
+        }
+        let client = Client::new(identity, stream, &mut self.outbox);
+        self.by_counter.insert(identity.conn.counter, index);
+        self.clients[index as usize] = Some(client);
+    }
+
+    /// Reads and writes what is possible, and forgets the client when it is finished.
+    fn serve(&mut self, index: u32) {
+        let Some(Some(client)) = self.clients.get_mut(index as usize) else {
+            return;
+        };
+        client.receive(&mut self.buffer, &mut self.outbox);
+        client.flush(&mut self.outbox);
+        if client.is_finished() {
+            self.by_counter.remove(&client.conn().counter);
+            self.clients[index as usize] = None;
+            self.free.push(index);
+        }
+    }
+
+    /// Serves every client that records or commits have touched: once per batch, so that the
+    /// answers to a pipelining client leave in one write.
+    pub fn serve_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for index in touched.drain(..) {
+            self.serve(index);
+        }
+        self.touched = touched;
+    }
+
+    fn find(&mut self, counter: u64) -> Option<(u32, &mut Client)> {
+        let index = *self.by_counter.get(&counter)?;
+        let client = self.clients.get_mut(index as usize)?.as_mut()?;
+        Some((index, client))
+    }
+
+    // ---- what is committed ----
+
+    /// Something of this frontend's is committed.
+    pub fn committed(&mut self, counter: u64, progress: Progress) {
+        self.progress += 1;
+        if progress == Progress::Up {
+            self.up_committed = true;
+            return;
+        }
+        let Some((index, client)) = self.find(counter) else {
+            return;
+        };
+        match progress {
+            Progress::Opened => client.committed_open(),
+            Progress::Input(next) => client.committed_input(next),
+            Progress::Credited(upto) => client.committed_credit(upto),
+            Progress::Ended(how) => {
+                client.committed_end(how);
+                self.touched.push(index);
+            }
+            Progress::Nothing | Progress::Up | Progress::Gone => {}
+        }
+    }
+
+    /// The log has given this frontend up, because it was away for too long: nothing that its
+    /// clients send has an effect any more. It starts over under a new identity.
+    pub fn start_over(&mut self, id: u64) {
+        self.drop_clients();
+        self.outbox.clear();
+        self.id = id;
+        self.last_counter = 0;
+        self.up_committed = false;
+        self.say_up();
+    }
+
+    /// Disconnects every client.
+    pub fn drop_clients(&mut self) {
+        for index in 0..self.clients.len() as u32 {
+            if let Some(Some(client)) = self.clients.get_mut(index as usize) {
+                client.server_closed(true);
+                self.touched.push(index);
+            }
+        }
+        self.serve_touched();
+    }
+
+    fn say_up(&mut self) {
+        self.outbox.event(&Event::FrontendUp {
+            node: self.node,
+            frontend: self.id,
+        });
+    }
+
+    /// Says everything again that is not committed, instead of what waits to be sent.
+    pub fn resend(&mut self) {
+        self.outbox.clear();
+        if !self.up_committed {
+            self.say_up();
+        }
+        // An open only counts when its counter is above all earlier ones, so the order matters.
+        let mut clients: Vec<&Client> = self.clients.iter().flatten().collect();
+        clients.sort_unstable_by_key(|client| client.conn().counter);
+        for client in clients {
+            client.resend(&mut self.outbox);
+        }
+    }
+
+    // ---- what the server does ----
+
+    /// From now on clients may connect.
+    ///
+    /// # Errors
+    /// A port can't be opened.
+    pub fn go_live(&mut self) -> Result<(), PublishError> {
+        self.listeners.go_live()
+    }
+
+    /// The server listens.
+    ///
+    /// # Errors
+    /// The port can't be opened.
+    pub fn listen(&mut self, listener: u32, address: SocketAddr) -> Result<(), PublishError> {
+        self.listeners.listen(listener, address)
+    }
+
+    /// The server no longer listens.
+    pub fn unlisten(&mut self, listener: u32) {
+        self.listeners.unlisten(listener);
+    }
+
+    /// The server is gone for good.
+    pub fn server_gone(&mut self) {
+        self.listeners.close_all();
+        self.drop_clients();
+    }
+
+    /// One record about a connection of this frontend.
+    pub fn record(&mut self, record: &Record<'_>) {
+        match *record {
+            Record::Data {
+                conn,
+                offset,
+                bytes,
+            } => self.output(conn, offset, bytes),
+            Record::Consumed { conn, upto } => {
+                self.touch(conn, |client| client.consumed(upto));
+            }
+            Record::Fin { conn, .. } => self.touch(conn, |client| {
+                client.server_fin();
+                true
+            }),
+            Record::Closed { conn, reset, .. } => self.touch(conn, |client| {
+                client.server_closed(reset);
+                true
+            }),
+            _ => {}
+        }
+    }
+
+    fn touch(&mut self, conn: ConnId, change: impl FnOnce(&mut Client) -> bool) {
+        let Some((index, client)) = self.find(conn.counter) else {
+            return;
+        };
+        if change(client) {
+            self.touched.push(index);
+        }
+    }
+
+    fn output(&mut self, conn: ConnId, offset: u64, bytes: &[u8]) {
+        let Some((index, client)) = self.find(conn.counter) else {
+            return;
+        };
+        match client.output(offset, bytes) {
+            Ok(true) => self.touched.push(index),
+            Ok(false) => {}
+            Err(gap) => {
+                // Nothing but a bug in the server's side of the tape leads here. Going on would
+                // hand the client a stream with a hole in it.
+                tracing::error!(%gap, ?conn, "a client is disconnected");
+                let index = index as usize;
+                if let Some(Some(client)) = self.clients.get_mut(index) {
+                    client.abort(&mut self.outbox);
+                }
+            }
+        }
+    }
+}

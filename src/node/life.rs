@@ -1,0 +1,252 @@
+//! The server's life: started on a fresh tape, watched, started again when it dies by accident, left
+//! alone when it ends by itself; and the node's answer to "how are you?".
+
+use super::error::NodeError;
+use super::reactor::{DOORBELL, Node, PROCESS};
+use super::server::{Process, ServerHost, seed};
+use super::status::{NodeStatus, Peer, Role, ServerState};
+use super::sys;
+use super::tape_map::TapeMap;
+use brolga_tape::ring::Parameters;
+use mio::Interest;
+use mio::unix::SourceFd;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::Instant;
+
+/// Bytes of the input ring: several of the largest entries.
+const INPUT_RING_BYTES: u64 = 4 * 1024 * 1024;
+/// Bytes of the output ring.
+const OUTPUT_RING_BYTES: u64 = 4 * 1024 * 1024;
+/// A server that dies this often in a row without getting any further is not started again.
+const DEATHS_MAX: u32 = 3;
+
+/// What records say of the server as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ServerNews {
+    Listen(u32, SocketAddr),
+    Unlisten(u32),
+    Exit(i32),
+    Fault(String),
+}
+
+/// What the node knows of its server beyond the tape.
+#[derive(Debug, Default)]
+pub(super) struct Life {
+    /// Gathered while records are read, and seen to right after.
+    pub(super) news: Vec<ServerNews>,
+    /// How it ended, if it did for good.
+    ended: Option<ServerState>,
+    starts: u64,
+    /// Deaths in a row, and the slot that was applied when it last died.
+    deaths: (u32, u64),
+    ever_listened: bool,
+    /// Clients may connect; not before the server has caught up.
+    live: bool,
+    /// The slot to catch up with first.
+    live_at: Option<u64>,
+}
+
+impl<H: ServerHost> Node<H> {
+    /// Starts the server in its genesis state; the whole log is fed to it.
+    pub(super) fn start_server(&mut self) -> Result<(), NodeError> {
+        // The old one goes first: it may hold the working directory.
+        self.process = None;
+        self.tape = None;
+        let parameters = self.parameters();
+        let tape = TapeMap::create(&parameters).map_err(NodeError::doing("cannot make a tape"))?;
+        let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
+        let registry = self.poll.registry();
+        registry
+            .register(&mut doorbell, DOORBELL, Interest::READABLE)
+            .map_err(NodeError::doing("cannot watch the doorbell"))?;
+        let pid = self
+            .host
+            .start(tape.object(), tape.doorbell())
+            .map_err(NodeError::Start)?;
+        let process = Process::watch(pid, registry, PROCESS)
+            .map_err(NodeError::doing("cannot watch the server"))?;
+        tracing::info!(pid, "the server is started");
+        self.process = Some(process);
+        self.tape = Some(tape);
+        self.feeder.restart();
+        self.output.restart();
+        self.life.starts += 1;
+        Ok(())
+    }
+
+    fn parameters(&self) -> Parameters {
+        Parameters {
+            seed: seed(&self.config),
+            input_bytes: INPUT_RING_BYTES,
+            output_bytes: OUTPUT_RING_BYTES,
+            quantum: self.config.quantum,
+            perturb_us: self.config.perturb_us,
+            cpus: self.config.cpus,
+            keep_fsync: u32::from(self.config.keep_fsync),
+        }
+    }
+
+    /// The poll says that the process may have ended.
+    pub(super) fn server_process_changed(&mut self, now: Instant) -> Result<(), NodeError> {
+        let Some(process) = &mut self.process else {
+            return Ok(());
+        };
+        let Some(status) = process
+            .ended()
+            .map_err(NodeError::doing("cannot await the server"))?
+        else {
+            return Ok(());
+        };
+        self.process = None;
+        // What it has said before still counts.
+        self.drain_output(now)?;
+        let how = sys::describe_status(status);
+        let over = self.life.ended.is_some() || self.died_often();
+        if over && !self.life.ever_listened {
+            return Err(NodeError::ServerEnded {
+                how,
+                last_words: self.host.last_words(),
+            });
+        }
+        if self.life.ended.is_some() {
+            return Ok(());
+        }
+        let slot = self.output.applied().slot;
+        if over {
+            let message = format!("the server died {DEATHS_MAX} times after slot {slot}: {how}");
+            self.server_ended(ServerState::Faulted { message });
+            return Ok(());
+        }
+        tracing::warn!(%how, slot, "the server died; it is started again and replays the log");
+        self.start_server()
+    }
+
+    /// Counts a death; true when it is one too many.
+    fn died_often(&mut self) -> bool {
+        let slot = self.output.applied().slot;
+        let (count, last) = self.life.deaths;
+        let count = if slot > last { 1 } else { count + 1 };
+        self.life.deaths = (count, slot);
+        count >= DEATHS_MAX
+    }
+
+    fn server_ended(&mut self, state: ServerState) {
+        tracing::warn!(?state, "the server has ended for good");
+        self.life.ended = Some(state);
+        self.frontend.server_gone();
+    }
+
+    /// Sees to what records have said of the server as a whole.
+    pub(super) fn take_server_news(&mut self) -> Result<(), NodeError> {
+        let mut news = std::mem::take(&mut self.life.news);
+        for one in news.drain(..) {
+            match one {
+                ServerNews::Listen(listener, address) => {
+                    self.life.ever_listened = true;
+                    self.frontend.listen(listener, address)?;
+                }
+                ServerNews::Unlisten(listener) => self.frontend.unlisten(listener),
+                ServerNews::Exit(status) => {
+                    let how = sys::describe_status(status);
+                    self.server_ended(ServerState::Exited { how });
+                }
+                ServerNews::Fault(message) => {
+                    self.server_ended(ServerState::Faulted { message });
+                }
+            }
+        }
+        self.life.news = news;
+        self.go_live_when_caught_up()
+    }
+
+    /// Opens the ports once the server has repeated what was in the log when the node came up.
+    fn go_live_when_caught_up(&mut self) -> Result<(), NodeError> {
+        if self.life.live || self.leadership.leader.is_none() || self.life.ended.is_some() {
+            return Ok(());
+        }
+        let target = *self.life.live_at.get_or_insert(self.feeder.last_entry());
+        if self.output.applied().slot < target.max(1) {
+            return Ok(());
+        }
+        self.life.live = true;
+        Ok(self.frontend.go_live()?)
+    }
+
+    // ---- status ----
+
+    pub(super) fn status(&self) -> NodeStatus {
+        NodeStatus {
+            node: self.id,
+            cluster: self.config.cluster.to_string(),
+            pid: std::process::id(),
+            server_pid: self.process.as_ref().map(Process::pid),
+            server: self.server_state(),
+            role: self.role(),
+            leader: self.leadership.leader,
+            ballot: self.leadership.ballot.to_string(),
+            chosen: self.replica.chosen_upto(),
+            last_entry: self.feeder.last_entry(),
+            applied: self.output.applied(),
+            divergence: self.output.divergence(),
+            connections: self.frontend.client_count(),
+            listeners: self.frontend.addresses(),
+            peers: self.peers(),
+            waiting: self.waiting(),
+            proposed: self.proposer.proposed(),
+            resends: self.upstream.resends(),
+            server_starts: self.life.starts,
+        }
+    }
+
+    fn server_state(&self) -> ServerState {
+        if let Some(ended) = &self.life.ended {
+            return ended.clone();
+        }
+        match (self.output.applied().slot, self.life.live) {
+            (0, _) => ServerState::Starting,
+            (_, false) => ServerState::Replaying,
+            (applied, true) if applied < self.life.deaths.1 => ServerState::Replaying,
+            _ => ServerState::Running,
+        }
+    }
+
+    fn role(&self) -> Role {
+        match self.leadership.leader {
+            Some(leader) if leader == self.id => Role::Leader,
+            Some(_) => Role::Follower,
+            None => Role::Searching,
+        }
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        let others = self.config.members.iter().map(|member| member.id);
+        others
+            .filter(|id| *id != self.id)
+            .map(|id| Peer {
+                id,
+                up: !self.absent.contains_key(&id),
+            })
+            .collect()
+    }
+
+    fn waiting(&self) -> Option<String> {
+        let all = self.config.members.len();
+        let reachable = all - self.absent.len();
+        match self.leadership.leader {
+            None => Some(format!(
+                "no leader: {reachable} of {all} replicas reachable, requests wait"
+            )),
+            Some(leader) if self.absent.contains_key(&leader) => {
+                Some(format!("leader {leader} is not reachable, requests wait"))
+            }
+            Some(leader) if leader == self.id && !self.replica.is_ready() => {
+                Some("the new leader is still recovering the log, requests wait".into())
+            }
+            Some(leader) if leader == self.id && 2 * reachable <= all => Some(format!(
+                "no quorum: {reachable} of {all} replicas reachable, requests wait"
+            )),
+            Some(_) => None,
+        }
+    }
+}

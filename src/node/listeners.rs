@@ -1,0 +1,297 @@
+//! The ports that the server listens on, opened at this frontend's address.
+//!
+//! A server often listens twice on one port, for IPv4 and for IPv6: the port is opened once, and a
+//! client belongs to the listener of its own family where there is one. A frontend that is still
+//! replaying keeps quiet about ports until it is live, so that nobody connects to the past.
+
+use mio::net::{TcpListener, TcpStream};
+use mio::{Interest, Registry, Token};
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+
+/// A port can't be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Another program has it.
+    #[error(
+        "port {port} at {address} is already in use: stop what listens there, or give this node \
+         another publish address"
+    )]
+    InUse {
+        /// The port.
+        port: u16,
+        /// The address.
+        address: IpAddr,
+    },
+    /// Anything else.
+    #[error("cannot open port {port} at {address}: {source}")]
+    Other {
+        /// The port.
+        port: u16,
+        /// The address.
+        address: IpAddr,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// One port that the server listens on.
+#[derive(Debug, Default)]
+struct Port {
+    socket: Option<TcpListener>,
+    /// The server's listeners there, with "is IPv6".
+    listeners: Vec<(u32, bool)>,
+}
+
+/// A client that has connected.
+#[derive(Debug)]
+pub struct Accepted {
+    /// Its socket.
+    pub stream: TcpStream,
+    /// The server's listener that it belongs to.
+    pub listener: u32,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// The address that it connected to.
+    pub local: SocketAddr,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Listeners {
+    address: IpAddr,
+    registry: Registry,
+    first_token: usize,
+    ports: BTreeMap<u16, Port>,
+    live: bool,
+}
+
+impl Listeners {
+    /// Opens ports at `address`, with poll tokens from `first_token` up, one for each port number.
+    pub fn new(address: IpAddr, registry: Registry, first_token: usize) -> Self {
+        Self {
+            address,
+            registry,
+            first_token,
+            ports: BTreeMap::new(),
+            live: false,
+        }
+    }
+
+    /// The port that a poll token stands for.
+    pub fn port_of(&self, token: Token) -> Option<u16> {
+        let port = token.0.checked_sub(self.first_token)?;
+        u16::try_from(port).ok()
+    }
+
+    /// From now on ports are open as long as the server listens.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn go_live(&mut self) -> Result<(), PublishError> {
+        self.live = true;
+        self.open_all()
+    }
+
+    /// The server listens.
+    ///
+    /// # Errors
+    /// See [`PublishError`].
+    pub fn listen(&mut self, listener: u32, address: SocketAddr) -> Result<(), PublishError> {
+        let port = self.ports.entry(address.port()).or_default();
+        if port.listeners.iter().all(|(known, _)| *known != listener) {
+            port.listeners.push((listener, address.is_ipv6()));
+        }
+        if self.live { self.open_all() } else { Ok(()) }
+    }
+
+    /// The server no longer listens.
+    pub fn unlisten(&mut self, listener: u32) {
+        for port in self.ports.values_mut() {
+            port.listeners.retain(|(known, _)| *known != listener);
+        }
+        self.ports.retain(|_, port| !port.listeners.is_empty());
+    }
+
+    /// The server is gone for good.
+    pub fn close_all(&mut self) {
+        self.ports.clear();
+    }
+
+    /// The addresses that clients can connect to.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        let open = |(number, port): (&u16, &Port)| {
+            port.socket.as_ref()?;
+            Some(SocketAddr::new(self.address, *number))
+        };
+        self.ports.iter().filter_map(open).collect()
+    }
+
+    /// Port numbers that may have clients waiting to be accepted.
+    pub fn open_ports(&self) -> Vec<u16> {
+        self.ports.keys().copied().collect()
+    }
+
+    /// The next client on a port; `None` when there is none now.
+    ///
+    /// # Errors
+    /// The process or the machine has run out of something; try again later.
+    pub fn accept(&mut self, port: u16) -> io::Result<Option<Accepted>> {
+        let Some(state) = self.ports.get(&port) else {
+            return Ok(None);
+        };
+        let Some(socket) = &state.socket else {
+            return Ok(None);
+        };
+        loop {
+            match socket.accept() {
+                Ok((stream, peer)) => {
+                    let local = stream
+                        .local_addr()
+                        .unwrap_or(SocketAddr::new(self.address, port));
+                    if let Some(accepted) = belongs(&state.listeners, stream, peer, local) {
+                        return Ok(Some(accepted));
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(None),
+                Err(error) if is_about_one_client(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn open_all(&mut self) -> Result<(), PublishError> {
+        for (number, port) in &mut self.ports {
+            if port.socket.is_some() {
+                continue;
+            }
+            let at = SocketAddr::new(self.address, *number);
+            let token = Token(self.first_token + usize::from(*number));
+            let socket = open(at, &self.registry, token).map_err(|source| match source.kind() {
+                io::ErrorKind::AddrInUse => PublishError::InUse {
+                    port: *number,
+                    address: self.address,
+                },
+                _ => PublishError::Other {
+                    port: *number,
+                    address: self.address,
+                    source,
+                },
+            })?;
+            tracing::info!(address = %at, "clients can connect");
+            port.socket = Some(socket);
+        }
+        Ok(())
+    }
+}
+
+fn open(at: SocketAddr, registry: &Registry, token: Token) -> io::Result<TcpListener> {
+    let mut socket = TcpListener::bind(at)?;
+    registry.register(&mut socket, token, Interest::READABLE)?;
+    Ok(socket)
+}
+
+/// The client itself went away or was refused: the next one may be fine.
+fn is_about_one_client(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Interrupted
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+/// Finds the listener for a client and gives both addresses the listener's family.
+fn belongs(
+    listeners: &[(u32, bool)],
+    stream: TcpStream,
+    peer: SocketAddr,
+    local: SocketAddr,
+) -> Option<Accepted> {
+    let same_family = listeners.iter().find(|(_, six)| *six == peer.is_ipv6());
+    let (listener, six) = *same_family.or(listeners.first())?;
+    let adapt = |address: SocketAddr| match address.ip() {
+        IpAddr::V4(ip) if six => SocketAddr::new(ip.to_ipv6_mapped().into(), address.port()),
+        _ => address,
+    };
+    Some(Accepted {
+        stream,
+        listener,
+        peer: adapt(peer),
+        local: adapt(local),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn free_port(address: &str) -> u16 {
+        let probe = std::net::TcpListener::bind((address, 0)).unwrap();
+        probe.local_addr().unwrap().port()
+    }
+
+    fn listeners(poll: &mio::Poll) -> Listeners {
+        let registry = poll.registry().try_clone().unwrap();
+        Listeners::new("127.0.0.1".parse().unwrap(), registry, 1000)
+    }
+
+    fn accept(listeners: &mut Listeners, port: u16) -> Accepted {
+        loop {
+            if let Some(accepted) = listeners.accept(port).unwrap() {
+                return accepted;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_port_is_opened_once_when_live_and_clients_find_their_family() {
+        let poll = mio::Poll::new().unwrap();
+        let mut listeners = listeners(&poll);
+        let port = free_port("127.0.0.1");
+        listeners
+            .listen(1, SocketAddr::new("::".parse().unwrap(), port))
+            .unwrap();
+        assert!(listeners.addresses().is_empty());
+        listeners.go_live().unwrap();
+        assert_eq!(listeners.addresses().len(), 1);
+        assert_eq!(
+            listeners.port_of(Token(1000 + usize::from(port))),
+            Some(port)
+        );
+        let _mapped = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let accepted = accept(&mut listeners, port);
+        assert_eq!(accepted.listener, 1);
+        assert!(accepted.peer.is_ipv6() && accepted.local.is_ipv6());
+        listeners
+            .listen(2, SocketAddr::new("0.0.0.0".parse().unwrap(), port))
+            .unwrap();
+        let _plain = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
+        let accepted = accept(&mut listeners, port);
+        assert_eq!(accepted.listener, 2);
+        assert!(accepted.peer.is_ipv4());
+        listeners.unlisten(1);
+        assert_eq!(listeners.addresses().len(), 1);
+        listeners.unlisten(2);
+        assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
+
+    #[test]
+    fn a_port_in_use_is_said_in_one_line() {
+        let poll = mio::Poll::new().unwrap();
+        let mut listeners = listeners(&poll);
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listeners.go_live().unwrap();
+        let error = listeners
+            .listen(1, taken.local_addr().unwrap())
+            .unwrap_err();
+        let message = error.to_string();
+        assert!(
+            message.contains("already in use") && !message.contains('\n'),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,45 @@
+//! The node daemon: one replica, one thread, one poll.
+//!
+//! The reactor ([`Node`]) owns everything and does, turn by turn: take what the poll has ready
+//! (clients, links to the other nodes, the doorbell of the server, queries), drain what the server
+//! has answered, send up or propose what clients have said, let consensus work, feed what is chosen
+//! to the server, sleep. Batches form by themselves: whatever has gathered during a turn goes together.
+//!
+//! The parts know little of each other, and most do no input or output of their own:
+//!
+//! * `frontend`, `client`, `listeners`: the clients' TCP connections;
+//! * `upstream`, `peer_frames`: their way to the leader;
+//! * `proposer`: what a leader proposes and when;
+//! * `feeder`, `tape_map`: from the log to the server; `conns`: what the log says of connections;
+//! * `output`: from the server back, and the hashes by which replicas are compared;
+//! * `server`: the process; `status`: what one can ask; `sys`: the operating system.
+
+mod client;
+mod conns;
+mod error;
+mod feeder;
+mod frontend;
+mod life;
+mod listeners;
+mod output;
+mod peer_frames;
+mod proposer;
+mod reactor;
+mod server;
+mod status;
+mod sys;
+mod tape_map;
+mod turn;
+mod upstream;
+
+#[cfg(test)]
+mod cluster_tests;
+#[cfg(test)]
+mod fake_server;
+
+pub use error::NodeError;
+pub use output::SlotHashes;
+pub use proposer::Proposed;
+pub use reactor::Node;
+pub use server::{ServerHost, WrappedServer};
+pub use status::{NodeHandle, NodeStatus, Peer, Query, Role, ServerState};

@@ -1,0 +1,59 @@
+//! What nodes say to each other beside consensus, over the same links.
+//!
+//! ```text
+//! frame := kind u8, 3 zero bytes | count u32 | payload
+//! ```
+
+/// One frame. Borrowed from the received bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerFrame<'a> {
+    /// Events of a frontend, for the leader to order: how many, and their encoding.
+    Forward(u32, &'a [u8]),
+    /// Answer to `Forward`: this node does not lead; send it again to whoever does.
+    NotLeader,
+}
+
+const HEADER_BYTES: usize = 8;
+const FORWARD: u8 = 1;
+const NOT_LEADER: u8 = 2;
+
+impl<'a> PeerFrame<'a> {
+    /// Writes the frame to `out`, replacing what was there.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        let (kind, count, payload): (u8, u32, &[u8]) = match *self {
+            Self::Forward(count, events) => (FORWARD, count, events),
+            Self::NotLeader => (NOT_LEADER, 0, &[]),
+        };
+        out.clear();
+        out.extend_from_slice(&[kind, 0, 0, 0]);
+        out.extend_from_slice(&count.to_le_bytes());
+        out.extend_from_slice(payload);
+    }
+
+    /// Reads a frame; `None` when it is of a kind that this version does not know.
+    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+        let (header, payload) = bytes.split_at_checked(HEADER_BYTES)?;
+        let count = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
+        match header[0] {
+            FORWARD => Some(Self::Forward(count, payload)),
+            NOT_LEADER => Some(Self::NotLeader),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_survive_the_round_trip() {
+        let mut bytes = vec![1, 2, 3];
+        for frame in [PeerFrame::Forward(3, b"abc"), PeerFrame::NotLeader] {
+            frame.encode(&mut bytes);
+            assert_eq!(PeerFrame::decode(&bytes), Some(frame));
+        }
+        assert_eq!(PeerFrame::decode(b"short"), None);
+        assert_eq!(PeerFrame::decode(&[99; 8]), None);
+    }
+}

@@ -1,0 +1,302 @@
+//! The reactor: one `mio` poll, one thread.
+
+use super::conns::Conns;
+use super::error::NodeError;
+use super::feeder::Feeder;
+use super::frontend::{Frontend, Tokens};
+use super::output::Output;
+use super::proposer::{Knobs, Proposer};
+use super::server::{Process, ServerHost};
+use super::status::{NodeHandle, Query};
+use super::sys;
+use super::tape_map::TapeMap;
+use super::upstream::Upstream;
+use crate::config::NodeConfig;
+use brolga_consensus::{Ballot, Event as ReplicaEvent, NodeId, Replica, ReplicaConfig};
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, TryRecvError};
+use std::time::{Duration, Instant};
+
+pub(super) const WAKER: Token = Token(0);
+pub(super) const TIMER: Token = Token(1);
+pub(super) const DOORBELL: Token = Token(2);
+pub(super) const PROCESS: Token = Token(3);
+/// Tokens of the links between nodes start here.
+const FIRST_REPLICA_TOKEN: usize = 1 << 10;
+/// One token for each port that the server can listen on.
+const FIRST_LISTENER_TOKEN: usize = 1 << 20;
+/// Tokens of clients start here and have no end.
+const FIRST_CLIENT_TOKEN: usize = 1 << 21;
+/// Ready descriptors taken from the kernel at once.
+const EVENTS_MAX: usize = 1024;
+
+/// What this node believes about who leads.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Leadership {
+    pub(super) ballot: Ballot,
+    pub(super) leader: Option<NodeId>,
+}
+
+/// One replica. [`Node::run`] is its whole life.
+pub struct Node<H> {
+    pub(super) config: NodeConfig,
+    pub(super) id: NodeId,
+    pub(super) poll: Poll,
+    timer: Timer,
+    queries: Receiver<Query>,
+    pub(super) replica: Replica,
+    pub(super) replica_events: Vec<ReplicaEvent>,
+    pub(super) leadership: Leadership,
+    /// Links to the other nodes that are up; the time says since when one is down.
+    pub(super) absent: BTreeMap<NodeId, Instant>,
+    pub(super) host: H,
+    pub(super) process: Option<Process>,
+    pub(super) tape: Option<TapeMap>,
+    pub(super) feeder: Feeder,
+    pub(super) conns: Conns,
+    pub(super) output: Output,
+    pub(super) frontend: Frontend,
+    pub(super) upstream: Upstream,
+    pub(super) proposer: Proposer,
+    pub(super) frame: Vec<u8>,
+    pub(super) life: super::life::Life,
+}
+
+impl<H> std::fmt::Debug for Node<H> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A timer on the poll, re-armed only when it would ring too late: deadlines move all the time, and
+/// ringing early costs one idle turn.
+#[derive(Debug)]
+struct Timer {
+    fd: OwnedFd,
+    armed: Option<Instant>,
+}
+
+impl Timer {
+    fn new(poll: &Poll) -> io::Result<Self> {
+        let fd = sys::timer()?;
+        let mut source = SourceFd(&fd.as_raw_fd());
+        poll.registry()
+            .register(&mut source, TIMER, Interest::READABLE)?;
+        Ok(Self { fd, armed: None })
+    }
+
+    fn rang(&mut self) {
+        sys::drain_counter(self.fd.as_fd());
+        self.armed = None;
+    }
+
+    fn arm(&mut self, at: Instant, now: Instant) -> io::Result<()> {
+        if self.armed.is_some_and(|armed| armed <= at) {
+            return Ok(());
+        }
+        sys::arm_timer(self.fd.as_fd(), at.saturating_duration_since(now))?;
+        self.armed = Some(at);
+        Ok(())
+    }
+}
+
+impl<H: ServerHost> Node<H> {
+    /// Opens the log and the links. The server is started by [`Node::run`].
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn open(config: NodeConfig, host: H) -> Result<(Self, NodeHandle), NodeError> {
+        let system = NodeError::doing;
+        let poll = Poll::new().map_err(system("cannot create a poll"))?;
+        let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot create a waker"))?;
+        let waker = Arc::new(waker);
+        let timer = Timer::new(&poll).map_err(system("cannot create a timer"))?;
+        let wake = Arc::clone(&waker);
+        let replica = Replica::open(
+            replica_config(&config),
+            poll.registry(),
+            FIRST_REPLICA_TOKEN,
+            Arc::new(move || {
+                // The descriptor lives as long as the closure; there is nobody to tell of a failure.
+                let _ = wake.wake();
+            }),
+        )?;
+        let (handle, queries) = NodeHandle::new(waker);
+        let frontend = open_frontend(&config, &poll).map_err(system("cannot open the frontend"))?;
+        let knobs = Knobs {
+            clocks_per_event: config.n_clock,
+            starvation_wait: Duration::from_micros(config.w_timeout_us),
+        };
+        let perturb = Duration::from_micros(u64::from(config.perturb_us));
+        let now = Instant::now();
+        let id = config.node;
+        let others = config.members.iter().map(|member| member.id);
+        let node = Self {
+            id,
+            poll,
+            timer,
+            queries,
+            replica,
+            replica_events: Vec::new(),
+            leadership: Leadership::default(),
+            absent: others
+                .filter(|other| *other != id)
+                .map(|other| (other, now))
+                .collect(),
+            host,
+            process: None,
+            tape: None,
+            feeder: Feeder::new(perturb, frontend.id()),
+            conns: Conns::new(),
+            output: Output::new(),
+            frontend,
+            upstream: Upstream::default(),
+            proposer: Proposer::new(knobs),
+            frame: Vec::new(),
+            life: super::life::Life::default(),
+            config,
+        };
+        Ok((node, handle))
+    }
+
+    /// Starts the server and works until asked to stop.
+    ///
+    /// The calling thread is the server's parent: it must not end before this returns.
+    ///
+    /// # Errors
+    /// See [`NodeError`]; the server is stopped then.
+    pub fn run(mut self) -> Result<(), NodeError> {
+        self.start_server()?;
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut wait = None;
+        loop {
+            match self.poll.poll(&mut events, wait) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+                Err(source) => {
+                    return Err(NodeError::System {
+                        doing: "cannot poll",
+                        source,
+                    });
+                }
+                Ok(()) => {}
+            }
+            let now = Instant::now();
+            if self.take_ready(&events, now)? {
+                tracing::info!("asked to stop");
+                self.replica.close();
+                return Ok(());
+            }
+            self.turn(now)?;
+            wait = self.prepare_sleep(now)?;
+        }
+    }
+
+    /// Handles what the poll has ready; true when the node was asked to stop.
+    fn take_ready(&mut self, events: &Events, now: Instant) -> Result<bool, NodeError> {
+        if let Some(tape) = &mut self.tape {
+            tape.tape_mut().cancel_doorbell();
+        }
+        for event in events {
+            match event.token() {
+                WAKER => {
+                    if self.answer_queries() {
+                        return Ok(true);
+                    }
+                }
+                TIMER => self.timer.rang(),
+                DOORBELL => {
+                    if let Some(tape) = &self.tape {
+                        sys::drain_counter(tape.doorbell());
+                    }
+                }
+                PROCESS => self.server_process_changed(now)?,
+                token if self.frontend.owns(token) => self.frontend.handle(event, now),
+                token if self.replica.owns(token) => {
+                    self.replica.handle(event, now, &mut self.replica_events);
+                }
+                token => tracing::debug!(?token, "event for nobody"),
+            }
+        }
+        Ok(false)
+    }
+
+    fn answer_queries(&mut self) -> bool {
+        loop {
+            // Whoever asked may have given up waiting: then the answer is dropped.
+            match self.queries.try_recv() {
+                Ok(Query::Status(reply)) => drop(reply.send(self.status())),
+                Ok(Query::HashesAt(slot, reply)) => drop(reply.send(self.output.hashes_at(slot))),
+                Ok(Query::Shutdown) => return true,
+                Err(TryRecvError::Empty | TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    /// How long the poll may sleep: `None` until something happens or the timer rings.
+    fn prepare_sleep(&mut self, now: Instant) -> Result<Option<Duration>, NodeError> {
+        let proposer = self.proposer.wakeup(&self.view(now));
+        let others = [
+            proposer,
+            self.feeder.wakeup(),
+            self.frontend.wakeup(),
+            self.upstream.wakeup(),
+            self.absence_deadline(),
+        ];
+        let deadline = others
+            .into_iter()
+            .flatten()
+            .fold(self.replica.next_wakeup(), Instant::min);
+        if deadline <= now {
+            return Ok(Some(Duration::ZERO));
+        }
+        self.timer
+            .arm(deadline, now)
+            .map_err(NodeError::doing("cannot set a timer"))?;
+        let output_waits = self
+            .tape
+            .as_mut()
+            .is_some_and(|tape| tape.tape_mut().ask_for_doorbell());
+        Ok(output_waits.then_some(Duration::ZERO))
+    }
+}
+
+fn replica_config(config: &NodeConfig) -> ReplicaConfig {
+    let [least, most] = config.election_timeout_ms;
+    ReplicaConfig {
+        cluster: config.cluster.0,
+        id: config.node,
+        members: config
+            .members
+            .iter()
+            .map(|member| (member.id, member.peer))
+            .collect(),
+        dir: config.log_dir(),
+        heartbeat: Duration::from_millis(config.heartbeat_ms),
+        election_timeout_min: Duration::from_millis(least),
+        election_timeout_max: Duration::from_millis(most),
+    }
+}
+
+fn open_frontend(config: &NodeConfig, poll: &Poll) -> io::Result<Frontend> {
+    let registries = [poll.registry().try_clone()?, poll.registry().try_clone()?];
+    let tokens = Tokens {
+        listeners: FIRST_LISTENER_TOKEN,
+        clients: FIRST_CLIENT_TOKEN,
+    };
+    let id = sys::random_u64()?;
+    let node = config.node;
+    Ok(Frontend::new(
+        id,
+        node,
+        config.publish_address(),
+        registries,
+        tokens,
+    ))
+}

@@ -1,0 +1,150 @@
+//! What a node tells about itself, and how one asks.
+
+use super::output::SlotHashes;
+use super::proposer::Proposed;
+use mio::Waker;
+use serde::{Deserialize, Serialize};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::oneshot;
+
+/// What the wrapped server is doing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ServerState {
+    /// It was started and has not answered its first entry.
+    Starting,
+    /// It repeats what is in the log.
+    Replaying,
+    /// It keeps up with the log.
+    Running,
+    /// Its first process ended by itself; it does so on every replica.
+    Exited {
+        /// How, in words.
+        how: String,
+    },
+    /// It stopped because of something that is not supported, or can't be started.
+    Faulted {
+        /// What, in one line.
+        message: String,
+    },
+}
+
+/// This node's part in the consensus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// It orders.
+    Leader,
+    /// It follows a leader.
+    Follower,
+    /// There is no leader that it knows.
+    Searching,
+}
+
+/// Another replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    /// Its number.
+    pub id: u64,
+    /// There is a link to it.
+    pub up: bool,
+}
+
+/// A snapshot of a node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its number.
+    pub node: u64,
+    /// The cluster, as 32 hexadecimal digits.
+    pub cluster: String,
+    /// Process of the node daemon.
+    pub pid: u32,
+    /// Process of the server, while it runs.
+    pub server_pid: Option<i32>,
+    /// What the server is doing.
+    pub server: ServerState,
+    /// Part in the consensus.
+    pub role: Role,
+    /// The leader it knows.
+    pub leader: Option<u64>,
+    /// The ballot it is at.
+    pub ballot: String,
+    /// Every slot up to this one is chosen.
+    pub chosen: u64,
+    /// The last chosen slot that holds an entry and not just a noop.
+    pub last_entry: u64,
+    /// The last slot the server has had its time for, and both hashes there.
+    pub applied: SlotHashes,
+    /// A slot at which the restarted server did something else than before.
+    pub divergence: Option<SlotHashes>,
+    /// Clients connected here.
+    pub connections: usize,
+    /// Addresses that clients can connect to.
+    pub listeners: Vec<SocketAddr>,
+    /// The other replicas.
+    pub peers: Vec<Peer>,
+    /// Why requests wait, if they do.
+    pub waiting: Option<String>,
+    /// Entries this node has proposed.
+    pub proposed: Proposed,
+    /// How often its frontend had to send uncommitted events again.
+    pub resends: u64,
+    /// How often the server was started.
+    pub server_starts: u64,
+}
+
+/// A question to the reactor.
+#[derive(Debug)]
+pub enum Query {
+    /// How are you?
+    Status(oneshot::Sender<NodeStatus>),
+    /// Both hashes after a slot, if still known.
+    HashesAt(u64, oneshot::Sender<Option<SlotHashes>>),
+    /// Stop the server and end.
+    Shutdown,
+}
+
+/// Asks a running node; can be cloned and used from any thread.
+#[derive(Clone, Debug)]
+pub struct NodeHandle {
+    queries: Sender<Query>,
+    waker: Arc<Waker>,
+}
+
+impl NodeHandle {
+    /// A handle and the reactor's end of it.
+    pub(super) fn new(waker: Arc<Waker>) -> (Self, Receiver<Query>) {
+        let (queries, received) = channel();
+        (Self { queries, waker }, received)
+    }
+
+    /// Puts a question; false when the node has ended. Whoever waits for the answer sees its sender
+    /// dropped then.
+    pub fn ask(&self, query: Query) -> bool {
+        self.queries.send(query).is_ok() && self.waker.wake().is_ok()
+    }
+
+    /// The node's state, for threads that may wait; `None` when it has ended.
+    #[must_use]
+    pub fn status(&self) -> Option<NodeStatus> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Query::Status(reply));
+        answer.blocking_recv().ok()
+    }
+
+    /// Both hashes after `slot`, for threads that may wait; `None` when they are not known or the
+    /// node has ended.
+    #[must_use]
+    pub fn hashes_at(&self, slot: u64) -> Option<SlotHashes> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Query::HashesAt(slot, reply));
+        answer.blocking_recv().ok().flatten()
+    }
+
+    /// Makes the node stop its server and end. It may have ended already.
+    pub fn shutdown(&self) {
+        self.ask(Query::Shutdown);
+    }
+}

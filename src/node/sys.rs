@@ -1,0 +1,319 @@
+//! The door to the operating system for the node: memory objects, the double mapping of rings,
+//! futex and descriptor wake-ups, and the death of a child. Nothing else in the node has `unsafe`.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::atomic::AtomicU32;
+use std::time::Duration;
+
+/// Turns the usual "-1 and errno" into a `Result`.
+fn checked(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+/// Takes over a descriptor that a system call has just returned.
+fn owned(fd: RawFd) -> OwnedFd {
+    // SAFETY: every caller passes a descriptor it got from the kernel in the same expression, so
+    // nobody else owns it.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// A zeroed shared memory object of `bytes` bytes.
+pub fn memory_object(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
+    // SAFETY: the name is a valid C string and the kernel copies it.
+    let fd = checked(unsafe { libc::memfd_create(name.as_ptr(), libc::MFD_CLOEXEC) })?;
+    let fd = owned(fd);
+    let bytes = i64::try_from(bytes).map_err(|_| io::ErrorKind::InvalidInput)?;
+    // SAFETY: plain system call on a descriptor that we own.
+    checked(unsafe { libc::ftruncate(fd.as_raw_fd(), bytes) })?;
+    Ok(fd)
+}
+
+/// One window of an object in a larger mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct Window {
+    /// Where in the mapping.
+    pub at: usize,
+    /// Where in the object.
+    pub from: u64,
+    /// How long.
+    pub bytes: usize,
+}
+
+/// An address range with windows of one shared memory object in it; unmapped when dropped.
+#[derive(Debug)]
+pub struct Mapping {
+    base: *mut u8,
+    bytes: usize,
+}
+
+// SAFETY: a mapping belongs to the process, not to a thread.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    /// Reserves `bytes` of address space and maps the windows into it.
+    pub fn new(fd: BorrowedFd<'_>, bytes: usize, windows: &[Window]) -> io::Result<Self> {
+        let mapping = Self::reserve(bytes)?;
+        for window in windows {
+            mapping.place(fd, window)?;
+        }
+        Ok(mapping)
+    }
+
+    /// Start of the range.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    fn reserve(bytes: usize) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        // SAFETY: an anonymous mapping at an address of the kernel's choice disturbs nothing.
+        let base =
+            unsafe { libc::mmap(std::ptr::null_mut(), bytes, libc::PROT_NONE, flags, -1, 0) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self {
+            base: base.cast(),
+            bytes,
+        })
+    }
+
+    fn place(&self, fd: BorrowedFd<'_>, window: &Window) -> io::Result<()> {
+        assert!(
+            window.at + window.bytes <= self.bytes,
+            "window outside of its mapping"
+        );
+        let from = i64::try_from(window.from).map_err(|_| io::ErrorKind::InvalidInput)?;
+        // SAFETY: the assertion keeps the fixed mapping inside the range that we have reserved, so
+        // it replaces nothing but our own placeholder.
+        let placed = unsafe {
+            libc::mmap(
+                self.base.add(window.at).cast(),
+                window.bytes,
+                libc::PROT_READ | libc::PROT_WRITE,
+                libc::MAP_SHARED | libc::MAP_FIXED,
+                fd.as_raw_fd(),
+                from,
+            )
+        };
+        if placed == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the range is ours since `reserve`; whoever borrowed from it is gone by now.
+        unsafe { libc::munmap(self.base.cast(), self.bytes) };
+    }
+}
+
+/// Wakes everyone who sleeps on a futex in shared memory.
+pub fn futex_wake(word: &AtomicU32) {
+    // SAFETY: FUTEX_WAKE only uses the address, which is that of a live atomic.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAKE,
+            i32::MAX,
+            0,
+            0,
+            0,
+        )
+    };
+}
+
+/// Sleeps on a futex in shared memory while it is `value` (only tests play the server's part).
+#[cfg(test)]
+pub fn futex_wait(word: &AtomicU32, value: u32, most: Duration) {
+    let timeout = timespec(most);
+    // SAFETY: both addresses are live for the duration of the call.
+    unsafe {
+        libc::syscall(
+            libc::SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            value,
+            &raw const timeout,
+            0,
+            0,
+        )
+    };
+}
+
+/// A nonblocking event counter, for the doorbell.
+pub fn event_counter() -> io::Result<OwnedFd> {
+    // SAFETY: plain system call.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_NONBLOCK | libc::EFD_CLOEXEC) };
+    Ok(owned(checked(fd)?))
+}
+
+/// Resets an event counter or a timer after it has fired.
+pub fn drain_counter(fd: BorrowedFd<'_>) {
+    let mut count = [0_u8; 8];
+    // SAFETY: the buffer is as long as said. An empty counter (EAGAIN) is as good as a drained one.
+    unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
+}
+
+/// Adds one to an event counter (only tests play the server's part).
+#[cfg(test)]
+pub fn ring_counter(fd: BorrowedFd<'_>) {
+    let one = 1_u64.to_ne_bytes();
+    // SAFETY: the buffer is as long as said.
+    unsafe { libc::write(fd.as_raw_fd(), one.as_ptr().cast(), one.len()) };
+}
+
+/// A timer that makes its descriptor readable. `epoll_wait` alone counts in milliseconds, and the
+/// bubble knobs count in microseconds.
+pub fn timer() -> io::Result<OwnedFd> {
+    let flags = libc::TFD_NONBLOCK | libc::TFD_CLOEXEC;
+    // SAFETY: plain system call.
+    let fd = unsafe { libc::timerfd_create(libc::CLOCK_MONOTONIC, flags) };
+    Ok(owned(checked(fd)?))
+}
+
+/// Sets a timer to fire once, `after` from now.
+pub fn arm_timer(fd: BorrowedFd<'_>, after: Duration) -> io::Result<()> {
+    // All zeros would disarm it.
+    let after = after.max(Duration::from_nanos(1));
+    let spec = libc::itimerspec {
+        it_interval: timespec(Duration::ZERO),
+        it_value: timespec(after),
+    };
+    // SAFETY: the structure is live for the call and the old value is not wanted.
+    let set =
+        unsafe { libc::timerfd_settime(fd.as_raw_fd(), 0, &raw const spec, std::ptr::null_mut()) };
+    checked(set).map(drop)
+}
+
+fn timespec(duration: Duration) -> libc::timespec {
+    libc::timespec {
+        tv_sec: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: i64::from(duration.subsec_nanos()),
+    }
+}
+
+/// A descriptor that becomes readable when process `pid` ends.
+pub fn process_handle(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: plain system call.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = RawFd::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok(owned(checked(fd)?))
+}
+
+/// Collects an ended child; `None` while it still runs.
+pub fn reap(pid: i32) -> io::Result<Option<i32>> {
+    let mut status = 0;
+    // SAFETY: the status word is live for the call.
+    let reaped = checked(unsafe { libc::waitpid(pid, &raw mut status, libc::WNOHANG) })?;
+    Ok((reaped == pid).then_some(status))
+}
+
+/// Kills a child, and its process group where it leads one, and collects it.
+pub fn kill_and_reap(pid: i32) {
+    assert!(pid > 1, "not the pid of a child: {pid}");
+    let mut status = 0;
+    // SAFETY: plain system calls; `pid` is a child that was not reaped yet, so it can't have been
+    // given to another process.
+    unsafe {
+        if libc::getpgid(pid) == pid {
+            libc::kill(-pid, libc::SIGKILL);
+        }
+        libc::kill(pid, libc::SIGKILL);
+        libc::waitpid(pid, &raw mut status, 0);
+    }
+}
+
+/// Says in a few words how a process ended.
+pub fn describe_status(status: i32) -> String {
+    if libc::WIFSIGNALED(status) {
+        format!("killed by signal {}", libc::WTERMSIG(status))
+    } else {
+        format!("exit status {}", libc::WEXITSTATUS(status))
+    }
+}
+
+/// A random number that is not zero.
+pub fn random_u64() -> io::Result<u64> {
+    let mut bytes = [0_u8; 8];
+    loop {
+        // SAFETY: the buffer is as long as said.
+        let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+        if got < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let number = u64::from_ne_bytes(bytes);
+        if got == 8 && number != 0 {
+            return Ok(number);
+        }
+    }
+}
+
+/// Makes the next close of a TCP socket abortive: the peer sees a reset.
+pub fn reset_on_close(stream: &mio::net::TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::fd::AsFd;
+
+    #[test]
+    fn a_window_mapped_twice_shows_the_same_bytes() {
+        let fd = memory_object(c"brolga-test", 8192).unwrap();
+        let window = |at, from| Window {
+            at,
+            from,
+            bytes: 4096,
+        };
+        let windows = [window(0, 4096), window(4096, 4096)];
+        let mapping = Mapping::new(fd.as_fd(), 8192, &windows).unwrap();
+        // SAFETY: both addresses are inside the 8192 mapped bytes.
+        unsafe {
+            mapping.base().add(5).write(77);
+            assert_eq!(mapping.base().add(4096 + 5).read(), 77);
+        }
+    }
+
+    #[test]
+    fn the_timer_fires_below_a_millisecond() {
+        let fd = timer().unwrap();
+        let start = std::time::Instant::now();
+        arm_timer(fd.as_fd(), Duration::from_micros(100)).unwrap();
+        let mut wait = libc::pollfd {
+            fd: fd.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one live element.
+        assert_eq!(unsafe { libc::poll(&raw mut wait, 1, 2000) }, 1);
+        assert!(start.elapsed() >= Duration::from_micros(100));
+        drain_counter(fd.as_fd());
+    }
+
+    #[test]
+    fn the_end_of_a_child_is_told_and_collected() {
+        let child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let handle = process_handle(pid).unwrap();
+        let mut wait = libc::pollfd {
+            fd: handle.as_raw_fd(),
+            events: libc::POLLIN,
+            revents: 0,
+        };
+        // SAFETY: one live element.
+        assert_eq!(unsafe { libc::poll(&raw mut wait, 1, 5000) }, 1);
+        assert_eq!(reap(pid).unwrap(), Some(0));
+        assert_eq!(describe_status(0), "exit status 0");
+    }
+}

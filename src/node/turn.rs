@@ -1,0 +1,383 @@
+//! One turn of the reactor after the poll's events were taken in.
+//!
+//! The order matters for latency: what is chosen goes to the server first, so that it works while
+//! the node goes on; what clients have said is proposed before consensus does its own turn, which
+//! sends it and hands it to the journal in the same go.
+
+use super::conns::{Conns, Progress};
+use super::error::NodeError;
+use super::feeder::Log;
+use super::frontend::Frontend;
+use super::life::ServerNews;
+use super::output::Sink;
+use super::peer_frames::PeerFrame;
+use super::proposer::View;
+use super::reactor::{Leadership, Node};
+use super::server::ServerHost;
+use super::sys;
+use brolga_consensus::{Event as ReplicaEvent, NodeId, Replica};
+use brolga_tape::entry::{Entry, EntryBuilder, Event};
+use brolga_tape::record::Record;
+use bytes::Bytes;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// A node that is away for longer has lost its clients.
+const NODE_AWAY_MAX: Duration = Duration::from_secs(60);
+
+impl Log for Replica {
+    fn chosen_upto(&self) -> u64 {
+        Replica::chosen_upto(self)
+    }
+
+    fn read_chosen(
+        &mut self,
+        from: u64,
+        max_bytes: usize,
+        out: &mut Vec<(u64, Bytes)>,
+    ) -> Result<(), String> {
+        Replica::read_chosen(self, from, max_bytes, out).map_err(|error| error.to_string())
+    }
+}
+
+impl<H: ServerHost> Node<H> {
+    pub(super) fn turn(&mut self, now: Instant) -> Result<(), NodeError> {
+        self.take_replica_events(now);
+        self.drain_output(now)?;
+        self.observe_and_feed(now)?;
+        self.frontend.tick(now);
+        self.frontend.serve_touched();
+        self.pump(now);
+        self.propose(now);
+        self.replica.turn(now, &mut self.replica_events);
+        self.take_replica_events(now);
+        self.observe_and_feed(now)
+    }
+
+    // ---- consensus ----
+
+    fn take_replica_events(&mut self, now: Instant) {
+        let mut events = std::mem::take(&mut self.replica_events);
+        for event in events.drain(..) {
+            match event {
+                ReplicaEvent::Leader { ballot, leader, .. } => {
+                    self.leader_changed(Leadership { ballot, leader }, now);
+                }
+                ReplicaEvent::PeerUp(peer) => self.peer_up(peer),
+                ReplicaEvent::PeerDown(peer) => self.peer_down(peer, now),
+                ReplicaEvent::App { from, bytes } => self.peer_frame(from, &bytes, now),
+                ReplicaEvent::Refused { message } => tracing::warn!("{message}"),
+                ReplicaEvent::Damaged { message } => tracing::error!("{message}"),
+            }
+        }
+        // Keeps its memory for the next turn; nothing was added meanwhile.
+        self.replica_events = events;
+    }
+
+    fn leader_changed(&mut self, leadership: Leadership, now: Instant) {
+        if self.leadership == leadership {
+            return;
+        }
+        tracing::info!(leader = leadership.leader, ballot = %leadership.ballot, "leadership");
+        let led = self.leadership.leader == Some(self.id);
+        self.leadership = leadership;
+        // Whatever was queued under an earlier ballot is sent again by its frontend.
+        if led || leadership.leader != Some(self.id) {
+            self.proposer.clear();
+        } else {
+            for since in self.absent.values_mut() {
+                *since = now;
+            }
+        }
+        self.upstream.lost();
+    }
+
+    fn peer_up(&mut self, peer: NodeId) {
+        self.absent.remove(&peer);
+        if self.leadership.leader == Some(peer) {
+            self.upstream.lost();
+        }
+    }
+
+    fn peer_down(&mut self, peer: NodeId, now: Instant) {
+        self.absent.entry(peer).or_insert(now);
+        if self.leadership.leader == Some(peer) {
+            self.upstream.lost();
+        }
+    }
+
+    fn peer_frame(&mut self, from: NodeId, bytes: &[u8], now: Instant) {
+        match PeerFrame::decode(bytes) {
+            Some(PeerFrame::Forward(count, events)) => {
+                if self.leadership.leader == Some(self.id) {
+                    self.proposer.push(count, events);
+                } else {
+                    PeerFrame::NotLeader.encode(&mut self.frame);
+                    // When the link is down by now, its other end sends again anyway.
+                    let _ = self.replica.send_app(from, &self.frame);
+                }
+            }
+            Some(PeerFrame::NotLeader) => {
+                if self.leadership.leader == Some(from) {
+                    self.upstream.hold(now);
+                }
+            }
+            None => tracing::warn!(
+                from,
+                "a frame of an unknown kind: is that node of another version?"
+            ),
+        }
+    }
+
+    /// Sends what the frontend wants ordered on its way.
+    fn pump(&mut self, now: Instant) {
+        let (progress, frontend) = (self.frontend.progress(), &self.frontend);
+        self.upstream
+            .check(now, progress, || frontend.has_outstanding());
+        let leader = self
+            .leadership
+            .leader
+            .filter(|node| !self.absent.contains_key(node));
+        let Some(leader) = leader.filter(|_| !self.upstream.is_held(now)) else {
+            if !self.frontend.outbox().is_empty() {
+                // The frontend keeps what is not committed; it all goes when there is a way.
+                self.frontend.outbox().clear();
+                self.upstream.needs_resend();
+            }
+            return;
+        };
+        if self.upstream.take_resend() {
+            self.frontend.resend();
+        }
+        while let Some(chunk) = self.frontend.outbox().pop() {
+            if leader == self.id {
+                self.proposer
+                    .push(chunk.event_count(), chunk.encoded_events());
+            } else if self.forward(leader, &chunk) {
+                self.upstream.sent(now);
+            } else {
+                self.frontend.outbox().clear();
+                self.upstream.hold(now);
+            }
+        }
+    }
+
+    fn forward(&mut self, leader: NodeId, chunk: &EntryBuilder) -> bool {
+        PeerFrame::Forward(chunk.event_count(), chunk.encoded_events()).encode(&mut self.frame);
+        self.replica.send_app(leader, &self.frame)
+    }
+
+    // ---- proposing ----
+
+    pub(super) fn view(&self, now: Instant) -> View {
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        View {
+            now,
+            wall_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX),
+            may_propose: self.replica.can_propose(),
+            inflight: self.replica.inflight(),
+            caught_up: self.feeder.seen() == self.replica.chosen_upto(),
+            last_slot: self.feeder.last_entry(),
+            server: self.output.clock(),
+        }
+    }
+
+    fn propose(&mut self, now: Instant) {
+        self.give_up_the_absent(now);
+        while let Some(entry) = self.proposer.poll(&self.view(now)) {
+            if let Err(error) = self.replica.propose(Bytes::from(entry)) {
+                tracing::debug!(%error, "not proposed");
+                // Deposed in this very turn: the frontends send again when they hear of it.
+                self.upstream.lost();
+                return;
+            }
+        }
+    }
+
+    /// When the leader has to look after nodes that are away.
+    pub(super) fn absence_deadline(&self) -> Option<Instant> {
+        if !self.replica.can_propose() {
+            return None;
+        }
+        let of_absent = |known: u64| self.absent.get(&known).copied();
+        let since = self
+            .conns
+            .frontends()
+            .filter_map(|(_, known)| of_absent(known.node))
+            .min()?;
+        Some(since + NODE_AWAY_MAX)
+    }
+
+    /// The leader lets go of the clients of nodes that have been away for long.
+    fn give_up_the_absent(&mut self, now: Instant) {
+        if self
+            .absence_deadline()
+            .is_none_or(|deadline| deadline > now)
+        {
+            return;
+        }
+        let mut gone = EntryBuilder::new();
+        for (frontend, known) in self.conns.frontends() {
+            let away = self.absent.get(&known.node);
+            if away.is_some_and(|since| *since + NODE_AWAY_MAX <= now) {
+                tracing::info!(node = known.node, "away for long: its clients are given up");
+                gone.push(&Event::FrontendGone { frontend });
+            }
+        }
+        self.proposer
+            .push(gone.event_count(), gone.encoded_events());
+        // Should the proposal get lost, it is made again after the same time.
+        for since in self
+            .absent
+            .values_mut()
+            .filter(|since| **since + NODE_AWAY_MAX <= now)
+        {
+            *since = now;
+        }
+    }
+
+    // ---- the server ----
+
+    fn observe_and_feed(&mut self, now: Instant) -> Result<(), NodeError> {
+        let Self {
+            feeder,
+            replica,
+            conns,
+            frontend,
+            proposer,
+            ..
+        } = self;
+        let mut given_up = false;
+        feeder.observe(replica, |slot, bytes| {
+            given_up |= take_entry(slot, bytes, now, conns, frontend, proposer);
+        })?;
+        if given_up {
+            self.start_frontend_over()?;
+        }
+        if let Some(tape) = &mut self.tape {
+            self.feeder.feed(&mut self.replica, tape, now)?;
+        }
+        Ok(())
+    }
+
+    fn start_frontend_over(&mut self) -> Result<(), NodeError> {
+        tracing::warn!("this node was away for too long: its clients are disconnected");
+        let id = sys::random_u64().map_err(NodeError::doing("cannot get random bytes"))?;
+        self.frontend.start_over(id);
+        Ok(())
+    }
+
+    /// Takes everything the server has answered.
+    pub(super) fn drain_output(&mut self, now: Instant) -> Result<(), NodeError> {
+        let Self {
+            tape: Some(tape),
+            output,
+            frontend,
+            conns,
+            life,
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        let bytes = tape.tape().output();
+        if bytes.is_empty() {
+            return Ok(());
+        }
+        let own = frontend.id();
+        let mut records = Records {
+            own,
+            frontend,
+            conns,
+            news: &mut life.news,
+        };
+        let used = output
+            .take(bytes, now, &mut records)
+            .map_err(NodeError::Tape)?;
+        tape.release_output(used);
+        if let Some(clock) = output.clock() {
+            self.proposer.observe_server(&clock);
+        }
+        self.take_server_news()
+    }
+}
+
+/// Looks at one chosen entry; true when it gives up our own frontend.
+fn take_entry(
+    slot: u64,
+    bytes: &[u8],
+    now: Instant,
+    conns: &mut Conns,
+    frontend: &mut Frontend,
+    proposer: &mut super::proposer::Proposer,
+) -> bool {
+    let Ok(entry) = Entry::parse(bytes) else {
+        tracing::error!(slot, "an entry of the log is not one");
+        return false;
+    };
+    proposer.observe_time(entry.time_ns, now);
+    let mut given_up = false;
+    for event in entry.events() {
+        let Ok(event) = event else {
+            tracing::error!(slot, "an entry of the log has a broken event");
+            break;
+        };
+        let progress = conns.apply(&event);
+        let (owner, counter) = owner(&event);
+        if progress != Progress::Nothing && owner == frontend.id() {
+            given_up |= progress == Progress::Gone;
+            frontend.committed(counter, progress);
+        }
+    }
+    given_up
+}
+
+/// The frontend that an event is about, and the counter of the connection.
+fn owner(event: &Event<'_>) -> (u64, u64) {
+    match *event {
+        Event::Open { conn, .. }
+        | Event::Data { conn, .. }
+        | Event::Close { conn, .. }
+        | Event::Credit { conn, .. } => (conn.frontend, conn.counter),
+        Event::FrontendUp { frontend, .. } | Event::FrontendGone { frontend } => (frontend, 0),
+    }
+}
+
+/// Hands records to those they concern.
+struct Records<'a> {
+    own: u64,
+    frontend: &'a mut Frontend,
+    conns: &'a mut Conns,
+    news: &'a mut Vec<ServerNews>,
+}
+
+impl Sink for Records<'_> {
+    fn record(&mut self, record: &Record<'_>) {
+        match *record {
+            Record::Data { conn, .. }
+            | Record::Consumed { conn, .. }
+            | Record::Fin { conn, .. } => {
+                if conn.frontend == self.own {
+                    self.frontend.record(record);
+                }
+            }
+            Record::Closed { conn, .. } => {
+                self.conns.closed_by_server(conn);
+                if conn.frontend == self.own {
+                    self.frontend.record(record);
+                }
+            }
+            Record::Listen { listener, address } => {
+                self.news.push(ServerNews::Listen(listener, address));
+            }
+            Record::Unlisten { listener } => self.news.push(ServerNews::Unlisten(listener)),
+            Record::Exit { status } => self.news.push(ServerNews::Exit(status)),
+            Record::Fault { message } => {
+                let message = String::from_utf8_lossy(message).into_owned();
+                self.news.push(ServerNews::Fault(message));
+            }
+            Record::Done { .. } => {}
+        }
+    }
+}
