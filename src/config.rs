@@ -59,7 +59,7 @@ impl TryFrom<String> for ClusterId {
 #[serde(deny_unknown_fields)]
 pub struct Member {
     /// Its number, from 1.
-    pub id: u32,
+    pub id: u64,
     /// Where its clients find the server's ports.
     pub address: IpAddr,
     /// Where the other nodes reach it.
@@ -75,7 +75,7 @@ pub struct NodeConfig {
     /// The cluster.
     pub cluster: ClusterId,
     /// Which of the members this node is.
-    pub node: u32,
+    pub node: u64,
     /// Log, working directory, admin socket and output files. A relative path is relative to the
     /// file.
     pub data_dir: PathBuf,
@@ -125,27 +125,27 @@ pub struct NodeConfig {
     pub members: Vec<Member>,
 }
 
-fn heartbeat_ms() -> u64 {
+pub(crate) fn heartbeat_ms() -> u64 {
     50
 }
 
-fn election_timeout_ms() -> [u64; 2] {
+pub(crate) fn election_timeout_ms() -> [u64; 2] {
     [250, 500]
 }
 
-fn n_clock() -> u32 {
+pub(crate) fn n_clock() -> u32 {
     brolga_tape::CLOCKS_PER_EVENT
 }
 
-fn w_timeout_us() -> u64 {
+pub(crate) fn w_timeout_us() -> u64 {
     100
 }
 
-fn quantum() -> u32 {
+pub(crate) fn quantum() -> u32 {
     100
 }
 
-fn cpus() -> u32 {
+pub(crate) fn cpus() -> u32 {
     1
 }
 

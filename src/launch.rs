@@ -232,6 +232,12 @@ pub fn descriptor_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// The embedded interposer, for telling one build of it from another.
+#[must_use]
+pub fn interposer_image() -> &'static [u8] {
+    image::IMAGE
+}
+
 fn step_error(program: &Path, step: Option<Step>, source: io::Error) -> LaunchError {
     match step {
         Some(Step::Personality) => LaunchError::Personality(source),

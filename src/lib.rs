@@ -1,9 +1,17 @@
 //! The `brolga` program as a library: command line, node daemon, frontend, launcher.
 //!
 //! Reading order: [`cli`] parses a command line; [`run`] supervises a whole local cluster; `node` is
-//! one replica; [`launch`] starts its wrapped server; [`admin`] is how one asks a node how it is.
+//! one replica; [`launch`] starts its wrapped server; [`admin`] is how one asks a node how it is,
+//! and [`survey`] asks all of them.
 
 pub mod admin;
+pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod demo;
 pub mod elf;
+pub mod identity;
 pub mod launch;
+pub mod node;
+pub mod run;
+pub mod survey;

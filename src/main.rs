@@ -1,3 +1,7 @@
 //! The `brolga` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    brolga::cli::main()
+}

@@ -1,6 +1,7 @@
 //! The asking side.
 
-use super::{Hashes, LINE_BYTES_MAX, NodeStatus, Request, Response, short_name};
+use super::{LINE_BYTES_MAX, Request, Response, short_name};
+use crate::node::{NodeStatus, SlotHashes};
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -36,7 +37,7 @@ impl Client {
     /// When the node is gone or does not answer in time.
     pub async fn status(&mut self) -> io::Result<NodeStatus> {
         match self.ask(Request::Status).await? {
-            Response::Status(status) => Ok(status),
+            Response::Status(status) => Ok(*status),
             other => Err(unexpected(&other)),
         }
     }
@@ -45,7 +46,7 @@ impl Client {
     ///
     /// # Errors
     /// As for [`Client::status`].
-    pub async fn hashes_at(&mut self, slot: u64) -> io::Result<Option<Hashes>> {
+    pub async fn hashes_at(&mut self, slot: u64) -> io::Result<Option<SlotHashes>> {
         match self.ask(Request::HashesAt { slot }).await? {
             Response::Hashes(hashes) => Ok(hashes),
             other => Err(unexpected(&other)),

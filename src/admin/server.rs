@@ -1,59 +1,22 @@
 //! The answering side: a side thread of the node daemon.
 
-use super::{LINE_BYTES_MAX, Query, Request, Response, short_name};
-use std::fmt;
+use super::{Answers, LINE_BYTES_MAX, Request, Response, short_name};
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::Sender;
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::oneshot;
-
-/// The way to the reactor: puts a query in its queue and wakes it.
-#[derive(Clone)]
-pub struct Asker {
-    queries_tx: Sender<Query>,
-    wake: Arc<dyn Fn() + Send + Sync>,
-}
-
-impl fmt::Debug for Asker {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Asker").finish_non_exhaustive()
-    }
-}
-
-impl Asker {
-    /// `wake` is called after each query that was put in the queue.
-    pub fn new(queries_tx: Sender<Query>, wake: impl Fn() + Send + Sync + 'static) -> Self {
-        Self {
-            queries_tx,
-            wake: Arc::new(wake),
-        }
-    }
-
-    /// False when the reactor is gone.
-    pub fn ask(&self, query: Query) -> bool {
-        let sent = self.queries_tx.send(query).is_ok();
-        (self.wake)();
-        sent
-    }
-
-    async fn answer<T>(&self, query: impl FnOnce(oneshot::Sender<T>) -> Query) -> Option<T> {
-        let (answer_tx, answer_rx) = oneshot::channel();
-        self.ask(query(answer_tx));
-        answer_rx.await.ok()
-    }
-}
+use tokio::task::spawn_blocking;
 
 /// Answers at `socket` from a thread of its own, and turns `SIGTERM` and `SIGINT` into
-/// [`Query::Shutdown`]. The thread lives as long as the process.
+/// [`Answers::shutdown`]. The thread lives as long as the process.
 ///
 /// # Errors
 /// When the socket, the runtime or the thread cannot be made.
-pub fn serve(socket: &Path, asker: Asker) -> io::Result<JoinHandle<()>> {
+pub fn serve(socket: &Path, node: Arc<dyn Answers>) -> io::Result<JoinHandle<()>> {
     match std::fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {} // the caller holds the data directory's lock: nobody else answers there
@@ -74,28 +37,28 @@ pub fn serve(socket: &Path, asker: Asker) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("admin".into()).spawn(move || {
         runtime.block_on(async move {
             for mut stop in [terminate, interrupt] {
-                let asker = asker.clone();
+                let node = Arc::clone(&node);
                 tokio::spawn(async move {
                     while stop.recv().await.is_some() {
-                        asker.ask(Query::Shutdown);
+                        node.shutdown();
                     }
                 });
             }
             match UnixListener::from_std(listener) {
-                Ok(listener) => accept(listener, asker).await,
+                Ok(listener) => accept(listener, node).await,
                 Err(error) => tracing::error!(%error, "no admin socket"),
             }
         });
     })
 }
 
-async fn accept(listener: UnixListener, asker: Asker) {
+async fn accept(listener: UnixListener, node: Arc<dyn Answers>) {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let asker = asker.clone();
+                let node = Arc::clone(&node);
                 tokio::spawn(async move {
-                    if let Err(error) = converse(stream, &asker).await {
+                    if let Err(error) = converse(stream, &node).await {
                         tracing::debug!(%error, "an admin connection broke");
                     }
                 });
@@ -103,13 +66,13 @@ async fn accept(listener: UnixListener, asker: Asker) {
             Err(error) => {
                 // Out of descriptors or the like: it cannot be waited for, so a pause it is.
                 tracing::warn!(%error, "cannot accept on the admin socket");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                tokio::time::sleep(Duration::from_millis(100)).await;
             }
         }
     }
 }
 
-async fn converse(stream: UnixStream, asker: &Asker) -> io::Result<()> {
+async fn converse(stream: UnixStream, node: &Arc<dyn Answers>) -> io::Result<()> {
     let (reader, mut writer) = stream.into_split();
     let mut reader = BufReader::new(reader);
     loop {
@@ -122,25 +85,25 @@ async fn converse(stream: UnixStream, asker: &Asker) -> io::Result<()> {
         {
             return Ok(());
         }
-        let response = respond(&line, asker).await;
+        let node = Arc::clone(node);
+        let response = spawn_blocking(move || respond(&line, node.as_ref())).await?;
         let mut text = serde_json::to_string(&response)?;
         text.push('\n');
         writer.write_all(text.as_bytes()).await?;
     }
 }
 
-async fn respond(line: &str, asker: &Asker) -> Response {
-    let request = match serde_json::from_str(line) {
-        Ok(request) => request,
-        Err(error) => return Response::Error(format!("not a request: {error}")),
-    };
-    let response = match request {
-        Request::Status => asker.answer(Query::Status).await.map(Response::Status),
-        Request::HashesAt { slot } => asker
-            .answer(|answer_tx| Query::HashesAt(slot, answer_tx))
-            .await
-            .map(Response::Hashes),
-        Request::Shutdown => asker.ask(Query::Shutdown).then_some(Response::Stopping),
-    };
-    response.unwrap_or_else(|| Response::Error("the node is stopping".into()))
+fn respond(line: &str, node: &dyn Answers) -> Response {
+    match serde_json::from_str(line) {
+        Err(error) => Response::Error(format!("not a request: {error}")),
+        Ok(Request::Status) => match node.status() {
+            Some(status) => Response::Status(Box::new(status)),
+            None => Response::Error("the node is stopping".into()),
+        },
+        Ok(Request::HashesAt { slot }) => Response::Hashes(node.hashes_at(slot)),
+        Ok(Request::Shutdown) => {
+            node.shutdown();
+            Response::Stopping
+        }
+    }
 }

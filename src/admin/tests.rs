@@ -1,51 +1,70 @@
-//! Both sides of the admin socket against each other, with a thread that plays the reactor.
+//! Both sides of the admin socket against each other, with a made-up node behind it.
 
 use super::*;
-use std::sync::mpsc::{Receiver, channel};
-use std::thread;
+use crate::node::{Proposed, Role, ServerState};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[derive(Debug, Default)]
+struct MadeUp {
+    ended: AtomicBool,
+}
+
+fn hashes(slot: u64) -> SlotHashes {
+    SlotHashes {
+        slot,
+        output_hash: 1,
+        schedule_hash: u64::MAX,
+    }
+}
 
 fn status() -> NodeStatus {
     NodeStatus {
         node: 2,
+        cluster: "1".repeat(32),
         pid: 10,
         server_pid: Some(11),
+        server: ServerState::Exited {
+            how: "status 1".into(),
+        },
         role: Role::Follower,
         leader: Some(1),
-        ballot: 7,
+        ballot: "7.1".into(),
         chosen: 100,
-        applied: 99,
+        last_entry: 98,
+        applied: hashes(99),
+        divergence: None,
         connections: 3,
-        listening: vec!["127.0.0.2:6379".parse().unwrap()],
-        state: NodeState::Running,
+        listeners: vec!["127.0.0.2:6379".parse().unwrap()],
+        peers: Vec::new(),
+        waiting: None,
+        proposed: Proposed::default(),
+        resends: 0,
+        server_starts: 1,
     }
 }
 
-fn play_reactor(queries_rx: Receiver<Query>) {
-    for query in queries_rx {
-        match query {
-            Query::Status(answer_tx) => answer_tx.send(status()).unwrap(),
-            Query::HashesAt(slot, answer_tx) => {
-                let hashes = Hashes {
-                    slot,
-                    output: 1,
-                    schedule: u64::MAX,
-                };
-                answer_tx.send((slot < 100).then_some(hashes)).unwrap();
-            }
-            Query::Shutdown => return,
-        }
+impl Answers for MadeUp {
+    fn status(&self) -> Option<NodeStatus> {
+        (!self.ended.load(Ordering::SeqCst)).then(status)
+    }
+
+    fn hashes_at(&self, slot: u64) -> Option<SlotHashes> {
+        (slot < 100).then(|| hashes(slot))
+    }
+
+    fn shutdown(&self) {
+        self.ended.store(true, Ordering::SeqCst);
     }
 }
 
 #[test]
-fn questions_reach_the_reactor_and_answers_come_back() {
+fn questions_reach_the_node_and_answers_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let deep = dir.path().join("a".repeat(120));
     std::fs::create_dir(&deep).unwrap();
     let socket = deep.join("admin.sock");
-    let (queries_tx, queries_rx) = channel();
-    let reactor = thread::spawn(move || play_reactor(queries_rx));
-    serve(&socket, Asker::new(queries_tx, || {})).unwrap();
+    serve(&socket, Arc::new(MadeUp::default())).unwrap();
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -54,16 +73,9 @@ fn questions_reach_the_reactor_and_answers_come_back() {
     runtime.block_on(async {
         let mut client = Client::connect(&socket).await.unwrap();
         assert_eq!(client.status().await.unwrap(), status());
-        assert_eq!(
-            client.hashes_at(99).await.unwrap().unwrap().schedule,
-            u64::MAX
-        );
+        assert_eq!(client.hashes_at(99).await.unwrap(), Some(hashes(99)));
         assert_eq!(client.hashes_at(100).await.unwrap(), None);
         client.shut_down().await.unwrap();
-    });
-    reactor.join().unwrap();
-    runtime.block_on(async {
-        let mut client = Client::connect(&socket).await.unwrap();
         let gone = client.status().await.unwrap_err().to_string();
         assert_eq!(gone, "the node is stopping");
         assert_eq!(ask_status(&deep.join("other.sock")).await, None);

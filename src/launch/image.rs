@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
 /// The shared library that `build.rs` built.
-static IMAGE: &[u8] = include_bytes!(env!("BROLGA_INTERPOSER_IMAGE"));
+pub static IMAGE: &[u8] = include_bytes!(env!("BROLGA_INTERPOSER_IMAGE"));
 static DESCRIPTOR: OnceLock<OwnedFd> = OnceLock::new();
 
 /// The memory file, made at the first call and kept. All servers of this process share its pages.

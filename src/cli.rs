@@ -1,0 +1,89 @@
+//! The command line.
+//!
+//! Every error ends here as one line on standard error, `brolga: …`, that says what to do. Exit codes:
+//! 0 for success, 1 for errors, 2 for a command line that cannot be understood (clap), 78 for a node
+//! that has explained why it cannot work (see [`crate::run::EXPLAINED`]).
+
+mod demo;
+mod node;
+mod run;
+mod status;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Replicates an unmodified server: start it on three replicas and lose nothing when one dies.
+#[derive(Debug, Parser)]
+#[command(name = "brolga", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Start a whole cluster on this machine.
+    ///
+    /// Each replica publishes the server's ports on an address of its own: 127.0.0.1, .2, .3 …
+    Run(run::Options),
+    /// Run one replica.
+    Node(node::Options),
+    /// Show how a cluster is.
+    Status(status::Options),
+    /// See a leader die and nothing be lost: three replicas of a small store, one minute at most.
+    Demo,
+    /// The bundled store, an ordinary server without any replication in it.
+    #[command(hide = true)]
+    Store(StoreOptions),
+}
+
+#[derive(Debug, clap::Args)]
+struct StoreOptions {
+    #[command(flatten)]
+    options: brolga_store::Options,
+}
+
+/// An error on its way to the user, and the exit code that goes with it.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    error: anyhow::Error,
+    code: u8,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self {
+            error: error.into(),
+            code: 1,
+        }
+    }
+}
+
+type Outcome = Result<(), Failure>;
+
+/// Runs the command that the process was started with.
+#[must_use]
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().command {
+        Command::Run(options) => run::main(options),
+        Command::Node(options) => node::main(&options),
+        Command::Status(options) => status::main(&options),
+        Command::Demo => demo::main(),
+        Command::Store(store) => brolga_store::run(store.options).map_err(Failure::from),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("brolga: {:#}", failure.error);
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// The runtime of everything that supervises or asks. One thread, the main one: it must outlive
+/// the processes it starts, because the kernel kills them when it ends.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+}

@@ -1,0 +1,74 @@
+//! `brolga node`: one replica, in the foreground.
+
+use super::{Failure, Outcome};
+use crate::config::NodeConfig;
+use crate::launch::SERVER_PATH;
+use crate::node::{Node, WrappedServer};
+use crate::run::EXPLAINED;
+use crate::{admin, elf, identity};
+use anyhow::Context;
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tracing_subscriber::EnvFilter;
+
+/// The environment variable that says how much is logged.
+const LOG_VARIABLE: &str = "BROLGA_LOG";
+const LOG_DEFAULT: &str = "info";
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// The replica's configuration (TOML).
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub fn main(options: &Options) -> Outcome {
+    // All that goes wrong here with a reason is for a person to mend: a restart would not help.
+    run(&options.config).map_err(|error| Failure {
+        error,
+        code: EXPLAINED,
+    })
+}
+
+fn run(path: &Path) -> anyhow::Result<()> {
+    let config = NodeConfig::load(path)?;
+    let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
+    let program = elf::check_program(&argv, SERVER_PATH)?;
+    let _lock = identity::claim(&config, &program)?;
+    log_to(&config.data_dir.join("node.log"))?;
+    tracing::info!(node = config.node, cluster = %config.cluster, "starting");
+    let socket = config.admin_socket();
+    let host = WrappedServer::new(&config);
+    let (node, handle) = Node::open(config, host)?;
+    admin::serve(&socket, Arc::new(handle))
+        .with_context(|| format!("cannot answer at {}", socket.display()))?;
+    let outcome = node.run();
+    match &outcome {
+        Ok(()) => tracing::info!("stopped"),
+        Err(error) => tracing::error!("{error}"),
+    }
+    // Whoever finds the socket is to find a node that answers.
+    if let Err(error) = std::fs::remove_file(&socket) {
+        tracing::warn!(%error, "cannot remove the admin socket");
+    }
+    Ok(outcome?)
+}
+
+fn log_to(path: &Path) -> anyhow::Result<()> {
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("cannot write the log file {}", path.display()))?;
+    let wanted = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.into());
+    let filter = EnvFilter::try_new(&wanted)
+        .with_context(|| format!("{LOG_VARIABLE}={wanted} is not a log filter"))?;
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(false)
+        .with_writer(file)
+        .init();
+    Ok(())
+}

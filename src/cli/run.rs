@@ -1,0 +1,255 @@
+//! `brolga run`: a whole cluster on this machine, in the foreground.
+
+use super::{Failure, Outcome, runtime};
+use crate::cluster::{Cluster, Plan};
+use crate::elf;
+use crate::launch::SERVER_PATH;
+use crate::run::{Event, Supervisor};
+use crate::survey::Survey;
+use anyhow::{anyhow, bail};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use std::ffi::OsString;
+use std::io::{IsTerminal, Write, stderr, stdout};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::{MissedTickBehavior, interval};
+
+/// How often the nodes are asked whether they are up, while the user waits for it.
+const ASK_EVERY: Duration = Duration::from_millis(50);
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Number of replicas.
+    #[arg(long, default_value_t = 3)]
+    replicas: usize,
+    /// Directory of the cluster: created, or used again with the same command.
+    #[arg(long, value_name = "DIR", default_value = "brolga-data")]
+    data: PathBuf,
+    /// The server starts in a copy of this directory.
+    #[arg(long, value_name = "DIR")]
+    genesis: Option<PathBuf>,
+    /// Put a variable in the server's environment, which is otherwise empty but for the usual.
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// One address per replica instead of 127.0.0.1, .2, .3 …
+    #[arg(long, value_name = "IP,IP,…", value_delimiter = ',')]
+    addresses: Vec<IpAddr>,
+    /// Random delays of up to this many microseconds in the servers, to test determinism.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    perturb_us: u32,
+    /// Leave nodes that die dead.
+    #[arg(long)]
+    no_restart: bool,
+    /// The server and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub fn main(options: Options) -> Outcome {
+    let restart = !options.no_restart;
+    let plan = plan(options)?;
+    let argv: Vec<OsString> = plan.command.iter().map(Into::into).collect();
+    elf::check_program(&argv, SERVER_PATH)?;
+    let cluster = Cluster::open_or_create(&plan)?;
+    runtime()?
+        .block_on(serve(&cluster, restart))
+        .map_err(Failure::from)
+}
+
+fn plan(options: Options) -> anyhow::Result<Plan> {
+    let mut command = options.command;
+    if let Some(name) = command.first_mut() {
+        *name = program_for_nodes(name)?;
+    }
+    Ok(Plan {
+        data: options.data,
+        replicas: options.replicas,
+        addresses: options.addresses,
+        genesis: options.genesis,
+        env: options.env,
+        perturb_us: options.perturb_us,
+        command,
+    })
+}
+
+/// A name that means the same to a node, which has another working directory and search path.
+fn program_for_nodes(name: &str) -> anyhow::Result<String> {
+    if !name.contains('/') && elf::find(name.as_ref(), SERVER_PATH).is_ok() {
+        return Ok(name.to_owned());
+    }
+    let search_path = std::env::var("PATH").unwrap_or_else(|_| SERVER_PATH.into());
+    let path = std::path::absolute(elf::find(name.as_ref(), &search_path)?)?;
+    match path.to_str() {
+        Some(path) => Ok(path.to_owned()),
+        None => bail!("{}: the path of the program is not UTF-8", path.display()),
+    }
+}
+
+async fn serve(cluster: &Cluster, restart: bool) -> anyhow::Result<()> {
+    let mut stops = Stops::new()?;
+    let mut supervisor = Supervisor::start(cluster, restart)?;
+    let outcome = tokio::select! {
+        outcome = attend(cluster, &mut supervisor) => outcome,
+        () = stops.next() => Ok(()),
+    };
+    supervisor.stop().await;
+    outcome
+}
+
+/// Shows what happens until something happens that cannot be lived with.
+async fn attend(cluster: &Cluster, supervisor: &mut Supervisor) -> anyhow::Result<()> {
+    let progress = progress();
+    let survey = tokio::select! {
+        survey = wait_until_ready(cluster, &progress) => survey,
+        error = first_failure(supervisor, &progress) => {
+            progress.finish_and_clear();
+            return Err(error);
+        }
+    };
+    supervisor.note_up();
+    progress.finish_and_clear();
+    say(&welcome(cluster, &survey));
+    while let Some(event) = supervisor.event().await {
+        if let Event::Failed { node, why } = event {
+            bail!("replica {node}: {why}");
+        }
+        say(&line_for(&event));
+    }
+    Err(anyhow!("no replica is left"))
+}
+
+async fn wait_until_ready(cluster: &Cluster, progress: &ProgressBar) -> Survey {
+    let mut ticks = interval(ASK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let survey = Survey::take(cluster.data(), cluster.file()).await;
+        if survey.ready() {
+            return survey;
+        }
+        progress.set_message(stage(&survey));
+    }
+}
+
+/// What is being waited for, as far as it can be told.
+fn stage(survey: &Survey) -> String {
+    let all = survey.replicas.len();
+    let listening = survey
+        .replicas
+        .iter()
+        .filter(|replica| {
+            replica
+                .status
+                .as_ref()
+                .is_some_and(|it| !it.listeners.is_empty())
+        })
+        .count();
+    if survey.alive < all {
+        format!("{} of {all} replicas started", survey.alive)
+    } else if survey.leader.is_none() {
+        "electing a leader".into()
+    } else {
+        format!("{listening} of {all} servers listen")
+    }
+}
+
+/// Ends only with a failure; lesser events are shown as they come.
+async fn first_failure(supervisor: &mut Supervisor, progress: &ProgressBar) -> anyhow::Error {
+    while let Some(event) = supervisor.event().await {
+        match event {
+            Event::Failed { node, why } => return anyhow!("replica {node}: {why}"),
+            Event::Started { .. } => {}
+            Event::Died { .. } => progress.suspend(|| say(&line_for(&event))),
+        }
+    }
+    anyhow!("no replica is left")
+}
+
+fn progress() -> ProgressBar {
+    if !stderr().is_terminal() {
+        return ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden());
+    }
+    let bar = ProgressBar::new_spinner();
+    if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(100));
+    bar
+}
+
+fn welcome(cluster: &Cluster, survey: &Survey) -> String {
+    let mut text = format!(
+        "cluster {} in {}\n",
+        survey.cluster,
+        cluster.data().display()
+    );
+    for replica in &survey.replicas {
+        let listeners = replica.status.iter().flat_map(|status| &status.listeners);
+        let listeners: Vec<String> = listeners.map(ToString::to_string).collect();
+        let mark = if survey.leader == Some(replica.id) {
+            "  (leader)"
+        } else {
+            ""
+        };
+        text += &format!(
+            "replica {} listens on {}{mark}\n",
+            replica.id,
+            listeners.join(" ")
+        );
+    }
+    text + "Ctrl-C stops all of them."
+}
+
+fn line_for(event: &Event) -> String {
+    match event {
+        Event::Started { node, pid } => format!("replica {node} started (process {pid})"),
+        Event::Died {
+            node,
+            how,
+            again_in: Some(pause),
+        } => {
+            format!(
+                "replica {node} {how}; starting it again in {} ms",
+                pause.as_millis()
+            )
+        }
+        Event::Died {
+            node,
+            how,
+            again_in: None,
+        } => format!("replica {node} {how}"),
+        Event::Failed { node, why } => format!("replica {node} cannot work: {why}"),
+    }
+}
+
+/// Shows a line. That nobody reads it is no reason to stop the cluster.
+fn say(line: &str) {
+    let _ = writeln!(stdout(), "{line}");
+}
+
+/// The ways in which a user stops a program.
+pub(super) struct Stops {
+    interrupt: Signal,
+    terminate: Signal,
+    hang_up: Signal,
+}
+
+impl Stops {
+    pub(super) fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    pub(super) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+            _ = self.hang_up.recv() => {}
+        }
+    }
+}

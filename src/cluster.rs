@@ -1,0 +1,483 @@
+//! A local cluster on disk: what `brolga run` creates once and finds again.
+//!
+//! ```text
+//! DATA/cluster.toml          identity, command, members; written once
+//! DATA/lock                  held while a `brolga run` uses the directory
+//! DATA/genesis/              copy of --genesis
+//! DATA/node-N/config.toml    written again at every start; the rest is the node's own
+//! ```
+//!
+//! The command belongs to the cluster's identity: the log says what the server was told, and told
+//! to another program it means something else.
+
+use crate::config::{ClusterId, ConfigError, Member, NodeConfig, read_toml};
+use crate::launch::{DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir};
+use nix::fcntl::{Flock, FlockArg};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+/// Most replicas of one cluster.
+pub const REPLICAS_MAX: usize = 9;
+
+/// What the user wants to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The cluster's directory.
+    pub data: PathBuf,
+    /// Number of replicas.
+    pub replicas: usize,
+    /// One address per replica; empty: 127.0.0.1, .2, .3 …
+    pub addresses: Vec<IpAddr>,
+    /// Initial content of the server's working directory; used when the cluster is created.
+    pub genesis: Option<PathBuf>,
+    /// Environment as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Random delays for tests, microseconds.
+    pub perturb_us: u32,
+    /// The server.
+    pub command: Vec<String>,
+}
+
+/// The content of `cluster.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterFile {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The server.
+    pub command: Vec<String>,
+    /// Its environment as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Whether there is a genesis directory.
+    pub genesis: bool,
+    /// Open descriptors of a server.
+    pub descriptors: u64,
+    /// All replicas.
+    pub members: Vec<Member>,
+}
+
+/// Why a cluster could not be created or used. One line each.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// A file or directory cannot be used.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// There is nothing.
+    #[error("{0} holds no cluster: start one with brolga run --data {0} -- COMMAND")]
+    NoCluster(PathBuf),
+    /// Someone else is at it.
+    #[error("{0} is in use by another brolga run: stop it, or give another --data directory")]
+    InUse(PathBuf),
+    /// The same directory, but something that cannot change was changed.
+    #[error(
+        "{path} holds a cluster with {what} `{old}`, not `{new}`: give another --data directory, \
+         or run it as it was"
+    )]
+    Differs {
+        /// The cluster's directory.
+        path: PathBuf,
+        /// Which thing.
+        what: &'static str,
+        /// As the cluster has it.
+        old: String,
+        /// As asked for.
+        new: String,
+    },
+    /// The wish makes no sense.
+    #[error("{0}")]
+    Plan(String),
+    /// A file in it cannot be understood.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The genesis directory cannot be copied.
+    #[error(transparent)]
+    Genesis(#[from] WorkdirError),
+}
+
+/// A cluster on disk, locked for this process.
+#[derive(Debug)]
+pub struct Cluster {
+    data: PathBuf,
+    file: ClusterFile,
+    _lock: Flock<File>,
+}
+
+impl Cluster {
+    /// Creates the cluster, or takes the one that is there if it is the same.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn open_or_create(plan: &Plan) -> Result<Self, ClusterError> {
+        check_plan(plan)?;
+        let data = std::path::absolute(&plan.data)
+            .map_err(|source| failed("resolve", &plan.data)(source))?;
+        fs::create_dir_all(&data).map_err(failed("create", &data))?;
+        let lock = lock(&data)?;
+        let path = data.join("cluster.toml");
+        let file = if path.exists() {
+            let file: ClusterFile = read_toml(&path)?;
+            check_same(&data, &file, plan)?;
+            file
+        } else {
+            create(&data, plan)?
+        };
+        let cluster = Self {
+            data,
+            file,
+            _lock: lock,
+        };
+        cluster.write_configs(plan)?;
+        Ok(cluster)
+    }
+
+    /// The cluster's directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// What does not change about it.
+    #[must_use]
+    pub fn file(&self) -> &ClusterFile {
+        &self.file
+    }
+
+    /// A node's configuration file.
+    #[must_use]
+    pub fn config_path(&self, node: u64) -> PathBuf {
+        node_dir(&self.data, node).join("config.toml")
+    }
+
+    fn write_configs(&self, plan: &Plan) -> Result<(), ClusterError> {
+        let processors = allowed_processors();
+        for (index, member) in self.file.members.iter().enumerate() {
+            let mut config = self.config(member.id, plan.perturb_us);
+            // The turn changes hands eight times faster on one processor than between two.
+            config.pin_cpu = processors.get(index % processors.len().max(1)).copied();
+            let text = toml::to_string(&config)
+                .map_err(|error| ClusterError::Plan(format!("cannot write TOML: {error}")))?;
+            let text = format!("# Written by `brolga run` at every start.\n{text}");
+            let dir = node_dir(&self.data, member.id);
+            fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
+            write_whole(&dir.join("config.toml"), &text)?;
+        }
+        Ok(())
+    }
+
+    fn config(&self, node: u64, perturb_us: u32) -> NodeConfig {
+        NodeConfig {
+            cluster: self.file.cluster,
+            node,
+            data_dir: PathBuf::from("."),
+            publish: None,
+            heartbeat_ms: crate::config::heartbeat_ms(),
+            election_timeout_ms: crate::config::election_timeout_ms(),
+            n_clock: crate::config::n_clock(),
+            w_timeout_us: crate::config::w_timeout_us(),
+            quantum: crate::config::quantum(),
+            cpus: crate::config::cpus(),
+            pin_cpu: None,
+            keep_fsync: false,
+            perturb_us,
+            descriptors: self.file.descriptors,
+            genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
+            command: self.file.command.clone(),
+            env: self.file.env.clone(),
+            members: self.file.members.clone(),
+        }
+    }
+}
+
+/// Reads the cluster of a directory without locking it.
+///
+/// # Errors
+/// [`ClusterError::NoCluster`], or a file that cannot be read.
+pub fn read(data: &Path) -> Result<ClusterFile, ClusterError> {
+    let path = data.join("cluster.toml");
+    if !path.exists() {
+        return Err(ClusterError::NoCluster(data.to_owned()));
+    }
+    Ok(read_toml(&path)?)
+}
+
+/// The data directory of one node.
+#[must_use]
+pub fn node_dir(data: &Path, node: u64) -> PathBuf {
+    data.join(format!("node-{node}"))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ClusterError {
+    let path = path.to_owned();
+    move |source| ClusterError::File {
+        action,
+        path,
+        source,
+    }
+}
+
+fn check_plan(plan: &Plan) -> Result<(), ClusterError> {
+    if plan.replicas == 0 || plan.replicas > REPLICAS_MAX {
+        let text = format!("--replicas {}: from 1 to {REPLICAS_MAX}", plan.replicas);
+        return Err(ClusterError::Plan(text));
+    }
+    if !plan.addresses.is_empty() && plan.addresses.len() != plan.replicas {
+        let (given, wanted) = (plan.addresses.len(), plan.replicas);
+        let text = format!("--addresses gives {given} addresses for {wanted} replicas");
+        return Err(ClusterError::Plan(text));
+    }
+    if let Some(genesis) = plan.genesis.as_ref().filter(|genesis| !genesis.is_dir()) {
+        let text = format!("--genesis {} is not a directory", genesis.display());
+        return Err(ClusterError::Plan(text));
+    }
+    let problem = plan
+        .env
+        .iter()
+        .find_map(|pair| crate::config::environment_problem(pair));
+    problem.map_or(Ok(()), |problem| Err(ClusterError::Plan(problem)))
+}
+
+/// Everything that would give the log another meaning has to be as it was.
+fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), ClusterError> {
+    let wanted = addresses(plan);
+    let members: Vec<IpAddr> = file.members.iter().map(|member| member.address).collect();
+    let same = [
+        (
+            "the command",
+            file.command.join(" "),
+            plan.command.join(" "),
+        ),
+        ("the environment", file.env.join(" "), plan.env.join(" ")),
+        ("the addresses", listed(&members), listed(&wanted)),
+    ];
+    for (what, old, new) in same {
+        if old != new {
+            return Err(ClusterError::Differs {
+                path: data.to_owned(),
+                what,
+                old,
+                new,
+            });
+        }
+    }
+    if plan.genesis.is_some() && !file.genesis {
+        let text = format!(
+            "{} was created without --genesis; it cannot be given later",
+            data.display()
+        );
+        return Err(ClusterError::Plan(text));
+    }
+    Ok(())
+}
+
+fn listed(addresses: &[IpAddr]) -> String {
+    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
+    texts.join(",")
+}
+
+fn addresses(plan: &Plan) -> Vec<IpAddr> {
+    if !plan.addresses.is_empty() {
+        return plan.addresses.clone();
+    }
+    let count = u8::try_from(plan.replicas).unwrap_or(u8::MAX);
+    (1..=count)
+        .map(|last| Ipv4Addr::new(127, 0, 0, last).into())
+        .collect()
+}
+
+fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
+    if let Some(genesis) = &plan.genesis {
+        prepare_workdir(&data.join("genesis"), Some(genesis))?;
+    }
+    let limit = descriptor_limit().unwrap_or(DESCRIPTORS_DEFAULT);
+    let file = ClusterFile {
+        cluster: random_id()?,
+        command: plan.command.clone(),
+        env: plan.env.clone(),
+        genesis: plan.genesis.is_some(),
+        descriptors: DESCRIPTORS_DEFAULT.min(limit),
+        members: members(&addresses(plan))?,
+    };
+    let text = toml::to_string(&file)
+        .map_err(|error| ClusterError::Plan(format!("cannot write TOML: {error}")))?;
+    write_whole(&data.join("cluster.toml"), &text)?;
+    Ok(file)
+}
+
+fn random_id() -> Result<ClusterId, ClusterError> {
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    let mut file = File::open(source).map_err(failed("open", source))?;
+    file.read_exact(&mut bytes)
+        .map_err(failed("read", source))?;
+    Ok(ClusterId(u128::from_le_bytes(bytes) | 1)) // 0 is no cluster
+}
+
+/// Members with two ports each that are free now.
+fn members(addresses: &[IpAddr]) -> Result<Vec<Member>, ClusterError> {
+    // All are held until all are known, so that none is given twice.
+    let mut held = Vec::new();
+    let mut free = |address: IpAddr| -> Result<SocketAddr, ClusterError> {
+        let listener = TcpListener::bind((address, 0)).map_err(|error| {
+            ClusterError::Plan(format!("cannot listen on the address {address}: {error}"))
+        })?;
+        let socket = listener
+            .local_addr()
+            .map_err(failed("ask for a port of", Path::new("a socket")))?;
+        held.push(listener);
+        Ok(socket)
+    };
+    let mut members = Vec::new();
+    for (address, id) in addresses.iter().zip(1..) {
+        let (peer, sidecar) = (free(*address)?, free(*address)?);
+        members.push(Member {
+            id,
+            address: *address,
+            peer,
+            sidecar,
+        });
+    }
+    Ok(members)
+}
+
+fn lock(data: &Path) -> Result<Flock<File>, ClusterError> {
+    let path = data.join("lock");
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(failed("write to", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| ClusterError::InUse(data.to_owned()))
+}
+
+/// Writes a file so that it is there whole or not at all, also after a power cut.
+pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), ClusterError> {
+    let aside = path.with_extension("tmp");
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&aside, path)?;
+        File::open(path.parent().unwrap_or(Path::new(".")))?.sync_all()
+    };
+    write().map_err(failed("write", path))
+}
+
+/// The processors that this process may use.
+fn allowed_processors() -> Vec<usize> {
+    let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
+        return Vec::new();
+    };
+    (0..CpuSet::count())
+        .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(data: &Path) -> Plan {
+        Plan {
+            data: data.join("data"),
+            replicas: 3,
+            addresses: Vec::new(),
+            genesis: None,
+            env: vec!["A=1".into()],
+            perturb_us: 0,
+            command: vec!["server".into(), "--port".into(), "1".into()],
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_created_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut plan = plan(dir.path());
+        let first = Cluster::open_or_create(&plan).unwrap();
+        let created = first.file().clone();
+        assert!(matches!(
+            Cluster::open_or_create(&plan),
+            Err(ClusterError::InUse(_))
+        ));
+        drop(first);
+        plan.perturb_us = 9;
+        let again = Cluster::open_or_create(&plan).unwrap();
+        assert_eq!(again.file(), &created);
+        let config = NodeConfig::load(&again.config_path(3)).unwrap();
+        assert_eq!((config.node, config.perturb_us), (3, 9));
+        assert_eq!(config.me().address, "127.0.0.3".parse::<IpAddr>().unwrap());
+        assert_eq!(config.data_dir.file_name().unwrap(), "node-3");
+    }
+
+    #[test]
+    fn what_gives_the_log_its_meaning_cannot_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(dir.path());
+        drop(Cluster::open_or_create(&plan).unwrap());
+        let complaint = |plan: &Plan| Cluster::open_or_create(plan).unwrap_err().to_string();
+        let other = Plan {
+            command: vec!["other".into()],
+            ..plan.clone()
+        };
+        assert!(complaint(&other).contains("the command `server --port 1`, not `other`"));
+        assert!(
+            complaint(&Plan {
+                replicas: 2,
+                ..plan.clone()
+            })
+            .contains("the addresses")
+        );
+        assert!(
+            complaint(&Plan {
+                env: Vec::new(),
+                ..plan.clone()
+            })
+            .contains("the environment")
+        );
+        assert!(
+            complaint(&Plan {
+                replicas: 0,
+                ..plan.clone()
+            })
+            .contains("from 1 to 9")
+        );
+        let few = vec!["127.0.0.1".parse().unwrap()];
+        assert!(
+            complaint(&Plan {
+                addresses: few,
+                ..plan
+            })
+            .contains("1 addresses for 3")
+        );
+    }
+
+    #[test]
+    fn genesis_is_copied_at_creation() {
+        let dir = tempfile::tempdir().unwrap();
+        let genesis = dir.path().join("genesis");
+        fs::create_dir(&genesis).unwrap();
+        fs::write(genesis.join("file"), "old").unwrap();
+        let plan = Plan {
+            genesis: Some(genesis.clone()),
+            ..plan(dir.path())
+        };
+        let cluster = Cluster::open_or_create(&plan).unwrap();
+        fs::write(genesis.join("file"), "changed later").unwrap();
+        let config = NodeConfig::load(&cluster.config_path(1)).unwrap();
+        assert_eq!(
+            fs::read_to_string(config.genesis.unwrap().join("file")).unwrap(),
+            "old"
+        );
+    }
+}
