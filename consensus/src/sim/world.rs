@@ -20,6 +20,7 @@ const HEALED_WITHIN: Micros = 10_000 * MILLI;
 pub(super) struct Coverage {
     lost: u64,
     duplicated: u64,
+    late_copies: u64,
     overtaken: u64,
     delayed: u64,
     slow_flushes: u64,
@@ -44,10 +45,11 @@ pub(super) struct Coverage {
 }
 
 impl Coverage {
-    fn counters(&mut self) -> [(&'static str, &mut u64); 23] {
+    fn counters(&mut self) -> [(&'static str, &mut u64); 24] {
         [
             ("lost", &mut self.lost),
             ("duplicated", &mut self.duplicated),
+            ("late copies", &mut self.late_copies),
             ("overtaken", &mut self.overtaken),
             ("delayed", &mut self.delayed),
             ("slow flushes", &mut self.slow_flushes),
@@ -151,6 +153,8 @@ struct Weather {
     delay: Micros,
     fifo: bool,
     flush: Micros,
+    /// Longest pause between two faults.
+    pause: Micros,
 }
 
 pub(super) struct World {
@@ -190,11 +194,12 @@ impl World {
         let ids: Vec<NodeId> = (1..=size).collect();
         let weather = Weather {
             loss: chance.pick(&[0, 0, 1, 5, 15]),
-            duplication: chance.pick(&[0, 1, 10]),
+            duplication: chance.pick(&[0, 5, 20]),
             spikes: chance.pick(&[0, 1, 5]),
             delay: chance.pick(&[100, 1000, 5000, 20_000]),
             fifo: chance.percent(50),
             flush: chance.pick(&[50, 1000, 10_000]),
+            pause: chance.pick(&[200, 600, 600, 1200]),
         };
         let sizes = Sizes {
             window_slots: chance.pick(&[2, 8, 64]),
@@ -581,14 +586,20 @@ impl World {
         }
         let copies = 1 + u64::from(self.stormy && self.chance.percent(self.weather.duplication));
         self.coverage.duplicated += copies - 1;
-        for _ in 0..copies {
+        for copy in 0..copies {
             let mut delay = self.chance.between(20, self.weather.delay);
             if self.stormy && self.chance.percent(self.weather.spikes) {
                 delay += self.chance.between(1, 800) * MILLI;
                 self.coverage.delayed += 1;
             }
+            // A copy from another time: old votes have to be told from new ones.
+            let late = copy > 0 && self.chance.percent(50);
+            if late {
+                delay += self.chance.between(100, 2000) * MILLI;
+                self.coverage.late_copies += 1;
+            }
             let mut at = self.now + delay;
-            if self.weather.fifo || !self.stormy {
+            if !late && (self.weather.fifo || !self.stormy) {
                 at = at.max(self.arrival.get(&(from, to)).copied().unwrap_or(0));
                 self.arrival.insert((from, to), at);
             }
@@ -641,7 +652,17 @@ impl World {
         if !self.stormy {
             return Ok(());
         }
-        let one = self.chance.pick(&self.ids.clone());
+        // Leaders are where it hurts.
+        let leaders = self.nodes.iter().filter(|(_, node)| {
+            node.core
+                .as_ref()
+                .is_some_and(|core| core.leadership().ready)
+        });
+        let mut targets: Vec<NodeId> = leaders.map(|(id, _)| *id).collect();
+        if targets.is_empty() || self.chance.percent(50) {
+            targets.clone_from(&self.ids);
+        }
+        let one = self.chance.pick(&targets);
         match self.chance.between(0, 9) {
             0..=3 => self.crash_for_a_while(one),
             4 => {
@@ -668,14 +689,18 @@ impl World {
             }
             _ => self.split(),
         }
-        let pause = self.chance.between(20, 600) * MILLI;
+        let pause = self.chance.between(20, self.weather.pause) * MILLI;
         self.plan(pause, Happening::Fault);
         Ok(())
     }
 
     fn crash_for_a_while(&mut self, id: NodeId) {
         self.crash(id);
-        let away = self.chance.pick(&[5, 50, 500, 1500]) * MILLI;
+        let away = self
+            .chance
+            .pick(&[5, 50, 500, 1500])
+            .min(2 * self.weather.pause)
+            * MILLI;
         self.plan(away, Happening::Restart { node: id });
     }
 
@@ -738,7 +763,11 @@ impl World {
                 );
             }
         }
-        let lasting = self.chance.pick(&[20, 200, 1000, 2000]) * MILLI;
+        let lasting = self
+            .chance
+            .pick(&[20, 200, 1000, 2000])
+            .min(self.weather.pause)
+            * MILLI;
         self.plan(lasting, Happening::Mend { cuts });
     }
 
