@@ -11,13 +11,16 @@
 //! `BROLGA_SIM_SEEDS` sets the number of seeds and `BROLGA_SIM_SEED` runs just one.
 
 mod chance;
+mod coverage;
 mod disk;
+mod faults;
 mod oracle;
 mod world;
 
 use crate::core::Mutation;
+use coverage::Coverage;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use world::{Coverage, Report, World};
+use world::{Report, World};
 
 /// Takes about ten seconds in a debug build.
 const SEEDS_DEFAULT: u64 = 120;

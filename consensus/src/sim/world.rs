@@ -1,6 +1,7 @@
 //! The world around the cores: shells, network, faults, clients, and the run itself.
 
 use super::chance::Chance;
+use super::coverage::Coverage;
 use super::disk::Disk;
 use super::oracle::{Oracle, Verdict, hold};
 use crate::core::{
@@ -10,86 +11,10 @@ use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-const MILLI: Micros = 1000;
+pub(super) const MILLI: Micros = 1000;
 const FAULTS_UNTIL: Micros = 8_000 * MILLI;
 /// Time from the end of all faults until everything must have converged.
 const HEALED_WITHIN: Micros = 10_000 * MILLI;
-
-/// How often each kind of fault, and each rare path, came up.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Coverage {
-    lost: u64,
-    duplicated: u64,
-    late_copies: u64,
-    overtaken: u64,
-    delayed: u64,
-    slow_flushes: u64,
-    splits: u64,
-    one_way_cuts: u64,
-    isolations: u64,
-    deaf_leaders: u64,
-    flaps: u64,
-    crashes: u64,
-    operations_lost: u64,
-    operations_survived: u64,
-    all_down: u64,
-    vanished: u64,
-    peer_downs: u64,
-    peer_ups: u64,
-    leaders: u64,
-    fetches: u64,
-    rejects: u64,
-    held_back: u64,
-    noops: u64,
-    recovered_votes: u64,
-}
-
-impl Coverage {
-    fn counters(&mut self) -> [(&'static str, &mut u64); 24] {
-        [
-            ("lost", &mut self.lost),
-            ("duplicated", &mut self.duplicated),
-            ("late copies", &mut self.late_copies),
-            ("overtaken", &mut self.overtaken),
-            ("delayed", &mut self.delayed),
-            ("slow flushes", &mut self.slow_flushes),
-            ("splits", &mut self.splits),
-            ("one-way cuts", &mut self.one_way_cuts),
-            ("isolations", &mut self.isolations),
-            ("deaf leaders", &mut self.deaf_leaders),
-            ("flaps", &mut self.flaps),
-            ("crashes", &mut self.crashes),
-            ("operations lost", &mut self.operations_lost),
-            ("operations survived", &mut self.operations_survived),
-            ("all down", &mut self.all_down),
-            ("vanished", &mut self.vanished),
-            ("peer downs", &mut self.peer_downs),
-            ("peer ups", &mut self.peer_ups),
-            ("leaders", &mut self.leaders),
-            ("fetches", &mut self.fetches),
-            ("rejects", &mut self.rejects),
-            ("held back", &mut self.held_back),
-            ("noops", &mut self.noops),
-            ("recovered votes", &mut self.recovered_votes),
-        ]
-    }
-
-    pub fn add(&mut self, other: &Self) {
-        let mut other = *other;
-        for ((_, sum), (_, more)) in self.counters().into_iter().zip(other.counters()) {
-            *sum += *more;
-        }
-    }
-
-    pub fn missed(&self) -> Vec<&'static str> {
-        let mut copy = *self;
-        let zeros = copy
-            .counters()
-            .into_iter()
-            .filter(|(_, count)| **count == 0);
-        zeros.map(|(name, _)| name).collect()
-    }
-}
 
 /// What a run was.
 #[derive(Debug)]
@@ -100,7 +25,7 @@ pub(super) struct Report {
 }
 
 #[derive(Debug)]
-enum Happening {
+pub(super) enum Happening {
     Deliver {
         from: NodeId,
         to: NodeId,
@@ -134,57 +59,57 @@ enum Happening {
     },
 }
 
-struct Node {
-    core: Option<Core>,
-    incarnation: u64,
-    disk: Disk,
-    held: Vec<Send>,
-    flushing: bool,
-    tick_at: Option<Micros>,
+pub(super) struct Node {
+    pub(super) core: Option<Core>,
+    pub(super) incarnation: u64,
+    pub(super) disk: Disk,
+    pub(super) held: Vec<Send>,
+    pub(super) flushing: bool,
+    pub(super) tick_at: Option<Micros>,
     /// Commit checked against the oracle so far.
-    checked: Slot,
+    pub(super) checked: Slot,
 }
 
 /// Rates of one run.
-struct Weather {
-    loss: u64,
-    duplication: u64,
-    spikes: u64,
-    delay: Micros,
-    fifo: bool,
-    flush: Micros,
+pub(super) struct Weather {
+    pub(super) loss: u64,
+    pub(super) duplication: u64,
+    pub(super) spikes: u64,
+    pub(super) delay: Micros,
+    pub(super) fifo: bool,
+    pub(super) flush: Micros,
     /// Longest pause between two faults.
-    pause: Micros,
+    pub(super) pause: Micros,
 }
 
 pub(super) struct World {
-    chance: Chance,
-    mutation: Option<Mutation>,
-    now: Micros,
-    order: u64,
-    queue: BTreeMap<(Micros, u64), Happening>,
-    nodes: BTreeMap<NodeId, Node>,
-    ids: Vec<NodeId>,
-    cuts: BTreeMap<(NodeId, NodeId), u32>,
+    pub(super) chance: Chance,
+    pub(super) mutation: Option<Mutation>,
+    pub(super) now: Micros,
+    pub(super) order: u64,
+    pub(super) queue: BTreeMap<(Micros, u64), Happening>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) ids: Vec<NodeId>,
+    pub(super) cuts: BTreeMap<(NodeId, NodeId), u32>,
     /// Per direction: arrival time of the last frame, and the number of the last one delivered.
-    arrival: BTreeMap<(NodeId, NodeId), Micros>,
-    delivered: BTreeMap<(NodeId, NodeId), u64>,
-    weather: Weather,
-    sizes: Sizes,
-    stormy: bool,
-    oracle: Oracle,
-    coverage: Coverage,
-    trace: DefaultHasher,
-    written: u64,
-    proposed: BTreeSet<Bytes>,
+    pub(super) arrival: BTreeMap<(NodeId, NodeId), Micros>,
+    pub(super) delivered: BTreeMap<(NodeId, NodeId), u64>,
+    pub(super) weather: Weather,
+    pub(super) sizes: Sizes,
+    pub(super) stormy: bool,
+    pub(super) oracle: Oracle,
+    pub(super) coverage: Coverage,
+    pub(super) trace: DefaultHasher,
+    pub(super) written: u64,
+    pub(super) proposed: BTreeSet<Bytes>,
 }
 
 /// Limits of the cores, small enough to be reached.
 #[derive(Clone, Copy)]
-struct Sizes {
-    window_slots: usize,
-    peer_bytes: usize,
-    retain_slots: usize,
+pub(super) struct Sizes {
+    pub(super) window_slots: usize,
+    pub(super) peer_bytes: usize,
+    pub(super) retain_slots: usize,
 }
 
 impl World {
@@ -279,33 +204,7 @@ impl World {
         Ok(())
     }
 
-    fn inward(&self, id: NodeId) -> Vec<(NodeId, NodeId)> {
-        self.ids
-            .iter()
-            .filter(|other| **other != id)
-            .map(|other| (*other, id))
-            .collect()
-    }
-
-    /// In some runs, has the leader speak and not hear, for good: the others must not wait for it.
-    fn deafen_leader(&mut self) -> Option<NodeId> {
-        let leaders = self.nodes.iter().filter(|(_, node)| {
-            node.core
-                .as_ref()
-                .is_some_and(|core| core.leadership().ready)
-        });
-        let leader = leaders.map(|(id, _)| *id).next_back()?;
-        if self.ids.len() < 3 || self.chance.percent(70) {
-            return None;
-        }
-        self.coverage.deaf_leaders += 1;
-        for (from, to) in self.inward(leader) {
-            *self.cuts.entry((from, to)).or_default() += 1;
-        }
-        Some(leader)
-    }
-
-    fn plan(&mut self, delay: Micros, happening: Happening) {
+    pub(super) fn plan(&mut self, delay: Micros, happening: Happening) {
         self.order += 1;
         self.queue.insert((self.now + delay, self.order), happening);
     }
@@ -365,7 +264,7 @@ impl World {
 
     // The shell of one node.
 
-    fn start(&mut self, id: NodeId) -> Verdict {
+    pub(super) fn start(&mut self, id: NodeId) -> Verdict {
         if self.alive(id) {
             return Ok(());
         }
@@ -394,14 +293,14 @@ impl World {
     }
 
     /// Has a link found to work, at both ends at different times.
-    fn link(&mut self, one: NodeId, other: NodeId) {
+    pub(super) fn link(&mut self, one: NodeId, other: NodeId) {
         for (at, peer) in [(one, other), (other, one)] {
             let delay = self.chance.between(100, 30 * MILLI);
             self.plan(delay, Happening::LinkUp { at, peer });
         }
     }
 
-    fn step(&mut self, id: NodeId, input: Input) -> Verdict {
+    pub(super) fn step(&mut self, id: NodeId, input: Input) -> Verdict {
         let now = self.now;
         let node = self.node(id);
         let Some(core) = &mut node.core else {
@@ -554,7 +453,7 @@ impl World {
         self.step(id, Input::Flushed(seq))
     }
 
-    fn crash(&mut self, id: NodeId) {
+    pub(super) fn crash(&mut self, id: NodeId) {
         let node = self.nodes.get_mut(&id).expect("ids are those of nodes");
         if node.core.take().is_none() {
             return;
@@ -643,168 +542,6 @@ impl World {
         }
         let pause = self.chance.between(100, 30 * MILLI);
         self.plan(pause, Happening::Client);
-        Ok(())
-    }
-
-    // Faults.
-
-    fn fault(&mut self) -> Verdict {
-        if !self.stormy {
-            return Ok(());
-        }
-        // Leaders are where it hurts.
-        let leaders = self.nodes.iter().filter(|(_, node)| {
-            node.core
-                .as_ref()
-                .is_some_and(|core| core.leadership().ready)
-        });
-        let mut targets: Vec<NodeId> = leaders.map(|(id, _)| *id).collect();
-        if targets.is_empty() || self.chance.percent(50) {
-            targets.clone_from(&self.ids);
-        }
-        let one = self.chance.pick(&targets);
-        match self.chance.between(0, 9) {
-            0..=3 => self.crash_for_a_while(one),
-            4 => {
-                self.coverage.all_down += 1;
-                for id in self.ids.clone() {
-                    self.crash_for_a_while(id);
-                }
-            }
-            5 => self.flap(one),
-            6 => {
-                self.coverage.isolations += 1;
-                let others: Vec<_> = self.ids.iter().copied().filter(|id| *id != one).collect();
-                let out = others.iter().map(|other| (one, *other));
-                self.cut_for_a_while(out.chain(others.iter().map(|o| (*o, one))).collect());
-            }
-            7 => {
-                self.coverage.one_way_cuts += 1;
-                let inward = self.chance.percent(50);
-                let others = self.ids.iter().copied().filter(|id| *id != one);
-                let cuts = others
-                    .map(|o| if inward { (o, one) } else { (one, o) })
-                    .collect();
-                self.cut_for_a_while(cuts);
-            }
-            _ => self.split(),
-        }
-        let pause = self.chance.between(20, self.weather.pause) * MILLI;
-        self.plan(pause, Happening::Fault);
-        Ok(())
-    }
-
-    fn crash_for_a_while(&mut self, id: NodeId) {
-        self.crash(id);
-        let away = self
-            .chance
-            .pick(&[5, 50, 500, 1500])
-            .min(2 * self.weather.pause)
-            * MILLI;
-        self.plan(away, Happening::Restart { node: id });
-    }
-
-    /// Breaks and renews one link.
-    fn flap(&mut self, one: NodeId) {
-        let other = self.chance.pick(&self.ids.clone());
-        if one == other {
-            return;
-        }
-        self.coverage.flaps += 1;
-        self.plan(
-            0,
-            Happening::LinkDown {
-                at: one,
-                peer: other,
-            },
-        );
-        self.plan(
-            0,
-            Happening::LinkDown {
-                at: other,
-                peer: one,
-            },
-        );
-        self.queue.retain(|_, happening| match happening {
-            Happening::Deliver { from, to, .. } => {
-                (*from, *to) != (one, other) && (*from, *to) != (other, one)
-            }
-            _ => true,
-        });
-        self.link(one, other);
-    }
-
-    fn split(&mut self) {
-        self.coverage.splits += 1;
-        let mut cuts = Vec::new();
-        let sides: Vec<bool> = self.ids.iter().map(|_| self.chance.percent(50)).collect();
-        for (one, left) in self.ids.iter().zip(&sides) {
-            for (other, right) in self.ids.iter().zip(&sides) {
-                if left != right {
-                    cuts.push((*one, *other));
-                }
-            }
-        }
-        self.cut_for_a_while(cuts);
-    }
-
-    fn cut_for_a_while(&mut self, cuts: Vec<(NodeId, NodeId)>) {
-        let noticed = self.chance.percent(50);
-        for (from, to) in &cuts {
-            *self.cuts.entry((*from, *to)).or_default() += 1;
-            if noticed {
-                let delay = self.chance.between(1, 400) * MILLI;
-                self.plan(
-                    delay,
-                    Happening::LinkDown {
-                        at: *to,
-                        peer: *from,
-                    },
-                );
-            }
-        }
-        let lasting = self
-            .chance
-            .pick(&[20, 200, 1000, 2000])
-            .min(self.weather.pause)
-            * MILLI;
-        self.plan(lasting, Happening::Mend { cuts });
-    }
-
-    fn mend(&mut self, cuts: &[(NodeId, NodeId)]) {
-        for (from, to) in cuts {
-            if let Some(count) = self.cuts.get_mut(&(*from, *to)) {
-                *count -= 1;
-            }
-        }
-        for (from, to) in cuts {
-            self.link(*from, *to);
-        }
-    }
-
-    fn heal(&mut self) -> Verdict {
-        self.stormy = false;
-        self.weather.flush = 1000;
-        self.weather.delay = 1000;
-        let mends: Vec<_> = self.queue.keys().copied().collect();
-        for key in mends {
-            if matches!(self.queue.get(&key), Some(Happening::Mend { .. }))
-                && let Some(Happening::Mend { cuts }) = self.queue.remove(&key)
-            {
-                self.mend(&cuts);
-            }
-        }
-        assert!(self.cuts.values().all(|count| *count == 0));
-        for id in self.ids.clone() {
-            self.start(id)?;
-        }
-        for one in self.ids.clone() {
-            for other in self.ids.clone() {
-                if one < other {
-                    self.link(one, other);
-                }
-            }
-        }
         Ok(())
     }
 

@@ -1,0 +1,193 @@
+//! Faults and their mending.
+
+use super::oracle::Verdict;
+use super::world::{Happening, MILLI, World};
+use crate::core::NodeId;
+
+impl World {
+    pub(super) fn inward(&self, id: NodeId) -> Vec<(NodeId, NodeId)> {
+        self.ids
+            .iter()
+            .filter(|other| **other != id)
+            .map(|other| (*other, id))
+            .collect()
+    }
+
+    /// In some runs, has the leader speak and not hear, for good: the others must not wait for it.
+    pub(super) fn deafen_leader(&mut self) -> Option<NodeId> {
+        let leaders = self.nodes.iter().filter(|(_, node)| {
+            node.core
+                .as_ref()
+                .is_some_and(|core| core.leadership().ready)
+        });
+        let leader = leaders.map(|(id, _)| *id).next_back()?;
+        if self.ids.len() < 3 || self.chance.percent(70) {
+            return None;
+        }
+        self.coverage.deaf_leaders += 1;
+        for (from, to) in self.inward(leader) {
+            *self.cuts.entry((from, to)).or_default() += 1;
+        }
+        Some(leader)
+    }
+
+    pub(super) fn fault(&mut self) -> Verdict {
+        if !self.stormy {
+            return Ok(());
+        }
+        // Leaders are where it hurts.
+        let leaders = self.nodes.iter().filter(|(_, node)| {
+            node.core
+                .as_ref()
+                .is_some_and(|core| core.leadership().ready)
+        });
+        let mut targets: Vec<NodeId> = leaders.map(|(id, _)| *id).collect();
+        if targets.is_empty() || self.chance.percent(50) {
+            targets.clone_from(&self.ids);
+        }
+        let one = self.chance.pick(&targets);
+        match self.chance.between(0, 9) {
+            0..=3 => self.crash_for_a_while(one),
+            4 => {
+                self.coverage.all_down += 1;
+                for id in self.ids.clone() {
+                    self.crash_for_a_while(id);
+                }
+            }
+            5 => self.flap(one),
+            6 => {
+                self.coverage.isolations += 1;
+                let others: Vec<_> = self.ids.iter().copied().filter(|id| *id != one).collect();
+                let out = others.iter().map(|other| (one, *other));
+                self.cut_for_a_while(out.chain(others.iter().map(|o| (*o, one))).collect());
+            }
+            7 => {
+                self.coverage.one_way_cuts += 1;
+                let inward = self.chance.percent(50);
+                let others = self.ids.iter().copied().filter(|id| *id != one);
+                let cuts = others
+                    .map(|o| if inward { (o, one) } else { (one, o) })
+                    .collect();
+                self.cut_for_a_while(cuts);
+            }
+            _ => self.split(),
+        }
+        let pause = self.chance.between(20, self.weather.pause) * MILLI;
+        self.plan(pause, Happening::Fault);
+        Ok(())
+    }
+
+    fn crash_for_a_while(&mut self, id: NodeId) {
+        self.crash(id);
+        let away = self
+            .chance
+            .pick(&[5, 50, 500, 1500])
+            .min(2 * self.weather.pause)
+            * MILLI;
+        self.plan(away, Happening::Restart { node: id });
+    }
+
+    /// Breaks and renews one link.
+    fn flap(&mut self, one: NodeId) {
+        let other = self.chance.pick(&self.ids.clone());
+        if one == other {
+            return;
+        }
+        self.coverage.flaps += 1;
+        self.plan(
+            0,
+            Happening::LinkDown {
+                at: one,
+                peer: other,
+            },
+        );
+        self.plan(
+            0,
+            Happening::LinkDown {
+                at: other,
+                peer: one,
+            },
+        );
+        self.queue.retain(|_, happening| match happening {
+            Happening::Deliver { from, to, .. } => {
+                (*from, *to) != (one, other) && (*from, *to) != (other, one)
+            }
+            _ => true,
+        });
+        self.link(one, other);
+    }
+
+    fn split(&mut self) {
+        self.coverage.splits += 1;
+        let mut cuts = Vec::new();
+        let sides: Vec<bool> = self.ids.iter().map(|_| self.chance.percent(50)).collect();
+        for (one, left) in self.ids.iter().zip(&sides) {
+            for (other, right) in self.ids.iter().zip(&sides) {
+                if left != right {
+                    cuts.push((*one, *other));
+                }
+            }
+        }
+        self.cut_for_a_while(cuts);
+    }
+
+    fn cut_for_a_while(&mut self, cuts: Vec<(NodeId, NodeId)>) {
+        let noticed = self.chance.percent(50);
+        for (from, to) in &cuts {
+            *self.cuts.entry((*from, *to)).or_default() += 1;
+            if noticed {
+                let delay = self.chance.between(1, 400) * MILLI;
+                self.plan(
+                    delay,
+                    Happening::LinkDown {
+                        at: *to,
+                        peer: *from,
+                    },
+                );
+            }
+        }
+        let lasting = self
+            .chance
+            .pick(&[20, 200, 1000, 2000])
+            .min(self.weather.pause)
+            * MILLI;
+        self.plan(lasting, Happening::Mend { cuts });
+    }
+
+    pub(super) fn mend(&mut self, cuts: &[(NodeId, NodeId)]) {
+        for (from, to) in cuts {
+            if let Some(count) = self.cuts.get_mut(&(*from, *to)) {
+                *count -= 1;
+            }
+        }
+        for (from, to) in cuts {
+            self.link(*from, *to);
+        }
+    }
+
+    pub(super) fn heal(&mut self) -> Verdict {
+        self.stormy = false;
+        self.weather.flush = 1000;
+        self.weather.delay = 1000;
+        let mends: Vec<_> = self.queue.keys().copied().collect();
+        for key in mends {
+            if matches!(self.queue.get(&key), Some(Happening::Mend { .. }))
+                && let Some(Happening::Mend { cuts }) = self.queue.remove(&key)
+            {
+                self.mend(&cuts);
+            }
+        }
+        assert!(self.cuts.values().all(|count| *count == 0));
+        for id in self.ids.clone() {
+            self.start(id)?;
+        }
+        for one in self.ids.clone() {
+            for other in self.ids.clone() {
+                if one < other {
+                    self.link(one, other);
+                }
+            }
+        }
+        Ok(())
+    }
+}
