@@ -20,6 +20,7 @@ mod address;
 mod hooks;
 mod init;
 mod shared;
+mod symbols;
 mod sys;
 mod tls;
 mod turn;

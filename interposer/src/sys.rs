@@ -1,11 +1,10 @@
 //! The door to the operating system: raw system calls, errno, the few libc functions we need.
 //!
 //! Rules of this file: no libc wrapper that we export ourselves may be called, so everything goes
-//! through the `syscall` instruction; nothing allocates; all of it is async-signal-safe except
-//! [`Real::resolve`].
+//! through the `syscall` instruction; nothing allocates; all of it is async-signal-safe.
 
 use core::arch::asm;
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::c_int;
 use core::sync::atomic::AtomicU32;
 
 pub use libc::{
@@ -78,7 +77,6 @@ pub(crate) use sys;
 
 unsafe extern "C" {
     fn __errno_location() -> *mut c_int;
-    fn dlsym(handle: *mut c_void, name: *const c_char) -> *mut c_void;
 }
 
 /// Sets the caller's `errno`.
@@ -95,20 +93,6 @@ pub fn finish(result: isize) -> isize {
         return -1;
     }
     result
-}
-
-/// The next definition of a symbol after ours.
-///
-/// # Panics
-/// When libc does not have it, which cannot be with the glibc we are linked against.
-pub fn next_symbol(name: &CStr) -> *mut c_void {
-    // SAFETY: RTLD_NEXT and a NUL-terminated name are what dlsym takes.
-    let found = unsafe { dlsym(libc::RTLD_NEXT, name.as_ptr()) };
-    assert!(
-        !found.is_null(),
-        "libc lacks a function that the interposer needs"
-    );
-    found
 }
 
 /// Sleeps while `*word == value`. Spurious returns are possible.

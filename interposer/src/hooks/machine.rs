@@ -1,6 +1,7 @@
 //! What the server may know of the machine: the same everywhere.
 
-use crate::sys::{self, finish, next_symbol, sys};
+use crate::symbols::libc_symbol;
+use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -55,7 +56,7 @@ impl Real {
         if !known.is_null() {
             return known;
         }
-        let found = next_symbol(self.1);
+        let found = libc_symbol(self.1);
         self.0.store(found, Ordering::Relaxed);
         found
     }
