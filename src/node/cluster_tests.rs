@@ -263,7 +263,7 @@ fn a_slow_reader_holds_up_only_itself() {
     let node = cluster.follower();
     let slow = cluster.connect(node);
     let mut quick = cluster.connect(node);
-    let sent = noise(8 << 20, 7);
+    let sent = noise(24 << 20, 7);
     let mut writer = slow.try_clone().unwrap();
     let to_send = sent.clone();
     let writer = std::thread::spawn(move || writer.write_all(&to_send).unwrap());
@@ -271,7 +271,7 @@ fn a_slow_reader_holds_up_only_itself() {
     for round in 0..200_u64 {
         ping(&mut quick, &round.to_le_bytes());
     }
-    assert!(!writer.is_finished(), "8 MB do not fit into the windows");
+    assert!(!writer.is_finished(), "24 MB do not fit into the windows");
     let mut got = vec![0; sent.len()];
     (&slow).read_exact(&mut got).unwrap();
     assert!(got == sent, "the echo differs");

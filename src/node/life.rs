@@ -157,11 +157,11 @@ impl<H: ServerHost> Node<H> {
             }
         }
         self.life.news = news;
-        self.go_live_when_caught_up()
+        Ok(())
     }
 
     /// Opens the ports once the server has repeated what was in the log when the node came up.
-    fn go_live_when_caught_up(&mut self) -> Result<(), NodeError> {
+    pub(super) fn go_live_when_caught_up(&mut self) -> Result<(), NodeError> {
         if self.life.live || self.leadership.leader.is_none() || self.life.ended.is_some() {
             return Ok(());
         }

@@ -175,7 +175,7 @@ impl<H: ServerHost> Node<H> {
     pub fn run(mut self) -> Result<(), NodeError> {
         self.start_server()?;
         let mut events = Events::with_capacity(EVENTS_MAX);
-        let mut wait = None;
+        let mut wait = Some(Duration::ZERO);
         loop {
             match self.poll.poll(&mut events, wait) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),

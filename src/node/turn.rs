@@ -44,6 +44,7 @@ impl<H: ServerHost> Node<H> {
         self.take_replica_events(now);
         self.drain_output(now)?;
         self.observe_and_feed(now)?;
+        self.go_live_when_caught_up()?;
         self.frontend.tick(now);
         self.frontend.serve_touched();
         self.pump(now);
