@@ -8,7 +8,8 @@
 use brolga_consensus::{Event, NodeId, OpenError, Replica, ReplicaConfig, Slot, TOKENS};
 use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -310,6 +311,42 @@ fn a_node_of_another_cluster_is_refused() {
         cluster.start(stranger);
         cluster.elect();
     }
+}
+
+#[test]
+fn a_stranger_is_shown_the_door() {
+    let mut cluster = Cluster::new(2);
+    let leader = cluster.elect();
+    for greeting in [
+        &b"GET / HTTP/1.1\r\nHost: example.org\r\n\r\n"[..],
+        &[0; 300],
+        &[9; 1],
+    ] {
+        cluster.events.clear();
+        let mut stranger = TcpStream::connect(cluster.members[0].1).unwrap();
+        stranger.write_all(greeting).unwrap();
+        if greeting.len() == 1 {
+            drop(stranger); // Says too little to be judged, and goes.
+        } else {
+            cluster.run_until("the refusal", |cluster| {
+                let refused = |(id, event): &(NodeId, Event)| {
+                    *id == 1 && matches!(event, Event::Refused { .. })
+                };
+                cluster.events.iter().any(refused)
+            });
+            let mut rest = Vec::new();
+            // Reset or end: either way it is over.
+            let _ = stranger.read_to_end(&mut rest);
+        }
+        let last = cluster.propose(leader, values(0..10));
+        cluster.wait_chosen(last);
+    }
+    assert!(
+        !cluster
+            .events
+            .iter()
+            .any(|(_, event)| matches!(event, Event::PeerDown(_)))
+    );
 }
 
 #[test]

@@ -394,7 +394,7 @@ impl Transport {
                     connection.heard_at = now;
                     connection.input.extend_from_slice(&self.scratch[..count]);
                     if let Err(what) = self.take_frames(at, now, out) {
-                        self.refuse(at, what, now, out);
+                        self.refuse(at, &what, now, out);
                         return;
                     }
                 }
@@ -413,14 +413,19 @@ impl Transport {
         out: &mut Vec<TransportEvent>,
     ) -> Result<(), String> {
         while let Some(connection) = &mut self.connections[at] {
-            let Some((kind, body)) = wire::take_frame(&mut connection.input)? else {
+            // A stranger must not make us set memory aside.
+            let limit = match connection.state {
+                State::Up => BODY_BYTES_MAX,
+                State::Connecting | State::Greeting => wire::GREETING_BYTES_MAX,
+            };
+            let Some((kind, body)) = wire::take_frame(&mut connection.input, limit)? else {
                 break;
             };
             match (kind, &connection.state, connection.peer) {
                 (Kind::Hello, State::Greeting, _) => self.greet(at, body, now, out)?,
                 (Kind::Refuse, _, _) => {
                     let why = String::from_utf8_lossy(&body).into_owned();
-                    self.refused(at, why, now, out);
+                    self.refused(at, &why, now, out);
                 }
                 (Kind::Message, State::Up, Some(from)) => {
                     let msg = wire::decode(body).ok_or("a message that makes no sense")?;
@@ -502,7 +507,7 @@ impl Transport {
     }
 
     /// Tells the other side why, and closes.
-    fn refuse(&mut self, at: usize, why: String, now: Instant, out: &mut Vec<TransportEvent>) {
+    fn refuse(&mut self, at: usize, why: &str, now: Instant, out: &mut Vec<TransportEvent>) {
         if let Some(connection) = &mut self.connections[at] {
             connection.out.push(Kind::Refuse, why.as_bytes(), None);
             // Best effort: a side that cannot be written to learns nothing.
@@ -511,10 +516,15 @@ impl Transport {
         self.refused(at, why, now, out);
     }
 
-    fn refused(&mut self, at: usize, why: String, now: Instant, out: &mut Vec<TransportEvent>) {
-        let peer = self.connections[at]
-            .as_ref()
-            .and_then(|connection| connection.peer);
+    fn refused(&mut self, at: usize, why: &str, now: Instant, out: &mut Vec<TransportEvent>) {
+        let Some(connection) = &self.connections[at] else {
+            return;
+        };
+        let why = match connection.socket.peer_addr() {
+            Ok(address) => format!("connection with {address} refused: {why}"),
+            Err(_) => format!("connection refused: {why}"),
+        };
+        let peer = connection.peer;
         self.close(at, now, out);
         if let Some(neighbor) = peer.and_then(|peer| self.neighbor(peer))
             && neighbor.dial_at.is_some()

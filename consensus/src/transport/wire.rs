@@ -11,6 +11,8 @@ use bytes::{Buf, Bytes, BytesMut};
 pub const VERSION: u32 = 1;
 /// Largest frame body: phase 1 may report a window of votes and one more value.
 pub const BODY_BYTES_MAX: usize = 128 << 20;
+/// Largest frame body from a side that has not said hello.
+pub(super) const GREETING_BYTES_MAX: usize = 4 << 10;
 /// Bytes in front of a frame's kind.
 pub(super) const PREFIX_BYTES: usize = 8;
 
@@ -39,15 +41,18 @@ impl Kind {
     }
 }
 
-/// Takes the next whole frame off the input. `Err` names what is wrong with it.
-pub(super) fn take_frame(input: &mut BytesMut) -> Result<Option<(Kind, Bytes)>, &'static str> {
+/// Takes the next whole frame, of at most `limit` bytes, off the input. `Err` names what is wrong.
+pub(super) fn take_frame(
+    input: &mut BytesMut,
+    limit: usize,
+) -> Result<Option<(Kind, Bytes)>, &'static str> {
     let Some(prefix) = input.get(..PREFIX_BYTES) else {
         return Ok(None);
     };
     let mut prefix = prefix;
     let length = prefix.get_u32_le() as usize;
     let crc = prefix.get_u32_le();
-    if length == 0 || length > BODY_BYTES_MAX {
+    if length == 0 || length > limit {
         return Err("frame of a senseless length");
     }
     if input.len() < PREFIX_BYTES + length {
@@ -392,10 +397,10 @@ mod tests {
     #[test]
     fn damaged_frames_are_refused() {
         let mut input = BytesMut::from(&[0u8; 12][..]);
-        assert!(take_frame(&mut input).is_err());
+        assert!(take_frame(&mut input, 100).is_err());
         let mut input = BytesMut::from(&[2u8, 0, 0, 0, 1, 2, 3, 4, 3, 3][..]);
-        assert!(take_frame(&mut input).is_err());
+        assert!(take_frame(&mut input, 100).is_err());
         let mut input = BytesMut::from(&[2u8, 0, 0, 0, 1][..]);
-        assert_eq!(take_frame(&mut input), Ok(None));
+        assert_eq!(take_frame(&mut input, 100), Ok(None));
     }
 }
