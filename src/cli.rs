@@ -1,7 +1,7 @@
 //! The command line.
 //!
-//! Every error ends here as one line on standard error, `brolga: …`, that says what to do. Exit codes:
-//! 0 for success, 1 for errors, 2 for a command line that cannot be understood (clap), 78 for a node
+//! Every error ends here as one line on standard error, `brolga: …`, that says what to do. Exit
+//! codes: 0 for success, 1 for errors, 2 for a command line that cannot be understood (clap), 78 for a node
 //! that has explained why it cannot work (see [`crate::run::EXPLAINED`]).
 
 mod demo;
@@ -74,7 +74,7 @@ pub fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("brolga: {:#}", failure.error);
+            eprintln!("brolga: {}", one_line(&failure.error));
             ExitCode::from(failure.code)
         }
     }
@@ -86,4 +86,39 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
+}
+
+/// An error with its causes. Typed errors name their cause themselves, so a cause that has been
+/// said already is left out.
+fn one_line(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1) {
+        let cause = cause.to_string();
+        if !text.contains(&cause) {
+            text += &format!(": {cause}");
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let inner = std::io::Error::other("disk on fire");
+        let twice = anyhow::Error::new(inner).context("cannot write: disk on fire");
+        assert_eq!(one_line(&twice), "cannot write: disk on fire");
+        assert_eq!(
+            one_line(&twice.context("demo")),
+            "demo: cannot write: disk on fire"
+        );
+    }
 }

@@ -234,7 +234,7 @@ impl NodeConfig {
         }
         if least < 2 * self.heartbeat_ms {
             return Some(format!(
-                "election_timeout_ms = [{least}, {most}] must start at twice heartbeat_ms or more ({})",
+                "election_timeout_ms = [{least}, {most}] must start at twice heartbeat_ms ({})",
                 2 * self.heartbeat_ms
             ));
         }

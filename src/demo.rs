@@ -1,4 +1,4 @@
-//! The demonstration: a leader dies in the middle of a client's work, and the client notices a pause.
+//! The demonstration: a leader dies in the middle of a client's work, who notices a pause.
 //!
 //! Three replicas of the bundled store in a temporary directory. A client on one TCP connection to a
 //! follower counts with `INCR`, one request at a time, so that every reply says how many requests

@@ -2,8 +2,8 @@
 //!
 //! The interposer gets in through the dynamic linker, so a program must be a dynamically linked
 //! 64-bit ELF file of this machine, or a script whose interpreter is one, and must not be of the
-//! kind for which the linker ignores `LD_PRELOAD` (setuid, setgid, file capabilities). A program that
-//! would run outside the interposer unnoticed would diverge silently; it is refused here instead.
+//! kind for which the linker ignores `LD_PRELOAD` (setuid, setgid, file capabilities). A program
+//! that would run outside the interposer unnoticed would diverge silently; it is refused here instead.
 //!
 //! Not covered: what the program executes later; that is the interposer's to watch.
 
@@ -78,12 +78,14 @@ pub enum BinaryError {
     },
     /// The linker ignores `LD_PRELOAD` for it.
     #[error(
-        "{0} is setuid or setgid: the dynamic linker would ignore the wrapper; use a copy without those bits"
+        "{0} is setuid or setgid, so the dynamic linker would ignore the wrapper: use a copy \
+         without those bits"
     )]
     SetId(PathBuf),
     /// The same, by file capabilities.
     #[error(
-        "{0} has file capabilities: the dynamic linker would ignore the wrapper; use a copy (setcap -r)"
+        "{0} has file capabilities, so the dynamic linker would ignore the wrapper: use a copy \
+         without them (setcap -r)"
     )]
     Capabilities(PathBuf),
     /// The script's interpreter is the problem.

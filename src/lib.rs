@@ -1,6 +1,6 @@
 //! The `brolga` program as a library: command line, node daemon, frontend, launcher.
 //!
-//! Reading order: [`cli`] parses a command line; [`run`] supervises a whole local cluster; `node` is
+//! Reading order: [`cli`] parses a command line; [`run`] supervises a local cluster; [`node`] is
 //! one replica; [`launch`] starts its wrapped server; [`admin`] is how one asks a node how it is,
 //! and [`survey`] asks all of them.
 

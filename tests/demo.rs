@@ -1,0 +1,21 @@
+//! `brolga demo` keeps what it promises.
+
+mod harness;
+
+use harness::finish;
+
+#[test]
+fn the_demonstration_succeeds() {
+    let finished = finish(&["demo"]);
+    assert_eq!(finished.code, Some(0), "{finished:?}");
+    assert!(
+        finished.stdout.contains("none lost, none repeated"),
+        "{}",
+        finished.stdout
+    );
+    assert!(
+        finished.stdout.contains("their hashes are equal"),
+        "{}",
+        finished.stdout
+    );
+}
