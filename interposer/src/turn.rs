@@ -125,7 +125,10 @@ impl Turn {
     #[inline]
     pub fn take(operation: u16) -> Option<Self> {
         let mut turn = Self::have()?;
-        if turn.scheduler().tick(operation) {
+        let due = turn.scheduler().tick(operation);
+        #[cfg(feature = "trace")]
+        trace(&mut turn, operation);
+        if due {
             turn.attend();
         }
         Some(turn)
@@ -379,6 +382,43 @@ impl Turn {
         }
         shared.input_cursor = cursor;
         tape.release_input(cursor);
+    }
+}
+
+/// Appends the operation to a file in the working directory, to compare replicas by hand.
+#[cfg(feature = "trace")]
+fn trace(turn: &mut Turn, operation: u16) {
+    let scheduler = turn.scheduler();
+    let numbers = [
+        scheduler.slot(),
+        scheduler.clock(),
+        u64::from(scheduler.current()),
+        u64::from(operation),
+        scheduler.schedule_hash(),
+        scheduler.now_ns(),
+    ];
+    let flags = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
+    // SAFETY: a NUL-terminated path, then valid slices.
+    unsafe {
+        let fd = sys!(
+            sys::SYS_openat,
+            libc::AT_FDCWD,
+            c"schedule.trace".as_ptr(),
+            flags,
+            0o600
+        );
+        for number in numbers {
+            let digits = sys::Decimal::new(number);
+            sys!(
+                sys::SYS_write,
+                fd,
+                digits.bytes().as_ptr(),
+                digits.bytes().len()
+            );
+            sys!(sys::SYS_write, fd, b" ".as_ptr(), 1);
+        }
+        sys!(sys::SYS_write, fd, b"\n".as_ptr(), 1);
+        sys!(sys::SYS_close, fd);
     }
 }
 

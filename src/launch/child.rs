@@ -17,7 +17,7 @@ use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Pid, getpid, getppid, pipe2, setsid};
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 
 /// Fixed, because the address layout below the stack depends on it.
 const STACK_BYTES: u64 = 8 * 1024 * 1024;
@@ -26,7 +26,7 @@ const PARKING_FD: RawFd = 1010;
 /// First descriptor after standard error.
 const FIRST_INHERITED_FD: u32 = 3;
 /// Last descriptor that the interposer finds at its start.
-const LAST_HANDED_FD: RawFd = handover::DOORBELL_FD;
+const LAST_HANDED_FD: RawFd = handover::WORK_DIRECTORY_FD;
 /// One past the highest signal number.
 const SIGNALS_END: i32 = 65;
 
@@ -151,7 +151,7 @@ impl Setup {
         (&self.progress).write_all(&[step as u8])
     }
 
-    /// Puts the three descriptors at their agreed numbers and marks all others to be closed.
+    /// Puts the four descriptors at their agreed numbers and marks all others to be closed.
     fn hand_over(&self) -> io::Result<()> {
         // Sources may sit on each other's targets, so all are moved out of the way first.
         let image = park(self.image)?;
@@ -160,6 +160,13 @@ impl Setup {
         place(image, handover::INTERPOSER_FD)?;
         place(tape, handover::TAPE_FD)?;
         place(doorbell, handover::DOORBELL_FD)?;
+        // The working directory was changed to before this runs.
+        let here = nix::fcntl::open(
+            c".",
+            nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY,
+            Mode::empty(),
+        )?;
+        place(here.into_raw_fd(), handover::WORK_DIRECTORY_FD)?;
         close_on_exec(FIRST_INHERITED_FD, handover::FIRST_FD.cast_unsigned() - 1)?;
         close_on_exec(LAST_HANDED_FD.cast_unsigned() + 1, u32::MAX)
     }

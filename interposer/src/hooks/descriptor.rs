@@ -7,7 +7,7 @@ use super::socket::{self, Vectors};
 use super::{error, op};
 use crate::sys::{self, finish, sys};
 use crate::turn::{REAL, Turn};
-use brolga_tape::handover::{FIRST_FD, SCHEDULER_FD};
+use brolga_tape::handover::{FIRST_FD, LAST_FD};
 use brolga_vnet::Object;
 use core::ffi::{c_int, c_long, c_short, c_uint, c_void};
 use libc::{iovec, off_t};
@@ -30,7 +30,7 @@ pub(crate) fn name(turn: &mut Turn, fd: isize, object: Object) -> isize {
 }
 
 fn is_ours(fd: c_int) -> bool {
-    (FIRST_FD..=SCHEDULER_FD).contains(&fd)
+    (FIRST_FD..=LAST_FD).contains(&fd)
 }
 
 // ---- real objects that can block ----
@@ -335,7 +335,7 @@ pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) 
 
 /// The kernel's close_range on both sides of our own descriptors.
 fn close_range_around(first: c_uint, last: c_uint, flags: c_int) -> isize {
-    let (ours, ours_end) = (FIRST_FD as c_uint, SCHEDULER_FD as c_uint);
+    let (ours, ours_end) = (FIRST_FD as c_uint, LAST_FD as c_uint);
     // SAFETY: plain integers.
     unsafe {
         if first < ours {

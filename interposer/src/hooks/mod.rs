@@ -8,6 +8,7 @@ mod descriptor;
 mod file;
 mod futex;
 mod machine;
+mod path;
 mod process;
 mod random;
 mod readiness;
@@ -57,6 +58,7 @@ pub fn resolve() {
     thread::resolve();
     process::resolve();
     file::resolve();
+    path::resolve();
 }
 
 /// Brings the tables in line after an `exec`: other threads and close-on-exec descriptors are gone.

@@ -25,6 +25,12 @@ const CHILD: Key = Key {
 };
 
 unsafe extern "C" {
+    fn __register_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+        library: *mut c_void,
+    ) -> c_int;
     fn on_exit(function: OnExit, argument: *mut c_void) -> c_int;
 }
 
@@ -34,6 +40,14 @@ pub fn resolve() {
     // Registered first, so run last.
     // SAFETY: a function with the right signature that stays.
     unsafe { on_exit(exiting, core::ptr::null_mut()) };
+    // Registered first, so first to run in a child: the handlers of others (allocators unlock their
+    // mutexes there) run beside the parent, which has the turn, and must not count as its operations.
+    // SAFETY: functions with the right signature that stay.
+    unsafe { __register_atfork(None, None, Some(leave_in_child), core::ptr::null_mut()) };
+}
+
+extern "C" fn leave_in_child() {
+    crate::tls::set_thread_ix(0);
 }
 
 unsafe extern "C" fn exiting(status: c_int, _: *mut c_void) {

@@ -31,10 +31,17 @@ pub mod handover {
     pub const TAPE_FD: i32 = 1001;
     /// The doorbell, an eventfd that the interposer writes to wake the node.
     pub const DOORBELL_FD: i32 = 1002;
+    /// The server's working directory at its start. The server is told paths below
+    /// [`WORK_DIRECTORY_PATH`] instead of those of this replica.
+    pub const WORK_DIRECTORY_FD: i32 = 1003;
     /// The scheduler's state, a memfd made by the interposer of the first process of the tree.
-    pub const SCHEDULER_FD: i32 = 1003;
-    /// Descriptors from here up to and including [`SCHEDULER_FD`] belong to the interposer.
+    pub const SCHEDULER_FD: i32 = 1004;
+    /// Descriptors from here up to and including [`LAST_FD`] belong to the interposer.
     pub const FIRST_FD: i32 = INTERPOSER_FD;
+    /// See [`FIRST_FD`].
+    pub const LAST_FD: i32 = SCHEDULER_FD;
+    /// A name of the working directory that is the same on every replica.
+    pub const WORK_DIRECTORY_PATH: &str = "/proc/self/fd/1003";
     /// The value of `LD_PRELOAD` for a wrapped server.
     pub const PRELOAD_PATH: &str = "/proc/self/fd/1000";
 }

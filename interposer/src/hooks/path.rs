@@ -1,0 +1,203 @@
+//! Names of the working directory: its real path has the replica's name in it, so the server is told
+//! another one that is the same everywhere and works as well, by way of a descriptor.
+
+use super::error;
+use super::machine::Real;
+use crate::sys::{self, finish, sys};
+use crate::turn::Turn;
+use brolga_tape::handover::{WORK_DIRECTORY_FD, WORK_DIRECTORY_PATH};
+use core::cell::UnsafeCell;
+use core::ffi::{c_char, c_int, c_void};
+
+const PATH_BYTES: usize = 4096;
+type Path = [u8; PATH_BYTES];
+type Realpath = unsafe extern "C" fn(*const c_char, *mut c_char) -> *mut c_char;
+
+static REALPATH: Real = Real::new(c"realpath");
+
+/// The real path of the working directory at the start, without a NUL.
+struct Root(UnsafeCell<(Path, usize)>);
+// SAFETY: written once by the constructor, before there is a second thread.
+unsafe impl Sync for Root {}
+static ROOT: Root = Root(UnsafeCell::new(([0; PATH_BYTES], 0)));
+
+unsafe extern "C" {
+    fn malloc(len: usize) -> *mut c_void;
+}
+
+pub fn resolve() {
+    REALPATH.get();
+    // SAFETY: see Root.
+    let (path, len) = unsafe { &mut *ROOT.0.get() };
+    let name = b"/proc/self/fd/1003\0";
+    debug_assert_eq!(WORK_DIRECTORY_FD, 1003);
+    // SAFETY: a NUL-terminated path and room for the answer.
+    let got = unsafe {
+        sys!(
+            libc::SYS_readlinkat,
+            libc::AT_FDCWD,
+            name.as_ptr(),
+            path.as_mut_ptr(),
+            PATH_BYTES
+        )
+    };
+    *len = usize::try_from(got).unwrap_or(0);
+}
+
+/// Replaces the real path of the working directory by its common name; returns the new length.
+fn translate(path: &mut Path, len: usize) -> usize {
+    // SAFETY: not written any more.
+    let (root, root_len) = unsafe { &*ROOT.0.get() };
+    let root = &root[..*root_len];
+    let common = WORK_DIRECTORY_PATH.as_bytes();
+    let below = path[..len].starts_with(root) && (len == root.len() || path[root.len()] == b'/');
+    let new_len = len - if below { root.len() } else { 0 } + common.len();
+    if root.is_empty() || !below || new_len > PATH_BYTES {
+        return len;
+    }
+    path.copy_within(root.len()..len, common.len());
+    path[..common.len()].copy_from_slice(common);
+    new_len
+}
+
+/// Gives a string to the caller: into its room, or into fresh memory.
+///
+/// # Safety
+/// `to` is null or points to `room` writable bytes.
+unsafe fn give(path: &[u8], to: *mut c_char, room: usize) -> *mut c_char {
+    let needed = path.len() + 1;
+    if !to.is_null() && room < needed {
+        sys::set_errno(libc::ERANGE);
+        return core::ptr::null_mut();
+    }
+    // SAFETY: room was checked, or is allocated; a NUL follows the copy.
+    unsafe {
+        let to = if to.is_null() {
+            malloc(room.max(needed)).cast()
+        } else {
+            to
+        };
+        if to.is_null() {
+            sys::set_errno(libc::ENOMEM);
+            return to;
+        }
+        to.cast::<u8>()
+            .copy_from_nonoverlapping(path.as_ptr(), path.len());
+        to.add(path.len()).write(0);
+        to
+    }
+}
+
+unsafe fn getcwd_(to: *mut c_char, room: usize) -> *mut c_char {
+    let mut path = [0; PATH_BYTES];
+    // SAFETY: room for the answer.
+    let got = unsafe { sys!(libc::SYS_getcwd, path.as_mut_ptr(), PATH_BYTES) };
+    if got <= 0 {
+        finish(got);
+        return core::ptr::null_mut();
+    }
+    // The kernel counts the NUL.
+    let len = got as usize - 1;
+    let len = if Turn::have().is_some() {
+        translate(&mut path, len)
+    } else {
+        len
+    };
+    // SAFETY: the caller's promise.
+    unsafe { give(&path[..len], to, room) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getcwd(to: *mut c_char, room: usize) -> *mut c_char {
+    if room == 0 && !to.is_null() {
+        finish(error(libc::EINVAL));
+        return core::ptr::null_mut();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { getcwd_(to, room) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __getcwd_chk(to: *mut c_char, room: usize, _real: usize) -> *mut c_char {
+    // SAFETY: the caller's promise.
+    unsafe { getcwd(to, room) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn get_current_dir_name() -> *mut c_char {
+    // SAFETY: no room given, so memory is allocated.
+    unsafe { getcwd_(core::ptr::null_mut(), 0) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut c_char {
+    // SAFETY: libc's own function.
+    let real: Realpath = unsafe { core::mem::transmute(REALPATH.get()) };
+    if Turn::have().is_none() {
+        // SAFETY: the caller's arguments, passed on.
+        return unsafe { real(path, to) };
+    }
+    let mut found = [0u8; PATH_BYTES];
+    // SAFETY: the caller's path, and room for the longest answer.
+    if unsafe { real(path, found.as_mut_ptr().cast()) }.is_null() {
+        return core::ptr::null_mut();
+    }
+    let len = found
+        .iter()
+        .position(|byte| *byte == 0)
+        .unwrap_or(PATH_BYTES - 1);
+    let len = translate(&mut found, len);
+    // SAFETY: the caller promises PATH_MAX bytes, or wants memory.
+    unsafe { give(&found[..len], to, PATH_BYTES) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __realpath_chk(
+    path: *const c_char,
+    to: *mut c_char,
+    _room: usize,
+) -> *mut c_char {
+    // SAFETY: the caller's promise.
+    unsafe { realpath(path, to) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn canonicalize_file_name(path: *const c_char) -> *mut c_char {
+    // SAFETY: the caller's promise.
+    unsafe { realpath(path, core::ptr::null_mut()) }
+}
+
+unsafe fn readlink_(at: c_int, path: *const c_char, to: *mut c_char, room: usize) -> isize {
+    // SAFETY: the caller's pointers, passed on.
+    let got = unsafe { sys!(libc::SYS_readlinkat, at, path, to, room) };
+    if got <= 0 || Turn::have().is_none() {
+        return got;
+    }
+    let mut target = [0; PATH_BYTES];
+    let len = (got as usize).min(PATH_BYTES);
+    // SAFETY: the kernel has just written `got` bytes; no more than `room` are written back.
+    unsafe {
+        target.as_mut_ptr().copy_from_nonoverlapping(to.cast(), len);
+        let len = translate(&mut target, len).min(room);
+        to.cast::<u8>()
+            .copy_from_nonoverlapping(target.as_ptr(), len);
+        len as isize
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn readlink(path: *const c_char, to: *mut c_char, room: usize) -> isize {
+    // SAFETY: the caller's promise.
+    finish(unsafe { readlink_(libc::AT_FDCWD, path, to, room) })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn readlinkat(
+    at: c_int,
+    path: *const c_char,
+    to: *mut c_char,
+    room: usize,
+) -> isize {
+    // SAFETY: the caller's promise.
+    finish(unsafe { readlink_(at, path, to, room) })
+}
