@@ -251,19 +251,20 @@ fn check_plan(plan: &Plan) -> Result<(), ClusterError> {
 
 /// Everything that would give the log another meaning has to be as it was.
 fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), ClusterError> {
-    let wanted = addresses(plan);
-    let members: Vec<IpAddr> = file.members.iter().map(|member| member.address).collect();
+    let members: Vec<String> = file
+        .members
+        .iter()
+        .map(|it| it.address.to_string())
+        .collect();
+    let wanted: Vec<String> = addresses(plan).iter().map(ToString::to_string).collect();
     let same = [
-        (
-            "the command",
-            file.command.join(" "),
-            plan.command.join(" "),
-        ),
-        ("the environment", file.env.join(" "), plan.env.join(" ")),
-        ("the addresses", listed(&members), listed(&wanted)),
+        ("the command", &file.command, &plan.command),
+        ("the environment", &file.env, &plan.env),
+        ("the addresses", &members, &wanted),
     ];
     for (what, old, new) in same {
         if old != new {
+            let (old, new) = (shown(old), shown(new));
             return Err(ClusterError::Differs {
                 path: data.to_owned(),
                 what,
@@ -282,9 +283,21 @@ fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), Cluste
     Ok(())
 }
 
-fn listed(addresses: &[IpAddr]) -> String {
-    let texts: Vec<String> = addresses.iter().map(IpAddr::to_string).collect();
-    texts.join(",")
+/// Words as one would type them, roughly: for people, not for a shell.
+#[must_use]
+pub fn shown(words: &[String]) -> String {
+    let plain = |word: &String| !word.is_empty() && !word.contains([' ', '\t', '\n', '"', '\'']);
+    let texts: Vec<String> = words
+        .iter()
+        .map(|word| {
+            if plain(word) {
+                word.clone()
+            } else {
+                format!("{word:?}")
+            }
+        })
+        .collect();
+    texts.join(" ")
 }
 
 fn addresses(plan: &Plan) -> Vec<IpAddr> {

@@ -4,7 +4,7 @@
 //! different slots say nothing. A node that does not answer is down, whatever the reason.
 
 use crate::admin::Client;
-use crate::cluster::{ClusterFile, node_dir};
+use crate::cluster::{ClusterFile, node_dir, shown};
 use crate::config::{ClusterId, Member};
 use crate::node::{NodeStatus, Role, ServerState, SlotHashes};
 use serde::Serialize;
@@ -239,7 +239,7 @@ fn equal(replicas: &[Replica]) -> Option<bool> {
 impl fmt::Display for Survey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cluster  {}", self.cluster)?;
-        writeln!(f, "server   {}", self.command.join(" "))?;
+        writeln!(f, "server   {}", shown(&self.command))?;
         match (self.leader, &self.ballot) {
             (Some(leader), Some(ballot)) => writeln!(f, "leader   {leader}, ballot {ballot}")?,
             _ => writeln!(f, "leader   none")?,
