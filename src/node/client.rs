@@ -421,6 +421,20 @@ impl Client {
         self.output.delivered()
     }
 
+    /// The next byte of output that it wants.
+    pub fn output_next(&self) -> u64 {
+        self.output.next
+    }
+
+    /// Tells the log that the client has got all that it will get.
+    pub fn say_farewell(&self, events: &mut impl Events) {
+        events.event(&Event::Close {
+            conn: self.identity.conn,
+            offset: self.input.read_upto(),
+            how: CloseHow::Reset,
+        });
+    }
+
     /// Writes to the socket what it takes, and passes the end of the output on.
     pub fn flush(&mut self, events: &mut impl Events) {
         while self.output.writable && !self.output.unsent.is_empty() {

@@ -1,7 +1,7 @@
 //! Three whole nodes in one process, with echo servers behind them and real clients in front.
 
 use super::fake_server::FakeHost;
-use super::{Node, NodeError, NodeHandle, NodeStatus, Role, ServerState};
+use super::{Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar, SidecarConfig};
 use crate::config::{ClusterId, Member, NodeConfig};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -330,6 +330,55 @@ fn a_port_that_is_taken_ends_the_node_with_one_line() {
         error.contains(&format!("port {port} at 127.0.0.1 is already in use")),
         "{error}"
     );
+}
+
+#[test]
+fn a_sidecar_keeps_its_clients_when_its_node_dies() {
+    let mut cluster = Cluster::start(3);
+    cluster.await_leader();
+    let (sidecar, handle) = Sidecar::open(SidecarConfig {
+        cluster: 0xC0FFEE,
+        publish: address(9),
+        nodes: cluster
+            .members
+            .iter()
+            .map(|member| member.sidecar)
+            .collect(),
+    })
+    .unwrap();
+    let sidecar = std::thread::spawn(move || sidecar.run());
+    let mut quiet = cluster.connect(9);
+    ping(&mut quiet, b"before");
+    let stream = cluster.connect(9);
+    let sent = noise(10 << 20, 43);
+    let mut writer = stream.try_clone().unwrap();
+    let to_send = sent.clone();
+    let writer = std::thread::spawn(move || {
+        writer.write_all(&to_send).unwrap();
+        writer.shutdown(Shutdown::Write).unwrap();
+    });
+    let mut reader = stream;
+    let mut got = vec![0; sent.len()];
+    for (at, part) in got.chunks_mut(2 << 20).enumerate() {
+        reader.read_exact(part).unwrap();
+        // It attaches to the nodes in turn: each of them is lost once while bytes are under way.
+        let id = at as u64 + 1;
+        if id <= 3 {
+            cluster.stop_node(id);
+            cluster.start_node(id);
+        }
+    }
+    assert!(got == sent, "the echo differs");
+    assert_eq!(
+        reader.read(&mut [0]).unwrap(),
+        0,
+        "an end, and nothing after it"
+    );
+    writer.join().unwrap();
+    ping(&mut quiet, b"after");
+    cluster.await_agreement();
+    handle.shutdown();
+    sidecar.join().unwrap().unwrap();
 }
 
 /// Not a test: prints what the whole path costs. Run with `--release -- --ignored --nocapture`.

@@ -104,7 +104,6 @@ impl Conns {
     }
 
     /// The connection, while the log holds it open.
-    #[cfg(test)]
     pub fn get(&self, conn: ConnId) -> Option<&Conn> {
         self.conns.get(&conn)
     }
@@ -112,6 +111,11 @@ impl Conns {
     /// The server has closed the connection: input for it has no effect any more.
     pub fn closed_by_server(&mut self, conn: ConnId) {
         self.conns.remove(&conn);
+    }
+
+    /// One frontend, if the log knows it.
+    pub fn frontend(&self, frontend: u64) -> Option<KnownFrontend> {
+        self.frontends.get(&frontend).copied()
     }
 
     /// Frontends that the log knows, with their nodes.

@@ -4,6 +4,7 @@ use super::feeder::FeedError;
 use super::listeners::PublishError;
 use brolga_tape::entry::EntryError;
 use std::io;
+use std::net::SocketAddr;
 
 /// See the module's description.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +35,14 @@ pub enum NodeError {
         how: String,
         /// The end of its standard error.
         last_words: String,
+    },
+    /// The address for sidecars can't be listened on.
+    #[error("cannot listen on {address} for sidecar frontends: {source}")]
+    SidecarListen {
+        /// This node's address.
+        address: SocketAddr,
+        /// The reason.
+        source: io::Error,
     },
     /// The operating system refused something.
     #[error("{doing}: {source}")]

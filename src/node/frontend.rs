@@ -86,6 +86,8 @@ pub struct Frontend {
     up_committed: bool,
     /// Counts everything that was committed, to see whether anything moves.
     progress: u64,
+    /// Tells the log when a client is finished that the server has closed; see `say_farewell`.
+    farewell: bool,
     buffer: Vec<u8>,
 }
 
@@ -114,6 +116,7 @@ impl Frontend {
             outbox: Outbox::default(),
             up_committed: false,
             progress: 0,
+            farewell: false,
             buffer: vec![0; DATA_BYTES_MAX],
         };
         frontend.say_up();
@@ -247,6 +250,9 @@ impl Frontend {
         client.receive(&mut self.buffer, &mut self.outbox);
         client.flush(&mut self.outbox);
         if client.is_finished() {
+            if self.farewell {
+                client.say_farewell(&mut self.outbox);
+            }
             self.by_counter.remove(&client.conn().counter);
             self.clients[index as usize] = None;
             self.free.push(index);
@@ -315,6 +321,24 @@ impl Frontend {
         self.serve_touched();
     }
 
+    /// From now on says a last word for each client: the nodes hold a sidecar's output until then.
+    pub fn say_farewell(&mut self) {
+        self.farewell = true;
+    }
+
+    /// Changes the node that it is the frontend of; a sidecar is its own.
+    pub fn belongs_to(&mut self, node: u64) {
+        self.node = node;
+        self.outbox.clear();
+        self.say_up();
+    }
+
+    /// Its connections, each with the next output byte it wants.
+    pub fn positions(&self) -> Vec<(u64, u64)> {
+        let position = |client: &Client| (client.conn().counter, client.output_next());
+        self.clients.iter().flatten().map(position).collect()
+    }
+
     fn say_up(&mut self) {
         self.outbox.event(&Event::FrontendUp {
             node: self.node,
@@ -352,6 +376,27 @@ impl Frontend {
     /// The port can't be opened.
     pub fn listen(&mut self, listener: u32, address: SocketAddr) -> Result<(), PublishError> {
         self.listeners.listen(listener, address)
+    }
+
+    /// The server has exactly these listeners.
+    ///
+    /// # Errors
+    /// A port can't be opened.
+    pub fn listen_exactly(&mut self, ports: &[(u32, SocketAddr)]) -> Result<(), PublishError> {
+        for (listener, _) in self.listeners.known() {
+            if ports.iter().all(|(wanted, _)| *wanted != listener) {
+                self.listeners.unlisten(listener);
+            }
+        }
+        for (listener, address) in ports {
+            self.listeners.listen(*listener, *address)?;
+        }
+        Ok(())
+    }
+
+    /// The server's listeners; `None` while clients may not connect yet.
+    pub fn known_listeners(&self) -> Option<Vec<(u32, SocketAddr)>> {
+        self.listeners.is_live().then(|| self.listeners.known())
     }
 
     /// The server no longer listens.

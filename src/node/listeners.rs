@@ -8,7 +8,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A port can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -112,6 +112,25 @@ impl Listeners {
             port.listeners.retain(|(known, _)| *known != listener);
         }
         self.ports.retain(|_, port| !port.listeners.is_empty());
+    }
+
+    /// The server's listeners, each with its port and the unspecified address of its family.
+    pub fn known(&self) -> Vec<(u32, SocketAddr)> {
+        let address = |port: u16, six: bool| match six {
+            true => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
+            false => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
+        };
+        let of_port = |(number, port): (&u16, &Port)| {
+            let listeners = port.listeners.iter();
+            let known = listeners.map(|(listener, six)| (*listener, address(*number, *six)));
+            known.collect::<Vec<_>>()
+        };
+        self.ports.iter().flat_map(of_port).collect()
+    }
+
+    /// Clients may connect.
+    pub fn is_live(&self) -> bool {
+        self.live
     }
 
     /// The server is gone for good.

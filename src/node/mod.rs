@@ -9,11 +9,14 @@
 //!
 //! * `frontend`, `client`, `listeners`: the clients' TCP connections;
 //! * `upstream`, `peer_frames`: their way to the leader;
-//! * `proposer`: what a leader proposes and when;
+//! * `away`: who is given up; `proposer`: what a leader proposes and when;
 //! * `feeder`, `tape_map`: from the log to the server; `conns`: what the log says of connections;
+//! * `sidecar`: a frontend that runs alone; `sidecars`, `retained`: the nodes' side of it; `wire`:
+//!   what they speak;
 //! * `output`: from the server back, and the hashes by which replicas are compared;
 //! * `server`: the process; `status`: what one can ask; `sys`: the operating system.
 
+mod away;
 mod client;
 mod conns;
 mod error;
@@ -25,12 +28,17 @@ mod output;
 mod peer_frames;
 mod proposer;
 mod reactor;
+mod retained;
 mod server;
+mod sidecar;
+mod sidecars;
 mod status;
 mod sys;
 mod tape_map;
+mod timer;
 mod turn;
 mod upstream;
+mod wire;
 
 #[cfg(test)]
 mod cluster_tests;
@@ -42,4 +50,5 @@ pub use output::SlotHashes;
 pub use proposer::Proposed;
 pub use reactor::Node;
 pub use server::{ServerHost, WrappedServer};
+pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};
 pub use status::{NodeHandle, NodeStatus, Peer, Query, Role, ServerState};

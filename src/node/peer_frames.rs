@@ -11,11 +11,14 @@ pub enum PeerFrame<'a> {
     Forward(u32, &'a [u8]),
     /// Answer to `Forward`: this node does not lead; send it again to whoever does.
     NotLeader,
+    /// To the leader: these sidecars live (numbers of eight bytes).
+    Alive(&'a [u8]),
 }
 
 const HEADER_BYTES: usize = 8;
 const FORWARD: u8 = 1;
 const NOT_LEADER: u8 = 2;
+const ALIVE: u8 = 3;
 
 impl<'a> PeerFrame<'a> {
     /// Writes the frame to `out`, replacing what was there.
@@ -23,6 +26,7 @@ impl<'a> PeerFrame<'a> {
         let (kind, count, payload): (u8, u32, &[u8]) = match *self {
             Self::Forward(count, events) => (FORWARD, count, events),
             Self::NotLeader => (NOT_LEADER, 0, &[]),
+            Self::Alive(sidecars) => (ALIVE, 0, sidecars),
         };
         out.clear();
         out.extend_from_slice(&[kind, 0, 0, 0]);
@@ -37,6 +41,7 @@ impl<'a> PeerFrame<'a> {
         match header[0] {
             FORWARD => Some(Self::Forward(count, payload)),
             NOT_LEADER => Some(Self::NotLeader),
+            ALIVE => Some(Self::Alive(payload)),
             _ => None,
         }
     }
@@ -49,7 +54,12 @@ mod tests {
     #[test]
     fn frames_survive_the_round_trip() {
         let mut bytes = vec![1, 2, 3];
-        for frame in [PeerFrame::Forward(3, b"abc"), PeerFrame::NotLeader] {
+        let alive = [7; 16];
+        for frame in [
+            PeerFrame::Forward(3, b"abc"),
+            PeerFrame::NotLeader,
+            PeerFrame::Alive(&alive),
+        ] {
             frame.encode(&mut bytes);
             assert_eq!(PeerFrame::decode(&bytes), Some(frame));
         }

@@ -7,17 +7,17 @@ use super::frontend::{Frontend, Tokens};
 use super::output::Output;
 use super::proposer::{Knobs, Proposer};
 use super::server::{Process, ServerHost};
+use super::sidecars::{Desk, Sidecars, Wish};
 use super::status::{NodeHandle, Query};
 use super::sys;
 use super::tape_map::TapeMap;
+use super::timer::Timer;
 use super::upstream::Upstream;
 use crate::config::NodeConfig;
 use brolga_consensus::{Ballot, Event as ReplicaEvent, NodeId, Replica, ReplicaConfig};
-use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Token, Waker};
+use mio::{Events, Poll, Token, Waker};
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::{Duration, Instant};
@@ -26,8 +26,11 @@ pub(super) const WAKER: Token = Token(0);
 pub(super) const TIMER: Token = Token(1);
 pub(super) const DOORBELL: Token = Token(2);
 pub(super) const PROCESS: Token = Token(3);
+const SIDECAR_LISTENER: Token = Token(4);
 /// Tokens of the links between nodes start here.
 const FIRST_REPLICA_TOKEN: usize = 1 << 10;
+/// Tokens of sidecars' wires start here.
+const FIRST_SIDECAR_TOKEN: usize = 1 << 19;
 /// One token for each port that the server can listen on.
 const FIRST_LISTENER_TOKEN: usize = 1 << 20;
 /// Tokens of clients start here and have no end.
@@ -61,6 +64,10 @@ pub struct Node<H> {
     pub(super) conns: Conns,
     pub(super) output: Output,
     pub(super) frontend: Frontend,
+    pub(super) sidecars: Sidecars,
+    pub(super) wishes: Vec<Wish>,
+    /// When the leader is told which sidecars live.
+    pub(super) alive_at: Option<Instant>,
     pub(super) upstream: Upstream,
     pub(super) proposer: Proposer,
     pub(super) frame: Vec<u8>,
@@ -75,38 +82,6 @@ impl<H> std::fmt::Debug for Node<H> {
     }
 }
 
-/// A timer on the poll, re-armed only when it would ring too late: deadlines move all the time, and
-/// ringing early costs one idle turn.
-#[derive(Debug)]
-struct Timer {
-    fd: OwnedFd,
-    armed: Option<Instant>,
-}
-
-impl Timer {
-    fn new(poll: &Poll) -> io::Result<Self> {
-        let fd = sys::timer()?;
-        let mut source = SourceFd(&fd.as_raw_fd());
-        poll.registry()
-            .register(&mut source, TIMER, Interest::READABLE)?;
-        Ok(Self { fd, armed: None })
-    }
-
-    fn rang(&mut self) {
-        sys::drain_counter(self.fd.as_fd());
-        self.armed = None;
-    }
-
-    fn arm(&mut self, at: Instant, now: Instant) -> io::Result<()> {
-        if self.armed.is_some_and(|armed| armed <= at) {
-            return Ok(());
-        }
-        sys::arm_timer(self.fd.as_fd(), at.saturating_duration_since(now))?;
-        self.armed = Some(at);
-        Ok(())
-    }
-}
-
 impl<H: ServerHost> Node<H> {
     /// Opens the log and the links. The server is started by [`Node::run`].
     ///
@@ -117,7 +92,7 @@ impl<H: ServerHost> Node<H> {
         let poll = Poll::new().map_err(system("cannot create a poll"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot create a waker"))?;
         let waker = Arc::new(waker);
-        let timer = Timer::new(&poll).map_err(system("cannot create a timer"))?;
+        let timer = Timer::new(poll.registry(), TIMER).map_err(system("cannot create a timer"))?;
         let wake = Arc::clone(&waker);
         let replica = Replica::open(
             replica_config(&config),
@@ -130,6 +105,7 @@ impl<H: ServerHost> Node<H> {
         )?;
         let (handle, queries) = NodeHandle::new(waker);
         let frontend = open_frontend(&config, &poll).map_err(system("cannot open the frontend"))?;
+        let sidecars = open_sidecars(&config, &poll)?;
         let knobs = Knobs {
             clocks_per_event: config.n_clock,
             starvation_wait: Duration::from_micros(config.w_timeout_us),
@@ -157,6 +133,9 @@ impl<H: ServerHost> Node<H> {
             conns: Conns::new(),
             output: Output::new(),
             frontend,
+            sidecars,
+            wishes: Vec::new(),
+            alive_at: None,
             upstream: Upstream::default(),
             proposer: Proposer::new(knobs),
             frame: Vec::new(),
@@ -221,10 +200,21 @@ impl<H: ServerHost> Node<H> {
                 token if self.replica.owns(token) => {
                     self.replica.handle(event, now, &mut self.replica_events);
                 }
+                token if self.sidecars.owns(token) => self.sidecar_ready(event),
                 token => tracing::debug!(?token, "event for nobody"),
             }
         }
         Ok(false)
+    }
+
+    fn sidecar_ready(&mut self, event: &mio::event::Event) {
+        let listeners = self.frontend.known_listeners();
+        let desk = Desk {
+            cluster: self.config.cluster.0,
+            conns: &self.conns,
+            listeners: listeners.as_deref(),
+        };
+        self.sidecars.handle(event, &desk, &mut self.wishes);
     }
 
     fn answer_queries(&mut self) -> bool {
@@ -247,7 +237,8 @@ impl<H: ServerHost> Node<H> {
             self.feeder.wakeup(),
             self.frontend.wakeup(),
             self.upstream.wakeup(),
-            self.absence_deadline(),
+            self.absence_deadline(now),
+            self.alive_at,
         ];
         let deadline = others
             .into_iter()
@@ -282,6 +273,14 @@ fn replica_config(config: &NodeConfig) -> ReplicaConfig {
         election_timeout_min: Duration::from_millis(least),
         election_timeout_max: Duration::from_millis(most),
     }
+}
+
+fn open_sidecars(config: &NodeConfig, poll: &Poll) -> Result<Sidecars, NodeError> {
+    let registry = poll.registry().try_clone();
+    let registry = registry.map_err(NodeError::doing("cannot clone the poll"))?;
+    let address = config.me().sidecar;
+    Sidecars::open(address, registry, SIDECAR_LISTENER, FIRST_SIDECAR_TOKEN)
+        .map_err(|source| NodeError::SidecarListen { address, source })
 }
 
 fn open_frontend(config: &NodeConfig, poll: &Poll) -> io::Result<Frontend> {

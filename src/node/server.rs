@@ -170,6 +170,7 @@ mod tests {
     use std::time::Duration;
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "they are collected by number")]
     fn a_process_that_is_dropped_is_killed() {
         let mut poll = mio::Poll::new().unwrap();
         let child = std::process::Command::new("sleep")

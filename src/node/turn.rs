@@ -14,15 +14,14 @@ use super::peer_frames::PeerFrame;
 use super::proposer::View;
 use super::reactor::{Leadership, Node};
 use super::server::ServerHost;
+use super::sidecars::Sidecars;
 use super::sys;
 use brolga_consensus::{Event as ReplicaEvent, NodeId, Replica};
-use brolga_tape::entry::{Entry, EntryBuilder, Event};
+use brolga_tape::ConnId;
+use brolga_tape::entry::{Entry, Event};
 use brolga_tape::record::Record;
 use bytes::Bytes;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
-
-/// A node that is away for longer has lost its clients.
-const NODE_AWAY_MAX: Duration = Duration::from_secs(60);
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 impl Log for Replica {
     fn chosen_upto(&self) -> u64 {
@@ -51,7 +50,10 @@ impl<H: ServerHost> Node<H> {
         self.propose(now);
         self.replica.turn(now, &mut self.replica_events);
         self.take_replica_events(now);
-        self.observe_and_feed(now)
+        self.observe_and_feed(now)?;
+        self.report_sidecars(now);
+        self.sidecars.flush();
+        Ok(())
     }
 
     // ---- consensus ----
@@ -85,10 +87,13 @@ impl<H: ServerHost> Node<H> {
         if led || leadership.leader != Some(self.id) {
             self.proposer.clear();
         } else {
+            // Nobody has told this node who lives: the time of all starts now.
+            self.sidecars.forget_who_lives();
             for since in self.absent.values_mut() {
                 *since = now;
             }
         }
+        self.alive_at = None;
         self.upstream.lost();
     }
 
@@ -122,6 +127,7 @@ impl<H: ServerHost> Node<H> {
                     self.upstream.hold(now);
                 }
             }
+            Some(PeerFrame::Alive(numbers)) => self.sidecars_live(numbers, now),
             None => tracing::warn!(
                 from,
                 "a frame of an unknown kind: is that node of another version?"
@@ -129,42 +135,54 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    /// Sends what the frontend wants ordered on its way.
+    /// Sends what frontends want ordered on its way.
     fn pump(&mut self, now: Instant) {
         let (progress, frontend) = (self.frontend.progress(), &self.frontend);
         self.upstream
             .check(now, progress, || frontend.has_outstanding());
-        let leader = self
-            .leadership
-            .leader
-            .filter(|node| !self.absent.contains_key(node));
+        let leader = self.leadership.leader;
+        let leader = leader.filter(|node| !self.absent.contains_key(node));
         let Some(leader) = leader.filter(|_| !self.upstream.is_held(now)) else {
-            if !self.frontend.outbox().is_empty() {
-                // The frontend keeps what is not committed; it all goes when there is a way.
-                self.frontend.outbox().clear();
+            if !self.frontend.outbox().is_empty() || !self.wishes.is_empty() {
+                // Frontends keep what is not committed; it all goes when there is a way.
+                self.drop_queued();
                 self.upstream.needs_resend();
             }
             return;
         };
         if self.upstream.take_resend() {
             self.frontend.resend();
+            self.sidecars.ask_again();
         }
+        let mut sent = true;
         while let Some(chunk) = self.frontend.outbox().pop() {
-            if leader == self.id {
-                self.proposer
-                    .push(chunk.event_count(), chunk.encoded_events());
-            } else if self.forward(leader, &chunk) {
-                self.upstream.sent(now);
-            } else {
-                self.frontend.outbox().clear();
-                self.upstream.hold(now);
-            }
+            sent = sent && self.send_up(leader, chunk.event_count(), chunk.encoded_events(), now);
+        }
+        for wish in std::mem::take(&mut self.wishes) {
+            sent = sent && self.send_up(leader, wish.count, &wish.events, now);
+        }
+        if !sent {
+            self.upstream.hold(now);
         }
     }
 
-    fn forward(&mut self, leader: NodeId, chunk: &EntryBuilder) -> bool {
-        PeerFrame::Forward(chunk.event_count(), chunk.encoded_events()).encode(&mut self.frame);
-        self.replica.send_app(leader, &self.frame)
+    fn drop_queued(&mut self) {
+        self.frontend.outbox().clear();
+        self.wishes.clear();
+    }
+
+    /// Sends events to the leader; false when the way is blocked, and nothing may follow them.
+    fn send_up(&mut self, leader: NodeId, count: u32, events: &[u8], now: Instant) -> bool {
+        if leader == self.id {
+            self.proposer.push(count, events);
+            return true;
+        }
+        PeerFrame::Forward(count, events).encode(&mut self.frame);
+        let sent = self.replica.send_app(leader, &self.frame);
+        if sent {
+            self.upstream.sent(now);
+        }
+        sent
     }
 
     // ---- proposing ----
@@ -196,48 +214,6 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    /// When the leader has to look after nodes that are away.
-    pub(super) fn absence_deadline(&self) -> Option<Instant> {
-        if !self.replica.can_propose() {
-            return None;
-        }
-        let of_absent = |known: u64| self.absent.get(&known).copied();
-        let since = self
-            .conns
-            .frontends()
-            .filter_map(|(_, known)| of_absent(known.node))
-            .min()?;
-        Some(since + NODE_AWAY_MAX)
-    }
-
-    /// The leader lets go of the clients of nodes that have been away for long.
-    fn give_up_the_absent(&mut self, now: Instant) {
-        if self
-            .absence_deadline()
-            .is_none_or(|deadline| deadline > now)
-        {
-            return;
-        }
-        let mut gone = EntryBuilder::new();
-        for (frontend, known) in self.conns.frontends() {
-            let away = self.absent.get(&known.node);
-            if away.is_some_and(|since| *since + NODE_AWAY_MAX <= now) {
-                tracing::info!(node = known.node, "away for long: its clients are given up");
-                gone.push(&Event::FrontendGone { frontend });
-            }
-        }
-        self.proposer
-            .push(gone.event_count(), gone.encoded_events());
-        // Should the proposal get lost, it is made again after the same time.
-        for since in self
-            .absent
-            .values_mut()
-            .filter(|since| **since + NODE_AWAY_MAX <= now)
-        {
-            *since = now;
-        }
-    }
-
     // ---- the server ----
 
     fn observe_and_feed(&mut self, now: Instant) -> Result<(), NodeError> {
@@ -246,12 +222,22 @@ impl<H: ServerHost> Node<H> {
             replica,
             conns,
             frontend,
+            sidecars,
             proposer,
             ..
         } = self;
         let mut given_up = false;
         feeder.observe(replica, |slot, bytes| {
-            given_up |= take_entry(slot, bytes, now, conns, frontend, proposer);
+            let mut committed = Committed {
+                conns,
+                frontend,
+                sidecars,
+                given_up: false,
+            };
+            if let Some(time_ns) = committed.entry(slot, bytes) {
+                proposer.observe_time(time_ns, now);
+            }
+            given_up |= committed.given_up;
         })?;
         if given_up {
             self.start_frontend_over()?;
@@ -275,6 +261,7 @@ impl<H: ServerHost> Node<H> {
             tape: Some(tape),
             output,
             frontend,
+            sidecars,
             conns,
             life,
             ..
@@ -290,6 +277,7 @@ impl<H: ServerHost> Node<H> {
         let mut records = Records {
             own,
             frontend,
+            sidecars,
             conns,
             news: &mut life.news,
         };
@@ -304,34 +292,41 @@ impl<H: ServerHost> Node<H> {
     }
 }
 
-/// Looks at one chosen entry; true when it gives up our own frontend.
-fn take_entry(
-    slot: u64,
-    bytes: &[u8],
-    now: Instant,
-    conns: &mut Conns,
-    frontend: &mut Frontend,
-    proposer: &mut super::proposer::Proposer,
-) -> bool {
-    let Ok(entry) = Entry::parse(bytes) else {
-        tracing::error!(slot, "an entry of the log is not one");
-        return false;
-    };
-    proposer.observe_time(entry.time_ns, now);
-    let mut given_up = false;
-    for event in entry.events() {
-        let Ok(event) = event else {
-            tracing::error!(slot, "an entry of the log has a broken event");
-            break;
+/// Tells everybody concerned what a chosen entry says.
+struct Committed<'a> {
+    conns: &'a mut Conns,
+    frontend: &'a mut Frontend,
+    sidecars: &'a mut Sidecars,
+    /// The node's own frontend was given up.
+    given_up: bool,
+}
+
+impl Committed<'_> {
+    /// Looks at one entry; its time, if it is one.
+    fn entry(&mut self, slot: u64, bytes: &[u8]) -> Option<u64> {
+        let Ok(entry) = Entry::parse(bytes) else {
+            tracing::error!(slot, "an entry of the log is not one");
+            return None;
         };
-        let progress = conns.apply(&event);
-        let (owner, counter) = owner(&event);
-        if progress != Progress::Nothing && owner == frontend.id() {
-            given_up |= progress == Progress::Gone;
-            frontend.committed(counter, progress);
+        for event in entry.events() {
+            match event {
+                Ok(event) => self.event(&event),
+                Err(error) => tracing::error!(slot, %error, "an event of the log is broken"),
+            }
+        }
+        Some(entry.time_ns)
+    }
+
+    fn event(&mut self, event: &Event<'_>) {
+        let progress = self.conns.apply(event);
+        let (owner, counter) = owner(event);
+        if owner != self.frontend.id() {
+            self.sidecars.committed(owner, counter, event, progress);
+        } else if progress != Progress::Nothing {
+            self.given_up |= progress == Progress::Gone;
+            self.frontend.committed(counter, progress);
         }
     }
-    given_up
 }
 
 /// The frontend that an event is about, and the counter of the connection.
@@ -349,8 +344,19 @@ fn owner(event: &Event<'_>) -> (u64, u64) {
 struct Records<'a> {
     own: u64,
     frontend: &'a mut Frontend,
+    sidecars: &'a mut Sidecars,
     conns: &'a mut Conns,
     news: &'a mut Vec<ServerNews>,
+}
+
+impl Records<'_> {
+    fn of_connection(&mut self, conn: ConnId, record: &Record<'_>) {
+        if conn.frontend == self.own {
+            self.frontend.record(record);
+        } else {
+            self.sidecars.record(conn, record, self.conns);
+        }
+    }
 }
 
 impl Sink for Records<'_> {
@@ -358,21 +364,19 @@ impl Sink for Records<'_> {
         match *record {
             Record::Data { conn, .. }
             | Record::Consumed { conn, .. }
-            | Record::Fin { conn, .. } => {
-                if conn.frontend == self.own {
-                    self.frontend.record(record);
-                }
-            }
+            | Record::Fin { conn, .. } => self.of_connection(conn, record),
             Record::Closed { conn, .. } => {
+                self.of_connection(conn, record);
                 self.conns.closed_by_server(conn);
-                if conn.frontend == self.own {
-                    self.frontend.record(record);
-                }
             }
             Record::Listen { listener, address } => {
+                self.sidecars.ports_changed(record);
                 self.news.push(ServerNews::Listen(listener, address));
             }
-            Record::Unlisten { listener } => self.news.push(ServerNews::Unlisten(listener)),
+            Record::Unlisten { listener } => {
+                self.sidecars.ports_changed(record);
+                self.news.push(ServerNews::Unlisten(listener));
+            }
             Record::Exit { status } => self.news.push(ServerNews::Exit(status)),
             Record::Fault { message } => {
                 let message = String::from_utf8_lossy(message).into_owned();

@@ -1,0 +1,106 @@
+//! Who is away for good: the leader lets go of the clients of nodes and sidecars that have been
+//! silent for long, so that a server does not keep their connections for ever.
+
+use super::peer_frames::PeerFrame;
+use super::reactor::Node;
+use super::server::ServerHost;
+use super::sidecars::is_sidecar;
+use brolga_tape::entry::{EntryBuilder, Event};
+use std::time::{Duration, Instant};
+
+/// A node that is away for longer has lost its clients.
+const NODE_AWAY_MAX: Duration = Duration::from_secs(60);
+/// A sidecar that is attached to no node for longer has lost its clients. It gives up by itself
+/// well before, and what a node tells of it is up to [`ALIVE_INTERVAL`] old.
+const SIDECAR_AWAY_MAX: Duration = Duration::from_secs(30);
+/// The leader is told this often which sidecars are attached.
+const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+impl<H: ServerHost> Node<H> {
+    /// When the leader has to look after those who are away.
+    pub(super) fn absence_deadline(&mut self, now: Instant) -> Option<Instant> {
+        if !self.replica.can_propose() {
+            return None;
+        }
+        let Self {
+            conns,
+            sidecars,
+            absent,
+            ..
+        } = self;
+        let deadline = |(frontend, known)| {
+            if is_sidecar(frontend, known) {
+                return Some(sidecars.last_seen(frontend, now) + SIDECAR_AWAY_MAX);
+            }
+            Some(*absent.get(&known.node)? + NODE_AWAY_MAX)
+        };
+        conns.frontends().filter_map(deadline).min()
+    }
+
+    /// The leader lets go of the clients of those who have been away for long.
+    pub(super) fn give_up_the_absent(&mut self, now: Instant) {
+        if self
+            .absence_deadline(now)
+            .is_none_or(|deadline| deadline > now)
+        {
+            return;
+        }
+        let Self {
+            conns,
+            sidecars,
+            absent,
+            ..
+        } = self;
+        let mut gone = EntryBuilder::new();
+        for (frontend, known) in conns.frontends() {
+            // Should the proposal get lost, it is made again after the same time: the clock of
+            // whoever is given up starts over.
+            if is_sidecar(frontend, known) {
+                if sidecars.last_seen(frontend, now) + SIDECAR_AWAY_MAX > now {
+                    continue;
+                }
+                sidecars.lives(frontend, now);
+            } else {
+                match absent.get_mut(&known.node) {
+                    Some(since) if *since + NODE_AWAY_MAX <= now => *since = now,
+                    _ => continue,
+                }
+            }
+            tracing::info!(node = known.node, "away for long: its clients are given up");
+            gone.push(&Event::FrontendGone { frontend });
+        }
+        self.proposer
+            .push(gone.event_count(), gone.encoded_events());
+    }
+
+    /// Tells the leader now and then which sidecars are attached here.
+    pub(super) fn report_sidecars(&mut self, now: Instant) {
+        if self.alive_at.is_some_and(|at| at > now) {
+            return;
+        }
+        let attached: Vec<u64> = self.sidecars.attached().collect();
+        self.alive_at = (!attached.is_empty()).then(|| now + ALIVE_INTERVAL);
+        let Some(leader) = self.leadership.leader.filter(|_| !attached.is_empty()) else {
+            return;
+        };
+        if leader == self.id {
+            for frontend in attached {
+                self.sidecars.lives(frontend, now);
+            }
+            return;
+        }
+        let numbers: Vec<u8> = attached.iter().flat_map(|id| id.to_le_bytes()).collect();
+        PeerFrame::Alive(&numbers).encode(&mut self.frame);
+        // The next report makes up for one that is lost.
+        let _ = self.replica.send_app(leader, &self.frame);
+    }
+
+    /// Another node has told which sidecars are attached there.
+    pub(super) fn sidecars_live(&mut self, numbers: &[u8], now: Instant) {
+        for number in numbers.chunks_exact(8) {
+            if let Ok(number) = number.try_into() {
+                self.sidecars.lives(u64::from_le_bytes(number), now);
+            }
+        }
+    }
+}
