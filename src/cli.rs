@@ -1,8 +1,8 @@
 //! The command line.
 //!
 //! Every error ends here as one line on standard error, `brolga: …`, that says what to do. Exit
-//! codes: 0 for success, 1 for errors, 2 for a command line that cannot be understood (clap), 78 for a node
-//! that has explained why it cannot work (see [`crate::run::EXPLAINED`]).
+//! codes: 0 for success, 1 for errors, 2 for a command line that cannot be understood (clap), 78 for
+//! a node that has explained why it cannot work (see [`crate::run::EXPLAINED`]).
 
 mod demo;
 mod node;

@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const CODE_WIDTH_MAX: usize = 100;
-/// rustfmt does not break comments and strings, and neither do we for a few characters.
-const PROSE_WIDTH_MAX: usize = 107;
+/// rustfmt keeps code within 100. This is for what it leaves alone: comments and macros. A string that
+/// cannot be broken is nobody's fault.
+const LINE_WIDTH_MAX: usize = 107;
 const FILE_LINES_MAX: usize = 800;
 /// Files that were longer when the rule was made. They may only shrink.
 const OVERLONG: [(&str, usize); 1] = [("interposer/src/hooks/sync.rs", 830)];
@@ -103,15 +103,8 @@ fn every_module_says_what_it_is_for() {
 #[test]
 fn lines_are_short() {
     check(&sources(), |_, text| {
-        let prose = |line: &str| line.trim_start().starts_with("//") || line.contains('"');
-        let limit = |line: &str| {
-            if prose(line) {
-                PROSE_WIDTH_MAX
-            } else {
-                CODE_WIDTH_MAX
-            }
-        };
-        lines_where(text, |line| line.chars().count() > limit(line), "too wide")
+        let wide = |line: &str| line.chars().count() > LINE_WIDTH_MAX && !line.contains('"');
+        lines_where(text, wide, "too wide")
     });
 }
 
@@ -156,8 +149,11 @@ fn nothing_points_at_one_machine() {
     let mut all = sources();
     all.extend(documents());
     for path in mine {
-        check(&all, |_, text| {
-            lines_where(text, |it| it.contains(path), path)
-        });
+        // `DATA/node-1/work/` is not meant.
+        let absolute = |line: &str| {
+            line.match_indices(path)
+                .any(|(at, _)| !line[..at].ends_with(|before: char| before.is_alphanumeric()))
+        };
+        check(&all, |_, text| lines_where(text, absolute, path));
     }
 }
