@@ -1,4 +1,5 @@
 //! A cluster of the bundled store under `brolga run`: it starts, says how it is, survives, stops.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod harness;
 
