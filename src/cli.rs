@@ -5,6 +5,7 @@
 //! a node that has explained why it cannot work (see [`crate::run::EXPLAINED`]).
 
 mod demo;
+mod frontend;
 mod node;
 mod run;
 mod status;
@@ -28,6 +29,8 @@ enum Command {
     Run(run::Options),
     /// Run one replica.
     Node(node::Options),
+    /// Serve clients on this machine, wherever the nodes are; their connections outlive every node.
+    Frontend(frontend::Options),
     /// Show how a cluster is.
     Status(status::Options),
     /// See a leader die and nothing be lost: three replicas of a small store, one minute at most.
@@ -67,6 +70,7 @@ pub fn main() -> ExitCode {
     let outcome = match Cli::parse().command {
         Command::Run(options) => run::main(options),
         Command::Node(options) => node::main(&options),
+        Command::Frontend(options) => frontend::main(&options),
         Command::Status(options) => status::main(&options),
         Command::Demo => demo::main(),
         Command::Store(store) => brolga_store::run(store.options).map_err(Failure::from),

@@ -14,8 +14,8 @@ use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 
 /// The environment variable that says how much is logged.
-const LOG_VARIABLE: &str = "BROLGA_LOG";
-const LOG_DEFAULT: &str = "info";
+pub(super) const LOG_VARIABLE: &str = "BROLGA_LOG";
+pub(super) const LOG_DEFAULT: &str = "info";
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
