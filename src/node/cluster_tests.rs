@@ -21,6 +21,8 @@ struct Cluster {
     members: Vec<Member>,
     port: u16,
     nodes: Vec<Option<Running>>,
+    /// Longest random delay of each entry at node 3.
+    perturb_us: u32,
 }
 
 fn address(id: u64) -> IpAddr {
@@ -48,6 +50,10 @@ fn await_that<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 impl Cluster {
     fn start(size: u64) -> Self {
+        Self::start_perturbed(size, 0)
+    }
+
+    fn start_perturbed(size: u64, perturb_us: u32) -> Self {
         let member = |id| Member {
             id,
             address: address(id),
@@ -59,6 +65,7 @@ impl Cluster {
             members: (1..=size).map(member).collect(),
             port: free_port(address(1)),
             nodes: (0..size).map(|_| None).collect(),
+            perturb_us,
         };
         for id in 1..=size {
             cluster.start_node(id);
@@ -67,7 +74,9 @@ impl Cluster {
     }
 
     fn config(&self, id: u64) -> NodeConfig {
-        config(self.dir.path(), id, &self.members)
+        let mut config = config(self.dir.path(), id, &self.members);
+        config.perturb_us = if id == 3 { self.perturb_us } else { 0 };
+        config
     }
 
     fn start_node(&mut self, id: u64) {
@@ -255,6 +264,23 @@ fn an_idle_cluster_proposes_nothing() {
     let after = cluster.status(leader);
     assert_eq!(before.chosen, after.chosen);
     assert_eq!(after.proposed.genesis, 1);
+}
+
+#[test]
+fn a_replica_with_random_delays_does_the_same_as_the_others() {
+    let cluster = Cluster::start_perturbed(3, 3000);
+    let mut clients: Vec<TcpStream> = (1..=3).map(|id| cluster.connect(id)).collect();
+    for round in 0..100_u64 {
+        for client in &mut clients {
+            client.write_all(&round.to_le_bytes()).unwrap();
+        }
+        for client in &mut clients {
+            let mut got = [0; 8];
+            client.read_exact(&mut got).unwrap();
+            assert_eq!(got, round.to_le_bytes());
+        }
+    }
+    cluster.await_agreement();
 }
 
 #[test]

@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes read from the log at a time.
 const READ_BYTES: usize = 256 * 1024;
+/// Reads in one turn. A long log must not keep the reactor from its heartbeats.
+const READS_PER_TURN: usize = 4;
 /// Bytes waiting for room on the tape, beyond which slots are read again later instead.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -82,6 +84,8 @@ pub struct Feeder {
     read: Vec<(u64, Bytes)>,
     perturbation: Option<Perturbation>,
     hold_until: Option<Instant>,
+    /// There is room on the tape and more to feed, but the turn had to end.
+    unfinished: bool,
 }
 
 impl Feeder {
@@ -100,6 +104,7 @@ impl Feeder {
             read: Vec::new(),
             perturbation,
             hold_until: None,
+            unfinished: false,
         }
     }
 
@@ -109,6 +114,7 @@ impl Feeder {
         self.queue.clear();
         self.queue_bytes = 0;
         self.hold_until = None;
+        self.unfinished = false;
     }
 
     /// Every slot up to this one was shown by [`Feeder::observe`].
@@ -132,7 +138,12 @@ impl Feeder {
         self.hold_until
     }
 
-    /// Shows every newly chosen entry to `observer`.
+    /// True when a turn has done its share and the next one should follow at once.
+    pub fn has_more(&self, chosen_upto: u64) -> bool {
+        self.seen < chosen_upto || self.unfinished
+    }
+
+    /// Shows newly chosen entries to `observer`, all of them unless they are very many.
     ///
     /// # Errors
     /// The log can't be read.
@@ -141,7 +152,10 @@ impl Feeder {
         log: &mut impl Log,
         mut observer: impl FnMut(u64, &[u8]),
     ) -> Result<(), FeedError> {
-        while self.seen < log.chosen_upto() {
+        for _ in 0..READS_PER_TURN {
+            if self.seen >= log.chosen_upto() {
+                break;
+            }
             let mut read = std::mem::take(&mut self.read);
             read_from(log, self.seen + 1, &mut read)?;
             if read.is_empty() {
@@ -172,7 +186,8 @@ impl Feeder {
         tape: &mut TapeMap,
         now: Instant,
     ) -> Result<(), FeedError> {
-        loop {
+        self.unfinished = false;
+        for _ in 0..READS_PER_TURN {
             while let Some((slot, bytes)) = self.queue.front().cloned() {
                 if !bytes.is_empty() && (self.hold(now) || !push(tape, slot, &bytes)?) {
                     return Ok(());
@@ -186,6 +201,8 @@ impl Feeder {
                 return Ok(());
             }
         }
+        self.unfinished = true;
+        Ok(())
     }
 
     /// Queues a slot for the tape when it is the next one the queue lacks.
@@ -331,6 +348,20 @@ mod tests {
             .observe(&mut log, |slot, _| panic!("slot {slot} was shown before"))
             .unwrap();
         assert_eq!(run(&mut feeder, &mut log, &mut tape()), expected);
+    }
+
+    #[test]
+    fn a_long_log_is_shown_and_fed_in_shares() {
+        let value = Bytes::from(vec![3; 100_000]);
+        let mut log = VecLog(vec![value; 100]);
+        let mut feeder = Feeder::new(Duration::ZERO, 1);
+        let mut turns = 0;
+        while feeder.has_more(100) {
+            feeder.observe(&mut log, |_, _| {}).unwrap();
+            turns += 1;
+        }
+        assert_eq!(feeder.seen(), 100);
+        assert!(turns > 5, "{turns} turns");
     }
 
     #[test]

@@ -165,6 +165,10 @@ impl<H: ServerHost> Node<H> {
         if self.life.live || self.leadership.leader.is_none() || self.life.ended.is_some() {
             return Ok(());
         }
+        let chosen = self.replica.chosen_upto();
+        if self.life.live_at.is_none() && self.feeder.seen() < chosen {
+            return Ok(());
+        }
         let target = *self.life.live_at.get_or_insert(self.feeder.last_entry());
         if self.output.applied().slot < target.max(1) {
             return Ok(());

@@ -244,7 +244,7 @@ impl<H: ServerHost> Node<H> {
             .into_iter()
             .flatten()
             .fold(self.replica.next_wakeup(), Instant::min);
-        if deadline <= now {
+        if deadline <= now || self.feeder.has_more(self.replica.chosen_upto()) {
             return Ok(Some(Duration::ZERO));
         }
         self.timer
