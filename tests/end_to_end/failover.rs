@@ -1,0 +1,205 @@
+//! Leaders die while clients count.
+//!
+//! Clients of a surviving node must not notice more than a pause. So that no election makes the
+//! clients' own node the next victim, that node is made reluctant to lead ([`Cluster::make_reluctant`]):
+//! leadership goes to and fro between the other two, and each of them is killed again and again.
+
+use crate::chance::{Chance, scaled, setting};
+use crate::cluster::{Cluster, Setup, say};
+use crate::counting::{Control, Tally, check_everywhere, count};
+use crate::resp::Client;
+use crate::view::View;
+use std::net::SocketAddr;
+use std::thread::{self, ScopedJoinHandle};
+use std::time::{Duration, Instant};
+
+const CLIENTS: usize = 4;
+const KILLS: usize = 10;
+/// How long after a kill the slowest reply is looked for.
+const GAP_WATCHED: Duration = Duration::from_millis(1500);
+
+#[test]
+fn leaders_die_and_every_request_counts_once() {
+    let name = "leaders_die_and_every_request_counts_once";
+    let Some(setup) = Setup::redis(name, &[]) else {
+        return;
+    };
+    let mut chance = Chance::shown(name);
+    let cluster = Cluster::start(setup);
+    let home = cluster.settle().followers()[0];
+    cluster.make_reluctant(home);
+    let control = Control::default();
+    let tallies = thread::scope(|scope| {
+        let _stop = control.guard();
+        let counters = start_counting(scope, &[cluster.address(home)], &control);
+        for kill in 1..=scaled(KILLS) {
+            kill_a_leader(&cluster, home, &mut chance, &control);
+            assert!(
+                !counters.iter().any(ScopedJoinHandle::is_finished),
+                "kill {kill}"
+            );
+        }
+        wait_for_progress(&control);
+        drop(_stop);
+        joined(counters)
+    });
+    no_connection_broke(&tallies);
+    cluster.settle();
+    let acknowledged = check_everywhere(&cluster, &tallies);
+    let hashes = cluster.settle().hashes();
+    let kills = scaled(KILLS);
+    say(&format!(
+        "{name}: {kills} leaders killed, {acknowledged} replies right, {hashes}"
+    ));
+    cluster.stop();
+}
+
+/// Sometimes as soon as there are three nodes again, sometimes when all have caught up.
+fn kill_a_leader(cluster: &Cluster, home: u64, chance: &mut Chance, control: &Control) {
+    let caught_up = chance.below(2) == 0;
+    let view = cluster.wait_for("a leader to kill", |view| {
+        let all = if caught_up {
+            view.whole()
+        } else {
+            view.alive == view.replicas.len()
+        };
+        all && view.leader.is_some()
+    });
+    let leader = view.leader();
+    assert_ne!(leader, home, "the reluctant node leads");
+    thread::sleep(chance.millis(0, 300));
+    wait_for_progress(control);
+    cluster.kill(&view, leader);
+}
+
+/// Ends when the clients have got some more replies.
+fn wait_for_progress(control: &Control) {
+    let before = control.acknowledged();
+    let more = crate::harness::eventually(|| control.acknowledged() >= before + 200);
+    assert!(more, "the clients get no replies");
+}
+
+fn start_counting<'scope>(
+    scope: &'scope thread::Scope<'scope, '_>,
+    addresses: &[SocketAddr],
+    control: &'scope Control,
+) -> Vec<ScopedJoinHandle<'scope, Tally>> {
+    let targets = addresses.iter().copied().cycle();
+    let numbered = targets.take(CLIENTS).enumerate();
+    numbered
+        .map(|(number, address)| scope.spawn(move || count(number, address, control)))
+        .collect()
+}
+
+fn joined(counters: Vec<ScopedJoinHandle<'_, Tally>>) -> Vec<Tally> {
+    let tallies = counters.into_iter().map(|counter| counter.join());
+    tallies
+        .map(|tally| tally.expect("a client failed"))
+        .collect()
+}
+
+fn no_connection_broke(tallies: &[Tally]) {
+    for tally in tallies {
+        assert!(tally.broke.is_none(), "a survivor's connection: {tally:?}");
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_missing_after_all_died_at_once() {
+    let name = "nothing_acknowledged_is_missing_after_all_died_at_once";
+    if let Some(setup) = Setup::redis(name, &[]) {
+        all_die(name, setup);
+    }
+}
+
+#[test]
+fn the_store_misses_nothing_after_all_died_at_once() {
+    all_die(
+        "the_store_misses_nothing_after_all_died_at_once",
+        Setup::store(),
+    );
+}
+
+fn all_die(name: &str, setup: Setup) {
+    let mut cluster = Cluster::start(setup);
+    let nodes: Vec<u64> = cluster.settle().replicas.iter().map(|it| it.id).collect();
+    let addresses: Vec<SocketAddr> = nodes.iter().map(|node| cluster.address(*node)).collect();
+    let control = Control::default();
+    let tallies = thread::scope(|scope| {
+        let _stop = control.guard();
+        let counters = start_counting(scope, &addresses, &control);
+        for _ in 0..scaled(5) {
+            wait_for_progress(&control);
+        }
+        cluster.kill_everything();
+        joined(counters)
+    });
+    cluster.start_again();
+    cluster.settle();
+    let acknowledged = check_everywhere(&cluster, &tallies);
+    // It is not only there, it also works.
+    let address = cluster.address(2);
+    let control = Control::default();
+    let more = thread::scope(|scope| {
+        let _stop = control.guard();
+        let counter = scope.spawn(|| count(CLIENTS, address, &control));
+        wait_for_progress(&control);
+        drop(_stop);
+        counter.join().expect("a client failed")
+    });
+    assert!(more.broke.is_none(), "{more:?}");
+    let hashes = cluster.settle().hashes();
+    say(&format!(
+        "{name}: {acknowledged} acknowledged replies, all there; {hashes}"
+    ));
+    cluster.stop();
+}
+
+#[test]
+fn the_gap_of_a_failover_is_stated() {
+    let name = "the_gap_of_a_failover_is_stated";
+    let runs: usize = setting("BROLGA_E2E_FAILOVERS", 5);
+    let mut chance = Chance::shown(name);
+    let cluster = Cluster::start(Setup::store());
+    let mut counter = 0;
+    let mut gaps = Vec::new();
+    for _ in 0..runs {
+        let view = cluster.settle();
+        thread::sleep(chance.millis(0, 100));
+        gaps.push(gap(&cluster, &view, &mut chance, &mut counter));
+    }
+    cluster.settle();
+    gaps.sort();
+    let percentile = |hundredth: usize| gaps[(runs * hundredth).div_ceil(100).max(1) - 1];
+    let (half, most, last) = (percentile(50), percentile(99), percentile(100));
+    say(&format!(
+        "{name}: over {runs} runs p50 {} ms, p99 {} ms, most {} ms",
+        half.as_millis(),
+        most.as_millis(),
+        last.as_millis()
+    ));
+    cluster.stop();
+}
+
+/// The slowest reply that a client of a survivor sees around the leader's death.
+fn gap(cluster: &Cluster, view: &View, chance: &mut Chance, counter: &mut u64) -> Duration {
+    let followers = view.followers();
+    let home = followers[chance.below(followers.len() as u64) as usize];
+    let mut client = Client::connect(cluster.address(home));
+    let mut ask = || {
+        let started = Instant::now();
+        *counter += 1;
+        client.exchange(&["INCR", "gap"], &format!(":{counter}\r\n"));
+        started.elapsed()
+    };
+    for _ in 0..50 {
+        ask();
+    }
+    let killed = Instant::now();
+    crate::harness::signal(view.pid(view.leader()), "KILL");
+    let mut slowest = Duration::ZERO;
+    while killed.elapsed() < GAP_WATCHED {
+        slowest = slowest.max(ask());
+    }
+    slowest
+}

@@ -1,0 +1,32 @@
+//! The main job, from outside: real servers that know nothing of replication, real clients, real
+//! `kill -9`. A test passes only if every reply was right, byte for byte, and all replicas have
+//! equal output and schedule hashes at the end; timing is stated, never judged.
+//!
+//! One cluster runs at a time, whatever the number of test threads. Sizes are meant for every day;
+//! the environment makes a campaign of them:
+//!
+//! | variable | meaning | default |
+//! |---|---|---|
+//! | `BROLGA_E2E_SCALE` | multiplies requests, files and kills | 1 |
+//! | `BROLGA_E2E_IDLE_SECONDS` | how long idle clusters are watched | 10 |
+//! | `BROLGA_E2E_FAILOVERS` | runs of the gap measurement | 5 |
+//! | `BROLGA_E2E_SEED` | repeats a random choice that a test has printed | random |
+
+#[path = "../harness/mod.rs"]
+mod harness;
+
+mod chance;
+mod cluster;
+mod counting;
+mod resp;
+mod view;
+
+mod benchmark;
+mod echo;
+mod failover;
+mod idle;
+mod quorum;
+mod redis;
+mod snapshots;
+mod store;
+mod web;
