@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 const LINE_WIDTH_MAX: usize = 107;
 const FILE_LINES_MAX: usize = 800;
 /// Files that were longer when the rule was made. They may only shrink.
-const OVERLONG: [(&str, usize); 1] = [("interposer/src/hooks/sync.rs", 830)];
+const OVERLONG: [(&str, usize); 0] = [];
 /// Assembled so that this file does not break its own rule.
 const STRAY: [&str; 3] = [
     concat!("db", "g!("),

@@ -102,6 +102,11 @@ pub unsafe fn set_process(process: u16) {
     unsafe { (*LOCAL.0.get()).process = process }
 }
 
+/// True in a process of a wrapped server; elsewhere every hook does what libc does.
+pub fn is_active() -> bool {
+    !local().shared.is_null()
+}
+
 /// Proof that the calling thread has the turn.
 #[must_use]
 pub struct Turn {

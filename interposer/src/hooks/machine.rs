@@ -2,7 +2,7 @@
 
 use crate::symbols::libc_symbol;
 use crate::sys::{self, finish, sys};
-use crate::turn::Turn;
+use crate::turn::{Turn, is_active};
 use core::ffi::{c_char, c_int, c_long, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -62,6 +62,27 @@ impl Real {
     }
 }
 
+/// Calls libc's own function: `libc_own!(name(argument: type, ...) -> result)`.
+macro_rules! libc_own {
+    ($name:ident($($argument:ident: $type:ty),*) -> $result:ty) => {{
+        const NAME: &core::ffi::CStr = match core::ffi::CStr::from_bytes_with_nul(
+            concat!(stringify!($name), "\0").as_bytes(),
+        ) {
+            Ok(name) => name,
+            Err(_) => panic!("a name has no NUL in it"),
+        };
+        static OWN: $crate::hooks::machine::Real = $crate::hooks::machine::Real::new(NAME);
+        // SAFETY: libc's function of that name has this signature; the caller of the hook promises
+        // what libc's contract asks for.
+        unsafe {
+            let own: unsafe extern "C" fn($($type),*) -> $result =
+                core::mem::transmute(OWN.get());
+            own($($argument),*)
+        }
+    }};
+}
+pub(crate) use libc_own;
+
 static SYSCONF: Real = Real::new(c"sysconf");
 
 #[unsafe(no_mangle)]
@@ -94,7 +115,11 @@ pub unsafe extern "C" fn get_nprocs_conf() -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sched_getcpu() -> c_int {
-    0
+    if is_active() {
+        0
+    } else {
+        libc_own!(sched_getcpu() -> c_int)
+    }
 }
 
 /// Processors 0 to cpus - 1, wherever the tree really runs.
@@ -127,12 +152,14 @@ pub unsafe extern "C" fn sched_getaffinity(pid: c_int, size: usize, set: *mut u8
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_getaffinity_np(_thread: u64, size: usize, set: *mut u8) -> c_int {
-    match Turn::have() {
-        // SAFETY: the caller's promise.
-        Some(turn) => unsafe { fill_affinity(&turn, size, set) },
-        None => return libc::ENOSYS,
-    }
+pub unsafe extern "C" fn pthread_getaffinity_np(thread: u64, size: usize, set: *mut u8) -> c_int {
+    let Some(turn) = Turn::have() else {
+        return libc_own!(
+            pthread_getaffinity_np(thread: u64, size: usize, set: *mut u8) -> c_int
+        );
+    };
+    // SAFETY: the caller's promise.
+    unsafe { fill_affinity(&turn, size, set) };
     0
 }
 
@@ -147,12 +174,11 @@ pub unsafe extern "C" fn sched_setaffinity(pid: c_int, size: usize, set: *const 
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_setaffinity_np(
-    _thread: u64,
-    _size: usize,
-    _set: *const u8,
-) -> c_int {
-    0
+pub unsafe extern "C" fn pthread_setaffinity_np(thread: u64, size: usize, set: *const u8) -> c_int {
+    if is_active() {
+        return 0;
+    }
+    libc_own!(pthread_setaffinity_np(thread: u64, size: usize, set: *const u8) -> c_int)
 }
 
 #[unsafe(no_mangle)]

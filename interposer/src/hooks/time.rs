@@ -1,5 +1,6 @@
 //! Clocks and sleeps: virtual time, which stands still between entries but for the logical clock.
 
+use super::machine::libc_own;
 use super::{error, op};
 use crate::sys::{self, finish, sys};
 use crate::turn::{Turn, space};
@@ -89,6 +90,10 @@ pub unsafe extern "C" fn __clock_gettime(clock: clockid_t, to: *mut timespec) ->
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_getres(clock: clockid_t, to: *mut timespec) -> c_int {
+    if Turn::have().is_none() {
+        // SAFETY: the caller's pointer, passed on.
+        return finish(unsafe { sys!(libc::SYS_clock_getres, clock, to) }) as c_int;
+    }
     // The kernel's answer differs with the machine's timers; one nanosecond is what all have.
     let fixed = [libc::CLOCK_REALTIME_COARSE, libc::CLOCK_MONOTONIC_COARSE].contains(&clock);
     if !to.is_null() {
@@ -149,7 +154,7 @@ pub unsafe extern "C" fn clock() -> c_long {
     const MICROSECOND: u64 = 1000;
     match Turn::take(op::CLOCK) {
         Some(mut turn) => (cpu_ns(&mut turn) / MICROSECOND) as c_long,
-        None => 0,
+        None => libc_own!(clock() -> c_long),
     }
 }
 
@@ -291,6 +296,9 @@ pub unsafe extern "C" fn timerfd_create(clock: clockid_t, flags: c_int) -> c_int
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getloadavg(to: *mut f64, count: c_int) -> c_int {
+    if Turn::have().is_none() {
+        return libc_own!(getloadavg(to: *mut f64, count: c_int) -> c_int);
+    }
     for at in 0..count.clamp(0, 3) {
         // SAFETY: the caller promises room for `count` doubles.
         unsafe { to.add(at as usize).write(0.0) };
