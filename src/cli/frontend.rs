@@ -7,7 +7,7 @@ use super::{Outcome, runtime};
 use crate::cluster;
 use crate::config::ClusterId;
 use crate::node::{Sidecar, SidecarConfig};
-use std::io::{IsTerminal, stderr};
+use std::io::stderr;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::thread;
@@ -42,7 +42,6 @@ pub struct Options {
 pub fn main(options: &Options) -> Outcome {
     let filter = EnvFilter::try_from_env(super::node::LOG_VARIABLE)
         .unwrap_or_else(|_| EnvFilter::new(super::node::LOG_DEFAULT));
-    let ansi = stderr().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(stderr)
