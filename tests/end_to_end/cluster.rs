@@ -5,9 +5,9 @@
 
 use crate::harness::{PATIENCE, brolga, eventually, finish, free_port, replica, runs, signal};
 use crate::view::View;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write, stdout};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -18,6 +18,8 @@ use tempfile::TempDir;
 
 /// Clusters compete for processors and for ports on the same addresses.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+/// Where a frontend alone listens: no replica's address.
+const SIDECAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 100);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const LOG_LINES_SHOWN: usize = 25;
 
@@ -225,24 +227,27 @@ impl Cluster {
         self.strays.push(child.unwrap());
     }
 
-    /// Makes a node so slow to stand for election that it never leads while another node can.
-    /// It is killed for that, so it must not lead now and nobody may be connected to it.
-    pub fn make_reluctant(&self, node: u64) {
-        let config = self.node_dir(node).join("config.toml");
-        let text = fs::read_to_string(&config).unwrap();
-        let is_timeout = |line: &&str| line.starts_with("election_timeout_ms");
-        let line = text.lines().find(is_timeout).expect("it is written out");
-        fs::write(
-            &config,
-            text.replace(line, "election_timeout_ms = [60000, 60000]"),
-        )
-        .unwrap();
-        let view = self.settle();
-        let before = view.pid(node);
-        self.kill(&view, node);
-        self.wait_for("the reluctant node", |view| {
-            view.whole() && view.pid(node) != before
+    /// `brolga frontend`, and where clients reach the server through it.
+    pub fn start_frontend(&mut self) -> SocketAddr {
+        let address = SocketAddr::from((SIDECAR, self.setup.port));
+        let mut command = brolga();
+        command.arg("frontend").arg("--data").arg(self.data());
+        command.args(["--listen", &SIDECAR.to_string()]);
+        let log = File::create(self.data().join("frontend.err")).unwrap();
+        self.strays.push(command.stderr(log).spawn().unwrap());
+        let up = eventually(|| TcpStream::connect(address).is_ok());
+        assert!(up, "nobody listens on {address}");
+        address
+    }
+
+    /// Stops the leader's daemon, as a machine does that is out of memory, until another node leads.
+    #[track_caller]
+    pub fn pause_until_deposed(&self, view: &View, leader: u64) {
+        signal(view.pid(leader), "STOP");
+        self.wait_for("another leader", |view| {
+            view.leader.is_some_and(|now| now != leader)
         });
+        signal(view.pid(leader), "CONT");
     }
 
     /// As Ctrl-C does; it must end well.
@@ -263,6 +268,7 @@ impl Cluster {
                 show_tail(&self.node_dir(node).join(name));
             }
         }
+        show_tail(&data.join("frontend.err"));
         let status = finish(&["status", "--data", data.to_str().unwrap()]);
         say(&status.stdout);
     }

@@ -12,6 +12,8 @@
 //! | `BROLGA_E2E_FAILOVERS` | runs of the gap measurement | 5 |
 //! | `BROLGA_E2E_SEED` | repeats a random choice that a test has printed | random |
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[path = "../harness/mod.rs"]
 mod harness;
 

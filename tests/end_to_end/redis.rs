@@ -3,7 +3,7 @@
 use crate::chance::scaled;
 use crate::cluster::{Cluster, Setup, say};
 use crate::harness::eventually;
-use crate::resp::{Client, Reply};
+use crate::resp::{Client, Reply, request};
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -54,6 +54,36 @@ fn agree(name: &str, setup: Setup) {
     same_everywhere(&mut clients, &["DEBUG", "DIGEST"]);
     let view = cluster.settle();
     say(&format!("{name}: {}", view.hashes()));
+    cluster.stop();
+}
+
+#[test]
+fn a_client_that_does_not_read_holds_up_nobody() {
+    let name = "a_client_that_does_not_read_holds_up_nobody";
+    let Some(setup) = Setup::redis(name, &[]) else {
+        return;
+    };
+    let cluster = Cluster::start(setup);
+    let view = cluster.settle();
+    let mut slow = Client::connect(cluster.address(view.followers()[0]));
+    let mut other = Client::connect(cluster.address(view.followers()[0]));
+    let big = "0123456789abcdef".repeat(1 << 16);
+    slow.exchange(&["SET", "big", &big], "+OK\r\n");
+    // More than any buffer on the way holds.
+    let asked = scaled(64);
+    slow.send(&request(&["GET", "big"]).repeat(asked)).unwrap();
+    for number in 1..=1000 {
+        other.exchange(&["INCR", "counter"], &format!(":{number}\r\n"));
+    }
+    let expected = format!("${}\r\n{big}\r\n", big.len());
+    for _ in 0..asked {
+        slow.expect(expected.as_bytes()).unwrap();
+    }
+    slow.exchange(&["INCR", "counter"], ":1001\r\n");
+    say(&format!(
+        "{name}: {asked} MiB read late, {}",
+        cluster.settle().hashes()
+    ));
     cluster.stop();
 }
 

@@ -1,5 +1,5 @@
 //! Redis forks to save: the child's work and its end are the same on every replica, and so are the
-//! files, byte for byte.
+//! files, byte for byte. A replica that is killed afterwards repeats all of it, forks included.
 
 use crate::cluster::{Cluster, Setup, say};
 use crate::harness::eventually;
@@ -16,7 +16,7 @@ fn a_background_save_is_the_same_on_every_replica() {
     let Some(setup) = Setup::redis(name, &[]) else {
         return;
     };
-    let cluster = Cluster::start(setup);
+    let cluster = Cluster::start(setup.perturbed(100));
     let mut clients = clients(&cluster);
     fill(&mut clients[1]);
     let before = clients[0].ask(&["LASTSAVE"]).integer();
@@ -29,8 +29,7 @@ fn a_background_save_is_the_same_on_every_replica() {
         let saved = client.ask(&["LASTSAVE"]).integer();
         assert!(saved > before, "{saved}, not after {before}");
     }
-    let hashes = cluster.settle().hashes();
-    let files = same_files(&cluster);
+    let (hashes, files) = same_after_a_restart(&cluster);
     assert!(files.contains_key("dump.rdb"), "{:?}", files.keys());
     say(&format!("{name}: {hashes}; {}", sizes(&files)));
     cluster.stop();
@@ -54,12 +53,26 @@ fn a_rewritten_append_only_file_is_the_same_on_every_replica() {
         wait_for_info(client, "aof_last_bgrewrite_status:ok");
         wait_for_info(client, "aof_last_write_status:ok");
     }
-    let hashes = cluster.settle().hashes();
-    let files = same_files(&cluster);
+    let (hashes, files) = same_after_a_restart(&cluster);
     let rewritten = files.keys().any(|file| file.ends_with(".2.base.rdb"));
     assert!(rewritten, "{:?}", files.keys());
     say(&format!("{name}: {hashes}; {}", sizes(&files)));
     cluster.stop();
+}
+
+/// Hashes and files are equal, and still are when a follower has been killed and is back.
+#[track_caller]
+fn same_after_a_restart(cluster: &Cluster) -> (String, BTreeMap<String, Vec<u8>>) {
+    let view = cluster.settle();
+    let files = same_files(cluster);
+    let follower = view.followers()[0];
+    cluster.kill(&view, follower);
+    cluster.wait_for("the follower", |now| {
+        now.node(follower).is_some() && now.pid(follower) != view.pid(follower)
+    });
+    let hashes = cluster.settle().hashes();
+    assert!(same_files(cluster) == files, "the replay left other files");
+    (hashes, files)
 }
 
 fn clients(cluster: &Cluster) -> Vec<Client> {
@@ -101,7 +114,10 @@ fn same_files(cluster: &Cluster) -> BTreeMap<String, Vec<u8>> {
     let first = of(1);
     for node in 2..=3 {
         let other = of(node);
-        assert!(first.keys().eq(other.keys()), "other files on replica {node}");
+        assert!(
+            first.keys().eq(other.keys()),
+            "other files on replica {node}"
+        );
         for (name, bytes) in &first {
             assert!(other[name] == *bytes, "{name} differs on replica {node}");
         }
