@@ -240,7 +240,7 @@ impl Cluster {
         address
     }
 
-    /// Stops the leader's daemon, as a machine does that is out of memory, until another node leads.
+    /// Stops the leader's daemon until another node leads, as a machine out of memory does.
     #[track_caller]
     pub fn pause_until_deposed(&self, view: &View, leader: u64) {
         signal(view.pid(leader), "STOP");

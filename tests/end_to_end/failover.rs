@@ -1,10 +1,10 @@
 //! Leaders die while clients count.
 //!
-//! Clients of a surviving node must not notice more than a pause. Their node is not killed, and it is
-//! the next leader half of the time. It is made to give that up as a machine does that is out of
-//! memory: stopped until the others have elected somebody, and continued, which breaks no connection
-//! and makes it a deposed leader that does not know. Clients of a sidecar frontend survive any node, so
-//! there every leader is killed.
+//! Clients of a surviving node must not notice more than a pause. Their node is not killed, and it
+//! is the next leader half of the time. It is made to give that up as a machine does that is out of
+//! memory: stopped until the others have elected somebody, and continued, which breaks no
+//! connection and makes it a deposed leader that does not know. Clients of a sidecar frontend
+//! survive any node, so there every leader is killed.
 
 use crate::chance::{Chance, scaled, setting};
 use crate::cluster::{Cluster, Setup, say};

@@ -1,7 +1,7 @@
 //! A client of servers that speak the Redis protocol: plain, blocking, exact.
 //!
-//! A reply that is not the expected one is a panic; a connection that breaks is an error, which only
-//! a test that kills the client's own node may live with.
+//! A reply that is not the expected one is a panic; a connection that breaks is an error, which
+//! only a test that kills the client's own node may live with.
 
 use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

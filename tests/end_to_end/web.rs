@@ -2,6 +2,7 @@
 
 use crate::chance::{Chance, scaled};
 use crate::cluster::{Cluster, Setup, say};
+use crate::harness::{eventually, finish};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -26,24 +27,10 @@ fn files_are_served_alike_when_delayed_at_random() {
 }
 
 fn serve(name: &str, perturb_us: u32) {
-    if !Path::new(PYTHON).exists() {
-        say(&format!(
-            "{name}: SKIPPED, {PYTHON} is not installed (tests/setup.sh)"
-        ));
-        return;
-    }
-    let genesis = tempfile::tempdir().unwrap();
     let files = files(&mut Chance::shown(name));
-    for (path, bytes) in &files {
-        fs::write(genesis.path().join(path), bytes).unwrap();
-    }
-    let setup = Setup::new(|port| {
-        let port = port.to_string();
-        let words = [PYTHON, "-m", "http.server", &port, "--bind", "0.0.0.0"];
-        words.map(str::to_owned).to_vec()
-    });
-    let setup = setup.option("--genesis", genesis.path().to_str().unwrap());
-    let cluster = Cluster::start(setup.perturbed(perturb_us));
+    let Some(cluster) = start(name, &files, perturb_us) else {
+        return;
+    };
     let addresses: Vec<SocketAddr> = (1..=3).map(|node| cluster.address(node)).collect();
     let bytes: usize = thread::scope(|scope| {
         let fetchers: Vec<_> = (0..FETCHERS)
@@ -60,6 +47,55 @@ fn serve(name: &str, perturb_us: u32) {
         "{name}: {FETCHERS} clients got {megabytes} MB, {hashes}"
     ));
     cluster.stop();
+}
+
+/// The checker checks: a file that is not the same everywhere is noticed as soon as it is served.
+#[test]
+fn a_replica_that_says_something_else_is_noticed() {
+    let name = "a_replica_that_says_something_else_is_noticed";
+    let files = [("page".to_owned(), b"the same".to_vec())];
+    let Some(cluster) = start(name, &files, 0) else {
+        return;
+    };
+    assert_eq!(fetch(cluster.address(1), "page"), b"the same");
+    cluster.settle();
+    fs::write(cluster.node_dir(2).join("work/page"), "another!").unwrap();
+    assert_eq!(fetch(cluster.address(1), "page"), b"the same");
+    let data = cluster.data();
+    let mut status = None;
+    let noticed = eventually(|| {
+        let finished = finish(&["status", "--data", data.to_str().unwrap()]);
+        let failed = finished.code == Some(1);
+        status = Some(finished);
+        failed
+    });
+    let status = status.expect("it was asked");
+    assert!(
+        noticed && status.stderr.contains("the replicas differ at slot"),
+        "{status:?}"
+    );
+    say(&format!("{name}: {}", status.stderr.trim_end()));
+}
+
+/// The server in a directory with these files; `None`, and said so, when it is not installed.
+fn start(name: &str, files: &[(String, Vec<u8>)], perturb_us: u32) -> Option<Cluster> {
+    if !Path::new(PYTHON).exists() {
+        say(&format!(
+            "{name}: SKIPPED, {PYTHON} is not installed (tests/setup.sh)"
+        ));
+        return None;
+    }
+    let genesis = tempfile::tempdir().unwrap();
+    for (path, bytes) in files {
+        fs::write(genesis.path().join(path), bytes).unwrap();
+    }
+    let setup = Setup::new(|port| {
+        let port = port.to_string();
+        let words = [PYTHON, "-m", "http.server", &port, "--bind", "0.0.0.0"];
+        words.map(str::to_owned).to_vec()
+    });
+    let setup = setup.option("--genesis", genesis.path().to_str().unwrap());
+    Some(Cluster::start(setup.perturbed(perturb_us)))
 }
 
 fn files(chance: &mut Chance) -> Vec<(String, Vec<u8>)> {
