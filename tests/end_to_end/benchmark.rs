@@ -1,10 +1,15 @@
-//! `redis-benchmark`, as it comes, against a follower and against the leader.
+//! `redis-benchmark`, as it comes: against the leader, against a follower, and through a sidecar
+//! frontend while one leader after the other dies.
 
 use crate::chance::scaled;
 use crate::cluster::{Cluster, Setup, say};
+use crate::view::View;
 use std::net::SocketAddr;
 use std::process::Command;
+use std::thread;
 
+/// It waits for ever for a reply that is lost.
+const PATIENCE_SECONDS: &str = "300";
 const TESTS: [&str; 6] = ["set", "get", "incr", "lpush", "spop", "zadd"];
 
 #[test]
@@ -24,10 +29,37 @@ fn redis_benchmark_runs_against_any_node() {
     cluster.stop();
 }
 
+#[test]
+fn redis_benchmark_does_not_notice_that_leaders_die() {
+    let name = "redis_benchmark_does_not_notice_that_leaders_die";
+    let Some(setup) = Setup::redis(name, &[]) else {
+        return;
+    };
+    let mut cluster = Cluster::start(setup);
+    let address = cluster.start_frontend();
+    let mut killed = 0;
+    let rates = thread::scope(|scope| {
+        let running = scope.spawn(move || benchmark(address));
+        while !running.is_finished() {
+            let view = cluster.wait_for("all replicas", View::whole);
+            cluster.kill(&view, view.leader());
+            killed += 1;
+        }
+        running.join().expect("redis-benchmark failed")
+    });
+    assert!(killed > 1, "it was over too soon");
+    let hashes = cluster.settle().hashes();
+    say(&format!(
+        "{name}: {killed} leaders killed, requests/s: {rates}; {hashes}"
+    ));
+    cluster.stop();
+}
+
 fn benchmark(address: SocketAddr) -> String {
     let (host, port) = (address.ip().to_string(), address.port().to_string());
     let requests = scaled(20_000).to_string();
-    let output = Command::new("redis-benchmark")
+    let output = Command::new("timeout")
+        .args([PATIENCE_SECONDS, "redis-benchmark"])
         .args(["-h", &host, "-p", &port, "-n", &requests, "-c", "50"])
         .args(["-t", &TESTS.join(","), "--csv"])
         .output()
