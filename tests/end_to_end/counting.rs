@@ -14,7 +14,7 @@ use std::time::Duration;
 /// Requests in flight: so many on each of the two counters.
 pub const DEPTH: u64 = 8;
 /// Between batches. Every replica has to repeat all of it each time it is started again.
-const THINK: Duration = Duration::from_millis(5);
+const THINK: Duration = Duration::from_millis(10);
 const SHARED: &str = "shared";
 const OWN: &str = "own";
 

@@ -41,7 +41,7 @@ fn clients_of_the_store_count_through_leaders_deaths() {
     let name = "clients_of_the_store_count_through_leaders_deaths";
     leaders_die(
         name,
-        Setup::store().perturbed(100),
+        Setup::store().perturbed(50),
         Home::Survivor,
         KILLS / 2,
     );
