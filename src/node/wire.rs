@@ -12,10 +12,11 @@ use super::client::ByteQueue;
 use super::conns::Progress;
 use brolga_tape::entry::CloseHow;
 use mio::net::TcpStream;
+use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 const HEADER_BYTES: usize = 8;
 /// No frame is larger: events go up in chunks far below, records come down in batches.
 const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -67,7 +68,7 @@ impl Kind {
 }
 
 /// What a sidecar says first.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// [`VERSION`] of the sidecar.
     pub version: u32,
@@ -79,36 +80,24 @@ pub struct Hello {
     pub conns: Vec<(u64, u64)>,
 }
 
+/// Fixed-size integers, so that no other version of a sidecar can be misread by its first field.
+const HELLO: bincode::config::Configuration<
+    bincode::config::LittleEndian,
+    bincode::config::Fixint,
+    bincode::config::Limit<PAYLOAD_BYTES_MAX>,
+> = bincode::config::legacy().with_limit::<PAYLOAD_BYTES_MAX>();
+
 impl Hello {
     /// Its bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(32 + self.conns.len() * 16);
-        out.extend_from_slice(&self.version.to_le_bytes());
-        out.extend_from_slice(&[0; 4]);
-        out.extend_from_slice(&self.cluster.to_le_bytes());
-        out.extend_from_slice(&self.frontend.to_le_bytes());
-        for (counter, next) in &self.conns {
-            out.extend_from_slice(&counter.to_le_bytes());
-            out.extend_from_slice(&next.to_le_bytes());
-        }
-        out
+        // Only a list beyond the limit fails, and a frontend has far fewer connections.
+        bincode::serde::encode_to_vec(self, HELLO).unwrap_or_default()
     }
 
     /// Reads it; `None` when it is broken.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
-        let (head, conns) = bytes.split_at_checked(32)?;
-        if !conns.len().is_multiple_of(16) {
-            return None;
-        }
-        Some(Self {
-            version: u32::from_le_bytes(head[0..4].try_into().ok()?),
-            cluster: u128::from_le_bytes(head[8..24].try_into().ok()?),
-            frontend: word(head, 24)?,
-            conns: conns
-                .chunks_exact(16)
-                .filter_map(|pair| Some((word(pair, 0)?, word(pair, 8)?)))
-                .collect(),
-        })
+        let (hello, used) = bincode::serde::decode_from_slice(bytes, HELLO).ok()?;
+        (used == bytes.len()).then_some(hello)
     }
 }
 

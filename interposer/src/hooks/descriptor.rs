@@ -170,16 +170,6 @@ unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
     }
 }
 
-macro_rules! hooks {
-    ($($name:ident($($arg:ident: $type:ty),*) = $call:ident($($pass:ident),*);)*) => { $(
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name($($arg: $type),*) -> isize {
-            // SAFETY: the caller's promise.
-            finish(unsafe { $call($($pass),*) })
-        }
-    )* };
-}
-
 hooks! {
     read(fd: c_int, to: *mut c_void, len: usize) = read_(fd, to, len);
     __read(fd: c_int, to: *mut c_void, len: usize) = read_(fd, to, len);

@@ -4,6 +4,17 @@
 //! family that returns a kernel-style result. Variadic functions of libc are taken with fixed word
 //! arguments, which is the same on x86-64.
 
+/// Exports functions of libc that return a size: `name(argument: type, ...) = function(value, ...);`
+macro_rules! hooks {
+    ($($name:ident($($arg:ident: $type:ty),*) = $call:ident($($pass:expr),*);)*) => { $(
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name($($arg: $type),*) -> isize {
+            // SAFETY: the caller's promise.
+            $crate::sys::finish(unsafe { $call($($pass),*) })
+        }
+    )* };
+}
+
 mod descriptor;
 mod file;
 mod futex;

@@ -559,16 +559,6 @@ unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
     }
 }
 
-macro_rules! hooks {
-    ($($name:ident($($arg:ident: $type:ty),*) = $call:ident($($pass:expr),*);)*) => { $(
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name($($arg: $type),*) -> isize {
-            // SAFETY: the caller's promise.
-            finish(unsafe { $call($($pass),*) })
-        }
-    )* };
-}
-
 const NOBODY: *mut c_void = core::ptr::null_mut();
 
 hooks! {
