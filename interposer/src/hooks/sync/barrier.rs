@@ -26,7 +26,11 @@ pub unsafe extern "C" fn pthread_barrier_init(
     needed: c_uint,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_barrier_init(barrier: *mut Barrier, attributes: *const c_void, needed: c_uint) -> c_int);
+        return libc_own!(pthread_barrier_init(
+            barrier: *mut Barrier,
+            attributes: *const c_void,
+            needed: c_uint
+        ) -> c_int);
     }
     if needed == 0 {
         return libc::EINVAL;

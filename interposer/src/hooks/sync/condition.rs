@@ -50,7 +50,10 @@ pub unsafe extern "C" fn pthread_cond_init(
     attributes: *const c_void,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_cond_init(condition: *mut Condition, attributes: *const c_void) -> c_int);
+        return libc_own!(pthread_cond_init(
+            condition: *mut Condition,
+            attributes: *const c_void
+        ) -> c_int);
     }
     let (mut clock, mut shared) = (libc::CLOCK_REALTIME, 0);
     if !attributes.is_null() {
@@ -131,7 +134,11 @@ pub unsafe extern "C" fn pthread_cond_timedwait(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_cond_timedwait(condition: *mut Condition, mutex: *mut Mutex, until: *const timespec) -> c_int);
+        return libc_own!(pthread_cond_timedwait(
+            condition: *mut Condition,
+            mutex: *mut Mutex,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { cond_wait(condition, mutex, Some((None, ns_of(&*until)))) }
@@ -145,7 +152,12 @@ pub unsafe extern "C" fn pthread_cond_clockwait(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_cond_clockwait(condition: *mut Condition, mutex: *mut Mutex, clock: clockid_t, until: *const timespec) -> c_int);
+        return libc_own!(pthread_cond_clockwait(
+            condition: *mut Condition,
+            mutex: *mut Mutex,
+            clock: clockid_t,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { cond_wait(condition, mutex, Some((Some(clock), ns_of(&*until)))) }

@@ -153,7 +153,10 @@ pub unsafe extern "C" fn pthread_mutex_timedlock(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_mutex_timedlock(mutex: *mut Mutex, until: *const timespec) -> c_int);
+        return libc_own!(pthread_mutex_timedlock(
+            mutex: *mut Mutex,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { timed_lock(mutex, libc::CLOCK_REALTIME, until) }
@@ -166,7 +169,11 @@ pub unsafe extern "C" fn pthread_mutex_clocklock(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_mutex_clocklock(mutex: *mut Mutex, clock: clockid_t, until: *const timespec) -> c_int);
+        return libc_own!(pthread_mutex_clocklock(
+            mutex: *mut Mutex,
+            clock: clockid_t,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { timed_lock(mutex, clock, until) }

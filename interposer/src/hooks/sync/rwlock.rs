@@ -76,7 +76,10 @@ pub unsafe extern "C" fn pthread_rwlock_init(
     attributes: *const c_void,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_rwlock_init(lock: *mut Rwlock, attributes: *const c_void) -> c_int);
+        return libc_own!(pthread_rwlock_init(
+            lock: *mut Rwlock,
+            attributes: *const c_void
+        ) -> c_int);
     }
     let mut shared = 0;
     if !attributes.is_null() {
@@ -178,7 +181,10 @@ pub unsafe extern "C" fn pthread_rwlock_timedrdlock(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_rwlock_timedrdlock(lock: *mut Rwlock, until: *const timespec) -> c_int);
+        return libc_own!(pthread_rwlock_timedrdlock(
+            lock: *mut Rwlock,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { rwlock(lock, false, Some((libc::CLOCK_REALTIME, until))) }
@@ -190,7 +196,10 @@ pub unsafe extern "C" fn pthread_rwlock_timedwrlock(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_rwlock_timedwrlock(lock: *mut Rwlock, until: *const timespec) -> c_int);
+        return libc_own!(pthread_rwlock_timedwrlock(
+            lock: *mut Rwlock,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { rwlock(lock, true, Some((libc::CLOCK_REALTIME, until))) }
@@ -203,7 +212,11 @@ pub unsafe extern "C" fn pthread_rwlock_clockrdlock(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_rwlock_clockrdlock(lock: *mut Rwlock, clock: clockid_t, until: *const timespec) -> c_int);
+        return libc_own!(pthread_rwlock_clockrdlock(
+            lock: *mut Rwlock,
+            clock: clockid_t,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { rwlock(lock, false, Some((clock, until))) }
@@ -216,7 +229,11 @@ pub unsafe extern "C" fn pthread_rwlock_clockwrlock(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(pthread_rwlock_clockwrlock(lock: *mut Rwlock, clock: clockid_t, until: *const timespec) -> c_int);
+        return libc_own!(pthread_rwlock_clockwrlock(
+            lock: *mut Rwlock,
+            clock: clockid_t,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { rwlock(lock, true, Some((clock, until))) }

@@ -63,7 +63,11 @@ pub unsafe extern "C" fn sem_init(
     value: c_uint,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(sem_init(semaphore: *mut Semaphore, shared: c_int, value: c_uint) -> c_int);
+        return libc_own!(sem_init(
+            semaphore: *mut Semaphore,
+            shared: c_int,
+            value: c_uint
+        ) -> c_int);
     }
     let private = if shared != 0 { SEMAPHORE_SHARED } else { 0 };
     // SAFETY: the caller promises room for a semaphore.
@@ -126,7 +130,11 @@ pub unsafe extern "C" fn sem_clockwait(
     until: *const timespec,
 ) -> c_int {
     if !is_active() {
-        return libc_own!(sem_clockwait(semaphore: *mut Semaphore, clock: clockid_t, until: *const timespec) -> c_int);
+        return libc_own!(sem_clockwait(
+            semaphore: *mut Semaphore,
+            clock: clockid_t,
+            until: *const timespec
+        ) -> c_int);
     }
     // SAFETY: the caller's promise.
     unsafe { sem_take(semaphore, Some((clock, until))) }
