@@ -77,7 +77,8 @@ fn spread(mut values: Vec<f64>) -> (f64, f64, f64) {
 
 fn print_table(systems: &[System], samples: &Samples) {
     println!(
-        "| command | system | rate min/**med**/max | of native | of WAIT+AOF | p50 us | p99 us | CPU us/op |"
+        "| command | system | rate min/**med**/max | of native | of WAIT+AOF \
+         | p50 us | p99 us | CPU us/op |"
     );
     println!("|---|---|---|---|---|---|---|---|");
     for ((name, pipeline, at), cell) in samples {

@@ -442,6 +442,7 @@ mod build {
 }
 
 #[cfg(all(test, feature = "alloc"))]
+#[allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 mod tests {
     use super::*;
     use std::vec::Vec;

@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use crate::{EpollError, Net, Object, ReadOutcome, SocketIx, WaitOn, World, WriteOutcome, ready};
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::record::{Record, decode, encode};
