@@ -14,7 +14,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const CLUSTER: u128 = 0x00b4_016a;
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Far beyond what any of it takes: it only tells a hang from a slow machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 struct Cluster {
     poll: Poll,

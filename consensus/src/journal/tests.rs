@@ -151,6 +151,20 @@ fn what_was_appended_is_recovered_and_read_back() {
     assert_eq!(open(dir.path()).recovered.last_seq, IoSeq(44));
 }
 
+/// The next segment is made in the background. Closing used to end the process when that failed,
+/// although nothing needed it any more.
+#[test]
+fn closing_does_not_mind_that_the_next_segment_cannot_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    std::fs::create_dir(dir.path().join("0000000002.new")).unwrap();
+    log.append([accept(1, SEGMENT as usize / 2)]);
+    log.flushed();
+    log.journal.close();
+    std::fs::remove_dir(dir.path().join("0000000002.new")).unwrap();
+    assert_eq!(open(dir.path()).recovered.last_seq, IoSeq(1));
+}
+
 #[test]
 fn a_vote_below_the_promise_is_an_error_and_never_a_tear() {
     let dir = tempfile::tempdir().unwrap();
