@@ -378,12 +378,6 @@ impl Scheduler {
         woken
     }
 
-    /// True when some thread waits on `key`.
-    #[must_use]
-    pub fn has_waiter(&self, key: Key) -> bool {
-        !self.waits.is_empty() && waits::first(self, key).is_some()
-    }
-
     /// Moves up to `count` waiters from one key to another without waking them (futex requeue).
     pub fn requeue(&mut self, from: Key, to: Key, count: usize) -> usize {
         let mut moved = 0;

@@ -92,7 +92,7 @@ fn waiters_are_woken_in_the_order_they_came() {
         s.exit();
     }
     assert_eq!(s.pick(), Pick::Idle);
-    assert!(s.has_waiter(OTHER));
+    assert_eq!(s.wake(OTHER, 9), 1);
 }
 
 #[test]

@@ -37,8 +37,6 @@ pub struct Process {
 pub struct ThreadInfo {
     /// The id that the server sees.
     pub tid: i32,
-    /// The kernel's id, 0 until the thread has run.
-    pub real_tid: i32,
     /// glibc's handle.
     pub handle: u64,
     /// The start routine and its argument.
@@ -101,7 +99,6 @@ impl Shared {
         };
         *self.thread(ix) = ThreadInfo {
             tid: id,
-            real_tid: real_pid,
             handle: 0,
             start: 0,
             argument: 0,

@@ -48,7 +48,6 @@ pub unsafe fn syscall6(number: i64, arguments: [usize; 6]) -> isize {
 
 /// `sys!(SYS_read, fd, buf, len)`: a raw system call with arguments cast to words.
 macro_rules! sys {
-    (@pad [$($done:expr,)*]) => { [$($done),*] };
     ($number:expr) => { $crate::sys::syscall6($number, [0; 6]) };
     ($number:expr, $a:expr) => { $crate::sys::syscall6($number, [$a as usize, 0, 0, 0, 0, 0]) };
     ($number:expr, $a:expr, $b:expr) => {

@@ -428,7 +428,7 @@ fn trace(turn: &mut Turn, operation: u16) {
 }
 
 /// Sleeps until a process has ended; it may be nobody's child of ours.
-fn wait_for_end(pid: i32) {
+pub fn wait_for_end(pid: i32) {
     // SAFETY: plain integers, then one valid pollfd.
     unsafe {
         let fd = sys!(sys::SYS_pidfd_open, pid, 0);

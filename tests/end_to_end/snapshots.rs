@@ -3,7 +3,7 @@
 
 use crate::cluster::{Cluster, Setup, say};
 use crate::harness::eventually;
-use crate::resp::Client;
+use crate::resp::{Client, request};
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
@@ -32,6 +32,31 @@ fn a_background_save_is_the_same_on_every_replica() {
     let (hashes, files) = same_after_a_restart(&cluster);
     assert!(files.contains_key("dump.rdb"), "{:?}", files.keys());
     say(&format!("{name}: {hashes}; {}", sizes(&files)));
+    cluster.stop();
+}
+
+/// FLUSHALL kills the saving child with SIGUSR1, and Redis refuses all writes from then on if it hears of
+/// another signal. The child sleeps a millisecond for each key, so it cannot be done before.
+#[test]
+fn a_killed_background_save_is_no_failure() {
+    let name = "a_killed_background_save_is_no_failure";
+    let Some(setup) = Setup::redis(name, &["--save", "3600 1", "--rdb-key-save-delay", "1000"])
+    else {
+        return;
+    };
+    let cluster = Cluster::start(setup.perturbed(100));
+    let mut clients = clients(&cluster);
+    fill(&mut clients[1]);
+    let both = [request(&["BGSAVE"]), request(&["FLUSHALL", "ASYNC"])].concat();
+    clients[1].send(&both).unwrap();
+    let replies = b"+Background saving started\r\n+OK\r\n";
+    clients[1].expect(replies).unwrap();
+    for client in &mut clients {
+        wait_for_info(client, "rdb_bgsave_in_progress:0");
+        wait_for_info(client, "rdb_last_bgsave_status:ok");
+        client.exchange(&["SET", "after", "the kill"], "+OK\r\n");
+    }
+    say(&format!("{name}: {}", cluster.settle().hashes()));
     cluster.stop();
 }
 

@@ -127,7 +127,6 @@ fn fork_(mut turn: Turn) -> isize {
     let handle = shared.thread(me).handle;
     *shared.thread(ix) = ThreadInfo {
         tid: pid,
-        real_tid: 0,
         handle,
         start: 0,
         argument: 0,
@@ -142,13 +141,15 @@ fn fork_(mut turn: Turn) -> isize {
         status: 0,
     };
     shared.net.copy_descriptors(parent, child);
+    // SAFETY: no arguments.
+    let by_main_thread = unsafe { sys!(sys::SYS_getpid) == sys!(sys::SYS_gettid) };
     // SAFETY: libc's own fork, which runs the program's atfork handlers.
     let real_pid = unsafe {
         let real: Fork = core::mem::transmute(FORK.get());
         real()
     };
     if real_pid == 0 {
-        return start_child(child, ix);
+        return start_child(child, ix, by_main_thread);
     }
     if real_pid < 0 {
         // SAFETY: plain errno of the failed call.
@@ -163,17 +164,19 @@ fn fork_(mut turn: Turn) -> isize {
     pid as isize
 }
 
-fn start_child(process: u16, ix: u16) -> isize {
-    // SAFETY: plain integers. The child must not outlive a killed server; the kernel ties that to the
-    // parent's thread, so only where that is the main one.
-    unsafe { sys!(sys::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+fn start_child(process: u16, ix: u16, by_main_thread: bool) -> isize {
+    // The child must not outlive a killed server. The kernel ties that to the parent's thread, which
+    // may end long before its process does unless it is the main one.
+    if by_main_thread {
+        // SAFETY: plain integers.
+        unsafe { sys!(sys::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
+    }
     // SAFETY: a forked child has one thread.
     unsafe { turn::set_process(process) };
     let mut turn = Turn::arrive(ix);
     // SAFETY: no arguments.
     let real = unsafe { sys!(sys::SYS_getpid) } as i32;
     turn.shared().processes[usize::from(process)].real_pid = real;
-    turn.shared().thread(ix).real_tid = real;
     0
 }
 
@@ -324,16 +327,15 @@ pub unsafe extern "C" fn wait4(
     finish(unsafe { wait4_(selector, status, options, usage) }) as c_int
 }
 
-/// Kills a process of the tree outright; it can't have the turn, since we have it.
-fn kill_outright(turn: &mut Turn, process: u16) {
+/// Kills a process of the tree outright; it can't have the turn, since we have it. Its parent is told
+/// of `signal`. Returns when it is really gone: the killer may look at its pipes next.
+fn kill_outright(turn: &mut Turn, process: u16, signal: c_int) {
     let real_pid = turn.shared().processes[usize::from(process)].real_pid;
     // SAFETY: plain integers.
     unsafe { sys!(sys::SYS_kill, real_pid, libc::SIGKILL) };
     remove_threads(turn, process, None);
-    mark_ended(turn, process, libc::SIGKILL);
-    turn.shared().dying_pid = real_pid;
-    // Make the death visible now: the killer itself may look at its pipes next.
-    turn.yield_now();
+    turn::wait_for_end(real_pid);
+    mark_ended(turn, process, signal);
 }
 
 fn kill_(pid: c_int, signal: c_int) -> isize {
@@ -350,11 +352,11 @@ fn kill_(pid: c_int, signal: c_int) -> isize {
     if turn.shared().processes[usize::from(process)].ended || signal == 0 {
         return 0;
     }
-    // Redis ends its saving child with SIGUSR1, whose handler only exits: outright is the same, and it
-    // happens at a logical moment.
+    // Redis ends its saving child with SIGUSR1, whose handler only exits: outright is the same (Redis
+    // asks by which signal it ended), and it happens at a logical moment.
     let fatal = [libc::SIGKILL, libc::SIGUSR1, libc::SIGTERM].contains(&signal);
     if process != turn.process() && fatal {
-        kill_outright(&mut turn, process);
+        kill_outright(&mut turn, process, signal);
         return 0;
     }
     let real_pid = turn.shared().processes[usize::from(process)].real_pid;

@@ -110,10 +110,7 @@ extern "C" fn trampoline(ix: *mut c_void) -> *mut c_void {
     let me = ix.addr() as ThreadIx;
     let mut turn = Turn::arrive(me);
     note_handle(&mut turn);
-    // SAFETY: no arguments.
-    let real_tid = unsafe { sys!(sys::SYS_gettid) } as i32;
     let info = turn.shared().thread(me);
-    info.real_tid = real_tid;
     let (start, argument) = (info.start, info.argument);
     arm(1);
     // SAFETY: the creator's start routine, stored by `create`.
@@ -140,7 +137,6 @@ unsafe fn create(
     let tid = turn.shared().take_id();
     *turn.shared().thread(ix) = ThreadInfo {
         tid,
-        real_tid: 0,
         handle: 0,
         start,
         argument,

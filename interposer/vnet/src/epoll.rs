@@ -378,12 +378,6 @@ impl Net {
         epoll.real_items > 0 && epoll.real_quiet_at != real_changes
     }
 
-    /// True when the kernel's instance has items.
-    #[must_use]
-    pub fn epoll_has_real(&self, epoll: EpollIx) -> bool {
-        self.epolls.epolls[epoll as usize - 1].real_items > 0
-    }
-
     /// The kernel's instance had nothing to say at this count of changes.
     pub fn epoll_quiet(&mut self, epoll: EpollIx, real_changes: u64) {
         self.epolls.epoll(epoll).real_quiet_at = real_changes;
