@@ -1,7 +1,7 @@
 //! Files: those that would tell replicas apart, and flushes that the log makes needless.
 
 use super::machine::Real;
-use super::{error, op, random};
+use super::{error, op, path, random};
 use crate::sys::{self, SYS_openat, finish, sys};
 use crate::turn::Turn;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
@@ -64,15 +64,22 @@ fn classify(path: &[u8]) -> Path {
     }
 }
 
-unsafe fn classify_c(path: *const c_char) -> Path {
+/// # Safety
+/// The path is null (then empty) or ends with a NUL, and outlives the use of the slice.
+unsafe fn bytes_of<'path>(path: *const c_char) -> &'path [u8] {
     if path.is_null() {
-        return Path::Ordinary;
+        return &[];
     }
-    // SAFETY: the caller of open promises a NUL-terminated path.
-    classify(unsafe { CStr::from_ptr(path) }.to_bytes())
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(path) }.to_bytes()
 }
 
-unsafe fn open_(at: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> isize {
+unsafe fn classify_c(path: *const c_char) -> Path {
+    // SAFETY: the caller of open promises a NUL-terminated path.
+    classify(unsafe { bytes_of(path) })
+}
+
+unsafe fn open_(at: c_int, path: *const c_char, mut flags: c_int, mode: c_uint) -> isize {
     if let Some(mut turn) = Turn::take(op::FILE) {
         // SAFETY: the caller's promise.
         match unsafe { classify_c(path) } {
@@ -80,6 +87,8 @@ unsafe fn open_(at: c_int, path: *const c_char, flags: c_int, mode: c_uint) -> i
             Path::Random => return random::open_device(&mut turn, flags),
             Path::Measurement => return error(libc::ENOENT),
         }
+        // SAFETY: as above.
+        flags = path::flags_for(at, unsafe { bytes_of(path) }, flags);
     }
     // SAFETY: the caller's pointer, passed on.
     unsafe { sys!(SYS_openat, at, path, flags, mode) }

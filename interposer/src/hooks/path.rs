@@ -60,6 +60,52 @@ fn translate(path: &mut Path, len: usize) -> usize {
     new_len
 }
 
+/// Flags for opening a path, or a single step of one.
+///
+/// The common name of the working directory leads over two symbolic links. To the server it is the
+/// real path, so one that walks it and forbids links (MariaDB does, step by step) must not be stopped
+/// there.
+pub(crate) fn flags_for(at: c_int, path: &[u8], flags: c_int) -> c_int {
+    if flags & libc::O_NOFOLLOW == 0 {
+        return flags;
+    }
+    let ours = match path {
+        b"self" => directory_is(at, |path| path == b"/proc"),
+        b"1003" => directory_is(at, |path| {
+            path.starts_with(b"/proc/") && path.ends_with(b"/fd")
+        }),
+        path => path == b"/proc/self" || path == WORK_DIRECTORY_PATH.as_bytes(),
+    };
+    if ours {
+        flags & !libc::O_NOFOLLOW
+    } else {
+        flags
+    }
+}
+
+/// Whether an open directory's path is such.
+fn directory_is(fd: c_int, such: impl Fn(&[u8]) -> bool) -> bool {
+    let Ok(number) = u64::try_from(fd) else {
+        return false;
+    };
+    let (digits, folder) = (sys::Decimal::new(number), b"/proc/self/fd/");
+    let mut link = [0u8; 40];
+    link[..folder.len()].copy_from_slice(folder);
+    link[folder.len()..folder.len() + digits.bytes().len()].copy_from_slice(digits.bytes());
+    let mut target = [0u8; 64];
+    // SAFETY: a NUL-terminated path (20 digits at most) and room for the answer, which is cut if longer.
+    let got = unsafe {
+        sys!(
+            libc::SYS_readlinkat,
+            libc::AT_FDCWD,
+            link.as_ptr(),
+            target.as_mut_ptr(),
+            target.len()
+        )
+    };
+    usize::try_from(got).is_ok_and(|len| such(&target[..len]))
+}
+
 /// Gives a string to the caller: into its room, or into fresh memory.
 ///
 /// # Safety
