@@ -23,6 +23,8 @@ mod shared;
 mod symbols;
 mod sys;
 mod tls;
+#[cfg(feature = "trace")]
+mod trace;
 mod turn;
 
 #[panic_handler]

@@ -132,7 +132,7 @@ impl Turn {
         let mut turn = Self::have()?;
         let due = turn.scheduler().tick(operation);
         #[cfg(feature = "trace")]
-        trace(&mut turn, operation);
+        crate::trace::operation(turn.scheduler(), operation);
         if due {
             turn.attend();
         }
@@ -390,43 +390,6 @@ impl Turn {
     }
 }
 
-/// Appends the operation to a file in the working directory, to compare replicas by hand.
-#[cfg(feature = "trace")]
-fn trace(turn: &mut Turn, operation: u16) {
-    let scheduler = turn.scheduler();
-    let numbers = [
-        scheduler.slot(),
-        scheduler.clock(),
-        u64::from(scheduler.current()),
-        u64::from(operation),
-        scheduler.schedule_hash(),
-        scheduler.now_ns(),
-    ];
-    let flags = libc::O_CREAT | libc::O_APPEND | libc::O_WRONLY;
-    // SAFETY: a NUL-terminated path, then valid slices.
-    unsafe {
-        let fd = sys!(
-            sys::SYS_openat,
-            libc::AT_FDCWD,
-            c"schedule.trace".as_ptr(),
-            flags,
-            0o600
-        );
-        for number in numbers {
-            let digits = sys::Decimal::new(number);
-            sys!(
-                sys::SYS_write,
-                fd,
-                digits.bytes().as_ptr(),
-                digits.bytes().len()
-            );
-            sys!(sys::SYS_write, fd, b" ".as_ptr(), 1);
-        }
-        sys!(sys::SYS_write, fd, b"\n".as_ptr(), 1);
-        sys!(sys::SYS_close, fd);
-    }
-}
-
 /// Sleeps until a process has ended; it may be nobody's child of ours.
 pub fn wait_for_end(pid: i32) {
     // SAFETY: plain integers, then one valid pollfd.
@@ -553,6 +516,10 @@ impl World for Outside<'_> {
     }
 
     fn emit(&mut self, record: &Record<'_>) {
+        #[cfg(feature = "trace")]
+        if let Record::Data { bytes, .. } = record {
+            crate::trace::output(self.scheduler, bytes);
+        }
         emit(record);
     }
 }
