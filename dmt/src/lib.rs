@@ -65,6 +65,11 @@ pub enum Wakeup {
     Signalled = 1,
     /// Its deadline passed.
     TimedOut = 2,
+    /// [`Scheduler::interrupt`]: a signal for it; its call ends with `EINTR`.
+    Interrupted = 3,
+    /// Interrupted, but the handler asked for the call to go on (`SA_RESTART`). Only the interposer
+    /// sets it, after it has run the handler.
+    Restart = 4,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -77,6 +82,8 @@ enum State {
     Blocked = 2,
     /// Ended; the slot is kept until it is joined.
     Exited = 3,
+    /// Not a thread but a timer of its own, see [`Scheduler::make_alarm`].
+    Alarm = 4,
 }
 
 /// A thread of the tree.
@@ -152,6 +159,9 @@ pub struct Scheduler {
     run_head: ThreadIx,
     run_tail: ThreadIx,
     free_head: ThreadIx,
+    /// Alarms that went off and were not looked at yet, in the order of their deadlines.
+    fired_head: ThreadIx,
+    fired_tail: ThreadIx,
     /// Slots ever used; the ones above are zeroed.
     used: ThreadIx,
     runnable: u16,
@@ -317,7 +327,12 @@ impl Scheduler {
             if self.thread(ix).deadline_ns > now {
                 break;
             }
-            self.unblock(ix, Wakeup::TimedOut);
+            if self.thread(ix).state == State::Alarm {
+                timers::remove(self, ix);
+                self.push_fired(ix);
+            } else {
+                self.unblock(ix, Wakeup::TimedOut);
+            }
         }
     }
 
@@ -393,6 +408,20 @@ impl Scheduler {
         moved
     }
 
+    /// Wakes a blocked thread for a signal. False: it was not blocked.
+    pub fn interrupt(&mut self, ix: ThreadIx) -> bool {
+        let blocked = self.thread(ix).state == State::Blocked;
+        if blocked {
+            self.unblock(ix, Wakeup::Interrupted);
+        }
+        blocked
+    }
+
+    /// Has the next [`Scheduler::tick`] ask for attention, once.
+    pub fn demand_attention(&mut self) {
+        self.limit = 0;
+    }
+
     fn unblock(&mut self, ix: ThreadIx, wakeup: Wakeup) {
         waits::dequeue(self, ix);
         if self.thread(ix).timer != 0 {
@@ -462,6 +491,80 @@ impl Scheduler {
         }
     }
 
+    // ---- alarms ----
+
+    /// A timer that belongs to no waiting thread, not set. It shares slots and the order of deadlines
+    /// with threads. `None`: there are too many.
+    pub fn make_alarm(&mut self, process: u16) -> Option<ThreadIx> {
+        let ix = self.take_slot()?;
+        self.runnable -= 1;
+        *self.thread_mut(ix) = Thread {
+            state: State::Alarm,
+            process,
+            ..Thread::EMPTY
+        };
+        Some(ix)
+    }
+
+    /// Sets an alarm to go off at a moment of virtual time, or with `None` not at all. One that went
+    /// off but was not taken yet is forgotten.
+    pub fn set_alarm(&mut self, ix: ThreadIx, deadline_ns: Option<u64>) {
+        assert_eq!(self.thread(ix).state, State::Alarm, "an alarm is set");
+        self.disarm(ix);
+        if let Some(deadline) = deadline_ns {
+            let now = self.clock;
+            let alarm = self.thread_mut(ix);
+            alarm.deadline_ns = deadline;
+            alarm.blocked_at = now;
+            timers::insert(self, ix);
+        }
+    }
+
+    /// When an alarm goes off next.
+    #[must_use]
+    pub fn alarm_deadline_ns(&self, ix: ThreadIx) -> Option<u64> {
+        let alarm = self.thread(ix);
+        (alarm.timer != 0).then_some(alarm.deadline_ns)
+    }
+
+    /// The next alarm that went off; it is not set any more.
+    #[must_use]
+    pub fn take_fired(&mut self) -> Option<ThreadIx> {
+        let ix = self.fired_head;
+        if ix == 0 {
+            return None;
+        }
+        self.fired_head = self.thread(ix).next_run;
+        if self.fired_head == 0 {
+            self.fired_tail = 0;
+        }
+        Some(ix)
+    }
+
+    fn push_fired(&mut self, ix: ThreadIx) {
+        self.thread_mut(ix).next_run = 0;
+        match self.fired_tail {
+            0 => self.fired_head = ix,
+            tail => self.thread_mut(tail).next_run = ix,
+        }
+        self.fired_tail = ix;
+    }
+
+    fn disarm(&mut self, ix: ThreadIx) {
+        if self.thread(ix).timer != 0 {
+            timers::remove(self, ix);
+        }
+        let mut rest = core::mem::take(&mut self.fired_head);
+        self.fired_tail = 0;
+        while rest != 0 {
+            let next = self.thread(rest).next_run;
+            if rest != ix {
+                self.push_fired(rest);
+            }
+            rest = next;
+        }
+    }
+
     // ---- threads ----
 
     fn take_slot(&mut self) -> Option<ThreadIx> {
@@ -497,6 +600,7 @@ impl Scheduler {
         match self.thread(ix).state {
             State::Free => return,
             State::Exited => {}
+            State::Alarm => self.disarm(ix),
             State::Runnable => {
                 self.runnable -= 1;
                 if self.current == ix {
@@ -538,7 +642,16 @@ impl Scheduler {
 
     /// All threads that are not free, in order of their index.
     pub fn living(&self) -> impl Iterator<Item = ThreadIx> + '_ {
-        (1..=self.used).filter(|ix| self.thread(*ix).state != State::Free)
+        let none = [State::Free, State::Alarm];
+        (1..=self.used).filter(move |ix| !none.contains(&self.thread(*ix).state))
+    }
+
+    /// All alarms of a process, in order of their index.
+    pub fn alarms(&self, process: u16) -> impl Iterator<Item = ThreadIx> + '_ {
+        (1..=self.used).filter(move |ix| {
+            let slot = self.thread(*ix);
+            slot.state == State::Alarm && slot.process == process
+        })
     }
 }
 

@@ -281,3 +281,54 @@ fn the_same_program_gives_the_same_schedule_and_attention_changes_nothing() {
         assert_eq!(plain, random_run(seed, true), "seed {seed}");
     }
 }
+
+#[test]
+fn alarms_go_off_in_the_order_of_deadlines_among_threads() {
+    let mut s = admitted(1000);
+    let sleeper = s.spawn(0).unwrap();
+    let (late, early) = (s.make_alarm(3).unwrap(), s.make_alarm(3).unwrap());
+    s.set_alarm(late, Some(6_000));
+    s.set_alarm(early, Some(5_000));
+    s.yield_turn();
+    assert_eq!(s.pick(), Pick::Run(sleeper));
+    s.block(LOCK, Some(5_500));
+    assert_eq!(s.deadline_ns(), Some(5_000));
+    assert!(s.take_report());
+    s.admit(2, 10_000, 10);
+    assert_eq!(s.take_fired(), Some(early));
+    assert_eq!(s.take_fired(), Some(late));
+    assert_eq!(s.take_fired(), None);
+    assert_eq!(s.alarm_deadline_ns(early), None);
+    assert_eq!(s.living().collect::<Vec<_>>(), [1, sleeper]);
+    assert_eq!(s.alarms(3).count(), 2);
+}
+
+#[test]
+fn an_alarm_set_anew_or_removed_does_not_go_off() {
+    let mut s = admitted(1000);
+    let (a, b) = (s.make_alarm(0).unwrap(), s.make_alarm(0).unwrap());
+    s.set_alarm(a, Some(2_000));
+    s.set_alarm(b, Some(2_000));
+    assert!(s.take_report());
+    s.admit(2, 3_000, 10);
+    s.set_alarm(a, Some(9_000));
+    s.remove(b);
+    assert_eq!(s.take_fired(), None);
+    assert_eq!(s.deadline_ns(), Some(9_000));
+    assert!(s.can_run());
+}
+
+#[test]
+fn an_interrupted_thread_leaves_its_queue_and_its_deadline() {
+    let mut s = admitted(1000);
+    let other = s.spawn(0).unwrap();
+    s.block(LOCK, Some(2_000));
+    assert_eq!(s.pick(), Pick::Run(other));
+    assert!(s.interrupt(1));
+    assert!(!s.interrupt(1));
+    assert_eq!(s.wake(LOCK, 1), 0);
+    assert_eq!(s.deadline_ns(), None);
+    s.exit();
+    assert_eq!(s.pick(), Pick::Run(1));
+    assert_eq!(s.wakeup(), Wakeup::Interrupted);
+}
