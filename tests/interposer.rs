@@ -37,6 +37,11 @@ const EXPORTS: &str = "
     sched_setaffinity pthread_getaffinity_np pthread_setaffinity_np sysinfo
     getcwd __getcwd_chk get_current_dir_name realpath __realpath_chk canonicalize_file_name readlink
     readlinkat dlsym
+    sigaction __sigaction signal bsd_signal sysv_signal __sysv_signal siginterrupt sigprocmask
+    pthread_sigmask sighold sigrelse sigpending siglongjmp longjmp _longjmp __longjmp_chk killpg
+    sigqueue raise gsignal pthread_kill pthread_sigqueue tgkill sigsuspend pause sigwait
+    sigtimedwait sigwaitinfo signalfd alarm ualarm setitimer getitimer timer_create timer_settime
+    timer_gettime timer_getoverrun timer_delete timerfd_settime timerfd_gettime
 ";
 
 #[test]

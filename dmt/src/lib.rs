@@ -527,6 +527,12 @@ impl Scheduler {
         (alarm.timer != 0).then_some(alarm.deadline_ns)
     }
 
+    /// When an alarm that is not set was to go off last.
+    #[must_use]
+    pub fn last_deadline_ns(&self, ix: ThreadIx) -> u64 {
+        self.thread(ix).deadline_ns
+    }
+
     /// The next alarm that went off; it is not set any more.
     #[must_use]
     pub fn take_fired(&mut self) -> Option<ThreadIx> {
@@ -641,7 +647,7 @@ impl Scheduler {
     }
 
     /// All threads that are not free, in order of their index.
-    pub fn living(&self) -> impl Iterator<Item = ThreadIx> + '_ {
+    pub fn living(&self) -> impl Iterator<Item = ThreadIx> + Clone + '_ {
         let none = [State::Free, State::Alarm];
         (1..=self.used).filter(move |ix| !none.contains(&self.thread(*ix).state))
     }

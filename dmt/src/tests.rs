@@ -30,6 +30,8 @@ fn scheduler() -> Box<Scheduler> {
         run_head: 0,
         run_tail: 0,
         free_head: 0,
+        fired_head: 0,
+        fired_tail: 0,
         used: 0,
         runnable: 0,
         reported: false,

@@ -7,7 +7,8 @@
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
 use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
 use brolga_tape::handover::SCHEDULER_FD;
-use brolga_vnet::{Net, PROCESSES_MAX};
+use brolga_vnet::{Net, PROCESSES_MAX, SocketIx};
+use brolga_vsignal::Signals;
 use core::mem::MaybeUninit;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -45,6 +46,45 @@ pub struct ThreadInfo {
     pub detached: bool,
 }
 
+/// What an alarm of the scheduler is for.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub enum Purpose {
+    /// Nothing: it only runs down.
+    None,
+    /// A timer descriptor counts.
+    Descriptor(SocketIx),
+    /// An interval timer of a process.
+    Interval(i32),
+    /// A POSIX timer that sends a signal, to one thread unless that is 0.
+    Signal {
+        signal: u8,
+        value: u64,
+        thread: ThreadIx,
+    },
+}
+
+/// What the interposer knows of an alarm beyond the scheduler.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Alarm {
+    pub purpose: Purpose,
+    /// 0: it goes off once.
+    pub interval_ns: u64,
+    /// Expirations missed before the last signal.
+    pub overrun: i32,
+    pub clock: i32,
+}
+
+impl Alarm {
+    pub const NONE: Self = Self {
+        purpose: Purpose::None,
+        interval_ns: 0,
+        overrun: 0,
+        clock: 0,
+    };
+}
+
 /// Everything.
 #[repr(C)]
 pub struct Shared {
@@ -61,6 +101,8 @@ pub struct Shared {
     random: MaybeUninit<ChaCha20Rng>,
     pub processes: [Process; PROCESSES_MAX],
     pub threads: [ThreadInfo; THREADS_MAX],
+    pub alarms: [Alarm; THREADS_MAX],
+    pub signals: Signals,
     pub scheduler: Scheduler,
     pub net: Net,
 }
@@ -77,6 +119,16 @@ impl Shared {
     pub fn random(&mut self) -> &mut ChaCha20Rng {
         // SAFETY: `start` wrote it before any thread could get here.
         unsafe { self.random.assume_init_mut() }
+    }
+
+    /// What is known of an alarm.
+    pub fn alarm(&mut self, ix: ThreadIx) -> &mut Alarm {
+        &mut self.alarms[usize::from(ix) - 1]
+    }
+
+    /// The process that operators' signals are for.
+    pub fn root_process(&self) -> u16 {
+        0
     }
 
     /// What is known of a thread.
@@ -113,13 +165,6 @@ impl Shared {
             .processes
             .iter()
             .position(|process| process.real_pid == real_pid)?;
-        u16::try_from(at).ok()
-    }
-
-    /// The process slot of a virtual id.
-    pub fn process_by_id(&self, pid: i32) -> Option<u16> {
-        let alive = |process: &Process| process.real_pid != 0 && process.pid == pid;
-        let at = self.processes.iter().position(alive)?;
         u16::try_from(at).ok()
     }
 }

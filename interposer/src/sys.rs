@@ -84,6 +84,12 @@ pub fn set_errno(errno: c_int) {
     unsafe { *__errno_location() = errno }
 }
 
+/// The caller's `errno`.
+pub fn errno() -> c_int {
+    // SAFETY: glibc gives a valid pointer to the calling thread's errno.
+    unsafe { *__errno_location() }
+}
+
 /// Turns a kernel-style result into a libc-style one.
 #[inline]
 pub fn finish(result: isize) -> isize {

@@ -11,11 +11,13 @@
 //! There is no helper thread: the last thread to block admits the next entry, sleeping on the tape's
 //! futex if there is none, and hands the turn on, perhaps to itself.
 
+use crate::deliver::Delivered;
+use crate::hooks;
 use crate::shared::Shared;
 use crate::sys::{self, sys};
 use crate::tls;
 use brolga_dmt::{Key, Pick, Scheduler, ThreadIx, Wakeup};
-use brolga_tape::entry::Entry;
+use brolga_tape::entry::{Entry, Event};
 use brolga_tape::handover::DOORBELL_FD;
 use brolga_tape::record::{NO_DEADLINE, Record, record_bytes};
 use brolga_tape::ring::Tape;
@@ -41,6 +43,7 @@ pub mod space {
     pub const REAL: u64 = 13;
     pub const CHILD: u64 = 14;
     pub const SLEEP: u64 = 15;
+    pub const SIGNAL: u64 = 16;
 }
 
 /// Waits that end when something real may have changed.
@@ -216,6 +219,9 @@ impl Turn {
             self.yield_now();
         }
         self.scheduler().refresh_limit();
+        if self.signal_due() {
+            self.deliver();
+        }
     }
 
     /// Now and then a random real delay, for tests of determinism.
@@ -237,11 +243,28 @@ impl Turn {
         self.switch();
     }
 
-    /// Blocks until the key is signalled or the deadline (virtual time) has passed.
+    /// Blocks until the key is signalled, the deadline (virtual time) has passed, or a handler of a
+    /// signal has run. A call that must not be ended by a signal waits again.
     pub fn block(&mut self, key: Key, deadline_ns: Option<u64>) -> Wakeup {
         self.scheduler().block(key, deadline_ns);
         self.switch();
-        self.scheduler().wakeup()
+        let woken = self.scheduler().wakeup();
+        let delivered = if self.signal_due() {
+            self.deliver()
+        } else {
+            Delivered::Nothing
+        };
+        match (woken, delivered) {
+            // Somebody else took the signal.
+            (Wakeup::Interrupted, Delivered::Nothing) => Wakeup::Signalled,
+            (Wakeup::Interrupted, Delivered::Restart) => Wakeup::Restart,
+            (woken, _) => woken,
+        }
+    }
+
+    /// After a handler, which may have forked: this may be another thread.
+    pub fn refresh_me(&mut self) {
+        self.me = tls::thread_ix();
     }
 
     /// Signals a key.
@@ -379,14 +402,17 @@ impl Turn {
         let mut outside = Outside {
             scheduler: &mut shared.scheduler,
         };
+        let mut operators = 0u64;
         for event in entry.events() {
             match event {
+                Ok(Event::Signal { signal }) => operators |= 1 << (signal - 1),
                 Ok(event) => shared.net.apply(&event, &mut outside),
                 Err(_) => fault(&[b"an entry on the tape has an event that makes no sense"]),
             }
         }
         shared.input_cursor = cursor;
         tape.release_input(cursor);
+        hooks::after_admission(self, operators);
     }
 }
 
@@ -521,5 +547,9 @@ impl World for Outside<'_> {
             crate::trace::output(self.scheduler, bytes);
         }
         emit(record);
+    }
+
+    fn alarm_gone(&mut self, alarm: u16) {
+        self.scheduler.remove(alarm);
     }
 }

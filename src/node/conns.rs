@@ -100,6 +100,7 @@ impl Conns {
                 self.forget_frontend(frontend);
                 Progress::Gone
             }
+            Event::Signal { .. } => Progress::Nothing,
         }
     }
 

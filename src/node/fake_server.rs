@@ -182,6 +182,7 @@ impl FakeServer {
                     let conns = &self.conns;
                     self.echoes.retain(|conn, _| conns.get(*conn).is_some());
                 }
+                Event::Signal { .. } => {}
             }
         }
     }

@@ -418,7 +418,7 @@ fn are_of(count: u32, events: &[u8], frontend: u64) -> bool {
             | Event::Credit { conn, .. },
         ) => conn.frontend == frontend,
         Ok(Event::FrontendUp { node, frontend: up }) => up == frontend && node == frontend,
-        Ok(Event::FrontendGone { .. }) | Err(_) => false,
+        Ok(Event::FrontendGone { .. } | Event::Signal { .. }) | Err(_) => false,
     })
 }
 

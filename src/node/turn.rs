@@ -337,6 +337,7 @@ fn owner(event: &Event<'_>) -> (u64, u64) {
         | Event::Close { conn, .. }
         | Event::Credit { conn, .. } => (conn.frontend, conn.counter),
         Event::FrontendUp { frontend, .. } | Event::FrontendGone { frontend } => (frontend, 0),
+        Event::Signal { .. } => (0, 0),
     }
 }
 

@@ -20,6 +20,7 @@ mod harness;
 mod chance;
 mod cluster;
 mod counting;
+mod native;
 mod resp;
 mod view;
 
@@ -29,6 +30,7 @@ mod failover;
 mod idle;
 mod quorum;
 mod redis;
+mod signals;
 mod snapshots;
 mod store;
 mod web;

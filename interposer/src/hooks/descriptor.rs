@@ -4,9 +4,10 @@
 //! that it blocks: if it would, the thread waits in the scheduler until something real has changed.
 
 use super::socket::{self, Vectors};
-use super::{error, op};
+use super::{counter, error, op};
 use crate::sys::{self, finish, sys};
 use crate::turn::{REAL, Turn};
+use brolga_dmt::Wakeup;
 use brolga_tape::handover::{FIRST_FD, LAST_FD};
 use brolga_vnet::Object;
 use core::ffi::{c_int, c_long, c_short, c_uint, c_void};
@@ -60,12 +61,16 @@ pub(crate) fn on_stream(
 ) -> isize {
     if !is_nonblocking(fd) {
         while !is_ready(fd, events) {
-            turn.block(REAL, None);
+            if turn.block(REAL, None) == Wakeup::Interrupted {
+                return error(libc::EINTR);
+            }
         }
     }
     let result = call();
     if result >= 0 {
         turn.real_changed();
+    } else if result == error(libc::EPIPE) && events == libc::POLLOUT {
+        super::signal::raise_sigpipe(turn);
     }
     result
 }
@@ -83,6 +88,10 @@ pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
     match object(&mut turn, fd) {
         None => raw(),
         Some(Object::Socket(ix)) => {
+            if let Some(kind) = turn.shared().net.counter_kind(ix) {
+                // SAFETY: the caller promises `len` writable bytes.
+                return unsafe { counter::read(&mut turn, ix, kind, to, len) };
+            }
             let mut vector = iovec {
                 iov_base: to,
                 iov_len: len,
@@ -112,6 +121,10 @@ unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
     };
     match object(&mut turn, fd) {
         Some(Object::Socket(ix)) => {
+            if let Some(kind) = turn.shared().net.counter_kind(ix) {
+                // SAFETY: the caller promises `len` readable bytes.
+                return unsafe { counter::write(&mut turn, ix, kind, from, len) };
+            }
             let mut vector = iovec {
                 iov_base: from.cast_mut(),
                 iov_len: len,
@@ -136,6 +149,10 @@ unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
         Some(Object::Socket(ix)) => {
             // SAFETY: the caller promises `count` vectors of writable bytes.
             unsafe {
+                if let Some(kind) = turn.shared().net.counter_kind(ix) {
+                    let read = |to, len| counter::read(&mut turn, ix, kind, to, len);
+                    return counter::vectored(vectors, count, read);
+                }
                 match Vectors::new(vectors, count) {
                     Some(vectors) => socket::receive(turn, ix, vectors, 0),
                     None => error(libc::EINVAL),
@@ -159,6 +176,11 @@ unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
         Some(Object::Socket(ix)) => {
             // SAFETY: the caller promises `count` vectors of readable bytes.
             unsafe {
+                if let Some(kind) = turn.shared().net.counter_kind(ix) {
+                    let write =
+                        |from: *mut c_void, len| counter::write(&mut turn, ix, kind, from, len);
+                    return counter::vectored(vectors, count, write);
+                }
                 match Vectors::new(vectors, count) {
                     Some(vectors) => socket::transmit(turn, ix, vectors, 0),
                     None => error(libc::EINVAL),
@@ -492,17 +514,6 @@ pub unsafe extern "C" fn socketpair(
     let _turn = Turn::take(op::PIPE);
     // SAFETY: the caller's pointer, passed on.
     finish(unsafe { pair(sys!(sys::SYS_socketpair, domain, kind, protocol, fds), fds) }) as c_int
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn eventfd(value: c_uint, flags: c_int) -> c_int {
-    let turn = Turn::take(op::PIPE);
-    // SAFETY: plain integers.
-    let fd = unsafe { sys!(sys::SYS_eventfd2, value, flags) };
-    finish(match turn {
-        Some(mut turn) if fd >= 0 => name(&mut turn, fd, Object::Stream),
-        _ => fd,
-    }) as c_int
 }
 
 #[unsafe(no_mangle)]

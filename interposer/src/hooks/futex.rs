@@ -50,6 +50,7 @@ unsafe fn futex(mut turn: Turn, arguments: [usize; 6]) -> isize {
             let deadline = unsafe { deadline(&mut turn, operation, timeout) };
             match turn.block(from, deadline) {
                 Wakeup::TimedOut => error(libc::ETIMEDOUT),
+                Wakeup::Interrupted | Wakeup::Restart => error(libc::EINTR),
                 _ => 0,
             }
         }
@@ -93,6 +94,11 @@ unsafe fn dispatch(number: i64, a: [usize; 6]) -> isize {
             ),
             sys::SYS_gettid => thread::gettid() as isize,
             sys::SYS_getpid => super::process::getpid() as isize,
+            sys::SYS_kill => super::signal::kill(a[0] as i32, a[1] as i32) as isize,
+            sys::SYS_tgkill => {
+                super::signal::send_by_id(Some(a[0] as i32), a[1] as i32, a[2] as i32)
+            }
+            libc::SYS_tkill => super::signal::send_by_id(None, a[0] as i32, a[1] as i32),
             sys::SYS_close => descriptor::close_(a[0] as i32),
             libc::SYS_clock_gettime => {
                 let to = core::ptr::with_exposed_provenance_mut(a[1]);

@@ -15,6 +15,7 @@ macro_rules! hooks {
     )* };
 }
 
+mod counter;
 mod descriptor;
 mod file;
 mod futex;
@@ -23,12 +24,15 @@ mod path;
 mod process;
 mod random;
 mod readiness;
+mod signal;
 mod socket;
 mod sync;
 mod thread;
 mod time;
+mod timer;
 
 use crate::turn::Turn;
+pub(crate) use machine::libc_own;
 
 /// Numbers of ordered operations in the schedule hash.
 pub(crate) mod op {
@@ -62,6 +66,10 @@ pub(crate) mod op {
     pub const YIELD: u16 = 28;
     pub const FILE: u16 = 29;
     pub const PIPE: u16 = 30;
+    pub const SIGACTION: u16 = 31;
+    pub const SIGMASK: u16 = 32;
+    pub const SIGWAIT: u16 = 33;
+    pub const TIMER: u16 = 34;
 }
 
 /// Looks up what is needed of the real libc. Called once, from the constructor.
@@ -70,12 +78,37 @@ pub fn resolve() {
     process::resolve();
     file::resolve();
     path::resolve();
+    signal::resolve();
 }
 
 /// Brings the tables in line after an `exec`: other threads and close-on-exec descriptors are gone.
 pub fn after_exec(turn: &mut Turn) {
     thread::after_exec(turn);
     descriptor::after_exec(turn);
+    signal::after_exec(turn);
+    let process = turn.process();
+    timer::forget(turn, process, true);
+}
+
+/// What an admitted entry brings besides input: timers that went off, operators' signals (bit `n - 1`
+/// for signal `n`).
+pub fn after_admission(turn: &mut Turn, operators: u64) {
+    timer::fire(turn);
+    for signal in 1..=64 {
+        if operators & 1 << (signal - 1) != 0 {
+            signal::from_operator(turn, signal);
+        }
+    }
+}
+
+pub use process::die_of;
+
+/// The result of libc's own function, as the kernel returns it.
+pub(crate) fn own(result: core::ffi::c_int) -> isize {
+    match result {
+        -1 => error(crate::sys::errno()),
+        other => other as isize,
+    }
 }
 
 /// An error as the kernel returns it.

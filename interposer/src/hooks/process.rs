@@ -9,8 +9,9 @@ use super::{error, op};
 use crate::shared::{Process, ThreadInfo};
 use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn, space};
-use brolga_dmt::Key;
+use brolga_dmt::{Key, Wakeup};
 use brolga_vnet::PROCESSES_MAX;
+use brolga_vsignal::Info;
 use core::ffi::{c_int, c_void};
 
 type Fork = unsafe extern "C" fn() -> c_int;
@@ -80,8 +81,32 @@ fn mark_ended(turn: &mut Turn, process: u16, status: c_int) {
     entry.status = status;
     let (net, mut outside) = turn.net();
     net.clear_process(process, &mut outside);
+    super::timer::forget(turn, process, false);
     turn.real_changed();
     turn.wake(CHILD, usize::MAX);
+    tell_parent(turn, process, status);
+}
+
+/// SIGCHLD for the parent of a process that has ended.
+fn tell_parent(turn: &mut Turn, process: u16, status: c_int) {
+    const EXITED: i32 = 1;
+    const KILLED: i32 = 2;
+    let child = turn.shared().processes[usize::from(process)];
+    let signal = status & 0x7F;
+    let info = Info {
+        signal: brolga_vsignal::CHILD,
+        code: if signal == 0 { EXITED } else { KILLED },
+        pid: child.pid,
+        status: if signal == 0 { status >> 8 } else { signal },
+        value: 0,
+    };
+    turn.post_to_process(child.parent, info);
+}
+
+/// The calling process ends of a signal.
+pub fn die_of(signal: c_int) -> ! {
+    end(signal);
+    sys::die(128 + signal)
 }
 
 fn remove_threads(turn: &mut Turn, process: u16, but: Option<u16>) {
@@ -141,6 +166,8 @@ fn fork_(mut turn: Turn) -> isize {
         status: 0,
     };
     shared.net.copy_descriptors(parent, child);
+    shared.signals.process_made(parent, child);
+    shared.signals.thread_made(me, ix);
     // SAFETY: no arguments.
     let by_main_thread = unsafe { sys!(sys::SYS_getpid) == sys!(sys::SYS_gettid) };
     // SAFETY: libc's own fork, which runs the program's atfork handlers.
@@ -289,7 +316,11 @@ unsafe fn wait4_(
                 return unsafe { sys!(sys::SYS_wait4, selector, status, options, usage) };
             }
             (None, true) if options & libc::WNOHANG != 0 => return 0,
-            (None, true) => _ = turn.block(CHILD, None),
+            (None, true) => {
+                if turn.block(CHILD, None) == Wakeup::Interrupted {
+                    return error(libc::EINTR);
+                }
+            }
         }
     }
 }
@@ -329,7 +360,7 @@ pub unsafe extern "C" fn wait4(
 
 /// Kills a process of the tree outright; it can't have the turn, since we have it. Its parent is told
 /// of `signal`. Returns when it is really gone: the killer may look at its pipes next.
-fn kill_outright(turn: &mut Turn, process: u16, signal: c_int) {
+pub(crate) fn kill_outright(turn: &mut Turn, process: u16, signal: c_int) {
     let real_pid = turn.shared().processes[usize::from(process)].real_pid;
     // SAFETY: plain integers.
     unsafe { sys!(sys::SYS_kill, real_pid, libc::SIGKILL) };
@@ -338,33 +369,18 @@ fn kill_outright(turn: &mut Turn, process: u16, signal: c_int) {
     mark_ended(turn, process, signal);
 }
 
-fn kill_(pid: c_int, signal: c_int) -> isize {
-    let Some(mut turn) = Turn::take(op::KILL) else {
-        // SAFETY: plain integers.
-        return unsafe { sys!(sys::SYS_kill, pid, signal) };
-    };
-    if pid <= 0 {
-        turn::fault(&[b"kill of a process group is not supported yet"]);
+/// Whether `kill`'s selector means a process that is there.
+pub(crate) fn is_meant(turn: &mut Turn, process: u16, selector: c_int) -> bool {
+    let me = turn.process();
+    let it = turn.shared().processes[usize::from(process)];
+    if it.real_pid == 0 {
+        return false;
     }
-    let Some(process) = turn.shared().process_by_id(pid) else {
-        return error(libc::ESRCH);
-    };
-    if turn.shared().processes[usize::from(process)].ended || signal == 0 {
-        return 0;
+    match selector {
+        -1 => process != me,
+        // The whole tree is one group.
+        0 => true,
+        pid if pid < 0 => turn.shared().processes[0].pid == -pid,
+        pid => it.pid == pid,
     }
-    // Redis ends its saving child with SIGUSR1, whose handler only exits: outright is the same (Redis
-    // asks by which signal it ended), and it happens at a logical moment.
-    let fatal = [libc::SIGKILL, libc::SIGUSR1, libc::SIGTERM].contains(&signal);
-    if process != turn.process() && fatal {
-        kill_outright(&mut turn, process, signal);
-        return 0;
-    }
-    let real_pid = turn.shared().processes[usize::from(process)].real_pid;
-    // SAFETY: plain integers.
-    unsafe { sys!(sys::SYS_kill, real_pid, signal) }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn kill(pid: c_int, signal: c_int) -> c_int {
-    finish(kill_(pid, signal)) as c_int
 }

@@ -2,6 +2,7 @@
 //! timeout for real objects of the tree.
 
 use super::descriptor::{name, object};
+use super::signal::with_mask;
 use super::{error, op};
 use crate::sys::{self, finish, sys};
 use crate::turn::{Turn, key_of};
@@ -37,19 +38,33 @@ impl Patience {
         }
     }
 
-    /// Waits for `key`; false when there is no more waiting.
-    fn wait(self, turn: &mut Turn, key: Key) -> bool {
+    /// Waits for `key`.
+    fn wait(self, turn: &mut Turn, key: Key) -> Waited {
         let deadline = match self {
             // Whoever polls without waiting in a loop must let the others go on.
             Self::None => {
                 turn.yield_now();
-                return false;
+                return Waited::Enough;
             }
             Self::Until(deadline) => Some(deadline),
             Self::Forever => None,
         };
-        turn.block(key, deadline) != Wakeup::TimedOut
+        match turn.block(key, deadline) {
+            Wakeup::TimedOut => Waited::Enough,
+            // These calls are never restarted (signal(7)).
+            Wakeup::Interrupted | Wakeup::Restart => Waited::Interrupted,
+            _ => Waited::LookAgain,
+        }
     }
+}
+
+/// What came of waiting.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Waited {
+    LookAgain,
+    /// Look once more, then give up.
+    Enough,
+    Interrupted,
 }
 
 // ---- epoll ----
@@ -197,6 +212,7 @@ unsafe fn wait(
     epfd: c_int,
     events: *mut epoll_event,
     max: c_int,
+    mask: *const sigset_t,
     patience: impl FnOnce(&mut Turn) -> Patience,
     raw: impl FnOnce() -> isize,
 ) -> isize {
@@ -210,19 +226,37 @@ unsafe fn wait(
         return error(libc::EINVAL);
     };
     let patience = patience(&mut turn);
+    // SAFETY: the caller's promise.
+    unsafe {
+        with_mask(&mut turn, mask, |turn| {
+            wait_virtual(turn, epfd, epoll, events, max, patience)
+        })
+    }
+}
+
+unsafe fn wait_virtual(
+    turn: &mut Turn,
+    epfd: c_int,
+    epoll: EpollIx,
+    events: *mut epoll_event,
+    max: usize,
+    patience: Patience,
+) -> isize {
     turn.shared().net.retain_epoll(epoll);
-    let mut waited = true;
+    let mut waited = Waited::LookAgain;
     let count = loop {
         // SAFETY: the caller's promise.
-        let count = unsafe { collect(&mut turn, epfd, epoll, events, max) };
-        if count > 0 || !waited {
-            break count;
+        let count = unsafe { collect(turn, epfd, epoll, events, max) } as isize;
+        match waited {
+            _ if count > 0 => break count,
+            Waited::Enough => break 0,
+            Waited::Interrupted => break error(libc::EINTR),
+            Waited::LookAgain => waited = patience.wait(turn, key_of(WaitOn::Epoll(epoll))),
         }
-        waited = patience.wait(&mut turn, key_of(WaitOn::Epoll(epoll)));
     };
     turn.shared().net.release_epoll(epoll);
-    turn.scheduler().note(count as u64);
-    count as isize
+    turn.scheduler().note(count.cast_unsigned() as u64);
+    count
 }
 
 #[unsafe(no_mangle)]
@@ -238,13 +272,13 @@ pub unsafe extern "C" fn epoll_wait(
             epfd,
             events,
             max,
+            core::ptr::null(),
             |turn| Patience::of_ms(turn, timeout),
             || sys!(sys::SYS_epoll_wait, epfd, events, max, timeout),
         )
     }) as c_int
 }
 
-/// Signals are not ordered yet, so the mask has nothing to hold back.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn epoll_pwait(
     epfd: c_int,
@@ -259,6 +293,7 @@ pub unsafe extern "C" fn epoll_pwait(
             epfd,
             events,
             max,
+            mask,
             |turn| Patience::of_ms(turn, timeout),
             || sys!(libc::SYS_epoll_pwait, epfd, events, max, timeout, mask, 8),
         )
@@ -280,6 +315,7 @@ pub unsafe extern "C" fn epoll_pwait2(
             epfd,
             events,
             max,
+            mask,
             |turn| Patience::of_ns(turn, ns),
             || sys!(libc::SYS_epoll_pwait2, epfd, events, max, timeout, mask, 8),
         )
@@ -324,16 +360,19 @@ fn key_for(turn: &mut Turn, fds: &[pollfd]) -> Key {
 }
 
 fn poll_(turn: &mut Turn, fds: &mut [pollfd], patience: Patience) -> isize {
-    let mut waited = true;
+    let mut waited = Waited::LookAgain;
     loop {
         let mut count = 0;
         for one in fds.iter_mut() {
             one.revents = ready_now(turn, one.fd, one.events);
             count += isize::from(one.revents != 0);
         }
-        if count > 0 || !waited {
+        if count > 0 || waited == Waited::Enough {
             turn.scheduler().note(count as u64);
             return count;
+        }
+        if waited == Waited::Interrupted {
+            return error(libc::EINTR);
         }
         let key = key_for(turn, fds);
         waited = patience.wait(turn, key);
@@ -396,7 +435,9 @@ pub unsafe extern "C" fn ppoll(
     // SAFETY: the caller's promise.
     unsafe {
         let patience = Patience::of_ns(&mut turn, timeout.as_ref().map(super::time::ns_of));
-        finish(poll_(&mut turn, poll_slice(fds, count), patience)) as c_int
+        finish(with_mask(&mut turn, mask, |turn| {
+            poll_(turn, poll_slice(fds, count), patience)
+        })) as c_int
     }
 }
 
@@ -450,7 +491,7 @@ unsafe fn select_(turn: &mut Turn, count: c_int, sets: [Set; 3], patience: Patie
     else {
         return error(libc::EINVAL);
     };
-    let mut waited = true;
+    let mut waited = Waited::LookAgain;
     loop {
         let mut results = [[0u64; SELECT_MAX / 64]; 3];
         let mut total = 0;
@@ -470,7 +511,10 @@ unsafe fn select_(turn: &mut Turn, count: c_int, sets: [Set; 3], patience: Patie
                 }
             }
         }
-        if total > 0 || !waited {
+        if total == 0 && waited == Waited::Interrupted {
+            return error(libc::EINTR);
+        }
+        if total > 0 || waited == Waited::Enough {
             for at in 0..3 {
                 // SAFETY: the caller's promise.
                 unsafe { sets[at].store(&results[at], count) };
@@ -542,11 +586,8 @@ pub unsafe extern "C" fn pselect(
     // SAFETY: the caller's promise.
     unsafe {
         let patience = Patience::of_ns(&mut turn, timeout.as_ref().map(super::time::ns_of));
-        finish(select_(
-            &mut turn,
-            count,
-            sets(reads, writes, excepts),
-            patience,
-        )) as c_int
+        finish(with_mask(&mut turn, mask, |turn| {
+            select_(turn, count, sets(reads, writes, excepts), patience)
+        })) as c_int
     }
 }

@@ -84,7 +84,7 @@ impl Vectors {
 }
 
 /// Keeps a socket while its thread waits: another thread may close the descriptor meanwhile.
-fn wait(turn: &mut Turn, ix: SocketIx, on: WaitOn, deadline_ns: Option<u64>) -> Wakeup {
+pub(crate) fn wait(turn: &mut Turn, ix: SocketIx, on: WaitOn, deadline_ns: Option<u64>) -> Wakeup {
     turn.shared().net.retain_socket(ix);
     let woken = turn.block(key_of(on), deadline_ns);
     let (net, mut outside) = turn.net();
@@ -145,6 +145,7 @@ pub(crate) unsafe fn receive(
             ReadOutcome::WouldBlock if waits => {
                 match wait(&mut turn, ix, WaitOn::Readable(ix), deadline) {
                     Wakeup::TimedOut => error(libc::EAGAIN),
+                    Wakeup::Interrupted => error(libc::EINTR),
                     _ => continue,
                 }
             }
@@ -189,7 +190,7 @@ pub(crate) unsafe fn transmit(
             }
             WriteOutcome::Broken => {
                 if sent == 0 && flags & libc::MSG_NOSIGNAL == 0 {
-                    raise_sigpipe();
+                    super::signal::raise_sigpipe(&mut turn);
                 }
                 error(libc::EPIPE)
             }
@@ -197,6 +198,7 @@ pub(crate) unsafe fn transmit(
             WriteOutcome::WouldBlock if waits => {
                 match wait(&mut turn, ix, WaitOn::Writable(ix), deadline) {
                     Wakeup::TimedOut => error(libc::EAGAIN),
+                    Wakeup::Interrupted => error(libc::EINTR),
                     _ => continue,
                 }
             }
@@ -205,15 +207,6 @@ pub(crate) unsafe fn transmit(
         return if sent > 0 { sent as isize } else { failure };
     }
     sent as isize
-}
-
-/// To this very thread, so it is delivered before the call returns.
-fn raise_sigpipe() {
-    // SAFETY: plain integers.
-    unsafe {
-        let (pid, tid) = (sys!(sys::SYS_getpid), sys!(sys::SYS_gettid));
-        sys!(sys::SYS_tgkill, pid, tid, libc::SIGPIPE);
-    }
 }
 
 // ---- making sockets ----
@@ -384,10 +377,14 @@ unsafe fn accept_virtual(
         let (waits, timeout) = (!listener.nonblocking, listener.receive_timeout_ns);
         let Some(ix) = turn.shared().net.acceptable(on) else {
             let deadline = deadline(&mut turn, timeout);
-            if !waits || wait(&mut turn, on, WaitOn::Readable(on), deadline) == Wakeup::TimedOut {
+            if !waits {
                 return error(libc::EAGAIN);
             }
-            continue;
+            match wait(&mut turn, on, WaitOn::Readable(on), deadline) {
+                Wakeup::TimedOut => return error(libc::EAGAIN),
+                Wakeup::Interrupted => return error(libc::EINTR),
+                _ => continue,
+            }
         };
         let connection = *turn.shared().net.socket(ix);
         let fd = placeholder(connection.v6, flags);

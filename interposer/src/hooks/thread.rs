@@ -96,6 +96,7 @@ fn end(mut turn: Turn) {
     if detached {
         turn.scheduler().remove(me);
     }
+    turn.retarget();
     turn.leave();
 }
 
@@ -135,6 +136,8 @@ unsafe fn create(
         unsafe { pthread_attr_getdetachstate(attributes, &raw mut state) };
     }
     let tid = turn.shared().take_id();
+    let me = turn.me();
+    turn.shared().signals.thread_made(me, ix);
     *turn.shared().thread(ix) = ThreadInfo {
         tid,
         handle: 0,
@@ -184,7 +187,7 @@ pub unsafe extern "C" fn pthread_create(
 }
 
 /// The thread of this process with a handle.
-fn by_handle(turn: &mut Turn, handle: u64) -> Option<ThreadIx> {
+pub(crate) fn by_handle(turn: &mut Turn, handle: u64) -> Option<ThreadIx> {
     let process = turn.process();
     let shared = turn.shared();
     let (scheduler, threads) = (&shared.scheduler, &shared.threads);

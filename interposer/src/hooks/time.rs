@@ -4,7 +4,7 @@ use super::machine::libc_own;
 use super::{error, op};
 use crate::sys::{self, finish, sys};
 use crate::turn::{Turn, space};
-use brolga_dmt::Key;
+use brolga_dmt::{Key, Wakeup};
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{clockid_t, time_t, timespec, timeval};
 
@@ -201,37 +201,63 @@ pub unsafe extern "C" fn getrusage(_who: c_int, to: *mut libc::rusage) -> c_int 
     0
 }
 
-/// Blocks until virtual time reaches the deadline.
-fn sleep_until(turn: &mut Turn, deadline_ns: u64) {
+/// Blocks until virtual time reaches the deadline. A handler that has run ends the sleep: `Err` is
+/// what was left of it, nanoseconds.
+fn sleep_until(turn: &mut Turn, deadline_ns: u64) -> Result<(), u64> {
     let key = Key {
         space: space::SLEEP,
         id: u64::from(turn.me()),
     };
-    while turn.now_ns() < deadline_ns {
-        turn.block(key, Some(deadline_ns));
+    loop {
+        let now = turn.now_ns();
+        if now >= deadline_ns {
+            return Ok(());
+        }
+        if let Wakeup::Interrupted | Wakeup::Restart = turn.block(key, Some(deadline_ns)) {
+            return Err(deadline_ns.saturating_sub(turn.now_ns()));
+        }
     }
 }
 
 /// Sleeps for a while of virtual time; also a scheduling point for a sleep of nothing.
-fn sleep_for(turn: &mut Turn, ns: u64) {
+fn sleep_for(turn: &mut Turn, ns: u64) -> Result<(), u64> {
     if ns == 0 {
         turn.yield_now();
-        return;
+        return Ok(());
     }
     let deadline = turn.now_ns().saturating_add(ns);
-    sleep_until(turn, deadline);
+    sleep_until(turn, deadline)
+}
+
+/// What a sleep returns, kernel-style, and what was left of it.
+///
+/// # Safety
+/// `remainder` is null or has room for a timespec.
+unsafe fn slept(result: Result<(), u64>, remainder: *mut timespec) -> isize {
+    let Err(left) = result else { return 0 };
+    if !remainder.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { remainder.write(timespec_of(left)) };
+    }
+    error(libc::EINTR)
+}
+
+unsafe fn nanosleep_(request: *const timespec, remainder: *mut timespec) -> isize {
+    let Some(mut turn) = Turn::take(op::SLEEP) else {
+        // SAFETY: the caller's pointers, passed on.
+        return unsafe { sys!(sys::SYS_nanosleep, request, remainder) };
+    };
+    // SAFETY: the caller promises a timespec, and null or room for another.
+    unsafe {
+        let result = sleep_for(&mut turn, ns_of(&*request));
+        slept(result, remainder)
+    }
 }
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn nanosleep(request: *const timespec, remainder: *mut timespec) -> c_int {
-    let Some(mut turn) = Turn::take(op::SLEEP) else {
-        // SAFETY: the caller's pointers, passed on.
-        return finish(unsafe { sys!(sys::SYS_nanosleep, request, remainder) }) as c_int;
-    };
-    // SAFETY: the caller promises a timespec.
-    let time = unsafe { &*request };
-    sleep_for(&mut turn, ns_of(time));
-    0
+    // SAFETY: the caller's promise.
+    finish(unsafe { nanosleep_(request, remainder) }) as c_int
 }
 
 /// Unlike the others this one returns the error itself.
@@ -247,15 +273,17 @@ pub unsafe extern "C" fn clock_nanosleep(
         let result = unsafe { sys!(sys::SYS_clock_nanosleep, clock, flags, request, remainder) };
         return -result as c_int;
     };
-    // SAFETY: the caller promises a timespec.
-    let ns = ns_of(unsafe { &*request });
-    if flags & libc::TIMER_ABSTIME != 0 {
-        let deadline = deadline_of(&mut turn, clock, ns);
-        sleep_until(&mut turn, deadline);
-    } else {
-        sleep_for(&mut turn, ns);
+    // SAFETY: the caller promises a timespec, and null or room for another.
+    unsafe {
+        let ns = ns_of(&*request);
+        if flags & libc::TIMER_ABSTIME != 0 {
+            let deadline = deadline_of(&mut turn, clock, ns);
+            let result = sleep_until(&mut turn, deadline);
+            return -slept(result, core::ptr::null_mut()) as c_int;
+        }
+        let result = sleep_for(&mut turn, ns);
+        -slept(result, remainder) as c_int
     }
-    0
 }
 
 #[unsafe(no_mangle)]
@@ -267,10 +295,12 @@ pub unsafe extern "C" fn usleep(microseconds: libc::c_uint) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sleep(seconds: libc::c_uint) -> libc::c_uint {
-    let time = timespec_of(u64::from(seconds) * NS);
-    // SAFETY: a valid timespec, no remainder.
-    unsafe { nanosleep(&raw const time, core::ptr::null_mut()) };
-    0
+    let mut time = timespec_of(u64::from(seconds) * NS);
+    // SAFETY: a valid timespec, which may be overwritten by what is left.
+    match unsafe { nanosleep(&raw const time, &raw mut time) } {
+        0 => 0,
+        _ => ns_of(&time).div_ceil(NS) as libc::c_uint,
+    }
 }
 
 #[unsafe(no_mangle)]
@@ -281,17 +311,6 @@ pub unsafe extern "C" fn sched_yield() -> c_int {
         None => _ = unsafe { sys!(sys::SYS_sched_yield) },
     }
     0
-}
-
-/// Timers that the kernel would fire at real moments: refused until they are ordered, so that programs
-/// fall back to timeouts.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn timerfd_create(clock: clockid_t, flags: c_int) -> c_int {
-    if Turn::have().is_some() {
-        return finish(error(libc::ENOSYS)) as c_int;
-    }
-    // SAFETY: plain integers.
-    finish(unsafe { sys!(libc::SYS_timerfd_create, clock, flags) }) as c_int
 }
 
 #[unsafe(no_mangle)]

@@ -82,6 +82,11 @@ pub enum Event<'a> {
         /// The frontend.
         frontend: u64,
     },
+    /// An operator's signal for the server.
+    Signal {
+        /// Its number, 1 to 64.
+        signal: u32,
+    },
 }
 
 mod kind {
@@ -91,6 +96,7 @@ mod kind {
     pub const CREDIT: u8 = 4;
     pub const FRONTEND_UP: u8 = 5;
     pub const FRONTEND_GONE: u8 = 6;
+    pub const SIGNAL: u8 = 7;
 }
 
 /// Why bytes are not an entry.
@@ -253,6 +259,12 @@ fn decode_event<'a>(header: &[u8], payload: &'a [u8]) -> Result<Event<'a>, Entry
         kind::FRONTEND_GONE => Event::FrontendGone {
             frontend: conn.frontend,
         },
+        kind::SIGNAL => Event::Signal {
+            signal: u32::try_from(arg)
+                .ok()
+                .filter(|signal| (1..=64).contains(signal))
+                .ok_or(EntryError::BadField)?,
+        },
         other => return Err(EntryError::UnknownKind(other)),
     })
 }
@@ -409,6 +421,13 @@ mod build {
                         &[],
                     );
                 }
+                Event::Signal { signal } => {
+                    let nobody = ConnId {
+                        frontend: 0,
+                        counter: 0,
+                    };
+                    self.put(kind::SIGNAL, 0, nobody, u64::from(signal), &[]);
+                }
             }
         }
 
@@ -489,6 +508,7 @@ mod tests {
                 how: CloseHow::Reset
             },
             Event::FrontendGone { frontend: 7 },
+            Event::Signal { signal: 15 },
         ]
     }
 
@@ -506,7 +526,7 @@ mod tests {
         let entry = Entry::parse(&bytes).unwrap();
         assert_eq!(
             (entry.time_ns, entry.clocks, entry.event_count),
-            (123, 456, 8)
+            (123, 456, 9)
         );
         let events: Result<Vec<_>, _> = entry.events().collect();
         assert_eq!(events.unwrap(), sample());

@@ -87,6 +87,8 @@ impl Net {
             Event::Credit { conn, upto } => self.apply_credit(conn, upto, world),
             Event::FrontendUp { node, frontend } => self.apply_frontend_up(node, frontend, world),
             Event::FrontendGone { frontend } => self.reset_frontend(frontend, world),
+            // Not the sockets' business.
+            Event::Signal { .. } => {}
         }
     }
 

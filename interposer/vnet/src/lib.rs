@@ -23,12 +23,14 @@ extern crate std;
 
 mod apply;
 mod chunks;
+mod counter;
 mod descriptors;
 mod epoll;
 mod listen;
 mod stream;
 mod table;
 
+pub use counter::CounterKind;
 pub use descriptors::{FDS_MAX, Object, PROCESSES_MAX};
 pub use epoll::{EpollError, EpollIx};
 pub use stream::{ReadOutcome, WriteOutcome};
@@ -76,6 +78,8 @@ pub trait World {
     fn wake(&mut self, on: WaitOn, count: usize);
     /// Puts a record on the output ring.
     fn emit(&mut self, record: &Record<'_>);
+    /// The timer descriptor to which this alarm of the scheduler belonged is gone.
+    fn alarm_gone(&mut self, alarm: u16);
 }
 
 /// Life of a socket.
@@ -91,6 +95,8 @@ pub enum State {
     Listening = 2,
     /// A client's connection.
     Connected = 3,
+    /// Not a socket but a descriptor that counts: eventfd, timerfd, signalfd.
+    Counter = 4,
 }
 
 /// A socket: fresh, listening, or a client's connection.
@@ -137,6 +143,7 @@ pub struct Socket {
     /// First epoll item that watches it.
     items: u32,
     next_free: SocketIx,
+    counter: counter::Counter,
 }
 
 /// All virtual sockets of a process tree.
@@ -149,6 +156,7 @@ pub struct Net {
     connections: table::Table,
     epolls: epoll::Epolls,
     descriptors: descriptors::Descriptors,
+    signal_files: counter::SignalFiles,
     sockets: [Socket; SOCKETS_MAX],
     chunks: chunks::Pool,
 }
@@ -214,6 +222,7 @@ impl Net {
         match self.socket(ix).state {
             State::Listening => self.close_listener(ix, world),
             State::Connected => self.close_connection(ix, world),
+            State::Counter => self.close_counter(ix, world),
             State::Fresh => {}
             State::Free => unreachable!("a free socket has no references"),
         }
@@ -231,6 +240,7 @@ impl Net {
             State::Listening if socket.queue_head != 0 => ready::IN,
             State::Listening => 0,
             State::Connected => socket.stream_readiness(),
+            State::Counter => socket.counter.readiness(),
         }
     }
 
@@ -278,6 +288,7 @@ impl Socket {
         queue_next: 0,
         items: 0,
         next_free: 0,
+        counter: counter::Counter::NONE,
     };
 
     /// Where it is in its life.

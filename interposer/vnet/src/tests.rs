@@ -1,6 +1,8 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use crate::{EpollError, Net, Object, ReadOutcome, SocketIx, WaitOn, World, WriteOutcome, ready};
+use crate::{
+    CounterKind, EpollError, Net, Object, ReadOutcome, SocketIx, WaitOn, World, WriteOutcome, ready,
+};
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::record::{Record, decode, encode};
 use brolga_tape::{CONSUMED_REPORT_BYTES, ConnId, OUTPUT_WINDOW_BYTES};
@@ -23,6 +25,7 @@ fn net() -> Box<Net> {
 struct Log {
     woken: Vec<WaitOn>,
     records: Vec<u8>,
+    alarms_gone: Vec<u16>,
 }
 
 impl World for Log {
@@ -32,6 +35,10 @@ impl World for Log {
 
     fn emit(&mut self, record: &Record<'_>) {
         encode(record, |piece| self.records.extend_from_slice(piece));
+    }
+
+    fn alarm_gone(&mut self, alarm: u16) {
+        self.alarms_gone.push(alarm);
     }
 }
 
@@ -377,4 +384,69 @@ fn thousands_of_connections_come_and_go_and_each_is_found() {
         let (_, got) = read(&mut net, &mut log, ix, 8);
         assert_eq!(got, conn.counter.to_le_bytes());
     }
+}
+
+#[test]
+fn counters_wake_and_are_watched_like_sockets() {
+    let (mut net, mut log) = (net(), Log::default());
+    let kind = CounterKind::Event { semaphore: true };
+    let ix = net.make_counter(kind, 0).unwrap();
+    assert!(net.set_object(0, 5, Object::Socket(ix)));
+    let epoll = net.make_epoll().unwrap();
+    net.retain_epoll(epoll);
+    net.epoll_add(epoll, ix, 5, ready::IN, 77, &mut log)
+        .unwrap();
+    assert_eq!(net.readiness(ix), ready::OUT);
+    assert_eq!(net.counter_take(ix, &mut log), None);
+    assert!(net.counter_add(ix, 2, &mut log));
+    assert!(log.woken.contains(&WaitOn::Readable(ix)));
+    assert_eq!(
+        net.epoll_collect(epoll, 9, |_, data| assert_eq!(data, 77)),
+        1
+    );
+    assert_eq!(net.counter_take(ix, &mut log), Some(1));
+    assert_eq!(net.counter_take(ix, &mut log), Some(1));
+    assert_eq!(net.counter_take(ix, &mut log), None);
+    assert_eq!(net.epoll_collect(epoll, 9, |_, _| {}), 0);
+    assert!(net.counter_add(ix, u64::MAX - 1, &mut log));
+    assert!(!net.counter_add(ix, 1, &mut log));
+    assert_eq!(net.readiness(ix), ready::IN);
+}
+
+#[test]
+fn a_signal_descriptor_shows_its_own_processs_signals_until_it_is_closed() {
+    let (mut net, mut log) = (net(), Log::default());
+    let kind = CounterKind::Signals {
+        process: 3,
+        mask: 0b100,
+    };
+    let ix = net.make_counter(kind, 0).unwrap();
+    assert!(net.set_object(3, 5, Object::Socket(ix)));
+    net.refresh_signal_files(2, 0b100, &mut log);
+    net.refresh_signal_files(3, 0b011, &mut log);
+    assert_eq!(net.readiness(ix), 0);
+    net.refresh_signal_files(3, 0b110, &mut log);
+    assert_eq!(net.readiness(ix), ready::IN);
+    net.refresh_signal_files(3, 0, &mut log);
+    assert_eq!(net.readiness(ix), 0);
+    net.clear_object(3, 5, &mut log);
+    let other = net
+        .make_counter(CounterKind::Event { semaphore: false }, 0)
+        .unwrap();
+    assert_eq!(other, ix);
+    net.refresh_signal_files(3, 0b100, &mut log);
+    assert_eq!(net.counter_take(other, &mut log), None);
+}
+
+#[test]
+fn a_closed_timer_descriptor_gives_its_alarm_back() {
+    let (mut net, mut log) = (net(), Log::default());
+    let kind = CounterKind::Timer { alarm: 9, clock: 1 };
+    let ix = net.make_counter(kind, 0).unwrap();
+    assert!(net.set_object(0, 5, Object::Socket(ix)));
+    assert!(net.set_object(0, 6, Object::Socket(ix)));
+    net.clear_object(0, 5, &mut log);
+    assert!(log.alarms_gone.is_empty());
+    net.clear_object(0, 6, &mut log);
+    assert_eq!(log.alarms_gone, [9]);
 }

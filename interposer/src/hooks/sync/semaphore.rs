@@ -45,6 +45,9 @@ impl Semaphore {
             self.waiters.set(self.waiters.get() + 1);
             let woken = turn.block(self.key(turn), deadline_ns);
             self.waiters.set(self.waiters.get() - 1);
+            if woken == Wakeup::Interrupted {
+                return crate::hooks::error(libc::EINTR);
+            }
             if woken == Wakeup::TimedOut {
                 return if self.try_take() {
                     0

@@ -1,0 +1,83 @@
+//! Small servers in C (`tests/servers/*.c`), built when a test wants them, and native runs of them
+//! to compare with.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use crate::harness::eventually;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Builds `tests/servers/NAME.c` if it is newer than what was built before.
+pub fn build(name: &str) -> PathBuf {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/servers/{name}.c"));
+    let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
+    if changed(&program) > changed(&source) {
+        return program;
+    }
+    // Built aside: another test may be starting the one that is there.
+    let aside = program.with_extension(format!("{}.new", std::process::id()));
+    let built = Command::new("cc")
+        .args(["-O1", "-pthread", "-Wall", "-Werror", "-o"])
+        .args([&aside, &source])
+        .status();
+    assert!(
+        built
+            .expect("no C compiler: tests/setup.sh installs one")
+            .success(),
+        "cannot build {}",
+        source.display()
+    );
+    fs::rename(aside, &program).unwrap();
+    program
+}
+
+/// A native server that is killed when the value is dropped.
+pub struct Native {
+    child: Child,
+    pub address: SocketAddr,
+}
+
+impl Native {
+    /// Starts a program that takes its port as the last argument.
+    pub fn start(program: &Path, arguments: &[&str]) -> Self {
+        // Free at this moment; nobody else uses this address.
+        let probe = TcpListener::bind("127.0.0.77:0").unwrap();
+        let address = probe.local_addr().unwrap();
+        drop(probe);
+        let child = Command::new(program)
+            .args(arguments)
+            .arg(address.port().to_string())
+            .stdin(Stdio::null())
+            .spawn()
+            .unwrap();
+        assert!(
+            eventually(|| TcpStream::connect(address).is_ok()),
+            "{} does not listen",
+            program.display()
+        );
+        Self { child, address }
+    }
+}
+
+impl Drop for Native {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Sends a request and returns all that comes back until the server closes.
+pub fn ask(address: SocketAddr, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
