@@ -155,6 +155,8 @@ pub struct Scheduler {
     first_time_ns: u64,
     /// Slot of the entry admitted last.
     slot: u64,
+    /// The last ordered operation and, in the upper half, its thread.
+    last: u32,
     current: ThreadIx,
     run_head: ThreadIx,
     run_tail: ThreadIx,
@@ -218,6 +220,18 @@ impl Scheduler {
         self.slot
     }
 
+    /// The last ordered operation.
+    #[must_use]
+    pub fn last_operation(&self) -> u16 {
+        (self.last & 0xFFFF) as u16
+    }
+
+    /// The thread that made it; 0 before the first.
+    #[must_use]
+    pub fn last_thread(&self) -> ThreadIx {
+        (self.last >> 16) as ThreadIx
+    }
+
     /// Virtual time, nanoseconds since the Unix epoch.
     #[must_use]
     pub fn now_ns(&self) -> u64 {
@@ -254,7 +268,8 @@ impl Scheduler {
     #[must_use]
     pub fn tick(&mut self, operation: u16) -> bool {
         self.clock += 1;
-        self.mix(u64::from(operation) | u64::from(self.current) << 16);
+        self.last = u32::from(operation) | u32::from(self.current) << 16;
+        self.mix(u64::from(self.last));
         self.clock >= self.limit
     }
 

@@ -26,6 +26,7 @@ fn scheduler() -> Box<Scheduler> {
         time_clock: 0,
         first_time_ns: 0,
         slot: 0,
+        last: 0,
         current: 0,
         run_head: 0,
         run_tail: 0,

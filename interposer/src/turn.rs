@@ -389,8 +389,9 @@ impl Turn {
                 deadline_ns: scheduler.deadline_ns().unwrap_or(NO_DEADLINE),
                 clock: scheduler.clock(),
                 idle: !scheduler.can_run(),
+                operation: scheduler.last_operation(),
             };
-            emit(&record);
+            emit(scheduler.last_thread(), &record);
         }
         ring_doorbell();
         let tape = tape();
@@ -462,9 +463,9 @@ fn ring_doorbell() {
 }
 
 /// Puts a record on the output ring, waiting for room if need be (without logical effect).
-fn emit(record: &Record<'_>) {
+fn emit(thread: ThreadIx, record: &Record<'_>) {
     let tape = tape();
-    while !tape.push_record(record) {
+    while !tape.push_record_by(thread, record) {
         ring_doorbell();
         let payload = match record {
             Record::Data { bytes, .. } => bytes.len(),
@@ -482,7 +483,7 @@ fn emit(record: &Record<'_>) {
 /// Says that the first process of the tree is about to end.
 pub fn announce_exit(status: i32) {
     if !ENDING.swap(true, Ordering::Relaxed) {
-        emit(&Record::Exit { status });
+        emit(tls::thread_ix(), &Record::Exit { status });
         ring_doorbell();
     }
 }
@@ -499,9 +500,8 @@ pub fn fault(parts: &[&[u8]]) -> ! {
     }
     sys::complain(&[b"brolga: ", &line[..len], b"\n"]);
     if tls::thread_ix() != 0 {
-        emit(&Record::Fault {
-            message: &line[..len],
-        });
+        let message = &line[..len];
+        emit(tls::thread_ix(), &Record::Fault { message });
         ring_doorbell();
     }
     sys::die(70)
@@ -546,7 +546,7 @@ impl World for Outside<'_> {
         if let Record::Data { bytes, .. } = record {
             crate::trace::output(self.scheduler, bytes);
         }
-        emit(record);
+        emit(self.scheduler.last_thread(), record);
     }
 
     fn alarm_gone(&mut self, alarm: u16) {

@@ -135,6 +135,7 @@ impl FakeServer {
                 deadline_ns: NO_DEADLINE,
                 clock: self.clock,
                 idle: true,
+                operation: 0,
             });
         }
     }

@@ -202,6 +202,7 @@ mod tests {
             deadline_ns: NO_DEADLINE,
             clock: 0,
             idle: true,
+            operation: 0,
         }
     }
 

@@ -32,45 +32,8 @@ mod time;
 mod timer;
 
 use crate::turn::Turn;
+pub(crate) use brolga_tape::operation as op;
 pub(crate) use machine::libc_own;
-
-/// Numbers of ordered operations in the schedule hash.
-pub(crate) mod op {
-    pub const SOCKET: u16 = 1;
-    pub const BIND: u16 = 2;
-    pub const LISTEN: u16 = 3;
-    pub const ACCEPT: u16 = 4;
-    pub const READ: u16 = 5;
-    pub const WRITE: u16 = 6;
-    pub const SHUTDOWN: u16 = 7;
-    pub const CLOSE: u16 = 8;
-    pub const DUP: u16 = 9;
-    pub const OPTION: u16 = 10;
-    pub const EPOLL: u16 = 11;
-    pub const EPOLL_WAIT: u16 = 12;
-    pub const POLL: u16 = 13;
-    pub const CREATE: u16 = 14;
-    pub const EXIT: u16 = 15;
-    pub const JOIN: u16 = 16;
-    pub const LOCK: u16 = 17;
-    pub const UNLOCK: u16 = 18;
-    pub const WAIT: u16 = 19;
-    pub const SIGNAL: u16 = 20;
-    pub const FUTEX: u16 = 21;
-    pub const CLOCK: u16 = 22;
-    pub const SLEEP: u16 = 23;
-    pub const RANDOM: u16 = 24;
-    pub const FORK: u16 = 25;
-    pub const REAP: u16 = 26;
-    pub const KILL: u16 = 27;
-    pub const YIELD: u16 = 28;
-    pub const FILE: u16 = 29;
-    pub const PIPE: u16 = 30;
-    pub const SIGACTION: u16 = 31;
-    pub const SIGMASK: u16 = 32;
-    pub const SIGWAIT: u16 = 33;
-    pub const TIMER: u16 = 34;
-}
 
 /// Looks up what is needed of the real libc. Called once, from the constructor.
 pub fn resolve() {

@@ -8,6 +8,7 @@
 //!
 //! * [`entry`]: the encoding of one log entry, which is also the value that consensus orders.
 //! * [`record`]: the encoding of the answers.
+//! * [`operation`]: what the scheduler orders, by number and by name.
 //! * [`ring`]: the single-producer single-consumer rings and the header both sides map.
 //!
 //! Deliberately absent: system calls, mapping of memory, Paxos, libc. Both sides bring their own.
@@ -19,6 +20,7 @@ extern crate alloc;
 extern crate std;
 
 pub mod entry;
+pub mod operation;
 pub mod record;
 pub mod ring;
 

@@ -4,9 +4,12 @@
 //! node's output hash covers every one of them.
 //!
 //! ```text
-//! record := kind u32 | payload_len u32 | frontend u64 | counter u64 | arg u64
+//! record := kind u16 | thread u16 | payload_len u32 | frontend u64 | counter u64 | arg u64
 //!           | payload, padded with zeros to a multiple of 8
 //! ```
+//!
+//! `thread` is the scheduler's index of the thread that caused the record, so that a difference
+//! between replicas can be named; 0 where nobody in particular did.
 
 use crate::ConnId;
 use crate::entry::{EntryError, address_bytes, padded, read_address};
@@ -76,6 +79,8 @@ pub enum Record<'a> {
         clock: u64,
         /// False when threads could still run: the next bubble is wanted at once.
         idle: bool,
+        /// The last ordered operation; the record's thread made it.
+        operation: u16,
     },
     /// The first process of the tree ended.
     Exit {
@@ -90,21 +95,21 @@ pub enum Record<'a> {
 }
 
 mod kind {
-    pub const DATA: u32 = 1;
-    pub const FIN: u32 = 2;
-    pub const CLOSED: u32 = 3;
-    pub const CONSUMED: u32 = 4;
-    pub const LISTEN: u32 = 5;
-    pub const UNLISTEN: u32 = 6;
-    pub const DONE: u32 = 7;
-    pub const EXIT: u32 = 8;
-    pub const FAULT: u32 = 9;
+    pub const DATA: u16 = 1;
+    pub const FIN: u16 = 2;
+    pub const CLOSED: u16 = 3;
+    pub const CONSUMED: u16 = 4;
+    pub const LISTEN: u16 = 5;
+    pub const UNLISTEN: u16 = 6;
+    pub const DONE: u16 = 7;
+    pub const EXIT: u16 = 8;
+    pub const FAULT: u16 = 9;
 }
 
 /// The fixed part of a record, ready to be written.
 #[derive(Clone, Copy, Debug)]
 struct Header {
-    kind: u32,
+    kind: u16,
     conn: ConnId,
     arg: u64,
 }
@@ -112,8 +117,14 @@ struct Header {
 /// Largest payload of a record that is not `Data` or `Fault`.
 const SMALL_PAYLOAD_BYTES: usize = 40;
 
-/// Writes a record as a header and a payload to `put`, which is called once for each piece.
-pub fn encode(record: &Record<'_>, mut put: impl FnMut(&[u8])) {
+/// Writes a record that nobody in particular caused; see [`encode_by`].
+pub fn encode(record: &Record<'_>, put: impl FnMut(&[u8])) {
+    encode_by(0, record, put);
+}
+
+/// Writes a record that `thread` caused as a header and a payload to `put`, which is called once for
+/// each piece.
+pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
     let none = ConnId::default();
     let mut small = [0; SMALL_PAYLOAD_BYTES];
     let (header, payload): (Header, &[u8]) = match *record {
@@ -185,11 +196,13 @@ pub fn encode(record: &Record<'_>, mut put: impl FnMut(&[u8])) {
             deadline_ns,
             clock,
             idle,
+            operation,
         } => {
             small[0..8].copy_from_slice(&schedule_hash.to_le_bytes());
             small[8..16].copy_from_slice(&deadline_ns.to_le_bytes());
             small[16..24].copy_from_slice(&clock.to_le_bytes());
             small[24] = u8::from(idle);
+            small[26..28].copy_from_slice(&operation.to_le_bytes());
             (
                 Header {
                     kind: kind::DONE,
@@ -221,7 +234,8 @@ pub fn encode(record: &Record<'_>, mut put: impl FnMut(&[u8])) {
     };
     let len = payload.len() as u32;
     let mut head = [0; RECORD_HEADER_BYTES];
-    head[0..4].copy_from_slice(&header.kind.to_le_bytes());
+    head[0..2].copy_from_slice(&header.kind.to_le_bytes());
+    head[2..4].copy_from_slice(&thread.to_le_bytes());
     head[4..8].copy_from_slice(&len.to_le_bytes());
     head[8..16].copy_from_slice(&header.conn.frontend.to_le_bytes());
     head[16..24].copy_from_slice(&header.conn.counter.to_le_bytes());
@@ -237,11 +251,23 @@ pub const fn record_bytes(payload_len: usize) -> usize {
     RECORD_HEADER_BYTES + padded(payload_len)
 }
 
+/// The thread that caused the first record of `bytes`, which [`decode`] has found to be one.
+#[must_use]
+pub fn thread_of(bytes: &[u8]) -> u16 {
+    bytes
+        .get(2..4)
+        .map_or(0, |b| u16::from_le_bytes([b[0], b[1]]))
+}
+
 /// Reads the first record of `bytes`; also returns how many bytes it took.
 ///
 /// # Errors
 /// The interposer publishes whole records only, so any error means a broken or foreign writer.
 pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
+    let u16_of = |b: &[u8], at: usize| -> Result<u16, EntryError> {
+        let b = b.get(at..at + 2).ok_or(EntryError::Truncated)?;
+        Ok(u16::from_le_bytes([b[0], b[1]]))
+    };
     let u32_at = |at: usize| -> Result<u32, EntryError> {
         let b = bytes.get(at..at + 4).ok_or(EntryError::Truncated)?;
         Ok(u32::from_le_bytes(
@@ -254,7 +280,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
             b.try_into().map_err(|_| EntryError::Truncated)?,
         ))
     };
-    let kind = u32_at(0)?;
+    let kind = u16_of(bytes, 0)?;
     let len = u32_at(4)? as usize;
     let conn = ConnId {
         frontend: u64_of(bytes, 8)?,
@@ -297,6 +323,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
             deadline_ns: u64_of(payload, 8)?,
             clock: u64_of(payload, 16)?,
             idle: flag(24)?,
+            operation: u16_of(payload, 26)?,
         },
         kind::EXIT => Record::Exit {
             status: small(arg)?.cast_signed(),
@@ -346,18 +373,19 @@ mod tests {
                 deadline_ns: 2,
                 clock: 3,
                 idle: true,
+                operation: 4,
             },
             Record::Exit { status: -1 },
             Record::Fault { message: b"splice" },
         ];
         let mut bytes = Vec::new();
-        for record in &records {
-            encode(record, |piece| bytes.extend_from_slice(piece));
+        for (thread, record) in (7..).zip(&records) {
+            encode_by(thread, record, |piece| bytes.extend_from_slice(piece));
         }
         let mut rest = &bytes[..];
-        for record in &records {
+        for (thread, record) in (7..).zip(&records) {
             let (read, used) = decode(rest).unwrap();
-            assert_eq!(read, *record);
+            assert_eq!((read, thread_of(rest)), (*record, thread));
             rest = &rest[used..];
         }
         assert!(rest.is_empty());

@@ -300,9 +300,16 @@ impl Tape {
         self.output_bytes - (head - header.output_tail.0.load(Ordering::SeqCst))
     }
 
-    /// Appends one record and publishes it. False when there is no room: nothing was written.
+    /// Appends one record that nobody in particular caused; see [`Tape::push_record_by`].
     #[must_use]
     pub fn push_record(&self, record: &crate::record::Record<'_>) -> bool {
+        self.push_record_by(0, record)
+    }
+
+    /// Appends one record that `thread` caused and publishes it. False when there is no room: nothing
+    /// was written.
+    #[must_use]
+    pub fn push_record_by(&self, thread: u16, record: &crate::record::Record<'_>) -> bool {
         let header = self.header();
         let head = header.output_head.0.load(Ordering::Relaxed);
         let payload_len = match record {
@@ -314,7 +321,7 @@ impl Tape {
             return false;
         }
         let mut at = head;
-        crate::record::encode(record, |piece| {
+        crate::record::encode_by(thread, record, |piece| {
             // SAFETY: the pieces of a record add up to no more than record_bytes(payload_len), for
             // which room was checked, contiguous in the double mapping; the node does not read
             // beyond output_head.
