@@ -412,8 +412,23 @@ pub unsafe extern "C" fn dup3(old: c_int, new: c_int, flags: c_int) -> c_int {
     })) as c_int
 }
 
-fn fcntl_(fd: c_int, command: c_int, argument: usize) -> isize {
+/// What would have the kernel send SIGIO at moments of its own: accepted, and nothing comes of it.
+/// Programs that ask for it look at the descriptor by other means as well.
+fn asks_for_sigio(command: c_int) -> bool {
+    const SETSIG: c_int = 10;
+    const GETSIG: c_int = 11;
+    const SETOWN_EX: c_int = 15;
+    [libc::F_SETOWN, libc::F_GETOWN, SETSIG, GETSIG, SETOWN_EX].contains(&command)
+}
+
+fn fcntl_(fd: c_int, command: c_int, mut argument: usize) -> isize {
     let turn = Turn::take(op::DUP);
+    if turn.is_some() && asks_for_sigio(command) {
+        return 0;
+    }
+    if turn.is_some() && command == libc::F_SETFL {
+        argument &= !(libc::O_ASYNC as usize);
+    }
     // SAFETY: the caller's argument, passed on.
     let result = unsafe { sys!(sys::SYS_fcntl, fd, command, argument) };
     let Some(mut turn) = turn else { return result };
@@ -446,6 +461,10 @@ pub unsafe extern "C" fn __fcntl(fd: c_int, command: c_int, argument: usize) -> 
 }
 
 unsafe fn ioctl_(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> isize {
+    const FIOASYNC: libc::c_ulong = 0x5452;
+    if request == FIOASYNC && Turn::have().is_some() {
+        return 0; // As for fcntl.
+    }
     if let Some(mut turn) = Turn::take(op::OPTION)
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {
