@@ -322,6 +322,21 @@ static void children(void)
         say("killed %d exited %d %d signal %d\n", got == child, WIFEXITED(status),
             WIFEXITED(status) ? WEXITSTATUS(status) : 0, WIFSIGNALED(status) ? WTERMSIG(status) : 0);
     }
+    for (int kind = 0; kind < 3; kind++) {
+        child = fork();
+        if (child == 0) {
+            volatile int *nowhere = NULL;
+            if (kind == 0)
+                *nowhere = 1;
+            if (kind == 1)
+                abort();
+            handle(SIGSEGV, exit_seven, 0);
+            *nowhere = 1;
+        }
+        got = waitpid(child, &status, 0);
+        say("crashed %d signal %d exit %d\n", got == child, WIFSIGNALED(status) ? WTERMSIG(status) : 0,
+            WIFEXITED(status) ? WEXITSTATUS(status) : 0);
+    }
     handle(SIGCHLD, SIG_DFL, 0);
     int there = kill(child, 0);
     say("nobody %d %d\n", there, errno == ESRCH);

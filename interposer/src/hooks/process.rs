@@ -56,7 +56,7 @@ unsafe extern "C" fn exiting(status: c_int, _: *mut c_void) {
 }
 
 /// The calling process ends with a status as `waitpid` gives it.
-fn end(status: c_int) {
+pub(crate) fn end(status: c_int) {
     let Some(mut turn) = Turn::take(op::EXIT) else {
         return;
     };

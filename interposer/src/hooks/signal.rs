@@ -13,7 +13,7 @@ use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn, space};
 use brolga_dmt::{Key, ThreadIx, Wakeup};
 use brolga_vsignal::{self as vsignal, Action, Info, SIGNAL_MAX, Set};
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 use libc::{sigset_t, timespec};
 
 /// Raised by the program's own instructions, or by `abort`.
@@ -65,11 +65,14 @@ pub struct Sigaction {
 
 const _: () = assert!(size_of::<Sigaction>() == size_of::<libc::sigaction>());
 
+/// libc's own, for what the kernel is to know.
+fn real_sigaction(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int {
+    libc_own!(sigaction(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int)
+}
+
 unsafe fn sigaction_(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> isize {
-    let raw =
-        || libc_own!(sigaction(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int);
     let Some(mut turn) = Turn::take(op::SIGACTION) else {
-        return super::own(raw());
+        return super::own(real_sigaction(signal, new, old));
     };
     let Some(number) = number(signal) else {
         return error(libc::EINVAL);
@@ -77,12 +80,6 @@ unsafe fn sigaction_(signal: c_int, new: *const Sigaction, old: *mut Sigaction) 
     let fixed = number == vsignal::KILL || number == vsignal::STOP;
     if fixed && !new.is_null() {
         return error(libc::EINVAL);
-    }
-    if KERNEL.contains(&signal) {
-        let result = raw();
-        if result != 0 {
-            return super::own(result);
-        }
     }
     let process = turn.process();
     let before = turn.shared().signals.action(process, number);
@@ -92,7 +89,18 @@ unsafe fn sigaction_(signal: c_int, new: *const Sigaction, old: *mut Sigaction) 
         flags: u64::from(new.flags.cast_unsigned()),
         mask: Set(new.mask[0]).blockable(),
     });
-    if !old.is_null() && !KERNEL.contains(&signal) {
+    if let Some(action) = wanted
+        && KERNEL.contains(&signal)
+    {
+        let result = match action.handler {
+            vsignal::DEFAULT => install_crash_handler(signal),
+            _ => real_sigaction(signal, new, core::ptr::null_mut()),
+        };
+        if result != 0 {
+            return super::own(result);
+        }
+    }
+    if !old.is_null() {
         let mut mask = [0; 16];
         mask[0] = before.mask.0;
         // SAFETY: the caller promises room.
@@ -723,21 +731,35 @@ pub unsafe extern "C" fn sigwaitinfo(set: *const sigset_t, info: *mut libc::sigi
     finish(unsafe { sigtimedwait_(set, info, core::ptr::null()) }) as c_int
 }
 
-/// Kernel-side state of a fresh program: broken pipes are our business.
-pub fn resolve() {
-    // SAFETY: SIG_IGN installs no code; libc's own function.
-    let ignore = Sigaction {
-        handler: libc::SIG_IGN,
+/// Without a handler of its own the program is about to die of what it did: the tree must hear of it
+/// while the dying thread still has the turn. Then the default action, by doing it again.
+extern "C" fn crash(signal: c_int) {
+    super::process::end(signal);
+    set_for_real(signal, vsignal::DEFAULT, 0);
+    raise_for_real(signal);
+}
+
+fn install_crash_handler(signal: c_int) -> c_int {
+    let handler: extern "C" fn(c_int) = crash;
+    set_for_real(signal, handler as usize, libc::SA_NODEFER)
+}
+
+fn set_for_real(signal: c_int, handler: usize, flags: c_int) -> c_int {
+    let new = Sigaction {
+        handler,
         mask: [0; 16],
-        flags: 0,
+        flags,
         restorer: 0,
     };
-    let (signal, new, old) = (
-        libc::SIGPIPE,
-        &raw const ignore,
-        core::ptr::null_mut::<c_void>(),
-    );
-    libc_own!(sigaction(signal: c_int, new: *const Sigaction, old: *mut c_void) -> c_int);
+    real_sigaction(signal, &raw const new, core::ptr::null_mut())
+}
+
+/// Kernel-side state of a fresh program: broken pipes and crashes are our business.
+pub fn resolve() {
+    for signal in KERNEL {
+        install_crash_handler(signal);
+    }
+    set_for_real(libc::SIGPIPE, vsignal::IGNORE, 0);
 }
 
 /// After an `exec` in the tree: handlers are gone.
