@@ -33,6 +33,7 @@ const EXPORTS: &str = "
     times getrusage nanosleep usleep sleep getloadavg
     getrandom getentropy arc4random arc4random_buf arc4random_uniform
     fork vfork _exit _Exit wait wait3 wait4 waitpid kill getpid getppid gettid
+    getpgid __getpgid getpgrp setpgid __setpgid setpgrp getsid setsid tcgetpgrp tcsetpgrp tcgetsid
     gethostname uname sysconf get_nprocs get_nprocs_conf sched_getcpu sched_getaffinity
     sched_setaffinity pthread_getaffinity_np pthread_setaffinity_np sysinfo
     getcwd __getcwd_chk get_current_dir_name realpath __realpath_chk canonicalize_file_name readlink

@@ -16,6 +16,11 @@ use rand_chacha::rand_core::SeedableRng;
 /// Virtual process and thread ids count up from here.
 const FIRST_ID: i32 = 1000;
 
+/// Parent of a process whose own has ended, and of the first one: not in the tree, reaps at once.
+pub const INIT: u16 = u16::MAX;
+/// What such a process sees as its parent's id.
+pub const INIT_PID: i32 = 1;
+
 /// A process of the tree.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -24,8 +29,13 @@ pub struct Process {
     pub real_pid: i32,
     /// The id that the server sees.
     pub pid: i32,
-    /// Slot of the parent; the first process is its own.
+    /// Slot of the parent, or [`INIT`].
     pub parent: u16,
+    /// Process group and session, as the server sees them.
+    pub group: i32,
+    pub session: i32,
+    /// It has executed a program since it was forked.
+    pub executed: bool,
     /// It has ended logically and waits to be reaped.
     pub ended: bool,
     /// As `waitpid` gives it.
@@ -145,7 +155,11 @@ impl Shared {
         self.processes[0] = Process {
             real_pid,
             pid: id,
-            parent: 0,
+            parent: INIT,
+            // The launcher has made a session.
+            group: id,
+            session: id,
+            executed: true,
             ended: false,
             status: 0,
         };
@@ -157,6 +171,13 @@ impl Shared {
             detached: false,
         };
         ix
+    }
+
+    /// The process slot of a virtual id.
+    pub fn process_by_id(&self, pid: i32) -> Option<u16> {
+        let there = |process: &Process| process.real_pid != 0 && process.pid == pid;
+        let at = self.processes.iter().position(there)?;
+        u16::try_from(at).ok()
     }
 
     /// The process slot of a kernel id.

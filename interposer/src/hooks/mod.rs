@@ -19,6 +19,7 @@ mod counter;
 mod descriptor;
 mod file;
 mod futex;
+mod group;
 mod machine;
 mod path;
 mod process;
@@ -46,6 +47,7 @@ pub fn resolve() {
 
 /// Brings the tables in line after an `exec`: other threads and close-on-exec descriptors are gone.
 pub fn after_exec(turn: &mut Turn) {
+    process::after_exec(turn);
     thread::after_exec(turn);
     descriptor::after_exec(turn);
     signal::after_exec(turn);

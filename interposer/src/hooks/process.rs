@@ -6,7 +6,7 @@
 
 use super::machine::Real;
 use super::{error, op};
-use crate::shared::{Process, ThreadInfo};
+use crate::shared::{INIT, INIT_PID, Process, ThreadInfo};
 use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn, space};
 use brolga_dmt::{Key, Wakeup};
@@ -158,10 +158,14 @@ fn fork_(mut turn: Turn) -> isize {
         detached: false,
     };
     // A placeholder keeps the slot until the kernel's id is known.
+    let Process { group, session, .. } = shared.processes[usize::from(parent)];
     shared.processes[usize::from(child)] = Process {
         real_pid: -1,
         pid,
         parent,
+        group,
+        session,
+        executed: false,
         ended: false,
         status: 0,
     };
@@ -245,11 +249,9 @@ pub unsafe extern "C" fn getppid() -> c_int {
         Some(mut turn) => {
             let process = turn.process();
             let shared = turn.shared();
-            let parent = shared.processes[usize::from(process)].parent;
-            if process == 0 {
-                1
-            } else {
-                shared.processes[usize::from(parent)].pid
+            match shared.processes[usize::from(process)].parent {
+                INIT => INIT_PID,
+                parent => shared.processes[usize::from(parent)].pid,
             }
         }
         // SAFETY: no arguments.
@@ -372,15 +374,24 @@ pub(crate) fn kill_outright(turn: &mut Turn, process: u16, signal: c_int) {
 /// Whether `kill`'s selector means a process that is there.
 pub(crate) fn is_meant(turn: &mut Turn, process: u16, selector: c_int) -> bool {
     let me = turn.process();
-    let it = turn.shared().processes[usize::from(process)];
+    let processes = &turn.shared().processes;
+    let (it, caller) = (
+        &processes[usize::from(process)],
+        &processes[usize::from(me)],
+    );
     if it.real_pid == 0 {
         return false;
     }
     match selector {
         -1 => process != me,
-        // The whole tree is one group.
-        0 => true,
-        pid if pid < 0 => turn.shared().processes[0].pid == -pid,
+        0 => it.group == caller.group,
+        group if group < 0 => it.group == -group,
         pid => it.pid == pid,
     }
+}
+
+/// The process runs another program now.
+pub fn after_exec(turn: &mut Turn) {
+    let process = usize::from(turn.process());
+    turn.shared().processes[process].executed = true;
 }
