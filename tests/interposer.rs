@@ -43,6 +43,7 @@ const EXPORTS: &str = "
     sigqueue raise gsignal pthread_kill pthread_sigqueue tgkill sigsuspend pause sigwait
     sigtimedwait sigwaitinfo signalfd alarm ualarm setitimer getitimer timer_create timer_settime
     timer_gettime timer_getoverrun timer_delete timerfd_settime timerfd_gettime
+    setuid seteuid setreuid setresuid setgid setegid setregid setresgid
 ";
 
 #[test]

@@ -9,11 +9,41 @@ declare -A package_of=(
     [redis-cli]=redis-tools
     [redis-benchmark]=redis-tools
     [python3]=python3
+    [memcached]=memcached
+    [memccapable]=libmemcached-tools
+    [lighttpd]=lighttpd
+    [civetweb]=civetweb
+    [slapd]=slapd
+    [ldapsearch]=ldap-utils
+    [clamd]=clamav-daemon
+    [clamdscan]=clamdscan
+    [nginx]=nginx-light
+    [apache2]=apache2
+    [ab]=apache2-utils
+    [mariadbd]=mariadb-server
+    [mariadb]=mariadb-client
+    [sysbench]=sysbench
+    [/usr/lib/postgresql/*/bin/postgres]=postgresql
+    [/usr/lib/postgresql/*/bin/pgbench]=postgresql-contrib
+    [gerbera]=gerbera
+    [nsd]=nsd
+    [unbound]=unbound
+    [dig]=bind9-dnsutils
+    [haproxy]=haproxy
+    [node]=nodejs
+    [php]=php-cli
+    [curl]=curl
+    [wrk]=wrk
 )
 
+# Servers are not on everybody's path.
+PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin
 missing=()
 for program in "${!package_of[@]}"; do
-    command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
+    case $program in
+        /*) compgen -G "$program" >/dev/null ;;
+        *) command -v "$program" >/dev/null ;;
+    esac || missing+=("${package_of[$program]}")
 done
 if [ ${#missing[@]} -eq 0 ]; then
     echo "tests/setup.sh: everything is there"

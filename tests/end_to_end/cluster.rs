@@ -52,6 +52,15 @@ impl Setup {
         Self::new(crate::harness::store)
     }
 
+    /// A command line that is complete, and the options before it.
+    pub fn given(port: u16, options: Vec<String>, command: Vec<String>) -> Self {
+        Self {
+            port,
+            options,
+            command,
+        }
+    }
+
     /// Redis with `extra` arguments; `None`, and said so, when it is not installed.
     pub fn redis(test: &str, extra: &[&str]) -> Option<Self> {
         if Command::new("redis-server")

@@ -16,6 +16,7 @@ macro_rules! hooks {
 }
 
 mod counter;
+mod credentials;
 mod descriptor;
 mod file;
 mod futex;

@@ -96,21 +96,21 @@ fn deadline(turn: &mut Turn, timeout_ns: u64) -> Option<u64> {
     (timeout_ns > 0).then(|| turn.now_ns().saturating_add(timeout_ns))
 }
 
-/// Reads from a connection, waiting if it may.
+/// Reads from a connection, waiting if it may. With `MSG_TRUNC` the bytes are dropped instead.
 ///
 /// # Safety
-/// The vectors point to writable memory.
+/// The vectors point to writable memory, unless `MSG_TRUNC` is set.
 pub(crate) unsafe fn receive(
     mut turn: Turn,
     ix: SocketIx,
     vectors: Vectors,
     flags: c_int,
 ) -> isize {
-    if flags & (libc::MSG_OOB | libc::MSG_TRUNC | libc::MSG_ERRQUEUE) != 0 {
-        if flags & libc::MSG_ERRQUEUE != 0 {
-            return error(libc::EAGAIN);
-        }
-        turn::fault(&[b"MSG_OOB and MSG_TRUNC on a connection are not supported"]);
+    if flags & libc::MSG_ERRQUEUE != 0 {
+        return error(libc::EAGAIN);
+    }
+    if flags & libc::MSG_OOB != 0 {
+        turn::fault(&[b"MSG_OOB on a connection is not supported"]);
     }
     // SAFETY: the caller's promise.
     let wanted = unsafe { vectors.len() };
@@ -119,14 +119,17 @@ pub(crate) unsafe fn receive(
     let timeout = socket.receive_timeout_ns;
     let deadline = deadline(&mut turn, timeout);
     let peek = flags & libc::MSG_PEEK != 0;
+    let drop = flags & libc::MSG_TRUNC != 0;
     let all = flags & libc::MSG_WAITALL != 0 && !peek;
     let mut got = 0;
     loop {
         let mut at = got;
         let (net, mut outside) = turn.net();
         let outcome = net.read(ix, wanted - got, peek, &mut outside, |piece| {
-            // SAFETY: the caller's promise.
-            unsafe { vectors.put(at, piece) };
+            if !drop {
+                // SAFETY: the caller's promise.
+                unsafe { vectors.put(at, piece) };
+            }
             at += piece.len();
         });
         let result = match outcome {

@@ -1,0 +1,9 @@
+//! Servers as Debian packages them, with stock clients. Each is described by a [`recipe::Recipe`] that
+//! uses the files in `examples/recipes`, and goes through [`scenario::survive`].
+
+mod http;
+mod recipe;
+mod scenario;
+
+mod lighttpd;
+mod memcached;

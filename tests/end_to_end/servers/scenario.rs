@@ -1,0 +1,112 @@
+//! What every server has to stand: see [`survive`].
+
+use super::recipe::{Kitchen, Recipe, Stage, Target, stock, wait_until_ready};
+use crate::chance::{Chance, scaled};
+use crate::cluster::{Cluster, say};
+use crate::harness::eventually;
+use crate::view::View;
+use std::thread::{self, ScopedJoinHandle};
+
+/// Enough to change every order that is not fixed, little enough to be quick.
+const PERTURB_US: u32 = 200;
+
+/// Tries to read the same from all replicas of a server that has timers of its own.
+const DUMPS: usize = 5;
+
+/// Three replicas, each delayed at random. Clients of a follower's node load the server; the leader
+/// is killed in the middle of it and comes back. No client sees a reset or a wrong answer; at the end
+/// the replicas have equal hashes, and so have the server's own data.
+pub fn survive<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
+    let mut chance = Chance::shown(test);
+    let recipe = &recipe(&mut chance);
+    let kitchen = Kitchen::new(recipe);
+    say(&format!("{test}: {}", version(recipe)));
+    let cluster = Cluster::start(kitchen.setup.perturbed(PERTURB_US));
+    let target = |node| Target::new(node, &cluster.node_dir(node), &kitchen.ports);
+    cluster.wait_for("all replicas", View::whole);
+    for node in 1..=3 {
+        wait_until_ready(recipe, &target(node));
+    }
+    let view = cluster.settle();
+    let survivor = target(view.followers()[chance.below(2) as usize]);
+    let stage = Stage::default();
+    let steps = scaled(recipe.steps());
+    let kill_after = steps + chance.below(steps as u64) as usize;
+    thread::scope(|scope| {
+        let curtain = stage.curtain();
+        let (at, stage) = (&survivor, &stage);
+        let clients = recipe.load().into_iter();
+        let clients: Vec<_> = clients
+            .map(|client| scope.spawn(move || client(at, stage)))
+            .collect();
+        wait_for_steps(stage, kill_after, &clients);
+        cluster.kill(&view, view.leader());
+        wait_for_steps(stage, stage.steps() + steps, &clients);
+        cluster.wait_for("the dead node", View::whole);
+        wait_for_steps(stage, stage.steps() + clients.len(), &clients);
+        drop(curtain);
+        for client in clients {
+            client.join().expect("a client failed");
+        }
+    });
+    let dumps = quiet(&cluster, || {
+        [1, 2, 3].map(|node| recipe.dump(&target(node)))
+    });
+    same(&dumps);
+    let (hashes, steps) = (cluster.settle().hashes(), stage.steps());
+    say(&format!(
+        "{test}: leader killed after {kill_after} of {steps} steps, {} bytes of data equal, {hashes}",
+        dumps[0].len()
+    ));
+    cluster.stop();
+}
+
+/// The first line that has a number in it.
+fn version(recipe: &dyn Recipe) -> String {
+    let said = stock(&mut recipe.version());
+    let mut lines = said.lines();
+    let line = lines.find(|line| line.contains(|it: char| it.is_ascii_digit()));
+    line.unwrap_or_default().trim().to_owned()
+}
+
+#[track_caller]
+fn wait_for_steps(stage: &Stage, steps: usize, clients: &[ScopedJoinHandle<'_, ()>]) {
+    let reached = eventually(|| {
+        let failed = clients.iter().any(ScopedJoinHandle::is_finished);
+        failed || stage.steps() >= steps
+    });
+    let failed = clients.iter().any(ScopedJoinHandle::is_finished);
+    assert!(!failed, "a client ended before its time");
+    assert!(reached, "the clients stick at {} steps", stage.steps());
+}
+
+/// Dumps of a server that did not go on by itself meanwhile, or, after many tries, of one that does.
+fn quiet(cluster: &Cluster, dump: impl Fn() -> [String; 3]) -> [String; 3] {
+    for _ in 0..DUMPS {
+        cluster.settle();
+        let dumps = dump();
+        if dumps.iter().all(|other| *other == dumps[0]) {
+            return dumps;
+        }
+    }
+    dump()
+}
+
+/// All dumps say something, and the same.
+#[track_caller]
+fn same(dumps: &[String]) {
+    let first = &dumps[0];
+    assert!(!first.trim().is_empty(), "the server has no data");
+    for (other, node) in dumps.iter().zip(1..) {
+        if other == first {
+            continue;
+        }
+        let lines = first.lines().zip(other.lines());
+        let differing = lines.zip(1..).find(|((left, right), _)| left != right);
+        panic!(
+            "the data of replicas 1 ({} bytes) and {node} ({} bytes) differ at {differing:?}",
+            first.len(),
+            other.len()
+        );
+    }
+}
