@@ -5,5 +5,7 @@ mod http;
 mod recipe;
 mod scenario;
 
+mod apache;
 mod lighttpd;
 mod memcached;
+mod nginx;

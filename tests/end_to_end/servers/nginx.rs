@@ -1,0 +1,83 @@
+//! nginx: a master and two workers that share a listener.
+
+use super::http::{bench, curl, fetch};
+use super::recipe::{Load, Recipe, Target};
+use super::scenario::survive;
+use crate::chance::Chance;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+#[test]
+fn nginx_survives_its_leader() {
+    survive("nginx_survives_its_leader", Nginx::new);
+}
+
+#[derive(Debug)]
+struct Nginx {
+    files: Vec<(String, Vec<u8>)>,
+}
+
+impl Nginx {
+    fn new(chance: &mut Chance) -> Self {
+        let sizes = [("small", 100), ("page.html", 20_000), ("big", 900_000)];
+        let files = sizes.map(|(name, size)| (name.to_owned(), chance.bytes(size)));
+        Self {
+            files: files.into(),
+        }
+    }
+}
+
+impl Recipe for Nginx {
+    fn name(&self) -> &'static str {
+        "nginx"
+    }
+
+    fn needs(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("nginx", "nginx-light"),
+            ("ab", "apache2-utils"),
+            ("curl", "curl"),
+        ]
+    }
+
+    fn version(&self) -> Command {
+        let mut command = Command::new("/usr/sbin/nginx");
+        command.arg("-v");
+        command
+    }
+
+    fn ports(&self) -> &'static [u16] {
+        &[8080]
+    }
+
+    fn prepare(&self, genesis: &Path) {
+        let folder = genesis.join("html/files");
+        fs::create_dir(&folder).unwrap();
+        for (path, bytes) in &self.files {
+            fs::write(folder.join(path), bytes).unwrap();
+        }
+    }
+
+    fn load(&self) -> Vec<Load<'_>> {
+        let below: Vec<_> = (self.files.iter())
+            .map(|(path, bytes)| (format!("files/{path}"), bytes.clone()))
+            .collect();
+        let (page, bytes) = below[1].clone();
+        let stock_page = page.clone();
+        let mut load: Vec<Load<'_>> = vec![
+            Box::new(move |at, stage| curl(&page, &bytes, at, stage)),
+            Box::new(move |at, stage| bench(&stock_page, at, stage)),
+        ];
+        for first in 0..3 {
+            let below = below.clone();
+            load.push(Box::new(move |at, stage| fetch(&below, first, at, stage)));
+        }
+        load
+    }
+
+    /// Who served whom, and when: asking the server for more would change it.
+    fn dump(&self, at: &Target) -> String {
+        at.read("access.log") + &at.read("error.log")
+    }
+}
