@@ -317,6 +317,12 @@ impl NodeConfig {
         self.data_dir.join("work")
     }
 
+    /// The server's directory for temporary files.
+    #[must_use]
+    pub fn temporary_dir(&self) -> PathBuf {
+        self.data_dir.join("tmp")
+    }
+
     /// The durable log.
     #[must_use]
     pub fn log_dir(&self) -> PathBuf {

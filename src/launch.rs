@@ -20,7 +20,7 @@ mod image;
 mod stack;
 mod workdir;
 
-pub use workdir::{WorkdirError, prepare_workdir};
+pub use workdir::{WorkdirError, prepare_temporary, prepare_workdir};
 
 use crate::elf::{self, BinaryError};
 use brolga_tape::handover;
@@ -40,11 +40,12 @@ use std::process::{Command, Stdio};
 /// The server's `PATH`, and where its program is looked for.
 pub const SERVER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What every server finds in its environment before the pairs the user asked for.
-const CANONICAL_ENVIRONMENT: [(&str, &str); 4] = [
+const CANONICAL_ENVIRONMENT: [(&str, &str); 5] = [
     ("PATH", SERVER_PATH),
     ("HOME", "/"),
     ("LANG", "C.UTF-8"),
     ("TZ", "UTC"),
+    ("TMPDIR", handover::TEMPORARY_DIRECTORY_PATH),
 ];
 /// The variable by which the dynamic linker finds the interposer.
 pub const PRELOAD_VARIABLE: &str = "LD_PRELOAD";
@@ -62,6 +63,8 @@ pub struct LaunchSpec<'a> {
     pub env: Vec<(String, String)>,
     /// Working directory.
     pub cwd: PathBuf,
+    /// Directory for temporary files. Replicas make the same names up, so each needs its own.
+    pub temporary: PathBuf,
     /// The tape's memory file.
     pub tape: BorrowedFd<'a>,
     /// The eventfd by which the interposer wakes the node.

@@ -6,7 +6,7 @@
 
 use super::LaunchSpec;
 use brolga_tape::handover;
-use nix::fcntl::{FcntlArg, fcntl};
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::personality::{self, Persona};
 use nix::sys::prctl;
@@ -25,8 +25,10 @@ const STACK_BYTES: u64 = 8 * 1024 * 1024;
 const PARKING_FD: RawFd = 1010;
 /// First descriptor after standard error.
 const FIRST_INHERITED_FD: u32 = 3;
-/// Last descriptor that the interposer finds at its start.
-const LAST_HANDED_FD: RawFd = handover::WORK_DIRECTORY_FD;
+/// A descriptor that only names a directory.
+const DIRECTORY: OFlag = OFlag::O_PATH
+    .union(OFlag::O_DIRECTORY)
+    .union(OFlag::O_CLOEXEC);
 /// One past the highest signal number.
 const SIGNALS_END: i32 = 65;
 
@@ -90,6 +92,7 @@ pub struct Setup {
     image: RawFd,
     tape: RawFd,
     doorbell: RawFd,
+    temporary: OwnedFd,
     descriptors: u64,
     affinity: Option<CpuSet>,
     parent: Pid,
@@ -98,7 +101,7 @@ pub struct Setup {
 impl Setup {
     /// Prepares the child's work.
     pub fn new(spec: &LaunchSpec<'_>, image: BorrowedFd<'_>) -> io::Result<(Progress, Self)> {
-        let (reader, writer) = pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
         let affinity = match spec.cpu {
             None => None,
             Some(cpu) => {
@@ -112,6 +115,7 @@ impl Setup {
             image: image.as_raw_fd(),
             tape: spec.tape.as_raw_fd(),
             doorbell: spec.doorbell.as_raw_fd(),
+            temporary: nix::fcntl::open(&spec.temporary, DIRECTORY, Mode::empty())?,
             descriptors: spec.descriptors,
             affinity,
             parent: getpid(),
@@ -151,24 +155,29 @@ impl Setup {
         (&self.progress).write_all(&[step as u8])
     }
 
-    /// Puts the four descriptors at their agreed numbers and marks all others to be closed.
+    /// Puts the descriptors at their agreed numbers and marks all others to be closed.
     fn hand_over(&self) -> io::Result<()> {
         // Sources may sit on each other's targets, so all are moved out of the way first.
         let image = park(self.image)?;
         let tape = park(self.tape)?;
         let doorbell = park(self.doorbell)?;
+        let temporary = park(self.temporary.as_raw_fd())?;
         place(image, handover::INTERPOSER_FD)?;
         place(tape, handover::TAPE_FD)?;
         place(doorbell, handover::DOORBELL_FD)?;
         // The working directory was changed to before this runs.
-        let here = nix::fcntl::open(
-            c".",
-            nix::fcntl::OFlag::O_PATH | nix::fcntl::OFlag::O_DIRECTORY,
-            Mode::empty(),
-        )?;
+        let here = nix::fcntl::open(c".", DIRECTORY, Mode::empty())?;
         place(here.into_raw_fd(), handover::WORK_DIRECTORY_FD)?;
-        close_on_exec(FIRST_INHERITED_FD, handover::FIRST_FD.cast_unsigned() - 1)?;
-        close_on_exec(LAST_HANDED_FD.cast_unsigned() + 1, u32::MAX)
+        place(temporary, handover::TEMPORARY_DIRECTORY_FD)?;
+        let [first, later, last] = [
+            handover::FIRST_FD,
+            handover::SCHEDULER_FD, // made by the interposer
+            handover::LAST_FD,
+        ]
+        .map(i32::cast_unsigned);
+        close_on_exec(FIRST_INHERITED_FD, first - 1)?;
+        close_on_exec(later, later)?;
+        close_on_exec(last + 1, u32::MAX)
     }
 }
 

@@ -28,6 +28,7 @@ impl Bench {
             argv: argv.iter().map(OsString::from).collect(),
             env: Vec::new(),
             cwd: self.dir.path().to_owned(),
+            temporary: self.dir.path().to_owned(),
             tape: self.tape.as_fd(),
             doorbell: self.doorbell.as_fd(),
             stdout: self.dir.path().join("out"),
@@ -108,11 +109,12 @@ fn environment_and_descriptors_are_canonical() {
     let mut spec = bench.spec(&["env"]);
     spec.env = vec![("LANG".into(), "de_DE".into()), ("ZED".into(), "1".into())];
     let expected = format!(
-        "HOME=/\nLANG=de_DE\nLD_PRELOAD=/proc/self/fd/1000\nPATH={SERVER_PATH}\nTZ=UTC\nZED=1\n"
+        "HOME=/\nLANG=de_DE\nLD_PRELOAD=/proc/self/fd/1000\nPATH={SERVER_PATH}\n\
+         TMPDIR=/proc/self/fd/1005\nTZ=UTC\nZED=1\n"
     );
     assert_eq!(bench.output(&spec), expected);
     let descriptors = bench.shell("ls /proc/$$/fd; true");
-    for handed in ["0", "1", "2", "1000", "1001", "1002"] {
+    for handed in ["0", "1", "2", "1000", "1001", "1002", "1003", "1005"] {
         assert!(
             descriptors.split_whitespace().any(|fd| fd == handed),
             "{descriptors}"

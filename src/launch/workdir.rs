@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 /// 2000-01-01T00:00:00Z: access and modification time of every file of the genesis.
 const GENESIS_SECONDS: i64 = 946_684_800;
 const DIRECTORY_MODE: u32 = 0o755;
+const TEMPORARY_MODE: u32 = 0o1777;
 
 /// Why a working directory could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +65,15 @@ pub fn prepare_workdir(dir: &Path, genesis: Option<&Path>) -> Result<(), Workdir
             set_times(dir)
         }
     }
+}
+
+/// Wipes `dir` and makes it again, empty and writable by every user, as `/tmp` is.
+///
+/// # Errors
+/// See [`WorkdirError`].
+pub fn prepare_temporary(dir: &Path) -> Result<(), WorkdirError> {
+    prepare_workdir(dir, None)?;
+    set_mode(dir, TEMPORARY_MODE)
 }
 
 fn copy_directory(from: &Path, to: &Path) -> Result<(), WorkdirError> {

@@ -47,6 +47,8 @@ impl ServerHost for WrappedServer {
         let cwd = config.work_dir();
         launch::prepare_workdir(&cwd, config.genesis.as_deref())
             .map_err(|error| error.to_string())?;
+        let temporary = config.temporary_dir();
+        launch::prepare_temporary(&temporary).map_err(|error| error.to_string())?;
         let stderr = config.server_stderr();
         // Only what this run says is of interest when it ends too early.
         match fs::remove_file(&stderr) {
@@ -59,6 +61,7 @@ impl ServerHost for WrappedServer {
             argv: config.command.iter().map(Into::into).collect(),
             env: config.environment(),
             cwd,
+            temporary,
             tape,
             doorbell,
             stdout: config.server_stdout(),

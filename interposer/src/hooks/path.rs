@@ -1,13 +1,14 @@
-//! Names of the working directory: its real path has the replica's name in it, so the server is told
-//! another one that is the same everywhere and works as well, by way of a descriptor.
+//! Names of the working directory and of the one for temporary files: their real paths have the
+//! replica's name in them, so the server is told others that are the same everywhere and work as well,
+//! by way of descriptors.
 
 use super::error;
 use super::machine::Real;
 use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
-use brolga_tape::handover::{WORK_DIRECTORY_FD, WORK_DIRECTORY_PATH};
+use brolga_tape::handover::{TEMPORARY_DIRECTORY_PATH, WORK_DIRECTORY_PATH};
 use core::cell::UnsafeCell;
-use core::ffi::{c_char, c_int, c_void};
+use core::ffi::{CStr, c_char, c_int, c_void};
 
 const PATH_BYTES: usize = 4096;
 type Path = [u8; PATH_BYTES];
@@ -15,11 +16,31 @@ type Realpath = unsafe extern "C" fn(*const c_char, *mut c_char) -> *mut c_char;
 
 static REALPATH: Real = Real::new(c"realpath");
 
-/// The real path of the working directory at the start, without a NUL.
-struct Root(UnsafeCell<(Path, usize)>);
+/// A directory whose real path has the replica's name in it.
+struct Root {
+    descriptor: &'static CStr,
+    /// Where it really is, without a NUL; empty if it does not exist.
+    path: Path,
+    len: usize,
+}
+
+impl Root {
+    const fn new(descriptor: &'static CStr) -> Self {
+        Self {
+            descriptor,
+            path: [0; PATH_BYTES],
+            len: 0,
+        }
+    }
+}
+
+struct Roots(UnsafeCell<[Root; 2]>);
 // SAFETY: written once by the constructor, before there is a second thread.
-unsafe impl Sync for Root {}
-static ROOT: Root = Root(UnsafeCell::new(([0; PATH_BYTES], 0)));
+unsafe impl Sync for Roots {}
+static ROOTS: Roots = Roots(UnsafeCell::new([
+    Root::new(c"/proc/self/fd/1003"),
+    Root::new(c"/proc/self/fd/1005"),
+]));
 
 unsafe extern "C" {
     fn malloc(len: usize) -> *mut c_void;
@@ -27,54 +48,70 @@ unsafe extern "C" {
 
 pub fn resolve() {
     REALPATH.get();
-    // SAFETY: see Root.
-    let (path, len) = unsafe { &mut *ROOT.0.get() };
-    let name = b"/proc/self/fd/1003\0";
-    debug_assert_eq!(WORK_DIRECTORY_FD, 1003);
-    // SAFETY: a NUL-terminated path and room for the answer.
-    let got = unsafe {
-        sys!(
-            libc::SYS_readlinkat,
-            libc::AT_FDCWD,
-            name.as_ptr(),
-            path.as_mut_ptr(),
-            PATH_BYTES
-        )
-    };
-    *len = usize::try_from(got).unwrap_or(0);
+    // SAFETY: see Roots.
+    let roots = unsafe { &mut *ROOTS.0.get() };
+    debug_assert_eq!(
+        roots[0].descriptor.to_bytes(),
+        WORK_DIRECTORY_PATH.as_bytes()
+    );
+    debug_assert_eq!(
+        roots[1].descriptor.to_bytes(),
+        TEMPORARY_DIRECTORY_PATH.as_bytes()
+    );
+    for root in roots {
+        // SAFETY: a NUL-terminated path and room for the answer.
+        let got = unsafe {
+            sys!(
+                libc::SYS_readlinkat,
+                libc::AT_FDCWD,
+                root.descriptor.as_ptr(),
+                root.path.as_mut_ptr(),
+                PATH_BYTES
+            )
+        };
+        root.len = usize::try_from(got).unwrap_or(0);
+    }
 }
 
-/// Replaces the real path of the working directory by its common name; returns the new length.
-fn translate(path: &mut Path, len: usize) -> usize {
+fn roots() -> &'static [Root; 2] {
     // SAFETY: not written any more.
-    let (root, root_len) = unsafe { &*ROOT.0.get() };
-    let root = &root[..*root_len];
-    let common = WORK_DIRECTORY_PATH.as_bytes();
-    let below = path[..len].starts_with(root) && (len == root.len() || path[root.len()] == b'/');
-    let new_len = len - if below { root.len() } else { 0 } + common.len();
-    if root.is_empty() || !below || new_len > PATH_BYTES {
-        return len;
+    unsafe { &*ROOTS.0.get() }
+}
+
+/// Replaces the real path of a directory of this replica by its common name; returns the new length.
+fn translate(path: &mut Path, len: usize) -> usize {
+    for root in roots() {
+        let real = &root.path[..root.len];
+        let common = root.descriptor.to_bytes();
+        let below = path[..len].starts_with(real) && (len == root.len || path[root.len] == b'/');
+        let new_len = len - if below { root.len } else { 0 } + common.len();
+        if root.len == 0 || !below || new_len > PATH_BYTES {
+            continue;
+        }
+        path.copy_within(root.len..len, common.len());
+        path[..common.len()].copy_from_slice(common);
+        return new_len;
     }
-    path.copy_within(root.len()..len, common.len());
-    path[..common.len()].copy_from_slice(common);
-    new_len
+    len
 }
 
 /// Flags for opening a path, or a single step of one.
 ///
-/// The common name of the working directory leads over two symbolic links. To the server it is the
-/// real path, so one that walks it and forbids links (MariaDB does, step by step) must not be stopped
-/// there.
+/// The common names lead over two symbolic links. To the server they are real paths, so one that walks
+/// them and forbids links (MariaDB does, step by step) must not be stopped there.
 pub(crate) fn flags_for(at: c_int, path: &[u8], flags: c_int) -> c_int {
     if flags & libc::O_NOFOLLOW == 0 {
         return flags;
     }
     let ours = match path {
         b"self" => directory_is(at, |path| path == b"/proc"),
-        b"1003" => directory_is(at, |path| {
+        b"1003" | b"1005" => directory_is(at, |path| {
             path.starts_with(b"/proc/") && path.ends_with(b"/fd")
         }),
-        path => path == b"/proc/self" || path == WORK_DIRECTORY_PATH.as_bytes(),
+        path => {
+            let common = |root: &Root| root.descriptor.to_bytes() == path;
+            path == b"/proc/self" || roots().iter().any(common)
+        }
     };
     if ours {
         flags & !libc::O_NOFOLLOW

@@ -38,12 +38,16 @@ pub mod handover {
     pub const WORK_DIRECTORY_FD: i32 = 1003;
     /// The scheduler's state, a memfd made by the interposer of the first process of the tree.
     pub const SCHEDULER_FD: i32 = 1004;
+    /// A directory of this replica for temporary files, emptied before every start.
+    pub const TEMPORARY_DIRECTORY_FD: i32 = 1005;
     /// Descriptors from here up to and including [`LAST_FD`] belong to the interposer.
     pub const FIRST_FD: i32 = INTERPOSER_FD;
     /// See [`FIRST_FD`].
-    pub const LAST_FD: i32 = SCHEDULER_FD;
+    pub const LAST_FD: i32 = TEMPORARY_DIRECTORY_FD;
     /// A name of the working directory that is the same on every replica.
     pub const WORK_DIRECTORY_PATH: &str = "/proc/self/fd/1003";
+    /// A name of the directory for temporary files that is the same on every replica.
+    pub const TEMPORARY_DIRECTORY_PATH: &str = "/proc/self/fd/1005";
     /// The value of `LD_PRELOAD` for a wrapped server.
     pub const PRELOAD_PATH: &str = "/proc/self/fd/1000";
 }
