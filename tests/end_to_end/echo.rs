@@ -12,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 const CLIENTS: usize = 20;
-const BYTES_EACH: usize = 1_000_000;
+pub const BYTES_EACH: usize = 1_000_000;
 const READ_PATIENCE: Duration = Duration::from_secs(60);
 
 #[test]
@@ -68,7 +68,7 @@ fn echo_server() -> PathBuf {
 }
 
 /// One thread sends in pieces of random size, this one reads and compares.
-fn send_and_compare(address: SocketAddr, mut chance: Chance, back: &AtomicUsize) {
+pub fn send_and_compare(address: SocketAddr, mut chance: Chance, back: &AtomicUsize) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(READ_PATIENCE)).unwrap();
     stream.set_write_timeout(Some(READ_PATIENCE)).unwrap();

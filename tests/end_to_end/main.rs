@@ -30,6 +30,7 @@ mod failover;
 mod idle;
 mod quorum;
 mod redis;
+mod relay;
 mod servers;
 mod signals;
 mod snapshots;

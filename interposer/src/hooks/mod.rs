@@ -15,6 +15,7 @@ macro_rules! hooks {
     )* };
 }
 
+mod connect;
 mod counter;
 mod credentials;
 mod descriptor;

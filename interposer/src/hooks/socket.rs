@@ -92,7 +92,7 @@ pub(crate) fn wait(turn: &mut Turn, ix: SocketIx, on: WaitOn, deadline_ns: Optio
     woken
 }
 
-fn deadline(turn: &mut Turn, timeout_ns: u64) -> Option<u64> {
+pub(crate) fn deadline(turn: &mut Turn, timeout_ns: u64) -> Option<u64> {
     (timeout_ns > 0).then(|| turn.now_ns().saturating_add(timeout_ns))
 }
 
@@ -247,13 +247,13 @@ pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
 ///
 /// # Safety
 /// `to` is null or points to `len` readable bytes.
-unsafe fn is_internet(to: *const c_void, len: socklen_t) -> bool {
+pub(crate) unsafe fn is_internet(to: *const c_void, len: socklen_t) -> bool {
     // SAFETY: the caller's promise.
     [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) })
 }
 
 /// Family of an address, `AF_UNSPEC` if there is none.
-unsafe fn family(to: *const c_void, len: socklen_t) -> c_int {
+pub(crate) unsafe fn family(to: *const c_void, len: socklen_t) -> c_int {
     if to.is_null() || len < 2 {
         return libc::AF_UNSPEC;
     }
@@ -326,34 +326,6 @@ fn listen_(fd: c_int, backlog: c_int) -> isize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
     finish(listen_(fd, backlog)) as c_int
-}
-
-unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
-    let raw = || {
-        // SAFETY: the caller's pointer, passed on.
-        unsafe { sys!(sys::SYS_connect, fd, to, len) }
-    };
-    let Some(mut turn) = Turn::take(op::SOCKET) else {
-        return raw();
-    };
-    // SAFETY: the caller's promise.
-    let inet = unsafe { is_internet(to, len) };
-    match object(&mut turn, fd) {
-        Some(Object::Socket(_)) => turn::fault(&[
-            b"the server opens a connection: outgoing connections are not supported yet",
-        ]),
-        Some(Object::Stream) if inet => {
-            turn::fault(&[b"the server sends datagrams: UDP is not supported yet"])
-        }
-        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
-        _ => raw(),
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn connect(fd: c_int, to: *const c_void, len: socklen_t) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { connect_(fd, to, len) }) as c_int
 }
 
 // ---- accept ----

@@ -55,6 +55,7 @@ operations! {
     SIGWAIT = 33 "sigwait",
     TIMER = 34 "timer",
     GROUP = 40 "process group",
+    CONNECT = 50 "connect",
 }
 
 #[cfg(test)]

@@ -124,10 +124,7 @@ impl Net {
         socket.peer = Some(peer);
         socket.local = Some(local);
         self.index_connection(ix);
-        self.queue_connection(on, ix);
-        world.wake(crate::WaitOn::Readable(on), 1);
-        world.wake(crate::WaitOn::AnySocket, usize::MAX);
-        self.notify_items(on, ready::IN, world);
+        self.queue_connection(on, ix, world);
     }
 
     fn apply_data(&mut self, conn: ConnId, offset: u64, bytes: &[u8], world: &mut impl World) {
@@ -167,7 +164,7 @@ impl Net {
         if upto <= socket.output_credit || upto > socket.output_next {
             return;
         }
-        let was_full = socket.output_room() == 0;
+        let was_full = socket.window_room() == 0;
         socket.output_credit = upto;
         if was_full {
             self.notify(ix, ready::OUT, world);
@@ -201,8 +198,8 @@ impl Net {
         self.frontends.remove(frontend);
     }
 
-    /// The client is gone: unread input is dropped, as TCP does on a reset.
-    fn reset(&mut self, ix: SocketIx, world: &mut impl World) {
+    /// The other end is gone. What it has sent before can still be read, as Linux has it.
+    pub(crate) fn reset(&mut self, ix: SocketIx, world: &mut impl World) {
         let socket = &mut self.sockets[ix as usize - 1];
         if socket.reset {
             return;
@@ -210,7 +207,6 @@ impl Net {
         socket.reset = true;
         socket.error_pending = true;
         socket.input_ended = true;
-        self.chunks.clear(&mut socket.input);
         self.notify(
             ix,
             ready::IN | ready::OUT | ready::ERR | ready::HUP | ready::RDHUP,

@@ -8,6 +8,7 @@
 //! * [`Net::apply`] takes the events of an entry.
 //! * `stream`: reading, writing and closing connections; windows.
 //! * `listen`: listeners and accept queues.
+//! * `connect`: connections that the server opens itself; `ports`: the ports it is given for them.
 //! * `epoll`: interest and ready lists with the kernel's semantics (level, edge, one-shot, exclusive).
 //! * `descriptors`: which descriptor of which process names what.
 //!
@@ -23,13 +24,16 @@ extern crate std;
 
 mod apply;
 mod chunks;
+mod connect;
 mod counter;
 mod descriptors;
 mod epoll;
 mod listen;
+mod ports;
 mod stream;
 mod table;
 
+pub use connect::ConnectOutcome;
 pub use counter::CounterKind;
 pub use descriptors::{FDS_MAX, Object, PROCESSES_MAX};
 pub use epoll::{EpollError, EpollIx};
@@ -93,13 +97,26 @@ pub enum State {
     Fresh = 1,
     /// Listening.
     Listening = 2,
-    /// A client's connection.
+    /// One end of a connection.
     Connected = 3,
     /// Not a socket but a descriptor that counts: eventfd, timerfd, signalfd.
     Counter = 4,
 }
 
-/// A socket: fresh, listening, or a client's connection.
+/// What is at the other end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C, u32)]
+pub(crate) enum Link {
+    /// Somebody outside: bytes come by the log and go to the output ring.
+    #[default]
+    Outside = 0,
+    /// Another socket of the tree.
+    Mate(SocketIx) = 1,
+    /// A socket of the tree that is closed.
+    Gone = 2,
+}
+
+/// A socket: fresh, listening, or one end of a connection.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Socket {
@@ -110,19 +127,24 @@ pub struct Socket {
     pub nonblocking: bool,
     /// Closing aborts (`SO_LINGER` with zero).
     pub linger_reset: bool,
-    /// The client ended its stream.
+    /// The other end has ended its stream.
     input_ended: bool,
     /// The server shut its reading side.
     input_shut: bool,
     /// The server ended its output.
     output_ended: bool,
-    /// The client is gone.
+    /// The other end is gone.
     reset: bool,
     /// `SO_ERROR` was not read yet.
     error_pending: bool,
+    /// `connect` said that it was under way, and was not asked again since.
+    connect_unreported: bool,
     /// Descriptors that name it.
     references: u32,
     conn: ConnId,
+    link: Link,
+    /// A port of [`ports::Ports`] that it holds; 0 for none.
+    held_port: u16,
     local: Option<SocketAddr>,
     peer: Option<SocketAddr>,
     /// `SO_RCVTIMEO`, nanoseconds, 0 for none.
@@ -137,6 +159,8 @@ pub struct Socket {
     output_next: u64,
     output_credit: u64,
     listener: u32,
+    /// Next in the list of listeners.
+    next_listener: SocketIx,
     queue_head: SocketIx,
     queue_tail: SocketIx,
     queue_next: SocketIx,
@@ -152,6 +176,9 @@ pub struct Net {
     sockets_used: u32,
     sockets_free: SocketIx,
     listeners_made: u32,
+    /// The oldest listener.
+    first_listener: SocketIx,
+    ports: ports::Ports,
     frontends: apply::Frontends,
     connections: table::Table,
     epolls: epoll::Epolls,
@@ -194,6 +221,8 @@ impl Net {
     }
 
     fn free_socket(&mut self, ix: SocketIx) {
+        let held = self.socket(ix).held_port;
+        self.ports.give_back(held);
         let next_free = self.sockets_free;
         *self.socket_mut(ix) = Socket {
             next_free,
@@ -239,8 +268,8 @@ impl Net {
             State::Fresh => ready::OUT | ready::HUP,
             State::Listening if socket.queue_head != 0 => ready::IN,
             State::Listening => 0,
-            State::Connected => socket.stream_readiness(),
             State::Counter => socket.counter.readiness(),
+            State::Connected => socket.stream_readiness(self.output_room(ix)),
         }
     }
 
@@ -268,11 +297,14 @@ impl Socket {
         output_ended: false,
         reset: false,
         error_pending: false,
+        connect_unreported: false,
         references: 0,
         conn: ConnId {
             frontend: 0,
             counter: 0,
         },
+        link: Link::Outside,
+        held_port: 0,
         local: None,
         peer: None,
         receive_timeout_ns: 0,
@@ -283,6 +315,7 @@ impl Socket {
         output_next: 0,
         output_credit: 0,
         listener: 0,
+        next_listener: 0,
         queue_head: 0,
         queue_tail: 0,
         queue_next: 0,
@@ -303,7 +336,7 @@ impl Socket {
         self.local
     }
 
-    /// The client's address, if connected.
+    /// The address of the other end, if connected.
     #[must_use]
     pub fn peer(&self) -> Option<SocketAddr> {
         self.peer
@@ -321,5 +354,7 @@ impl Socket {
     }
 }
 
+#[cfg(test)]
+mod connect_tests;
 #[cfg(test)]
 mod tests;

@@ -1,6 +1,6 @@
 //! Listeners and their accept queues.
 
-use crate::{Net, SocketIx, State, World};
+use crate::{Net, SocketIx, State, WaitOn, World, ready};
 use brolga_tape::record::Record;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -13,11 +13,8 @@ impl Net {
     /// True when another listener has this port in the same protocol family.
     #[must_use]
     pub fn port_taken(&self, address: SocketAddr) -> bool {
-        let mut listeners = self.sockets[..self.sockets_used as usize]
-            .iter()
-            .filter(|socket| socket.state == State::Listening)
-            .filter_map(|socket| socket.local);
-        listeners.any(|local| local.port() == address.port() && local.ip() == address.ip())
+        let mut taken = self.listeners().filter_map(|ix| self.socket(ix).local);
+        taken.any(|local| local == address)
     }
 
     /// Makes a fresh socket a listener and tells the node. Listening again changes nothing.
@@ -37,22 +34,52 @@ impl Net {
         let address = *socket.local.get_or_insert(SocketAddr::new(any, 0));
         socket.state = State::Listening;
         socket.listener = listener;
+        self.append_listener(ix);
         world.emit(&Record::Listen { listener, address });
     }
 
-    pub(crate) fn find_listener(&self, listener: u32) -> Option<SocketIx> {
-        (1..=self.sockets_used).find(|ix| {
-            let socket = self.socket(*ix);
-            socket.state == State::Listening && socket.listener == listener
+    /// All listeners, the oldest first.
+    pub(crate) fn listeners(&self) -> impl Iterator<Item = SocketIx> + '_ {
+        let first = (self.first_listener != 0).then_some(self.first_listener);
+        core::iter::successors(first, |ix| {
+            let next = self.socket(*ix).next_listener;
+            (next != 0).then_some(next)
         })
     }
 
-    pub(crate) fn queue_connection(&mut self, on: SocketIx, ix: SocketIx) {
+    fn append_listener(&mut self, ix: SocketIx) {
+        match self.listeners().last() {
+            Some(last) => self.socket_mut(last).next_listener = ix,
+            None => self.first_listener = ix,
+        }
+    }
+
+    fn remove_listener(&mut self, ix: SocketIx) {
+        let next = core::mem::take(&mut self.socket_mut(ix).next_listener);
+        let before = self
+            .listeners()
+            .find(|at| self.socket(*at).next_listener == ix);
+        match before {
+            Some(before) => self.socket_mut(before).next_listener = next,
+            None => self.first_listener = next,
+        }
+    }
+
+    pub(crate) fn find_listener(&self, listener: u32) -> Option<SocketIx> {
+        self.listeners()
+            .find(|ix| self.socket(*ix).listener == listener)
+    }
+
+    /// Puts a connection at the end of a listener's queue and wakes who accepts.
+    pub(crate) fn queue_connection(&mut self, on: SocketIx, ix: SocketIx, world: &mut impl World) {
         match self.socket(on).queue_tail {
             0 => self.socket_mut(on).queue_head = ix,
             tail => self.socket_mut(tail).queue_next = ix,
         }
         self.socket_mut(on).queue_tail = ix;
+        world.wake(WaitOn::Readable(on), 1);
+        world.wake(WaitOn::AnySocket, usize::MAX);
+        self.notify_items(on, ready::IN, world);
     }
 
     /// The connection that has waited longest, without taking it.
@@ -75,6 +102,7 @@ impl Net {
     }
 
     pub(crate) fn close_listener(&mut self, ix: SocketIx, world: &mut impl World) {
+        self.remove_listener(ix);
         while let Some(waiting) = self.accept(ix) {
             self.socket_mut(waiting).linger_reset = true;
             self.close_connection(waiting, world);

@@ -1,11 +1,16 @@
 //! Connections: reading, writing, closing, windows.
 //!
-//! Output is limited by a fixed window that only [`brolga_tape::entry::Event::Credit`] moves, never by
-//! the speed of a client, so that a short write happens at the same byte on every replica.
+//! Output to the outside is limited by a fixed window that only [`brolga_tape::entry::Event::Credit`]
+//! moves, never by the speed of a client, so that a short write happens at the same byte on every
+//! replica. Between two sockets of the tree, what is written is unread input of the other one at once,
+//! and limited by how much of that there may be.
 
-use crate::{Net, Socket, SocketIx, State, World, ready};
+use crate::{Link, Net, Socket, SocketIx, State, World, ready};
 use brolga_tape::record::Record;
 use brolga_tape::{CONSUMED_REPORT_BYTES, OUTPUT_WINDOW_BYTES};
+
+/// Unread bytes of a connection within the tree beyond which writing has to wait.
+pub(crate) const MATE_WINDOW_BYTES: u64 = 1024 * 1024;
 
 /// What came of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,11 +41,12 @@ pub enum WriteOutcome {
 }
 
 impl Socket {
-    pub(crate) fn output_room(&self) -> u64 {
+    /// Room in the window of a connection to the outside.
+    pub(crate) fn window_room(&self) -> u64 {
         OUTPUT_WINDOW_BYTES - (self.output_next - self.output_credit)
     }
 
-    pub(crate) fn stream_readiness(&self) -> u32 {
+    pub(crate) fn stream_readiness(&self, room: u64) -> u32 {
         let mut mask = 0;
         if self.input.len > 0 || self.input_ended || self.input_shut {
             mask |= ready::IN;
@@ -48,7 +54,7 @@ impl Socket {
         if self.input_ended || self.input_shut {
             mask |= ready::RDHUP;
         }
-        if self.output_room() > 0 || self.reset || self.output_ended {
+        if room > 0 || self.reset || self.output_ended {
             mask |= ready::OUT;
         }
         if self.reset || (self.input_ended && self.output_ended) {
@@ -62,6 +68,16 @@ impl Socket {
 }
 
 impl Net {
+    /// Bytes that a write would take now, leaving ends and resets aside.
+    pub(crate) fn output_room(&self, ix: SocketIx) -> u64 {
+        let socket = self.socket(ix);
+        match socket.link {
+            Link::Outside => socket.window_room(),
+            Link::Mate(mate) => MATE_WINDOW_BYTES.saturating_sub(self.socket(mate).input.len),
+            Link::Gone => MATE_WINDOW_BYTES,
+        }
+    }
+
     /// Shows up to `max` unread bytes to `put` and takes them away unless `peek`.
     pub fn read(
         &mut self,
@@ -85,7 +101,15 @@ impl Net {
                 () => ReadOutcome::WouldBlock,
             };
         }
+        let before = socket.input.len;
         let count = self.chunks.read(&mut socket.input, max, peek, put);
+        if let Link::Mate(mate) = socket.link {
+            let made_room = before >= MATE_WINDOW_BYTES && socket.input.len < MATE_WINDOW_BYTES;
+            if made_room {
+                self.notify(mate, ready::OUT, world);
+            }
+            return ReadOutcome::Bytes(count);
+        }
         let consumed = socket.input_next - socket.input.len;
         if consumed - socket.input_reported >= CONSUMED_REPORT_BYTES {
             socket.input_reported = consumed;
@@ -107,7 +131,7 @@ impl Net {
         if socket.reset || socket.output_ended {
             return WriteOutcome::Broken;
         }
-        match socket.output_room() {
+        match self.output_room(ix) {
             0 => WriteOutcome::WouldBlock,
             room => WriteOutcome::Room(wanted.min(usize::try_from(room).unwrap_or(usize::MAX))),
         }
@@ -115,18 +139,41 @@ impl Net {
 
     /// Writes bytes for which [`Net::write_room`] said there is room.
     pub fn write(&mut self, ix: SocketIx, bytes: &[u8], world: &mut impl World) {
-        let socket = self.socket_mut(ix);
         assert!(
-            bytes.len() as u64 <= socket.output_room(),
+            bytes.len() as u64 <= self.output_room(ix),
             "room was asked for"
         );
-        let offset = socket.output_next;
+        let socket = self.socket_mut(ix);
+        let (conn, offset) = (socket.conn, socket.output_next);
         socket.output_next += bytes.len() as u64;
-        world.emit(&Record::Data {
-            conn: socket.conn,
-            offset,
-            bytes,
-        });
+        match socket.link {
+            Link::Outside => world.emit(&Record::Data {
+                conn,
+                offset,
+                bytes,
+            }),
+            Link::Mate(mate) => self.receive_from_mate(mate, bytes, world),
+            // Whoever is gone answers with a reset.
+            Link::Gone => self.reset(ix, world),
+        }
+    }
+
+    fn receive_from_mate(&mut self, ix: SocketIx, bytes: &[u8], world: &mut impl World) {
+        let socket = &mut self.sockets[ix as usize - 1];
+        if socket.input_shut {
+            return;
+        }
+        self.chunks.append(&mut socket.input, bytes);
+        self.notify(ix, ready::IN, world);
+    }
+
+    /// The other end, a socket of the tree, has ended its stream.
+    fn end_from_mate(&mut self, ix: SocketIx, world: &mut impl World) {
+        let socket = self.socket_mut(ix);
+        if !socket.input_ended {
+            socket.input_ended = true;
+            self.notify(ix, ready::IN | ready::RDHUP | ready::HUP, world);
+        }
     }
 
     /// Ends one or both directions, as `shutdown` does. False: not connected.
@@ -142,15 +189,27 @@ impl Net {
             return false;
         }
         let mut mask = 0;
+        let link = socket.link;
         if reading && !socket.input_shut {
+            let was_full = socket.input.len >= MATE_WINDOW_BYTES;
             socket.input_shut = true;
             self.chunks.clear(&mut socket.input);
+            if let Link::Mate(mate) = link
+                && was_full
+            {
+                self.notify(mate, ready::OUT, world);
+            }
             mask |= ready::IN | ready::RDHUP;
         }
+        let socket = self.socket_mut(ix);
         if writing && !socket.output_ended {
             socket.output_ended = true;
             let (conn, offset) = (socket.conn, socket.output_next);
-            world.emit(&Record::Fin { conn, offset });
+            match link {
+                Link::Outside => world.emit(&Record::Fin { conn, offset }),
+                Link::Mate(mate) => self.end_from_mate(mate, world),
+                Link::Gone => {}
+            }
             mask |= ready::OUT;
         }
         if mask != 0 {
@@ -159,15 +218,33 @@ impl Net {
         true
     }
 
-    /// The last descriptor is gone: tells the node and forgets the connection.
+    /// The last descriptor is gone: tells the other end and forgets the connection.
     pub(crate) fn close_connection(&mut self, ix: SocketIx, world: &mut impl World) {
-        self.unindex_connection(ix);
         let socket = &mut self.sockets[ix as usize - 1];
+        let (link, unread) = (socket.link, socket.input.len > 0);
         self.chunks.clear(&mut socket.input);
-        world.emit(&Record::Closed {
-            conn: socket.conn,
-            offset: socket.output_next,
-            reset: socket.linger_reset,
-        });
+        match link {
+            Link::Outside => {
+                let closed = Record::Closed {
+                    conn: socket.conn,
+                    offset: socket.output_next,
+                    reset: socket.linger_reset,
+                };
+                self.unindex_connection(ix);
+                world.emit(&closed);
+            }
+            Link::Mate(mate) => {
+                let reset = socket.linger_reset || unread;
+                self.socket_mut(mate).link = Link::Gone;
+                if reset {
+                    self.reset(mate, world);
+                } else {
+                    self.end_from_mate(mate, world);
+                }
+                // Whoever waits for room to write will not get any more of it.
+                self.notify(mate, ready::OUT, world);
+            }
+            Link::Gone => {}
+        }
     }
 }

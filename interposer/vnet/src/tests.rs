@@ -13,7 +13,7 @@ const EDGE: u32 = 1 << 31;
 const ONESHOT: u32 = 1 << 30;
 
 /// A zeroed Net, as the interposer has it; its pages are touched only when used.
-fn net() -> Box<Net> {
+pub(crate) fn net() -> Box<Net> {
     let layout = std::alloc::Layout::new::<Net>();
     // SAFETY: all-zero bytes are a valid empty Net: integers, false, None niches aside, which
     // `make_socket` writes before use; Box owns memory of the right layout.
@@ -22,8 +22,8 @@ fn net() -> Box<Net> {
 
 /// Records what the sockets do to the outside.
 #[derive(Default)]
-struct Log {
-    woken: Vec<WaitOn>,
+pub(crate) struct Log {
+    pub(crate) woken: Vec<WaitOn>,
     records: Vec<u8>,
     alarms_gone: Vec<u16>,
 }
@@ -43,7 +43,7 @@ impl World for Log {
 }
 
 impl Log {
-    fn take(&mut self) -> Vec<std::string::String> {
+    pub(crate) fn take(&mut self) -> Vec<std::string::String> {
         let bytes = std::mem::take(&mut self.records);
         let mut rest = &bytes[..];
         let mut seen = Vec::new();
@@ -101,7 +101,12 @@ fn connected() -> (Box<Net>, Log, SocketIx) {
     (net, log, ix)
 }
 
-fn read(net: &mut Net, log: &mut Log, ix: SocketIx, max: usize) -> (ReadOutcome, Vec<u8>) {
+pub(crate) fn read(
+    net: &mut Net,
+    log: &mut Log,
+    ix: SocketIx,
+    max: usize,
+) -> (ReadOutcome, Vec<u8>) {
     let mut got = Vec::new();
     let outcome = net.read(ix, max, false, log, |piece| got.extend_from_slice(piece));
     (outcome, got)
@@ -217,7 +222,7 @@ fn output_stops_at_the_window_until_credit_comes() {
 }
 
 #[test]
-fn a_reset_is_reported_once_and_closing_ends_the_connection() {
+fn a_reset_is_reported_once_after_what_came_before_and_closing_ends_the_connection() {
     let (mut net, mut log, ix) = connected();
     net.apply(&data(0, b"unread"), &mut log);
     net.apply(
@@ -230,6 +235,8 @@ fn a_reset_is_reported_once_and_closing_ends_the_connection() {
     );
     let all = ready::IN | ready::OUT | ready::ERR | ready::HUP | ready::RDHUP;
     assert_eq!(net.readiness(ix), all);
+    let before = (ReadOutcome::Bytes(6), b"unread".to_vec());
+    assert_eq!(read(&mut net, &mut log, ix, 9), before);
     assert_eq!(read(&mut net, &mut log, ix, 9).0, ReadOutcome::Reset);
     assert_eq!(read(&mut net, &mut log, ix, 9).0, ReadOutcome::End);
     assert_eq!(net.write_room(ix, 1), WriteOutcome::Broken);

@@ -1,0 +1,230 @@
+//! Connections within the tree.
+
+use crate::stream::MATE_WINDOW_BYTES;
+use crate::tests::{Log, net, read};
+use crate::{ConnectOutcome, Net, Object, ReadOutcome, SocketIx, WaitOn, WriteOutcome, ready};
+use std::boxed::Box;
+use std::vec::Vec;
+
+const GONE: u32 = ready::IN | ready::OUT | ready::RDHUP | ready::HUP;
+
+fn socket(net: &mut Net, fd: i32, v6: bool) -> SocketIx {
+    let ix = net.make_socket(v6).unwrap();
+    assert!(net.set_object(0, fd, Object::Socket(ix)));
+    ix
+}
+
+fn listener(net: &mut Net, log: &mut Log, fd: i32, at: &str) -> SocketIx {
+    let ix = socket(net, fd, at.starts_with('['));
+    net.bind(ix, at.parse().unwrap());
+    net.listen(ix, log);
+    ix
+}
+
+fn connect(net: &mut Net, log: &mut Log, ix: SocketIx, to: &str) -> ConnectOutcome {
+    net.connect(ix, to.parse().unwrap(), log)
+}
+
+/// A net with a listener (descriptor 3) and both ends of a connection to it (4 and 5).
+fn linked() -> (Box<Net>, Log, SocketIx, SocketIx) {
+    let (mut net, mut log) = (net(), Log::default());
+    let on = listener(&mut net, &mut log, 3, "0.0.0.0:7000");
+    let one = socket(&mut net, 4, false);
+    let outcome = connect(&mut net, &mut log, one, "127.0.0.9:7000");
+    assert_eq!(outcome, ConnectOutcome::Connected);
+    assert!(log.woken.contains(&WaitOn::Readable(on)));
+    let other = net.accept(on).unwrap();
+    assert!(net.set_object(0, 5, Object::Socket(other)));
+    log.take();
+    log.woken.clear();
+    (net, log, one, other)
+}
+
+fn write(net: &mut Net, log: &mut Log, ix: SocketIx, bytes: &[u8]) {
+    assert_eq!(
+        net.write_room(ix, bytes.len()),
+        WriteOutcome::Room(bytes.len())
+    );
+    net.write(ix, bytes, log);
+}
+
+#[test]
+fn a_connection_within_the_tree_carries_bytes_both_ways_and_nobody_outside_hears_of_it() {
+    let (mut net, mut log, one, other) = linked();
+    let address = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(net.socket(one).local(), address("127.0.0.1:32768"));
+    assert_eq!(net.socket(one).peer(), address("127.0.0.9:7000"));
+    assert_eq!(net.socket(other).local(), net.socket(one).peer());
+    assert_eq!(net.socket(other).peer(), net.socket(one).local());
+    assert_eq!(net.readiness(other), ready::OUT);
+    write(&mut net, &mut log, one, b"hello ");
+    write(&mut net, &mut log, one, b"world");
+    assert!(log.woken.contains(&WaitOn::Readable(other)));
+    assert_eq!(net.readiness(other), ready::IN | ready::OUT);
+    let all = (ReadOutcome::Bytes(11), b"hello world".to_vec());
+    assert_eq!(read(&mut net, &mut log, other, 99), all);
+    assert_eq!(
+        read(&mut net, &mut log, other, 99).0,
+        ReadOutcome::WouldBlock
+    );
+    write(&mut net, &mut log, other, b"answer");
+    let answer = (ReadOutcome::Bytes(6), b"answer".to_vec());
+    assert_eq!(read(&mut net, &mut log, one, 99), answer);
+    net.clear_object(0, 4, &mut log);
+    net.clear_object(0, 5, &mut log);
+    assert!(log.take().is_empty());
+}
+
+#[test]
+fn writing_waits_for_the_other_end_to_read() {
+    let (mut net, mut log, one, other) = linked();
+    let window = MATE_WINDOW_BYTES as usize;
+    assert_eq!(net.write_room(one, usize::MAX), WriteOutcome::Room(window));
+    write(&mut net, &mut log, one, &std::vec![7; window]);
+    assert_eq!(net.write_room(one, 1), WriteOutcome::WouldBlock);
+    assert_eq!(net.readiness(one), 0);
+    log.woken.clear();
+    read(&mut net, &mut log, other, 100);
+    assert!(log.woken.contains(&WaitOn::Writable(one)));
+    assert_eq!(net.write_room(one, 1000), WriteOutcome::Room(100));
+    write(&mut net, &mut log, one, &[8; 100]);
+    log.woken.clear();
+    net.shutdown(other, true, false, &mut log);
+    assert!(log.woken.contains(&WaitOn::Writable(one)));
+    write(&mut net, &mut log, one, &std::vec![9; window]);
+    assert_eq!(read(&mut net, &mut log, other, 9).0, ReadOutcome::End);
+    assert!(log.take().is_empty(), "nothing is reported as consumed");
+}
+
+#[test]
+fn each_direction_ends_by_itself() {
+    let (mut net, mut log, one, other) = linked();
+    write(&mut net, &mut log, one, b"last");
+    assert!(net.shutdown(one, false, true, &mut log));
+    assert_eq!(net.write_room(one, 1), WriteOutcome::Broken);
+    let last = (ReadOutcome::Bytes(4), b"last".to_vec());
+    assert_eq!(read(&mut net, &mut log, other, 9), last);
+    assert_eq!(read(&mut net, &mut log, other, 9).0, ReadOutcome::End);
+    let half = ready::IN | ready::OUT | ready::RDHUP;
+    assert_eq!(net.readiness(other), half);
+    write(&mut net, &mut log, other, b"still");
+    let still = (ReadOutcome::Bytes(5), b"still".to_vec());
+    assert_eq!(read(&mut net, &mut log, one, 9), still);
+    assert!(net.shutdown(other, false, true, &mut log));
+    assert_eq!((net.readiness(one), net.readiness(other)), (GONE, GONE));
+}
+
+#[test]
+fn closing_ends_the_stream_and_what_is_written_then_breaks_the_connection() {
+    let (mut net, mut log, one, other) = linked();
+    write(&mut net, &mut log, one, b"bye");
+    net.clear_object(0, 4, &mut log);
+    assert!(log.woken.contains(&WaitOn::Readable(other)));
+    let bye = (ReadOutcome::Bytes(3), b"bye".to_vec());
+    assert_eq!(read(&mut net, &mut log, other, 9), bye);
+    assert_eq!(read(&mut net, &mut log, other, 9).0, ReadOutcome::End);
+    write(&mut net, &mut log, other, b"to nobody");
+    assert_eq!(net.write_room(other, 1), WriteOutcome::Broken);
+    assert_eq!(net.readiness(other) & GONE, GONE);
+    net.clear_object(0, 5, &mut log);
+}
+
+#[test]
+fn closing_with_unread_input_or_without_lingering_resets() {
+    let (mut net, mut log, one, other) = linked();
+    write(&mut net, &mut log, other, b"unread");
+    write(&mut net, &mut log, one, b"sent before");
+    net.clear_object(0, 4, &mut log);
+    assert_ne!(net.readiness(other) & ready::ERR, 0);
+    let before = (ReadOutcome::Bytes(11), b"sent before".to_vec());
+    assert_eq!(read(&mut net, &mut log, other, 99), before);
+    assert_eq!(read(&mut net, &mut log, other, 99).0, ReadOutcome::Reset);
+    assert_eq!(read(&mut net, &mut log, other, 99).0, ReadOutcome::End);
+
+    let (mut net, mut log, one, other) = linked();
+    net.socket_mut(one).linger_reset = true;
+    net.clear_object(0, 4, &mut log);
+    assert_eq!(read(&mut net, &mut log, other, 99).0, ReadOutcome::Reset);
+}
+
+#[test]
+fn nobody_listens_on_loopback_or_the_address_is_elsewhere() {
+    let (mut net, mut log) = (net(), Log::default());
+    listener(&mut net, &mut log, 3, "127.0.0.5:7000");
+    listener(&mut net, &mut log, 4, "[::]:7001");
+    listener(&mut net, &mut log, 5, "192.0.2.1:7002");
+    let mut fd = 10;
+    let mut check = |to: &str, expected: ConnectOutcome| {
+        fd += 1;
+        let ix = socket(&mut net, fd, to.starts_with('['));
+        assert_eq!(connect(&mut net, &mut log, ix, to), expected, "{to}");
+    };
+    check("127.0.0.5:7000", ConnectOutcome::Connected);
+    check("[::ffff:127.0.0.5]:7000", ConnectOutcome::Connected);
+    check("127.0.0.1:7000", ConnectOutcome::Refused);
+    check("0.0.0.0:7001", ConnectOutcome::Connected);
+    check("[::]:7001", ConnectOutcome::Connected);
+    check("[::1]:7001", ConnectOutcome::Connected);
+    check("192.0.2.1:7002", ConnectOutcome::Connected);
+    check("192.0.2.1:7001", ConnectOutcome::Outside);
+    check("192.0.2.9:7002", ConnectOutcome::Outside);
+    check("[::1]:7002", ConnectOutcome::Refused);
+}
+
+#[test]
+fn a_listener_of_just_this_address_comes_before_one_of_all() {
+    let (mut net, mut log) = (net(), Log::default());
+    let six = listener(&mut net, &mut log, 3, "[::]:7000");
+    let four = listener(&mut net, &mut log, 4, "0.0.0.0:7000");
+    let just = listener(&mut net, &mut log, 5, "127.0.0.2:7000");
+    for (fd, to, on) in [
+        (10, "127.0.0.2:7000", just),
+        (11, "127.0.0.1:7000", four),
+        (12, "[::1]:7000", six),
+    ] {
+        let ix = socket(&mut net, fd, to.starts_with('['));
+        connect(&mut net, &mut log, ix, to);
+        let mate = net.accept(on).unwrap();
+        assert_eq!(net.socket(mate).peer(), net.socket(ix).local());
+    }
+    net.clear_object(0, 4, &mut log);
+    let ix = socket(&mut net, 13, false);
+    connect(&mut net, &mut log, ix, "127.0.0.1:7000");
+    assert!(net.accept(six).is_some(), "the next best takes over");
+}
+
+#[test]
+fn a_listener_that_closes_resets_who_was_not_accepted() {
+    let (mut net, mut log) = (net(), Log::default());
+    listener(&mut net, &mut log, 3, "0.0.0.0:7000");
+    let ix = socket(&mut net, 4, false);
+    connect(&mut net, &mut log, ix, "127.0.0.1:7000");
+    assert!(!net.report_connect(ix));
+    net.defer_connect(ix);
+    assert!(net.report_connect(ix) && !net.report_connect(ix));
+    net.clear_object(0, 3, &mut log);
+    assert_eq!(read(&mut net, &mut log, ix, 9).0, ReadOutcome::Reset);
+    let again = connect(&mut net, &mut log, ix, "127.0.0.1:7000");
+    assert_eq!(again, ConnectOutcome::NotFresh);
+}
+
+#[test]
+fn ports_are_given_in_turn_and_come_back() {
+    let (mut net, mut log) = (net(), Log::default());
+    let on = listener(&mut net, &mut log, 3, "127.0.0.1:32769");
+    let mut ports = Vec::new();
+    let first = socket(&mut net, 4, false);
+    connect(&mut net, &mut log, first, "127.0.0.1:32769");
+    for _ in 0..30_000 {
+        let ix = socket(&mut net, 5, false);
+        let outcome = connect(&mut net, &mut log, ix, "127.0.0.1:32769");
+        assert_eq!(outcome, ConnectOutcome::Connected);
+        ports.push(net.socket(ix).local().unwrap().port());
+        net.clear_object(0, 5, &mut log);
+        let mate = net.accept(on).unwrap();
+        net.retain_socket(mate);
+        net.release_socket(mate, &mut log);
+    }
+    assert_eq!(ports[0], 32_770, "32768 is held, 32769 is the listener's");
+    assert!(!ports.contains(&32_768) && ports.contains(&60_999));
+}

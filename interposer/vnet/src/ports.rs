@@ -1,0 +1,37 @@
+//! Ports for sockets that do not name one.
+
+/// As Linux has it by default.
+const FIRST: u16 = 32_768;
+const LAST: u16 = 60_999;
+const COUNT: usize = (LAST - FIRST) as usize + 1;
+
+/// Which of them are held, and by how many sockets: an accepted one shares its listener's.
+#[repr(C)]
+pub(crate) struct Ports {
+    /// Distance of the port to look at next from [`FIRST`].
+    next: u16,
+    held: [bool; COUNT],
+}
+
+impl Ports {
+    /// A port that nobody holds and that `fits`. `None`: there is none left.
+    pub(crate) fn take(&mut self, fits: impl Fn(u16) -> bool) -> Option<u16> {
+        for _ in 0..COUNT {
+            let at = self.next;
+            self.next = (at + 1) % COUNT as u16;
+            let held = &mut self.held[usize::from(at)];
+            if !*held && fits(FIRST + at) {
+                *held = true;
+                return Some(FIRST + at);
+            }
+        }
+        None
+    }
+
+    /// A port that was taken is free again; 0 is no port.
+    pub(crate) fn give_back(&mut self, port: u16) {
+        if port != 0 {
+            self.held[usize::from(port - FIRST)] = false;
+        }
+    }
+}
