@@ -1,4 +1,4 @@
-//! A lean closed-loop RESP client: one thread, `connections` connections, `pipeline` requests in
+//! A lean closed-loop client: one thread, `connections` connections, `pipeline` requests in
 //! flight on each; the same for every system under test.
 
 use mio::net::TcpStream;
@@ -20,8 +20,64 @@ pub struct Load {
     pub request: Vec<u8>,
     /// Replies that belong to one request.
     pub replies_per_request: usize,
+    /// How to tell where a reply ends.
+    pub replies: Replies,
     /// How long to keep going.
     pub time: Duration,
+}
+
+/// The form of the replies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replies {
+    /// Redis's protocol.
+    Resp,
+    /// All of the same length, and alike up to there.
+    Fixed(usize),
+}
+
+impl Replies {
+    /// Counts whole replies at the start of `bytes`; returns them and the bytes they took.
+    fn count(self, bytes: &[u8]) -> (usize, usize) {
+        match self {
+            Self::Resp => count_replies(bytes),
+            Self::Fixed(length) => (bytes.len() / length, bytes.len() / length * length),
+        }
+    }
+}
+
+/// Asks once, and finds out how long the reply is: it has ended when nothing more comes for a while.
+///
+/// # Errors
+/// A refused or broken connection.
+pub fn reply_to(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
+    const SILENCE: Duration = Duration::from_millis(200);
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.write_all(request)?;
+    let mut reply = vec![0; 1 << 20];
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    let mut length = stream.read(&mut reply)?;
+    stream.set_read_timeout(Some(SILENCE))?;
+    while let Ok(more) = stream.read(&mut reply[length..]) {
+        if more == 0 {
+            break;
+        }
+        length += more;
+    }
+    reply.truncate(length);
+    Ok(reply)
+}
+
+/// Sends a request on a connection of its own and reads until the server closes it.
+///
+/// # Errors
+/// A refused or broken connection.
+pub fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
+    let mut stream = std::net::TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+    stream.write_all(request)?;
+    let mut reply = Vec::new();
+    stream.read_to_end(&mut reply)?;
+    Ok(reply)
 }
 
 /// What came of it.
@@ -105,13 +161,13 @@ impl Connection {
     }
 
     /// Reads what is there; true when all replies of the batch have come.
-    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<bool> {
+    fn receive(&mut self, buffer: &mut [u8], form: Replies) -> io::Result<bool> {
         loop {
             match self.stream.read(buffer) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(count) => {
                     self.unparsed.extend_from_slice(&buffer[..count]);
-                    let (replies, used) = count_replies(&self.unparsed);
+                    let (replies, used) = form.count(&self.unparsed);
                     self.unparsed.drain(..used);
                     self.replies_due -= replies;
                     if self.replies_due == 0 {
@@ -168,7 +224,7 @@ pub fn run(load: &Load) -> io::Result<Outcome> {
         }
         for event in &events {
             let connection = &mut connections[event.token().0];
-            if connection.replies_due == 0 || !connection.receive(&mut buffer)? {
+            if connection.replies_due == 0 || !connection.receive(&mut buffer, load.replies)? {
                 continue;
             }
             let latency = connection.sent_at.elapsed().as_micros();

@@ -5,10 +5,12 @@
 //! else the machine does hits all of them; what counts are the ratios of each round, not rates.
 //! Environment: `BROLGA_BENCH_ROUNDS` (5), `BROLGA_BENCH_SECONDS` (4, per cell).
 
+#[allow(dead_code, reason = "shared by two benchmarks")]
 mod load;
+#[allow(dead_code, reason = "shared by two benchmarks")]
 mod systems;
 
-use load::{Load, Outcome, command};
+use load::{Load, Outcome, Replies, command};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use systems::System;
@@ -54,6 +56,7 @@ fn measure(system: &System, name: &str, pipeline: usize, time: Duration) -> Samp
         pipeline,
         request,
         replies_per_request,
+        replies: Replies::Resp,
         time,
     };
     let before = system.cpu_seconds();

@@ -33,12 +33,12 @@ impl Drop for System {
     }
 }
 
-fn free_port(host: Ipv4Addr) -> u16 {
+pub fn free_port(host: Ipv4Addr) -> u16 {
     let listener = TcpListener::bind((host, 0)).expect("a free port");
     listener.local_addr().expect("its address").port()
 }
 
-fn await_answer(address: SocketAddr, request: &[u8], wanted: &str) {
+pub fn await_answer(address: SocketAddr, request: &[u8], wanted: &str) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let mut reply = [0; 4096];
@@ -55,6 +55,15 @@ fn await_answer(address: SocketAddr, request: &[u8], wanted: &str) {
             Instant::now() < deadline,
             "{address} does not answer: {answer:?}"
         );
+        std::thread::yield_now();
+    }
+}
+
+/// Waits until something listens.
+pub fn await_listener(address: SocketAddr, patience: Duration) {
+    let deadline = Instant::now() + patience;
+    while TcpStream::connect(address).is_err() {
+        assert!(Instant::now() < deadline, "{address} does not listen");
         std::thread::yield_now();
     }
 }
@@ -121,19 +130,31 @@ pub fn primary_and_replicas(dir: &Path) -> System {
 
 /// Redis under `brolga run`; clients connect to the leader's node.
 pub fn brolga(name: &'static str, dir: &Path, replicas: usize) -> System {
-    let port = free_port(Ipv4Addr::LOCALHOST);
+    let port = free_port(Ipv4Addr::LOCALHOST).to_string();
     let data = dir.join(format!("brolga-{replicas}"));
-    let mut child = Command::new(BROLGA)
-        .args(["run", "--replicas", &replicas.to_string(), "--data"])
-        .arg(&data)
-        .args([
-            "--",
-            "redis-server",
-            "--port",
-            &port.to_string(),
-            "--save",
-            "",
-        ])
+    let command = ["redis-server", "--port", &port, "--save", ""].map(str::to_owned);
+    let system = wrapped(name, &data, replicas, None, &command);
+    await_answer(system.address, &super::load::command(&[b"PING"]), "PONG");
+    system
+}
+
+/// Any server under `brolga run`; clients connect to the leader's node.
+pub fn wrapped(
+    name: &'static str,
+    data: &Path,
+    replicas: usize,
+    genesis: Option<&Path>,
+    command: &[String],
+) -> System {
+    let mut run = Command::new(BROLGA);
+    run.args(["run", "--replicas", &replicas.to_string(), "--data"])
+        .arg(data);
+    if let Some(genesis) = genesis {
+        run.arg("--genesis").arg(genesis);
+    }
+    let mut child = run
+        .arg("--")
+        .args(command)
         .stdout(Stdio::piped())
         .spawn()
         .expect("brolga runs");
@@ -152,13 +173,36 @@ pub fn brolga(name: &'static str, dir: &Path, replicas: usize) -> System {
         }
     }
     let address = leader.expect("brolga run says where it listens");
-    await_answer(address, &command(&[b"PING"]), "PONG");
     System {
         name,
         address,
         waits: false,
         children: vec![child],
-        data: Some(data),
+        data: Some(data.to_owned()),
+    }
+}
+
+/// Any server by itself, in a directory of its own.
+pub fn unwrapped(
+    name: &'static str,
+    dir: &Path,
+    address: SocketAddr,
+    command: &[String],
+) -> System {
+    let log = std::fs::File::create(dir.join("bench.log")).expect("a log file");
+    let child = Command::new(&command[0])
+        .args(&command[1..])
+        .current_dir(dir)
+        .stdout(log.try_clone().expect("a log file"))
+        .stderr(log)
+        .spawn()
+        .expect("the server runs (tests/setup.sh installs it)");
+    System {
+        name,
+        address,
+        waits: false,
+        children: vec![child],
+        data: None,
     }
 }
 
@@ -168,50 +212,64 @@ impl System {
         let Some(data) = &self.data else {
             return self.children.iter().map(Child::id).collect();
         };
-        let output = Command::new(BROLGA)
-            .args(["status", "--json", "--data"])
-            .arg(data)
-            .output()
-            .expect("brolga status runs");
-        let status: serde_json::Value =
-            serde_json::from_slice(&output.stdout).expect("brolga status --json prints JSON");
-        let mut found = Vec::new();
-        collect_pids(&status, &mut found);
-        found
+        // The servers are below their nodes.
+        let status = status_of(data);
+        let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
+        let pid = |replica: &serde_json::Value| replica["status"]["pid"].as_u64();
+        let pids = replicas.iter().filter_map(pid);
+        pids.filter_map(|pid| u32::try_from(pid).ok()).collect()
     }
 
     /// Processor seconds used so far by all processes of the system.
     pub fn cpu_seconds(&self) -> f64 {
         self.processes()
             .iter()
-            .map(|pid| process_cpu_seconds(*pid))
+            .map(|pid| tree_cpu_seconds(*pid))
             .sum()
     }
-}
 
-/// Every `pid` and `server_pid` anywhere in a status.
-fn collect_pids(value: &serde_json::Value, found: &mut Vec<u32>) {
-    match value {
-        serde_json::Value::Object(fields) => {
-            for (name, field) in fields {
-                match field.as_u64().and_then(|pid| u32::try_from(pid).ok()) {
-                    Some(pid) if name == "pid" || name == "server_pid" => found.push(pid),
-                    _ => collect_pids(field, found),
-                }
-            }
-        }
-        serde_json::Value::Array(items) => {
-            items.iter().for_each(|item| collect_pids(item, found));
-        }
-        _ => {}
+    /// Entries of the log so far; 0 without one.
+    pub fn entries(&self) -> u64 {
+        let Some(data) = &self.data else { return 0 };
+        let status = status_of(data);
+        let replicas = status["replicas"].as_array().cloned().unwrap_or_default();
+        let chosen = |replica: &serde_json::Value| replica["status"]["chosen"].as_u64();
+        replicas.iter().filter_map(chosen).max().unwrap_or(0)
     }
 }
 
-/// User and system time of a process (fields 14 and 15 of its stat file, in 1/100 s).
+fn status_of(data: &Path) -> serde_json::Value {
+    let output = Command::new(BROLGA)
+        .args(["status", "--json", "--data"])
+        .arg(data)
+        .output()
+        .expect("brolga status runs");
+    serde_json::from_slice(&output.stdout).expect("brolga status --json prints JSON")
+}
+
+/// Processor seconds of a process, of what it has waited for, and of all below it.
+fn tree_cpu_seconds(pid: u32) -> f64 {
+    let children = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let below: f64 = children
+        .flat_map(|line| {
+            let pids = line.split_whitespace().filter_map(|pid| pid.parse().ok());
+            pids.collect::<Vec<u32>>()
+        })
+        .map(tree_cpu_seconds)
+        .sum();
+    process_cpu_seconds(pid) + below
+}
+
+/// User and system time of a process and of the children it has waited for (fields 14 to 17 of its
+/// stat file, in 1/100 s).
 fn process_cpu_seconds(pid: u32) -> f64 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit(')').next().unwrap_or("");
     let fields: Vec<&str> = after_name.split_whitespace().collect();
     let ticks = |at: usize| fields.get(at).and_then(|text| text.parse::<f64>().ok());
-    (ticks(11).unwrap_or(0.0) + ticks(12).unwrap_or(0.0)) / 100.0
+    (11..15).filter_map(ticks).sum::<f64>() / 100.0
 }
