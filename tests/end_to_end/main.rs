@@ -28,6 +28,7 @@ mod benchmark;
 mod echo;
 mod failover;
 mod idle;
+mod processes;
 mod quorum;
 mod redis;
 mod relay;

@@ -6,6 +6,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::harness::eventually;
@@ -20,8 +21,10 @@ pub fn build(name: &str) -> PathBuf {
     if changed(&program) > changed(&source) {
         return program;
     }
-    // Built aside: another test may be starting the one that is there.
-    let aside = program.with_extension(format!("{}.new", std::process::id()));
+    // Built aside: another test may be building it too, or starting the one that is there.
+    static BUILDS: AtomicU32 = AtomicU32::new(0);
+    let number = BUILDS.fetch_add(1, Ordering::Relaxed);
+    let aside = program.with_extension(format!("{}-{number}.new", std::process::id()));
     let built = Command::new("cc")
         .args(["-O1", "-pthread", "-Wall", "-Werror", "-o"])
         .args([&aside, &source])

@@ -4,7 +4,7 @@
 //! that it blocks: if it would, the thread waits in the scheduler until something real has changed.
 
 use super::socket::{self, Vectors};
-use super::{counter, error, op};
+use super::{counter, error, op, stdio};
 use crate::sys::{self, finish, sys};
 use crate::turn::{REAL, Turn};
 use brolga_dmt::Wakeup;
@@ -75,6 +75,89 @@ pub(crate) fn on_stream(
     result
 }
 
+/// Runs a call that must not block, on a descriptor that would let it. Nobody else sees the flag, since
+/// we have the turn.
+fn without_blocking(fd: c_int, call: impl FnOnce() -> isize) -> isize {
+    // SAFETY: F_GETFL and F_SETFL take no pointer.
+    unsafe {
+        let flags = sys!(sys::SYS_fcntl, fd, libc::F_GETFL);
+        if flags < 0 {
+            return flags;
+        }
+        let nonblocking = flags as c_int | libc::O_NONBLOCK;
+        sys!(sys::SYS_fcntl, fd, libc::F_SETFL, nonblocking);
+        let result = call();
+        sys!(sys::SYS_fcntl, fd, libc::F_SETFL, flags);
+        result
+    }
+}
+
+/// Writes all to a real object, as a blocking descriptor does, but waits for room in the scheduler.
+///
+/// # Safety
+/// `from` points to `len` readable bytes.
+unsafe fn write_stream(turn: &mut Turn, fd: c_int, from: *const c_void, len: usize) -> isize {
+    let raw = |from: *const c_void, len: usize| {
+        // SAFETY: within what the caller promises.
+        unsafe { sys!(sys::SYS_write, fd, from, len) }
+    };
+    // A pipe that is ready has room for this much.
+    if len <= libc::PIPE_BUF || is_nonblocking(fd) {
+        return on_stream(turn, fd, libc::POLLOUT, || raw(from, len));
+    }
+    let mut done = 0;
+    while done < len {
+        let put = on_stream(turn, fd, libc::POLLOUT, || {
+            without_blocking(fd, || raw(from.wrapping_byte_add(done), len - done))
+        });
+        if put == error(libc::EAGAIN) {
+            if turn.block(REAL, None) != Wakeup::Interrupted {
+                continue;
+            }
+            return if done > 0 {
+                done as isize
+            } else {
+                error(libc::EINTR)
+            };
+        }
+        if put < 0 {
+            return if done > 0 { done as isize } else { put };
+        }
+        done += put.cast_unsigned();
+    }
+    done as isize
+}
+
+/// The same for scattered memory.
+///
+/// # Safety
+/// `vectors` points to `count` vectors of readable bytes.
+unsafe fn write_vectors(turn: &mut Turn, fd: c_int, vectors: *const iovec, count: c_int) -> isize {
+    // SAFETY: the caller's promise.
+    let Some(total) = (unsafe { socket::total_len(vectors, count) }) else {
+        return error(libc::EINVAL);
+    };
+    if total <= libc::PIPE_BUF {
+        return on_stream(turn, fd, libc::POLLOUT, || {
+            // SAFETY: the caller's pointer, passed on.
+            unsafe { sys!(sys::SYS_writev, fd, vectors, count) }
+        });
+    }
+    let mut done = 0;
+    for at in 0..count as usize {
+        // SAFETY: the caller promises `count` vectors of readable bytes.
+        let put = unsafe {
+            let vector = *vectors.add(at);
+            write_stream(turn, fd, vector.iov_base, vector.iov_len)
+        };
+        if put < 0 {
+            return if done > 0 { done } else { put };
+        }
+        done += put;
+    }
+    done
+}
+
 // ---- read and write ----
 
 pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
@@ -108,7 +191,7 @@ pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
     }
 }
 
-unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
+pub(crate) unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer and length, passed on.
         unsafe { sys!(sys::SYS_write, fd, from, len) }
@@ -132,7 +215,8 @@ unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
             // SAFETY: the caller promises `len` readable bytes.
             unsafe { socket::transmit(turn, ix, Vectors::one(&mut vector), 0) }
         }
-        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        // SAFETY: the caller promises `len` readable bytes.
+        Some(Object::Stream) => unsafe { write_stream(&mut turn, fd, from, len) },
         None | Some(Object::Random | Object::Epoll(_)) => raw(),
     }
 }
@@ -187,7 +271,9 @@ unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
                 }
             }
         }
-        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        Some(Object::Stream) if is_nonblocking(fd) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        // SAFETY: the caller promises `count` vectors of readable bytes.
+        Some(Object::Stream) => unsafe { write_vectors(&mut turn, fd, vectors, count) },
         None | Some(Object::Random | Object::Epoll(_)) => raw(),
     }
 }
@@ -378,7 +464,11 @@ fn duplicated(old: c_int, new: isize) -> isize {
         forget(&mut turn, new as c_int);
     }
     match object(&mut turn, old) {
-        Some(object) => name(&mut turn, new, object),
+        Some(object) => {
+            let named = name(&mut turn, new, object);
+            stdio::adopt(&mut turn, new as c_int);
+            named
+        }
         None => new,
     }
 }

@@ -1,20 +1,17 @@
 //! Files: those that would tell replicas apart, and flushes that the log makes needless.
 
 use super::machine::Real;
-use super::{error, op, path, random};
+use super::{error, op, path, random, stdio};
 use crate::sys::{self, SYS_openat, finish, sys};
 use crate::turn::Turn;
 use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
 
 type Fopen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut c_void;
-type Fdopen = unsafe extern "C" fn(c_int, *const c_char) -> *mut c_void;
 
 static FOPEN: Real = Real::new(c"fopen");
-static FDOPEN: Real = Real::new(c"fdopen");
 
 pub fn resolve() {
     FOPEN.get();
-    FDOPEN.get();
 }
 
 /// What a path means to us.
@@ -127,12 +124,9 @@ unsafe fn fopen_(path: *const c_char, mode: *const c_char) -> *mut c_void {
         match unsafe { classify_c(path) } {
             Path::Ordinary => {}
             Path::Random => {
-                let fd = finish(random::open_device(&mut turn, 0)) as c_int;
-                // SAFETY: libc's own function; the mode is the caller's.
-                return unsafe {
-                    let real: Fdopen = core::mem::transmute(FDOPEN.get());
-                    real(fd, mode)
-                };
+                let open = |flags| random::open_device(&mut turn, flags);
+                // SAFETY: the mode is the caller's.
+                return unsafe { stdio::open_by_name(mode, open) };
             }
             Path::Measurement => {
                 sys::set_errno(libc::ENOENT);
@@ -157,22 +151,6 @@ pub unsafe extern "C" fn fopen(path: *const c_char, mode: *const c_char) -> *mut
 pub unsafe extern "C" fn fopen64(path: *const c_char, mode: *const c_char) -> *mut c_void {
     // SAFETY: the caller's promise.
     unsafe { fopen_(path, mode) }
-}
-
-/// stdio reads and writes inside libc, where we don't see a virtual socket.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fdopen(fd: c_int, mode: *const c_char) -> *mut c_void {
-    if let Some(mut turn) = Turn::have() {
-        let process = turn.process();
-        if let Some(brolga_vnet::Object::Socket(_)) = turn.shared().net.object(process, fd) {
-            crate::turn::fault(&[b"fdopen of a client's connection is not supported yet"]);
-        }
-    }
-    // SAFETY: libc's own function with the caller's arguments.
-    unsafe {
-        let real: Fdopen = core::mem::transmute(FDOPEN.get());
-        real(fd, mode)
-    }
 }
 
 /// fsync and its kin: the log already makes every acknowledged input durable, and a restarted replica

@@ -29,10 +29,12 @@ mod random;
 mod readiness;
 mod signal;
 mod socket;
+mod stdio;
 mod sync;
 mod thread;
 mod time;
 mod timer;
+mod variadic;
 
 use crate::turn::Turn;
 pub(crate) use brolga_tape::operation as op;
@@ -52,6 +54,7 @@ pub fn after_exec(turn: &mut Turn) {
     process::after_exec(turn);
     thread::after_exec(turn);
     descriptor::after_exec(turn);
+    stdio::after_exec(turn);
     signal::after_exec(turn);
     let process = turn.process();
     timer::forget(turn, process, true);

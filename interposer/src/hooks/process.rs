@@ -52,6 +52,9 @@ extern "C" fn leave_in_child() {
 }
 
 unsafe extern "C" fn exiting(status: c_int, _: *mut c_void) {
+    if Turn::have().is_some() {
+        super::stdio::flush_at_exit();
+    }
     end((status & 0xFF) << 8);
 }
 

@@ -83,6 +83,15 @@ impl Vectors {
     }
 }
 
+/// Bytes of scattered memory; `None` for more vectors than the kernel takes.
+///
+/// # Safety
+/// `first` points to `count` vectors.
+pub(crate) unsafe fn total_len(first: *const iovec, count: c_int) -> Option<usize> {
+    // SAFETY: the caller's promise.
+    unsafe { Vectors::new(first, count).map(|vectors| vectors.len()) }
+}
+
 /// Keeps a socket while its thread waits: another thread may close the descriptor meanwhile.
 pub(crate) fn wait(turn: &mut Turn, ix: SocketIx, on: WaitOn, deadline_ns: Option<u64>) -> Wakeup {
     turn.shared().net.retain_socket(ix);
