@@ -38,7 +38,8 @@ const EXPORTS: &str = "
     gethostname uname sysconf get_nprocs get_nprocs_conf sched_getcpu sched_getaffinity
     sched_setaffinity pthread_getaffinity_np pthread_setaffinity_np sysinfo
     getcwd __getcwd_chk get_current_dir_name realpath __realpath_chk canonicalize_file_name readlink
-    readlinkat dlsym
+    readlinkat dlsym getifaddrs freeifaddrs if_nametoindex if_indextoname if_nameindex
+    if_freenameindex
     sigaction __sigaction signal bsd_signal sysv_signal __sysv_signal siginterrupt sigprocmask
     pthread_sigmask sighold sigrelse sigpending siglongjmp longjmp _longjmp __longjmp_chk killpg
     sigqueue raise gsignal pthread_kill pthread_sigqueue tgkill sigsuspend pause sigwait

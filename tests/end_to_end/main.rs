@@ -36,4 +36,5 @@ mod servers;
 mod signals;
 mod snapshots;
 mod store;
+mod surroundings;
 mod web;

@@ -555,6 +555,10 @@ unsafe fn ioctl_(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> isi
     if request == FIOASYNC && Turn::have().is_some() {
         return 0; // As for fcntl.
     }
+    // SAFETY: the caller promises an argument that fits the request.
+    if let Some(result) = unsafe { super::interface::control(request, argument.cast()) } {
+        return result;
+    }
     if let Some(mut turn) = Turn::take(op::OPTION)
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {

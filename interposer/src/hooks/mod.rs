@@ -22,6 +22,7 @@ mod descriptor;
 mod file;
 mod futex;
 mod group;
+mod interface;
 mod machine;
 mod path;
 mod process;
