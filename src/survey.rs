@@ -88,9 +88,7 @@ impl Survey {
     /// Every replica has its server up and published, and there is a leader.
     #[must_use]
     pub fn ready(&self) -> bool {
-        let ready = |status: &NodeStatus| {
-            status.server == ServerState::Running && !status.listeners.is_empty()
-        };
+        let ready = |status: &NodeStatus| status.server == ServerState::Running && status.is_open();
         self.leader.is_some()
             && self
                 .replicas

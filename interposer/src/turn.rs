@@ -19,7 +19,7 @@ use crate::tls;
 use brolga_dmt::{Key, Pick, Scheduler, ThreadIx, Wakeup};
 use brolga_tape::entry::{Entry, Event};
 use brolga_tape::handover::DOORBELL_FD;
-use brolga_tape::record::{NO_DEADLINE, Record, record_bytes};
+use brolga_tape::record::{NO_DEADLINE, Record};
 use brolga_tape::ring::Tape;
 use brolga_vnet::{WaitOn, World};
 use core::cell::UnsafeCell;
@@ -467,12 +467,7 @@ fn emit(thread: ThreadIx, record: &Record<'_>) {
     let tape = tape();
     while !tape.push_record_by(thread, record) {
         ring_doorbell();
-        let payload = match record {
-            Record::Data { bytes, .. } => bytes.len(),
-            Record::Fault { message } => message.len(),
-            _ => 48,
-        };
-        if tape.mark_full(record_bytes(payload) as u64) {
+        if tape.mark_full(record.room() as u64) {
             // The node may have fallen asleep since.
             ring_doorbell();
             sys::futex_wait(tape.output_full_futex(), 1);

@@ -1,7 +1,7 @@
 //! Both sides of the admin socket against each other, with a made-up node behind it.
 
 use super::*;
-use crate::node::{Proposed, Role, ServerState};
+use crate::node::{DatagramCounts, Proposed, Role, ServerState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -36,6 +36,8 @@ fn status() -> NodeStatus {
         divergence: None,
         connections: 3,
         listeners: vec!["127.0.0.2:6379".parse().unwrap()],
+        datagram_ports: vec!["127.0.0.2:53".parse().unwrap()],
+        datagrams: DatagramCounts::default(),
         peers: Vec::new(),
         waiting: None,
         proposed: Proposed::default(),

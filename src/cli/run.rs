@@ -4,6 +4,7 @@ use super::{Failure, Outcome, runtime};
 use crate::cluster::{Cluster, Plan};
 use crate::elf;
 use crate::launch::SERVER_PATH;
+use crate::node::NodeStatus;
 use crate::run::{Event, Supervisor};
 use crate::survey::Survey;
 use anyhow::{anyhow, bail};
@@ -139,12 +140,7 @@ fn stage(survey: &Survey) -> String {
     let listening = survey
         .replicas
         .iter()
-        .filter(|replica| {
-            replica
-                .status
-                .as_ref()
-                .is_some_and(|it| !it.listeners.is_empty())
-        })
+        .filter(|replica| replica.status.as_ref().is_some_and(NodeStatus::is_open))
         .count();
     if survey.alive < all {
         format!("{} of {all} replicas started", survey.alive)
@@ -186,8 +182,12 @@ fn welcome(cluster: &Cluster, survey: &Survey) -> String {
         cluster.data().display()
     );
     for replica in &survey.replicas {
-        let listeners = replica.status.iter().flat_map(|status| &status.listeners);
-        let listeners: Vec<String> = listeners.map(ToString::to_string).collect();
+        let mut listeners: Vec<String> = Vec::new();
+        if let Some(status) = &replica.status {
+            listeners.extend(status.listeners.iter().map(ToString::to_string));
+            let datagrams = status.datagram_ports.iter();
+            listeners.extend(datagrams.map(|address| format!("{address} (UDP)")));
+        }
         let mark = if survey.leader == Some(replica.id) {
             "  (leader)"
         } else {

@@ -4,7 +4,7 @@ use super::fake_server::FakeHost;
 use super::{Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar, SidecarConfig};
 use crate::config::{ClusterId, Member, NodeConfig};
 use std::io::{Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -124,6 +124,18 @@ impl Cluster {
         stream
     }
 
+    /// A client that sends datagrams to node `id` and takes none from elsewhere.
+    fn datagrams(&self, id: u64) -> Asker {
+        let socket = UdpSocket::bind((address(id), 0)).unwrap();
+        socket.connect((address(id), self.port)).unwrap();
+        let patience = Some(Duration::from_millis(500));
+        socket.set_read_timeout(patience).unwrap();
+        Asker {
+            socket,
+            open: Vec::new(),
+        }
+    }
+
     /// Waits until all replicas have applied the same slots and compares what they did.
     fn await_agreement(&self) {
         await_that("agreement", || {
@@ -191,6 +203,96 @@ fn ping(stream: &mut TcpStream, text: &[u8]) {
     let mut got = vec![0; text.len()];
     stream.read_exact(&mut got).unwrap();
     assert_eq!(got, text);
+}
+
+/// Sends numbered datagrams and has them echoed.
+struct Asker {
+    socket: UdpSocket,
+    /// How often each question was sent and not answered.
+    open: Vec<u32>,
+}
+
+impl Asker {
+    /// Asks until it is answered, as resolvers do.
+    fn ask(&mut self) {
+        let number = self.open.len();
+        self.open.push(0);
+        await_that("an answer", || {
+            // Refused while the port is closed; that is as good as lost.
+            let sent = self.socket.send(&number.to_le_bytes()).is_ok();
+            self.open[number] += u32::from(sent);
+            (self.answer()? == number).then_some(())
+        });
+    }
+
+    /// The next answer: no more often than its question was sent.
+    fn answer(&mut self) -> Option<usize> {
+        let mut got = [0; 100];
+        let len = self.socket.recv(&mut got).ok()?;
+        let number = usize::from_le_bytes(got[..len].try_into().unwrap());
+        self.open[number] = self.open[number].checked_sub(1).unwrap();
+        Some(number)
+    }
+
+    /// What still comes are answers to questions that were asked several times.
+    fn nothing_is_left(&mut self) {
+        while self.answer().is_some() {}
+    }
+}
+
+#[test]
+fn datagrams_are_answered_once_while_leaders_come_and_go() {
+    let mut cluster = Cluster::start_perturbed(3, 2000);
+    let leader = cluster.await_leader();
+    let follower = cluster.follower();
+    let mut askers = [cluster.datagrams(leader), cluster.datagrams(follower)];
+    for _ in 0..50 {
+        askers.iter_mut().for_each(Asker::ask);
+    }
+    let large = noise(60_000, 3);
+    askers[1].socket.send(&large).unwrap();
+    let mut got = vec![0; 70_000];
+    await_that("a large answer", || {
+        let len = askers[1].socket.recv(&mut got).ok()?;
+        (len > 8).then(|| assert!(got[..len] == large, "the echo differs"))
+    });
+    cluster.stop_node(leader);
+    (0..50).for_each(|_| askers[1].ask());
+    cluster.start_node(leader);
+    cluster.await_leader();
+    for _ in 0..50 {
+        askers.iter_mut().for_each(Asker::ask);
+    }
+    askers.iter_mut().for_each(Asker::nothing_is_left);
+    cluster.await_agreement();
+    let counts = cluster.status(follower).datagrams;
+    assert_eq!(
+        counts.answered,
+        counts.received - counts.stale,
+        "{counts:?}"
+    );
+}
+
+#[test]
+fn a_server_that_replays_sends_no_datagram_again() {
+    let cluster = Cluster::start(3);
+    let node = cluster.follower();
+    let mut asker = cluster.datagrams(node);
+    (0..20).for_each(|_| asker.ask());
+    let answered = cluster.status(node).datagrams.answered;
+    let pid = cluster.status(node).server_pid.unwrap();
+    let killed = std::process::Command::new("kill")
+        .args(["-9", &pid.to_string()])
+        .status();
+    assert!(killed.unwrap().success());
+    await_that("a new server that has caught up", || {
+        let status = cluster.status(node);
+        (status.server_starts == 2 && status.applied.slot == status.last_entry).then_some(())
+    });
+    assert_eq!(cluster.status(node).datagrams.answered, answered);
+    asker.nothing_is_left();
+    asker.ask();
+    cluster.await_agreement();
 }
 
 #[test]
@@ -375,6 +477,8 @@ fn a_sidecar_keeps_its_clients_when_its_node_dies() {
     let sidecar = std::thread::spawn(move || sidecar.run());
     let mut quiet = cluster.connect(9);
     ping(&mut quiet, b"before");
+    let mut asker = cluster.datagrams(9);
+    asker.ask();
     let stream = cluster.connect(9);
     let sent = noise(10 << 20, 43);
     let mut writer = stream.try_clone().unwrap();
@@ -392,6 +496,7 @@ fn a_sidecar_keeps_its_clients_when_its_node_dies() {
         if id <= 3 {
             cluster.stop_node(id);
             cluster.start_node(id);
+            asker.ask();
         }
     }
     assert!(got == sent, "the echo differs");

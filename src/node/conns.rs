@@ -50,6 +50,8 @@ pub struct KnownFrontend {
     pub node: u64,
     /// The last connection it opened.
     pub last_counter: u64,
+    /// The number of the last datagram from it.
+    pub heard: u64,
 }
 
 /// What an event has changed, for the frontend it came from.
@@ -69,6 +71,8 @@ pub enum Progress {
     Ended(CloseHow),
     /// A credit is committed up to this byte.
     Credited(u64),
+    /// Datagrams are committed up to this number.
+    Heard(u64),
 }
 
 /// All connections and frontends that the log knows.
@@ -95,6 +99,9 @@ impl Conns {
             Event::Credit { conn, upto } => self.credit(conn, upto),
             Event::Open { conn, .. } => self.open(conn),
             Event::Close { conn, offset, how } => self.close(conn, offset, how),
+            Event::Datagram {
+                frontend, number, ..
+            } => self.datagram(frontend, number),
             Event::FrontendUp { node, frontend } => self.frontend_up(node, frontend),
             Event::FrontendGone { frontend } => {
                 self.forget_frontend(frontend);
@@ -147,12 +154,26 @@ impl Conns {
         }
     }
 
-    fn open(&mut self, conn: ConnId) -> Progress {
+    fn frontend_or_new(&mut self, frontend: u64) -> &mut KnownFrontend {
         let unknown = KnownFrontend {
-            node: conn.frontend,
+            node: frontend,
             last_counter: 0,
+            heard: 0,
         };
-        let frontend = self.frontends.entry(conn.frontend).or_insert(unknown);
+        self.frontends.entry(frontend).or_insert(unknown)
+    }
+
+    fn datagram(&mut self, frontend: u64, number: u64) -> Progress {
+        let known = self.frontend_or_new(frontend);
+        if number <= known.heard {
+            return Progress::Nothing;
+        }
+        known.heard = number;
+        Progress::Heard(number)
+    }
+
+    fn open(&mut self, conn: ConnId) -> Progress {
+        let frontend = self.frontend_or_new(conn.frontend);
         if conn.counter <= frontend.last_counter {
             return Progress::Nothing;
         }
@@ -187,6 +208,7 @@ impl Conns {
         let known = KnownFrontend {
             node,
             last_counter: 0,
+            heard: 0,
         };
         self.frontends.insert(frontend, known);
         Progress::Up
@@ -283,5 +305,22 @@ mod tests {
         );
         assert_eq!(conns.get(other), None);
         assert_eq!(conns.frontends().count(), 1);
+    }
+
+    #[test]
+    fn datagrams_are_numbered_apart_from_connections() {
+        let mut conns = Conns::new();
+        let datagram = |number| Event::Datagram {
+            frontend: 7,
+            number,
+            peer: "127.0.0.1:1".parse().unwrap(),
+            local: "127.0.0.1:2".parse().unwrap(),
+            bytes: b"x",
+        };
+        assert_eq!(conns.apply(&datagram(1)), Progress::Heard(1));
+        assert_eq!(conns.apply(&datagram(4)), Progress::Heard(4));
+        assert_eq!(conns.apply(&datagram(4)), Progress::Nothing);
+        assert_eq!(conns.apply(&datagram(2)), Progress::Nothing);
+        assert_eq!(conns.apply(&open(CONN)), Progress::Opened);
     }
 }

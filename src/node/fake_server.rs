@@ -1,13 +1,13 @@
 //! A stand-in for a wrapped server: a thread on the other side of the tape that listens on one port
-//! and echoes, with the interposer's bookkeeping done by the book. Its process is a `sleep`, so that
-//! it can be killed like a real one.
+//! and echoes, connections and datagrams, with the interposer's bookkeeping done by the book. Its
+//! process is a `sleep`, so that it can be killed like a real one.
 
 use super::conns::{Conns, Progress};
 use super::server::ServerHost;
 use super::sys;
 use super::tape_map::TapeMap;
 use brolga_tape::entry::{CloseHow, Entry, Event};
-use brolga_tape::record::{NO_DEADLINE, Record};
+use brolga_tape::record::{NO_DEADLINE, Record, Transport};
 use brolga_tape::{CONSUMED_REPORT_BYTES, ConnId, OUTPUT_WINDOW_BYTES, StreamStep, stream_step};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
@@ -88,6 +88,8 @@ struct FakeServer {
     cursor: u64,
     conns: Conns,
     echoes: BTreeMap<ConnId, Echo>,
+    /// Datagrams for each frontend.
+    answers: BTreeMap<u64, u64>,
     clock: u64,
 }
 
@@ -100,6 +102,7 @@ impl FakeServer {
             cursor: 0,
             conns: Conns::new(),
             echoes: BTreeMap::new(),
+            answers: BTreeMap::new(),
             clock: 0,
         }
     }
@@ -122,10 +125,13 @@ impl FakeServer {
             self.cursor = next;
             self.tape.tape().release_input(next);
             if self.clock == 0 {
-                self.say(&Record::Listen {
-                    listener: 1,
-                    address: self.address,
-                });
+                for (listener, transport) in [(1, Transport::Stream), (2, Transport::Datagram)] {
+                    self.say(&Record::Listen {
+                        listener,
+                        address: self.address,
+                        transport,
+                    });
+                }
             }
             self.admit(&bytes);
             self.clock += 1;
@@ -179,6 +185,24 @@ impl FakeServer {
                     self.echo(conn);
                 }
                 Event::Close { conn, .. } => drop(self.echoes.remove(&conn)),
+                Event::Datagram {
+                    frontend,
+                    peer,
+                    local,
+                    bytes,
+                    ..
+                } => {
+                    let number = self.answers.entry(frontend).or_default();
+                    *number += 1;
+                    let number = *number;
+                    self.say(&Record::Datagram {
+                        frontend,
+                        number,
+                        local,
+                        peer,
+                        bytes,
+                    });
+                }
                 Event::FrontendUp { .. } | Event::FrontendGone { .. } => {
                     let conns = &self.conns;
                     self.echoes.retain(|conn, _| conns.get(*conn).is_some());

@@ -1,19 +1,20 @@
-//! The frontend: owns the clients' TCP connections, turns what they send into events for the
-//! leader, and gives them the output of a replica.
+//! The frontend: owns the clients' TCP connections and the ports for their datagrams, turns what
+//! they send into events for the leader, and gives them the output of a replica.
 //!
 //! It knows nothing of consensus. What it wants ordered gathers in its [`Outbox`]; what is
 //! committed and what the server answers is told to it, by the node it lives in or by a wire.
 
 use super::client::{Client, DATA_BYTES_MAX, Events, Identity};
 use super::conns::{IdMap, Progress};
+use super::datagrams::{Answer, DatagramCounts, Datagrams};
 use super::listeners::{Listeners, PublishError};
 use brolga_tape::ConnId;
 use brolga_tape::entry::{EntryBuilder, Event};
-use brolga_tape::record::Record;
+use brolga_tape::record::{Record, Transport};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::collections::VecDeque;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Encoded events sent up in one piece, about.
@@ -57,13 +58,27 @@ impl Events for Outbox {
     }
 }
 
-/// Poll tokens of a frontend: from `listeners`, one for each port; from `clients` up, all.
+/// Poll tokens of a frontend: from `listeners` and `datagrams`, one for each port; from `clients`
+/// up, all.
 #[derive(Clone, Copy, Debug)]
 pub struct Tokens {
     /// The first of 65536 for listening sockets.
     pub listeners: usize,
+    /// The first of 65536 for ports that take datagrams.
+    pub datagrams: usize,
     /// The first for clients.
     pub clients: usize,
+}
+
+/// A port of the server that is, or is to be, open for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The server's listener.
+    pub listener: u32,
+    /// Its port, and the unspecified address of its family.
+    pub address: SocketAddr,
+    /// What it takes.
+    pub transport: Transport,
 }
 
 /// See the module's description.
@@ -74,6 +89,7 @@ pub struct Frontend {
     tokens: Tokens,
     registry: Registry,
     listeners: Listeners,
+    datagrams: Datagrams,
     accept_retry: Option<Instant>,
     /// By poll token; `free` holds the empty places.
     clients: Vec<Option<Client>>,
@@ -97,16 +113,17 @@ impl Frontend {
         id: u64,
         node: u64,
         publish: IpAddr,
-        registry: [Registry; 2],
+        registry: [Registry; 3],
         tokens: Tokens,
     ) -> Self {
-        let [registry, for_listeners] = registry;
+        let [registry, for_listeners, for_datagrams] = registry;
         let mut frontend = Self {
             id,
             node,
             tokens,
             registry,
             listeners: Listeners::new(publish, for_listeners, tokens.listeners),
+            datagrams: Datagrams::new(publish, for_datagrams, tokens.datagrams),
             accept_retry: None,
             clients: Vec::new(),
             free: Vec::new(),
@@ -143,6 +160,16 @@ impl Frontend {
         self.listeners.addresses()
     }
 
+    /// The addresses that clients can send datagrams to.
+    pub fn datagram_addresses(&self) -> Vec<SocketAddr> {
+        self.datagrams.addresses()
+    }
+
+    /// What has become of datagrams here.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.datagrams.counts()
+    }
+
     /// Counts up whenever something of this frontend's is committed.
     pub fn progress(&self) -> u64 {
         self.progress
@@ -150,7 +177,9 @@ impl Frontend {
 
     /// Something that was sent up is not committed.
     pub fn has_outstanding(&self) -> bool {
-        !self.up_committed || self.clients.iter().flatten().any(Client::is_outstanding)
+        !self.up_committed
+            || self.datagrams.is_outstanding()
+            || self.clients.iter().flatten().any(Client::is_outstanding)
     }
 
     /// When it wants [`Frontend::tick`] although nothing has happened.
@@ -162,7 +191,9 @@ impl Frontend {
 
     /// True when the poll token belongs to this frontend.
     pub fn owns(&self, token: Token) -> bool {
-        token.0 >= self.tokens.clients || self.listeners.port_of(token).is_some()
+        token.0 >= self.tokens.clients
+            || self.listeners.port_of(token).is_some()
+            || self.datagrams.port_of(token).is_some()
     }
 
     /// Something happened at a socket.
@@ -171,11 +202,14 @@ impl Frontend {
             self.client_ready(index, event);
         } else if let Some(port) = self.listeners.port_of(event.token()) {
             self.accept(port, now);
+        } else if let Some(port) = self.datagrams.port_of(event.token()) {
+            self.datagrams.ready(port);
         }
     }
 
-    /// Tries again what has failed for lack of descriptors.
+    /// Reads datagrams, and tries again what has failed for lack of descriptors.
     pub fn tick(&mut self, now: Instant) {
+        self.datagrams.receive(self.id, now, &mut self.outbox);
         if self.accept_retry.is_some_and(|at| at <= now) {
             self.accept_retry = None;
             for port in self.listeners.open_ports() {
@@ -280,9 +314,13 @@ impl Frontend {
     /// Something of this frontend's is committed.
     pub fn committed(&mut self, counter: u64, progress: Progress) {
         self.progress += 1;
-        if progress == Progress::Up {
-            self.up_committed = true;
-            return;
+        match progress {
+            Progress::Up => {
+                self.up_committed = true;
+                return;
+            }
+            Progress::Heard(number) => return self.datagrams.committed(number),
+            _ => {}
         }
         let Some((index, client)) = self.find(counter) else {
             return;
@@ -295,7 +333,7 @@ impl Frontend {
                 client.committed_end(how);
                 self.touched.push(index);
             }
-            Progress::Nothing | Progress::Up | Progress::Gone => {}
+            Progress::Nothing | Progress::Up | Progress::Gone | Progress::Heard(_) => {}
         }
     }
 
@@ -304,6 +342,7 @@ impl Frontend {
     pub fn start_over(&mut self, id: u64) {
         self.drop_clients();
         self.outbox.clear();
+        self.datagrams.start_over();
         self.id = id;
         self.last_counter = 0;
         self.up_committed = false;
@@ -347,7 +386,7 @@ impl Frontend {
     }
 
     /// Says everything again that is not committed, instead of what waits to be sent.
-    pub fn resend(&mut self) {
+    pub fn resend(&mut self, now: Instant) {
         self.outbox.clear();
         if !self.up_committed {
             self.say_up();
@@ -358,6 +397,7 @@ impl Frontend {
         for client in clients {
             client.resend(&mut self.outbox);
         }
+        self.datagrams.resend(self.id, now, &mut self.outbox);
     }
 
     // ---- what the server does ----
@@ -367,50 +407,77 @@ impl Frontend {
     /// # Errors
     /// A port can't be opened.
     pub fn go_live(&mut self) -> Result<(), PublishError> {
-        self.listeners.go_live()
+        self.listeners.go_live()?;
+        self.datagrams.go_live()
     }
 
     /// The server listens.
     ///
     /// # Errors
     /// The port can't be opened.
-    pub fn listen(&mut self, listener: u32, address: SocketAddr) -> Result<(), PublishError> {
-        self.listeners.listen(listener, address)
+    pub fn listen(&mut self, port: Published) -> Result<(), PublishError> {
+        let Published {
+            listener, address, ..
+        } = port;
+        match port.transport {
+            Transport::Stream => self.listeners.listen(listener, address),
+            Transport::Datagram => self.datagrams.listen(listener, address.port()),
+        }
     }
 
     /// The server has exactly these listeners.
     ///
     /// # Errors
     /// A port can't be opened.
-    pub fn listen_exactly(&mut self, ports: &[(u32, SocketAddr)]) -> Result<(), PublishError> {
-        for (listener, _) in self.listeners.known() {
-            if ports.iter().all(|(wanted, _)| *wanted != listener) {
-                self.listeners.unlisten(listener);
+    pub fn listen_exactly(&mut self, ports: &[Published]) -> Result<(), PublishError> {
+        for known in self.known() {
+            if ports.iter().all(|port| port.listener != known.listener) {
+                self.unlisten(known.listener);
             }
         }
-        for (listener, address) in ports {
-            self.listeners.listen(*listener, *address)?;
-        }
-        Ok(())
+        ports.iter().try_for_each(|port| self.listen(*port))
     }
 
     /// The server's listeners; `None` while clients may not connect yet.
-    pub fn known_listeners(&self) -> Option<Vec<(u32, SocketAddr)>> {
-        self.listeners.is_live().then(|| self.listeners.known())
+    pub fn known_listeners(&self) -> Option<Vec<Published>> {
+        self.listeners.is_live().then(|| self.known())
+    }
+
+    fn known(&self) -> Vec<Published> {
+        let streams = self.listeners.known().into_iter();
+        let streams = streams.map(|(listener, address)| Published {
+            listener,
+            address,
+            transport: Transport::Stream,
+        });
+        let datagrams = self.datagrams.known().into_iter();
+        let datagrams = datagrams.map(|(listener, port)| Published {
+            listener,
+            address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
+            transport: Transport::Datagram,
+        });
+        streams.chain(datagrams).collect()
     }
 
     /// The server no longer listens.
     pub fn unlisten(&mut self, listener: u32) {
         self.listeners.unlisten(listener);
+        self.datagrams.unlisten(listener);
     }
 
     /// The server is gone for good.
     pub fn server_gone(&mut self) {
         self.listeners.close_all();
+        self.datagrams.close_all();
         self.drop_clients();
     }
 
-    /// One record about a connection of this frontend.
+    /// Every replica has dropped so many datagrams from the log, and so many of the server's.
+    pub fn server_dropped(&mut self, lost: Option<u64>, astray: Option<u64>) {
+        self.datagrams.server_dropped(lost, astray);
+    }
+
+    /// One record about a connection of this frontend, or a datagram for it.
     pub fn record(&mut self, record: &Record<'_>) {
         match *record {
             Record::Data {
@@ -428,6 +495,18 @@ impl Frontend {
             Record::Closed { conn, reset, .. } => self.touch(conn, |client| {
                 client.server_closed(reset);
                 true
+            }),
+            Record::Datagram {
+                number,
+                local,
+                peer,
+                bytes,
+                ..
+            } => self.datagrams.answer(&Answer {
+                number,
+                local,
+                peer,
+                bytes,
             }),
             _ => {}
         }

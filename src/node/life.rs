@@ -2,6 +2,7 @@
 //! alone when it ends by itself; and the node's answer to "how are you?".
 
 use super::error::NodeError;
+use super::frontend::Published;
 use super::reactor::{DOORBELL, Node, PROCESS};
 use super::server::{Process, ServerHost, seed};
 use super::status::{NodeStatus, Peer, Role, ServerState};
@@ -10,7 +11,6 @@ use super::tape_map::TapeMap;
 use brolga_tape::ring::Parameters;
 use mio::Interest;
 use mio::unix::SourceFd;
-use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ const DEATHS_MAX: u32 = 3;
 /// What records say of the server as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ServerNews {
-    Listen(u32, SocketAddr),
+    Listen(Published),
     Unlisten(u32),
     Exit(i32),
     Fault(String),
@@ -142,9 +142,9 @@ impl<H: ServerHost> Node<H> {
         let mut news = std::mem::take(&mut self.life.news);
         for one in news.drain(..) {
             match one {
-                ServerNews::Listen(listener, address) => {
+                ServerNews::Listen(port) => {
                     self.life.ever_listened = true;
-                    self.frontend.listen(listener, address)?;
+                    self.frontend.listen(port)?;
                 }
                 ServerNews::Unlisten(listener) => self.frontend.unlisten(listener),
                 ServerNews::Exit(status) => {
@@ -195,6 +195,8 @@ impl<H: ServerHost> Node<H> {
             divergence: self.output.divergence(),
             connections: self.frontend.client_count(),
             listeners: self.frontend.addresses(),
+            datagram_ports: self.frontend.datagram_addresses(),
+            datagrams: self.frontend.datagram_counts(),
             peers: self.peers(),
             waiting: self.waiting(),
             proposed: self.proposer.proposed(),

@@ -36,6 +36,21 @@ pub enum PublishError {
     },
 }
 
+impl PublishError {
+    /// Why `at` can't be opened.
+    pub(super) fn from_io(at: SocketAddr, source: io::Error) -> Self {
+        let (port, address) = (at.port(), at.ip());
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse { port, address },
+            _ => Self::Other {
+                port,
+                address,
+                source,
+            },
+        }
+    }
+}
+
 /// One port that the server listens on.
 #[derive(Debug, Default)]
 struct Port {
@@ -187,17 +202,8 @@ impl Listeners {
             }
             let at = SocketAddr::new(self.address, *number);
             let token = Token(self.first_token + usize::from(*number));
-            let socket = open(at, &self.registry, token).map_err(|source| match source.kind() {
-                io::ErrorKind::AddrInUse => PublishError::InUse {
-                    port: *number,
-                    address: self.address,
-                },
-                _ => PublishError::Other {
-                    port: *number,
-                    address: self.address,
-                    source,
-                },
-            })?;
+            let socket = open(at, &self.registry, token)
+                .map_err(|source| PublishError::from_io(at, source))?;
             tracing::info!(address = %at, "clients can connect");
             port.socket = Some(socket);
         }

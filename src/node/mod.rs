@@ -7,7 +7,7 @@
 //!
 //! The parts know little of each other, and most do no input or output of their own:
 //!
-//! * `frontend`, `client`, `listeners`: the clients' TCP connections;
+//! * `frontend`, `client`, `listeners`: the clients' TCP connections; `datagrams`: their datagrams;
 //! * `upstream`, `peer_frames`: their way to the leader;
 //! * `away`: who is given up; `proposer`: what a leader proposes and when;
 //! * `feeder`, `tape_map`: from the log to the server; `conns`: what the log says of connections;
@@ -19,6 +19,7 @@
 mod away;
 mod client;
 mod conns;
+mod datagrams;
 mod error;
 mod feeder;
 mod frontend;
@@ -45,6 +46,7 @@ mod cluster_tests;
 #[cfg(test)]
 mod fake_server;
 
+pub use datagrams::DatagramCounts;
 pub use error::NodeError;
 pub use output::SlotHashes;
 pub use proposer::Proposed;

@@ -5,7 +5,7 @@
 //! nothing of consensus and keeps nothing on disk.
 
 use super::error::NodeError;
-use super::frontend::{Frontend, Tokens};
+use super::frontend::{Frontend, Published, Tokens};
 use super::sys;
 use super::timer::Timer;
 use super::upstream::Upstream;
@@ -24,6 +24,7 @@ const TIMER: Token = Token(1);
 const UPLINK: Token = Token(2);
 const TOKENS: Tokens = Tokens {
     listeners: 1 << 20,
+    datagrams: (1 << 20) + (1 << 16),
     clients: 1 << 21,
 };
 const EVENTS_MAX: usize = 1024;
@@ -111,7 +112,8 @@ impl Sidecar {
             waker,
         };
         let id = sys::random_u64()?;
-        let registries = [poll.registry().try_clone()?, poll.registry().try_clone()?];
+        let registry = || poll.registry().try_clone();
+        let registries = [registry()?, registry()?, registry()?];
         let mut frontend = Frontend::new(id, id, config.publish, registries, TOKENS);
         frontend.say_farewell();
         let timer = Timer::new(poll.registry(), TIMER)?;
@@ -311,7 +313,15 @@ impl Sidecar {
                 Ok(())
             }
             Kind::Records => each_record(payload, |record| match *record {
-                Record::Listen { listener, address } => self.frontend.listen(listener, address),
+                Record::Listen {
+                    listener,
+                    address,
+                    transport,
+                } => self.frontend.listen(Published {
+                    listener,
+                    address,
+                    transport,
+                }),
                 Record::Unlisten { listener } => {
                     self.frontend.unlisten(listener);
                     Ok(())
@@ -352,8 +362,17 @@ impl Sidecar {
         self.upstream.lost();
         let mut ports = Vec::new();
         each_record(payload, |record| {
-            if let Record::Listen { listener, address } = *record {
-                ports.push((listener, address));
+            if let Record::Listen {
+                listener,
+                address,
+                transport,
+            } = *record
+            {
+                ports.push(Published {
+                    listener,
+                    address,
+                    transport,
+                });
             }
             Ok::<(), NodeError>(())
         })?;
@@ -371,7 +390,7 @@ impl Sidecar {
             return;
         };
         if self.upstream.take_resend() {
-            self.frontend.resend();
+            self.frontend.resend(now);
         }
         while let Some(chunk) = self.frontend.outbox().pop() {
             let header = wire::events_header(chunk.event_count());

@@ -5,6 +5,7 @@
 //! and gives it the output of the replica there.
 
 use super::conns::{Conns, IdMap, KnownFrontend, Progress};
+use super::frontend::Published;
 use super::retained::Retained;
 use super::wire::{self, BATCH_BYTES, Hello, Kind, Wire};
 use brolga_tape::ConnId;
@@ -45,7 +46,7 @@ pub struct Desk<'a> {
     /// Connections and frontends, as the log knows them.
     pub conns: &'a Conns,
     /// The server's listeners; `None` while the node is still replaying.
-    pub listeners: Option<&'a [(u32, SocketAddr)]>,
+    pub listeners: Option<&'a [Published]>,
 }
 
 /// See the module's description.
@@ -217,11 +218,13 @@ impl Sidecars {
         }
         link.frontend = Some(hello.frontend);
         let mut ports = Vec::new();
-        for (listener, address) in desk.listeners.unwrap_or_default() {
-            let (listener, address) = (*listener, *address);
-            encode(&Record::Listen { listener, address }, |piece| {
-                ports.extend_from_slice(piece);
-            });
+        for port in desk.listeners.unwrap_or_default() {
+            let listen = Record::Listen {
+                listener: port.listener,
+                address: port.address,
+                transport: port.transport,
+            };
+            encode(&listen, |piece| ports.extend_from_slice(piece));
         }
         link.wire.send(Kind::Welcome, &[&ports]);
         self.attached.insert(hello.frontend, index);
@@ -238,6 +241,7 @@ impl Sidecars {
             return;
         };
         wire::put_progress(&mut link.committed, 0, Progress::Up);
+        wire::put_progress(&mut link.committed, 0, Progress::Heard(known.heard));
         for (counter, next) in &hello.conns {
             let (counter, conn) = (
                 *counter,
@@ -294,6 +298,15 @@ impl Sidecars {
         }
         self.retained.record(conn, record, conns);
         let index = self.attached.get(&conn.frontend);
+        if let Some(Some(link)) = index.and_then(|index| self.links.get_mut(*index)) {
+            encode(record, |piece| link.records.extend_from_slice(piece));
+        }
+    }
+
+    /// A datagram of the server for somebody that a sidecar has heard of. It is not held: whoever
+    /// misses the answer asks again.
+    pub fn datagram(&mut self, frontend: u64, record: &Record<'_>) {
+        let index = self.attached.get(&frontend);
         if let Some(Some(link)) = index.and_then(|index| self.links.get_mut(*index)) {
             encode(record, |piece| link.records.extend_from_slice(piece));
         }
@@ -417,6 +430,7 @@ fn are_of(count: u32, events: &[u8], frontend: u64) -> bool {
             | Event::Close { conn, .. }
             | Event::Credit { conn, .. },
         ) => conn.frontend == frontend,
+        Ok(Event::Datagram { frontend: of, .. }) => of == frontend,
         Ok(Event::FrontendUp { node, frontend: up }) => up == frontend && node == frontend,
         Ok(Event::FrontendGone { .. } | Event::Signal { .. }) | Err(_) => false,
     })
@@ -441,11 +455,18 @@ mod tests {
             },
             upto: 3,
         });
-        assert!(are_of(2, events.encoded_events(), 7));
-        assert!(!are_of(2, events.encoded_events(), 8));
-        assert!(!are_of(3, events.encoded_events(), 7));
+        events.push(&Event::Datagram {
+            frontend: 7,
+            number: 1,
+            peer: "127.0.0.1:1".parse().unwrap(),
+            local: "127.0.0.1:2".parse().unwrap(),
+            bytes: b"",
+        });
+        assert!(are_of(3, events.encoded_events(), 7));
+        assert!(!are_of(3, events.encoded_events(), 8));
+        assert!(!are_of(4, events.encoded_events(), 7));
         assert!(!are_of(1, events.encoded_events(), 7));
         events.push(&Event::FrontendGone { frontend: 7 });
-        assert!(!are_of(3, events.encoded_events(), 7));
+        assert!(!are_of(4, events.encoded_events(), 7));
     }
 }

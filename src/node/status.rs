@@ -1,5 +1,6 @@
 //! What a node tells about itself, and how one asks.
 
+use super::datagrams::DatagramCounts;
 use super::output::SlotHashes;
 use super::proposer::Proposed;
 use mio::Waker;
@@ -83,6 +84,10 @@ pub struct NodeStatus {
     pub connections: usize,
     /// Addresses that clients can connect to.
     pub listeners: Vec<SocketAddr>,
+    /// Addresses that clients can send datagrams to.
+    pub datagram_ports: Vec<SocketAddr>,
+    /// What has become of datagrams.
+    pub datagrams: DatagramCounts,
     /// The other replicas.
     pub peers: Vec<Peer>,
     /// Why requests wait, if they do.
@@ -93,6 +98,14 @@ pub struct NodeStatus {
     pub resends: u64,
     /// How often the server was started.
     pub server_starts: u64,
+}
+
+impl NodeStatus {
+    /// Clients can reach the server here.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        !self.listeners.is_empty() || !self.datagram_ports.is_empty()
+    }
 }
 
 /// A question to the reactor.

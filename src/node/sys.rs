@@ -3,6 +3,7 @@
 
 use std::ffi::CStr;
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::sync::atomic::AtomicU32;
 use std::time::Duration;
@@ -261,6 +262,173 @@ pub fn random_u64() -> io::Result<u64> {
 /// Makes the next close of a TCP socket abortive: the peer sees a reset.
 pub fn reset_on_close(stream: &mio::net::TcpStream) -> io::Result<()> {
     socket2::SockRef::from(stream).set_linger(Some(Duration::ZERO))
+}
+
+/// A datagram that was read into a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GotDatagram {
+    /// Its bytes.
+    pub len: usize,
+    /// Its sender.
+    pub peer: SocketAddr,
+    /// The address that it was sent to, if the socket tells.
+    pub local: Option<IpAddr>,
+}
+
+/// Makes a socket that is bound to any address tell to which one a datagram was sent.
+pub fn tell_local_addresses(socket: BorrowedFd<'_>, v6: bool) -> io::Result<()> {
+    let (level, name) = match v6 {
+        false => (libc::IPPROTO_IP, libc::IP_PKTINFO),
+        true => (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO),
+    };
+    let on: libc::c_int = 1;
+    let bytes = size_of_val(&on) as libc::socklen_t;
+    // SAFETY: the value is live for the call and as long as said.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            level,
+            name,
+            (&raw const on).cast(),
+            bytes,
+        )
+    };
+    checked(set).map(drop)
+}
+
+/// Room for one control message with an address, aligned as the kernel wants it.
+#[repr(align(8))]
+struct Control([u8; 64]);
+
+/// Reads one datagram.
+pub fn receive_datagram(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<GotDatagram> {
+    let mut control = Control([0; 64]);
+    let mut vector = libc::iovec {
+        iov_base: buffer.as_mut_ptr().cast(),
+        iov_len: buffer.len(),
+    };
+    // SAFETY: all zeros are a message without parts.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    message.msg_control = control.0.as_mut_ptr().cast();
+    message.msg_controllen = control.0.len();
+    // SAFETY: `try_init` gives room for any address and its length; the kernel fills both in, and
+    // the other parts of the message are live for the call.
+    let (len, peer) = unsafe {
+        socket2::SockAddr::try_init(|storage, storage_len| {
+            message.msg_name = storage.cast();
+            message.msg_namelen = *storage_len;
+            let len = libc::recvmsg(socket.as_raw_fd(), &raw mut message, 0);
+            let len = usize::try_from(len).map_err(|_| io::Error::last_os_error())?;
+            *storage_len = message.msg_namelen;
+            Ok(len)
+        })?
+    };
+    let peer = peer.as_socket().ok_or(io::ErrorKind::InvalidData)?;
+    Ok(GotDatagram {
+        len,
+        peer: SocketAddr::new(peer.ip().to_canonical(), peer.port()),
+        local: local_address(&message),
+    })
+}
+
+/// The control message that says to which address a datagram was sent.
+fn local_address(message: &libc::msghdr) -> Option<IpAddr> {
+    // SAFETY: the kernel has written whole control messages into the buffer that `message` still
+    // points to; the payload of each kind is as long as its type, perhaps not aligned.
+    unsafe {
+        let mut at = libc::CMSG_FIRSTHDR(message);
+        while let Some(header) = at.as_ref() {
+            let data = libc::CMSG_DATA(at);
+            match (header.cmsg_level, header.cmsg_type) {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                    let info = data.cast::<libc::in_pktinfo>().read_unaligned();
+                    let ip = u32::from_be(info.ipi_addr.s_addr);
+                    return Some(Ipv4Addr::from(ip).into());
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                    let info = data.cast::<libc::in6_pktinfo>().read_unaligned();
+                    return Some(Ipv6Addr::from(info.ipi6_addr.s6_addr).into());
+                }
+                _ => at = libc::CMSG_NXTHDR(message, at),
+            }
+        }
+    }
+    None
+}
+
+/// Sends one datagram, from the address `source` if one is given.
+pub fn send_datagram(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    source: Option<IpAddr>,
+    peer: SocketAddr,
+) -> io::Result<()> {
+    let v6 = socket2::SockRef::from(&socket).domain()? == socket2::Domain::IPV6;
+    let mapped = |ip: IpAddr| match ip {
+        IpAddr::V4(ip) if v6 => ip.to_ipv6_mapped().into(),
+        ip => ip,
+    };
+    let peer = socket2::SockAddr::from(SocketAddr::new(mapped(peer.ip()), peer.port()));
+    let mut control = Control([0; 64]);
+    let mut vector = libc::iovec {
+        iov_base: bytes.as_ptr().cast_mut().cast(),
+        iov_len: bytes.len(),
+    };
+    // SAFETY: all zeros are a message without parts.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_name = peer.as_ptr().cast_mut().cast();
+    message.msg_namelen = peer.len();
+    message.msg_iov = &raw mut vector;
+    message.msg_iovlen = 1;
+    if let Some(source) = source {
+        put_source(&mut message, &mut control, mapped(source));
+    }
+    // SAFETY: all parts of the message are live for the call, and the kernel only reads them.
+    let sent = unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, 0) };
+    match usize::try_from(sent) {
+        Ok(_) => Ok(()),
+        Err(_) => Err(io::Error::last_os_error()),
+    }
+}
+
+fn put_source(message: &mut libc::msghdr, control: &mut Control, source: IpAddr) {
+    // SAFETY: all zeros are a value of either type.
+    let (mut four, mut six): (libc::in_pktinfo, libc::in6_pktinfo) = unsafe { std::mem::zeroed() };
+    let (level, kind, data, len): (_, _, *const u8, _) = match source {
+        IpAddr::V4(ip) => {
+            four.ipi_spec_dst.s_addr = u32::from(ip).to_be();
+            let len = size_of_val(&four);
+            (
+                libc::IPPROTO_IP,
+                libc::IP_PKTINFO,
+                (&raw const four).cast(),
+                len,
+            )
+        }
+        IpAddr::V6(ip) => {
+            six.ipi6_addr.s6_addr = ip.octets();
+            let len = size_of_val(&six);
+            (
+                libc::IPPROTO_IPV6,
+                libc::IPV6_PKTINFO,
+                (&raw const six).cast(),
+                len,
+            )
+        }
+    };
+    // SAFETY: the buffer has 64 bytes, more than CMSG_SPACE of either type, and is aligned for a
+    // header; `data` points to `len` live bytes.
+    unsafe {
+        message.msg_control = control.0.as_mut_ptr().cast();
+        message.msg_controllen = libc::CMSG_SPACE(len as u32) as usize;
+        let header = libc::CMSG_FIRSTHDR(message);
+        (*header).cmsg_level = level;
+        (*header).cmsg_type = kind;
+        (*header).cmsg_len = libc::CMSG_LEN(len as u32) as usize;
+        libc::CMSG_DATA(header).copy_from_nonoverlapping(data, len);
+    }
 }
 
 #[cfg(test)]

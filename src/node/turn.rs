@@ -7,7 +7,7 @@
 use super::conns::{Conns, Progress};
 use super::error::NodeError;
 use super::feeder::Log;
-use super::frontend::Frontend;
+use super::frontend::{Frontend, Published};
 use super::life::ServerNews;
 use super::output::Sink;
 use super::peer_frames::PeerFrame;
@@ -151,7 +151,7 @@ impl<H: ServerHost> Node<H> {
             return;
         };
         if self.upstream.take_resend() {
-            self.frontend.resend();
+            self.frontend.resend(now);
             self.sidecars.ask_again();
         }
         let mut sent = true;
@@ -336,7 +336,9 @@ fn owner(event: &Event<'_>) -> (u64, u64) {
         | Event::Data { conn, .. }
         | Event::Close { conn, .. }
         | Event::Credit { conn, .. } => (conn.frontend, conn.counter),
-        Event::FrontendUp { frontend, .. } | Event::FrontendGone { frontend } => (frontend, 0),
+        Event::Datagram { frontend, .. }
+        | Event::FrontendUp { frontend, .. }
+        | Event::FrontendGone { frontend } => (frontend, 0),
         Event::Signal { .. } => (0, 0),
     }
 }
@@ -370,14 +372,32 @@ impl Sink for Records<'_> {
                 self.of_connection(conn, record);
                 self.conns.closed_by_server(conn);
             }
-            Record::Listen { listener, address } => {
+            Record::Listen {
+                listener,
+                address,
+                transport,
+            } => {
                 self.sidecars.ports_changed(record);
-                self.news.push(ServerNews::Listen(listener, address));
+                self.news.push(ServerNews::Listen(Published {
+                    listener,
+                    address,
+                    transport,
+                }));
             }
             Record::Unlisten { listener } => {
                 self.sidecars.ports_changed(record);
                 self.news.push(ServerNews::Unlisten(listener));
             }
+            Record::Datagram {
+                frontend: 0,
+                number,
+                ..
+            } => self.frontend.server_dropped(None, Some(number)),
+            Record::Datagram { frontend, .. } if frontend == self.own => {
+                self.frontend.record(record);
+            }
+            Record::Datagram { frontend, .. } => self.sidecars.datagram(frontend, record),
+            Record::Lost { total } => self.frontend.server_dropped(Some(total), None),
             Record::Exit { status } => self.news.push(ServerNews::Exit(status)),
             Record::Fault { message } => {
                 let message = String::from_utf8_lossy(message).into_owned();

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
 
 /// Changes whenever a frame does.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 const HEADER_BYTES: usize = 8;
 /// No frame is larger: events go up in chunks far below, records come down in batches.
 const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
@@ -118,6 +118,7 @@ pub fn put_progress(out: &mut Vec<u8>, counter: u64, progress: Progress) {
         Progress::Ended(CloseHow::Fin) => (4, 0),
         Progress::Ended(CloseHow::Reset) => (5, 0),
         Progress::Credited(upto) => (6, upto),
+        Progress::Heard(number) => (7, number),
     };
     for word in [counter, what, position] {
         out.extend_from_slice(&word.to_le_bytes());
@@ -135,6 +136,7 @@ pub fn each_progress(bytes: &[u8]) -> impl Iterator<Item = (u64, Progress)> + '_
             4 => Progress::Ended(CloseHow::Fin),
             5 => Progress::Ended(CloseHow::Reset),
             6 => Progress::Credited(position),
+            7 => Progress::Heard(position),
             _ => return None,
         };
         Some((word(one, 0)?, progress))
@@ -273,6 +275,7 @@ mod tests {
             (4, Progress::Ended(CloseHow::Fin)),
             (5, Progress::Ended(CloseHow::Reset)),
             (6, Progress::Credited(8)),
+            (0, Progress::Heard(11)),
         ];
         let mut bytes = Vec::new();
         for (counter, progress) in all {

@@ -48,9 +48,8 @@ impl View {
 
     /// Every replica is up and serves, and somebody leads.
     pub fn whole(&self) -> bool {
-        let serves = |status: &NodeStatus| {
-            status.server == ServerState::Running && !status.listeners.is_empty()
-        };
+        let serves =
+            |status: &NodeStatus| status.server == ServerState::Running && status.is_open();
         let all = self.all();
         self.leader.is_some() && all.is_some_and(|all| all.iter().all(|status| serves(status)))
     }

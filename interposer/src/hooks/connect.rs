@@ -1,5 +1,6 @@
 //! `connect`: to the tree itself without the kernel; real objects inside the tree with it.
 
+use super::datagram::{self, is_datagram};
 use super::descriptor::{object, on_stream};
 use super::socket::{family, is_internet};
 use super::{error, op};
@@ -21,10 +22,14 @@ unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
     };
     match object(&mut turn, fd) {
         // SAFETY: the caller's promise.
+        Some(Object::Socket(ix)) if is_datagram(&mut turn, ix) => unsafe {
+            datagram::connect(&mut turn, ix, to, len)
+        },
+        // SAFETY: the caller's promise.
         Some(Object::Socket(ix)) => unsafe { connect_virtual(&mut turn, ix, to, len) },
         // SAFETY: the caller's promise.
         Some(Object::Stream) if unsafe { is_internet(to, len) } => {
-            turn::fault(&[b"the server sends datagrams: UDP is not supported yet"])
+            turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
         Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
         _ => raw(),

@@ -3,7 +3,8 @@
 //! A real object inside the tree ([`Object::Stream`]) is read and written by the kernel, but never so
 //! that it blocks: if it would, the thread waits in the scheduler until something real has changed.
 
-use super::socket::{self, Vectors};
+use super::socket;
+use super::vectors::{Vectors, total_len};
 use super::{counter, error, op, stdio};
 use crate::sys::{self, finish, sys};
 use crate::turn::{REAL, Turn};
@@ -134,7 +135,7 @@ unsafe fn write_stream(turn: &mut Turn, fd: c_int, from: *const c_void, len: usi
 /// `vectors` points to `count` vectors of readable bytes.
 unsafe fn write_vectors(turn: &mut Turn, fd: c_int, vectors: *const iovec, count: c_int) -> isize {
     // SAFETY: the caller's promise.
-    let Some(total) = (unsafe { socket::total_len(vectors, count) }) else {
+    let Some(total) = (unsafe { total_len(vectors, count) }) else {
         return error(libc::EINVAL);
     };
     if total <= libc::PIPE_BUF {
@@ -372,8 +373,6 @@ refused_on_sockets! {
     splice = libc::SYS_splice, b"splice";
     tee = libc::SYS_tee, b"tee";
     vmsplice = libc::SYS_vmsplice, b"vmsplice";
-    recvmmsg = libc::SYS_recvmmsg, b"recvmmsg";
-    sendmmsg = libc::SYS_sendmmsg, b"sendmmsg";
 }
 
 // ---- close and duplicate ----
@@ -562,16 +561,16 @@ unsafe fn ioctl_(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> isi
     if let Some(mut turn) = Turn::take(op::OPTION)
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {
-        let socket = turn.shared().net.socket_mut(ix);
+        let net = &mut turn.shared().net;
         match request {
             libc::FIONREAD => {
-                let unread = c_int::try_from(socket.unread()).unwrap_or(c_int::MAX);
+                let unread = c_int::try_from(net.unread(ix)).unwrap_or(c_int::MAX);
                 // SAFETY: the caller promises room for an int.
                 unsafe { argument.write(unread) };
                 return 0;
             }
             // SAFETY: the caller promises an int.
-            libc::FIONBIO => socket.nonblocking = unsafe { *argument } != 0,
+            libc::FIONBIO => net.socket_mut(ix).nonblocking = unsafe { *argument } != 0,
             _ => {}
         }
     }

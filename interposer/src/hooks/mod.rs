@@ -18,6 +18,7 @@ macro_rules! hooks {
 mod connect;
 mod counter;
 mod credentials;
+mod datagram;
 mod descriptor;
 mod file;
 mod futex;
@@ -36,6 +37,7 @@ mod thread;
 mod time;
 mod timer;
 mod variadic;
+mod vectors;
 
 use crate::turn::Turn;
 pub(crate) use brolga_tape::operation as op;

@@ -1,8 +1,11 @@
-//! Sockets. Internet stream sockets are virtual: the descriptor is a real, unconnected socket that
-//! keeps the number, flags and options; bytes come from the tape and go to the output ring.
-//! UNIX sockets are real objects inside the tree. Others are refused where they would reach a network.
+//! Sockets. Those of the internet families are virtual: the descriptor is a real, unconnected socket
+//! that keeps the number, flags and options; bytes come from the tape and go to the output ring.
+//! Datagrams are seen to in `datagram.rs`. UNIX sockets are real objects inside the tree. Others are
+//! refused where they would reach a network.
 
+use super::datagram::{self, Setting, is_datagram};
 use super::descriptor::{name, object, on_stream};
+use super::vectors::Vectors;
 use super::{error, op};
 use crate::address;
 use crate::sys::{self, finish, sys};
@@ -11,86 +14,6 @@ use brolga_dmt::Wakeup;
 use brolga_vnet::{Object, ReadOutcome, SocketIx, State, WaitOn, WriteOutcome};
 use core::ffi::{c_int, c_void};
 use libc::{iovec, msghdr, socklen_t};
-
-/// Scattered memory of a caller.
-#[derive(Clone, Copy)]
-pub(crate) struct Vectors {
-    first: *const iovec,
-    count: usize,
-}
-
-impl Vectors {
-    /// # Safety
-    /// `first` points to `count` vectors that are valid for as long as the value is used.
-    pub(crate) unsafe fn new(first: *const iovec, count: c_int) -> Option<Self> {
-        let count = usize::try_from(count).ok()?;
-        (count <= 1024).then_some(Self { first, count })
-    }
-
-    pub(crate) fn one(vector: &mut iovec) -> Self {
-        Self {
-            first: vector,
-            count: 1,
-        }
-    }
-
-    unsafe fn each(&self) -> impl Iterator<Item = iovec> + use<> {
-        let first = self.first;
-        // SAFETY: by the contract of `new`.
-        (0..self.count).map(move |at| unsafe { *first.add(at) })
-    }
-
-    unsafe fn len(&self) -> usize {
-        // SAFETY: by the contract of `new`.
-        unsafe { self.each() }.map(|vector| vector.iov_len).sum()
-    }
-
-    /// Copies bytes to position `at` of the memory.
-    unsafe fn put(&self, mut at: usize, mut bytes: &[u8]) {
-        // SAFETY: by the contract of `new`; each copy stays within its vector.
-        unsafe {
-            for vector in self.each() {
-                if at >= vector.iov_len {
-                    at -= vector.iov_len;
-                    continue;
-                }
-                let now = bytes.len().min(vector.iov_len - at);
-                let to = vector.iov_base.cast::<u8>().add(at);
-                to.copy_from_nonoverlapping(bytes.as_ptr(), now);
-                bytes = &bytes[now..];
-                at = 0;
-                if bytes.is_empty() {
-                    return;
-                }
-            }
-        }
-    }
-
-    /// Up to `max` contiguous bytes from position `at` of the memory.
-    unsafe fn slice<'a>(&self, mut at: usize, max: usize) -> &'a [u8] {
-        // SAFETY: by the contract of `new`; the slice stays within one vector.
-        unsafe {
-            for vector in self.each() {
-                if at < vector.iov_len {
-                    let len = max.min(vector.iov_len - at);
-                    let from = vector.iov_base.cast::<u8>().add(at);
-                    return core::slice::from_raw_parts(from, len);
-                }
-                at -= vector.iov_len;
-            }
-        }
-        &[]
-    }
-}
-
-/// Bytes of scattered memory; `None` for more vectors than the kernel takes.
-///
-/// # Safety
-/// `first` points to `count` vectors.
-pub(crate) unsafe fn total_len(first: *const iovec, count: c_int) -> Option<usize> {
-    // SAFETY: the caller's promise.
-    unsafe { Vectors::new(first, count).map(|vectors| vectors.len()) }
-}
 
 /// Keeps a socket while its thread waits: another thread may close the descriptor meanwhile.
 pub(crate) fn wait(turn: &mut Turn, ix: SocketIx, on: WaitOn, deadline_ns: Option<u64>) -> Wakeup {
@@ -105,7 +28,8 @@ pub(crate) fn deadline(turn: &mut Turn, timeout_ns: u64) -> Option<u64> {
     (timeout_ns > 0).then(|| turn.now_ns().saturating_add(timeout_ns))
 }
 
-/// Reads from a connection, waiting if it may. With `MSG_TRUNC` the bytes are dropped instead.
+/// Reads from a socket, waiting if it may. With `MSG_TRUNC` the bytes of a connection are dropped
+/// instead.
 ///
 /// # Safety
 /// The vectors point to writable memory, unless `MSG_TRUNC` is set.
@@ -115,6 +39,10 @@ pub(crate) unsafe fn receive(
     vectors: Vectors,
     flags: c_int,
 ) -> isize {
+    if is_datagram(&mut turn, ix) {
+        // SAFETY: the caller's promise.
+        return unsafe { datagram::read(&mut turn, ix, vectors) };
+    }
     if flags & libc::MSG_ERRQUEUE != 0 {
         return error(libc::EAGAIN);
     }
@@ -170,7 +98,7 @@ pub(crate) unsafe fn receive(
 /// Longest piece handed to the output ring at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// Writes to a connection, waiting if it may.
+/// Writes to a socket, waiting if it may.
 ///
 /// # Safety
 /// The vectors point to readable memory.
@@ -180,6 +108,10 @@ pub(crate) unsafe fn transmit(
     vectors: Vectors,
     flags: c_int,
 ) -> isize {
+    if is_datagram(&mut turn, ix) {
+        // SAFETY: the caller's promise.
+        return unsafe { datagram::write(&mut turn, ix, vectors, flags) };
+    }
     if flags & libc::MSG_OOB != 0 {
         turn::fault(&[b"MSG_OOB on a connection is not supported"]);
     }
@@ -232,9 +164,15 @@ fn socket_(domain: c_int, kind: c_int, protocol: c_int) -> isize {
         return fd;
     }
     let stream = kind & 0xF == libc::SOCK_STREAM;
+    let datagrams = datagram::is_ours(kind, protocol);
     match domain {
-        libc::AF_INET | libc::AF_INET6 if stream => {
-            let Some(ix) = turn.shared().net.make_socket(domain == libc::AF_INET6) else {
+        libc::AF_INET | libc::AF_INET6 if stream || datagrams => {
+            let (net, v6) = (&mut turn.shared().net, domain == libc::AF_INET6);
+            let made = match datagrams {
+                true => net.make_datagram_socket(v6),
+                false => net.make_socket(v6),
+            };
+            let Some(ix) = made else {
                 // SAFETY: our own fresh descriptor.
                 unsafe { sys!(sys::SYS_close, fd) };
                 return error(libc::ENFILE);
@@ -262,6 +200,9 @@ pub(crate) unsafe fn is_internet(to: *const c_void, len: socklen_t) -> bool {
 }
 
 /// Family of an address, `AF_UNSPEC` if there is none.
+///
+/// # Safety
+/// `to` is null or points to `len` readable bytes.
 pub(crate) unsafe fn family(to: *const c_void, len: socklen_t) -> c_int {
     if to.is_null() || len < 2 {
         return libc::AF_UNSPEC;
@@ -279,6 +220,10 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
         return raw();
     };
     match object(&mut turn, fd) {
+        // SAFETY: the caller's promise.
+        Some(Object::Socket(ix)) if is_datagram(&mut turn, ix) => unsafe {
+            datagram::bind(&mut turn, ix, to, len)
+        },
         Some(Object::Socket(ix)) => {
             // SAFETY: the caller's promise.
             let Some(to) = (unsafe { address::read(to, len) }) else {
@@ -296,7 +241,7 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
         }
         // SAFETY: the caller's promise.
         Some(Object::Stream) if unsafe { is_internet(to, len) } => {
-            turn::fault(&[b"the server binds a datagram socket: UDP is not supported yet"])
+            turn::fault(&[b"the server binds an internet socket that is neither TCP nor UDP"])
         }
         _ => raw(),
     }
@@ -312,8 +257,10 @@ fn listen_(fd: c_int, backlog: c_int) -> isize {
     if let Some(mut turn) = Turn::take(op::LISTEN)
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {
-        if turn.shared().net.socket(ix).state() == State::Connected {
-            return error(libc::EINVAL);
+        match turn.shared().net.socket(ix).state() {
+            State::Connected => return error(libc::EINVAL),
+            State::Datagram => return error(libc::EOPNOTSUPP),
+            _ => {}
         }
         if turn
             .shared()
@@ -450,6 +397,19 @@ unsafe fn recvfrom_(
                 iov_base: to,
                 iov_len: len,
             };
+            if is_datagram(&mut turn, ix) {
+                let mut message = Vectors::one(&mut vector).message();
+                message.msg_name = from;
+                // SAFETY: the caller promises `len` writable bytes, and null or valid `from`s.
+                unsafe {
+                    message.msg_namelen = from_len.as_ref().copied().unwrap_or(0);
+                    let got = datagram::receive(&mut turn, ix, &mut message, flags);
+                    if got >= 0 && !from.is_null() && !from_len.is_null() {
+                        *from_len = message.msg_namelen;
+                    }
+                    return got;
+                }
+            }
             // SAFETY: the caller promises `len` writable bytes; streams leave `from` alone.
             unsafe { receive(turn, ix, Vectors::one(&mut vector), flags) }
         }
@@ -481,19 +441,26 @@ unsafe fn sendto_(
                 iov_base: from.cast_mut(),
                 iov_len: len,
             };
+            if is_datagram(&mut turn, ix) {
+                let mut message = Vectors::one(&mut vector).message();
+                message.msg_name = to.cast_mut();
+                message.msg_namelen = to_len;
+                // SAFETY: the caller promises `len` readable bytes and a valid `to`.
+                return unsafe { datagram::send(&mut turn, ix, &message, flags) };
+            }
             // SAFETY: the caller promises `len` readable bytes.
             unsafe { transmit(turn, ix, Vectors::one(&mut vector), flags) }
         }
         // SAFETY: the caller's promise.
         Some(Object::Stream) if unsafe { is_internet(to, to_len) } => {
-            turn::fault(&[b"the server sends datagrams: UDP is not supported yet"])
+            turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
         Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
         _ => raw(),
     }
 }
 
-unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
+pub(crate) unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_recvmsg, fd, message, flags) }
@@ -502,6 +469,10 @@ unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
         return raw();
     };
     match object(&mut turn, fd) {
+        // SAFETY: the caller promises a valid message.
+        Some(Object::Socket(ix)) if is_datagram(&mut turn, ix) => unsafe {
+            datagram::receive(&mut turn, ix, &mut *message, flags)
+        },
         // SAFETY: the caller promises a message with valid vectors.
         Some(Object::Socket(ix)) => unsafe {
             (*message).msg_namelen = 0;
@@ -519,7 +490,7 @@ unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
     }
 }
 
-unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
+pub(crate) unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_sendmsg, fd, message, flags) }
@@ -528,6 +499,10 @@ unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
         return raw();
     };
     match object(&mut turn, fd) {
+        // SAFETY: the caller promises a valid message.
+        Some(Object::Socket(ix)) if is_datagram(&mut turn, ix) => unsafe {
+            datagram::send(&mut turn, ix, &*message, flags)
+        },
         // SAFETY: the caller promises a message with valid vectors.
         Some(Object::Socket(ix)) => unsafe {
             match Vectors::new((*message).msg_iov, (*message).msg_iovlen as c_int) {
@@ -609,13 +584,18 @@ unsafe fn name_of(fd: c_int, to: *mut c_void, len: *mut socklen_t, peer: bool) -
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {
         let socket = turn.shared().net.socket(ix);
-        let found = if peer { socket.peer() } else { socket.local() };
+        let (v6, datagrams) = (socket.v6, socket.is_datagram());
+        let found = match peer {
+            true => socket.peer(),
+            false if datagrams => turn.shared().net.datagram_name(ix),
+            false => socket.local(),
+        };
         if peer && found.is_none() {
             return error(libc::ENOTCONN);
         }
         if let Some(address) = found {
             // SAFETY: the caller's promise.
-            unsafe { address::write(address, socket.v6, to, len) };
+            unsafe { address::write(address, v6, to, len) };
             return 0;
         }
     }
@@ -674,11 +654,20 @@ pub unsafe extern "C" fn setsockopt(
     len: socklen_t,
 ) -> c_int {
     if let Some(mut turn) = Turn::take(op::OPTION)
-        && level == libc::SOL_SOCKET
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {
-        // SAFETY: the caller's promise.
-        unsafe { note_option(&mut turn, ix, option, value, len) };
+        if is_datagram(&mut turn, ix) {
+            // SAFETY: the caller's promise.
+            let setting =
+                unsafe { datagram::note_option(&mut turn, ix, (level, option), value, len) };
+            if let Setting::Done(result) = setting {
+                return finish(result) as c_int;
+            }
+        }
+        if level == libc::SOL_SOCKET {
+            // SAFETY: the caller's promise.
+            unsafe { note_option(&mut turn, ix, option, value, len) };
+        }
     }
     // SAFETY: the caller's pointer, passed on: the placeholder keeps the option for getsockopt.
     finish(unsafe { sys!(sys::SYS_setsockopt, fd, level, option, value, len) }) as c_int
@@ -699,7 +688,10 @@ pub unsafe extern "C" fn getsockopt(
     {
         let socket = turn.shared().net.socket_mut(ix);
         let value = match option {
-            libc::SO_ERROR if socket.take_error() => libc::ECONNRESET,
+            libc::SO_ERROR if socket.take_error() => match socket.is_datagram() {
+                true => libc::ECONNREFUSED,
+                false => libc::ECONNRESET,
+            },
             libc::SO_ACCEPTCONN => c_int::from(socket.state() == State::Listening),
             _ => 0,
         };

@@ -16,7 +16,8 @@ use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 pub const ENTRY_HEADER_BYTES: usize = 16;
 /// Bytes of an event before its payload.
 pub const EVENT_HEADER_BYTES: usize = 32;
-const ADDRESS_BYTES: usize = 24;
+/// Bytes of an encoded address.
+pub const ADDRESS_BYTES: usize = 24;
 
 /// How a client ended its side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +70,20 @@ pub enum Event<'a> {
         /// Output stream position; absolute, so that a resend does no harm.
         upto: u64,
     },
+    /// A datagram from outside. Ignored when `number` is not greater than every one of the same
+    /// frontend before (a resend).
+    Datagram {
+        /// The frontend that got it.
+        frontend: u64,
+        /// Counts up from 1 within the frontend, apart from connections; numbers may be missing.
+        number: u64,
+        /// Its sender.
+        peer: SocketAddr,
+        /// The address that it was sent to.
+        local: SocketAddr,
+        /// The payload.
+        bytes: &'a [u8],
+    },
     /// Node `node` has started with a new frontend: every connection of an earlier frontend of that
     /// node is reset.
     FrontendUp {
@@ -97,6 +112,7 @@ mod kind {
     pub const FRONTEND_UP: u8 = 5;
     pub const FRONTEND_GONE: u8 = 6;
     pub const SIGNAL: u8 = 7;
+    pub const DATAGRAM: u8 = 8;
 }
 
 /// Why bytes are not an entry.
@@ -252,6 +268,15 @@ fn decode_event<'a>(header: &[u8], payload: &'a [u8]) -> Result<Event<'a>, Entry
             },
         },
         kind::CREDIT => Event::Credit { conn, upto: arg },
+        kind::DATAGRAM => Event::Datagram {
+            frontend: conn.frontend,
+            number: conn.counter,
+            peer: read_address(payload, 0)?,
+            local: read_address(payload, ADDRESS_BYTES)?,
+            bytes: payload
+                .get(2 * ADDRESS_BYTES..)
+                .ok_or(EntryError::Truncated)?,
+        },
         kind::FRONTEND_UP => Event::FrontendUp {
             node: arg,
             frontend: conn.frontend,
@@ -270,7 +295,10 @@ fn decode_event<'a>(header: &[u8], payload: &'a [u8]) -> Result<Event<'a>, Entry
 }
 
 /// `family u16 (4 or 6) | port u16 | scope u32 | address 16 bytes`
-pub(crate) fn read_address(bytes: &[u8], at: usize) -> Result<SocketAddr, EntryError> {
+///
+/// # Errors
+/// Too few bytes from `at` on, or a family that there is not.
+pub fn read_address(bytes: &[u8], at: usize) -> Result<SocketAddr, EntryError> {
     let b = bytes
         .get(at..at + ADDRESS_BYTES)
         .ok_or(EntryError::Truncated)?;
@@ -311,10 +339,18 @@ pub use build::EntryBuilder;
 #[cfg(feature = "alloc")]
 mod build {
     use super::{
-        CloseHow, ConnId, ENTRY_HEADER_BYTES, EVENT_HEADER_BYTES, Event, address_bytes, kind,
-        padded,
+        ADDRESS_BYTES, CloseHow, ConnId, ENTRY_HEADER_BYTES, EVENT_HEADER_BYTES, Event,
+        address_bytes, kind, padded,
     };
     use alloc::vec::Vec;
+    use core::net::SocketAddr;
+
+    fn both(peer: SocketAddr, local: SocketAddr) -> [u8; 2 * ADDRESS_BYTES] {
+        let mut bytes = [0; 2 * ADDRESS_BYTES];
+        bytes[..ADDRESS_BYTES].copy_from_slice(&address_bytes(peer));
+        bytes[ADDRESS_BYTES..].copy_from_slice(&address_bytes(local));
+        bytes
+    }
 
     /// Collects events into the encoding of one entry. Reusable: [`EntryBuilder::finish`] leaves it empty.
     #[derive(Debug)]
@@ -377,17 +413,26 @@ mod build {
                     peer,
                     local,
                 } => {
-                    let mut payload = [0; 48];
-                    payload[..24].copy_from_slice(&address_bytes(peer));
-                    payload[24..].copy_from_slice(&address_bytes(local));
-                    self.put(kind::OPEN, 0, conn, u64::from(listener), &payload);
+                    let addresses = both(peer, local);
+                    self.put(kind::OPEN, 0, conn, u64::from(listener), &[&addresses]);
+                }
+                Event::Datagram {
+                    frontend,
+                    number: counter,
+                    peer,
+                    local,
+                    bytes,
+                } => {
+                    let addresses = both(peer, local);
+                    let conn = ConnId { frontend, counter };
+                    self.put(kind::DATAGRAM, 0, conn, 0, &[&addresses, bytes]);
                 }
                 Event::Data {
                     conn,
                     offset,
                     bytes,
                 } => {
-                    self.put(kind::DATA, 0, conn, offset, bytes);
+                    self.put(kind::DATA, 0, conn, offset, &[bytes]);
                 }
                 Event::Close { conn, offset, how } => {
                     let flags = match how {
@@ -431,8 +476,10 @@ mod build {
             }
         }
 
-        fn put(&mut self, kind: u8, flags: u8, conn: ConnId, arg: u64, payload: &[u8]) {
-            let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+        /// Writes the header and the pieces of the payload.
+        fn put(&mut self, kind: u8, flags: u8, conn: ConnId, arg: u64, payload: &[&[u8]]) {
+            let whole = payload.iter().map(|piece| piece.len()).sum();
+            let len = u32::try_from(whole).unwrap_or(u32::MAX);
             assert!(len < u32::MAX, "an event payload is far below 4 GiB");
             let mut header = [0; EVENT_HEADER_BYTES];
             header[0] = kind;
@@ -442,9 +489,11 @@ mod build {
             header[16..24].copy_from_slice(&conn.counter.to_le_bytes());
             header[24..32].copy_from_slice(&arg.to_le_bytes());
             self.bytes.extend_from_slice(&header);
-            self.bytes.extend_from_slice(payload);
-            let pad = padded(payload.len()) - payload.len();
-            self.bytes.extend_from_slice(&[0; 8][..pad]);
+            for piece in payload {
+                self.bytes.extend_from_slice(piece);
+            }
+            self.bytes
+                .extend_from_slice(&[0; 8][..padded(whole) - whole]);
             self.count += 1;
         }
 
@@ -507,6 +556,20 @@ mod tests {
                 offset: 6,
                 how: CloseHow::Reset
             },
+            Event::Datagram {
+                frontend: 7,
+                number: 12,
+                peer: "127.0.0.9:50000".parse().unwrap(),
+                local: "[::1]:53".parse().unwrap(),
+                bytes: b"query",
+            },
+            Event::Datagram {
+                frontend: 7,
+                number: 14,
+                peer: "[2001:db8::1]:1".parse().unwrap(),
+                local: "10.0.0.1:53".parse().unwrap(),
+                bytes: b"",
+            },
             Event::FrontendGone { frontend: 7 },
             Event::Signal { signal: 15 },
         ]
@@ -526,7 +589,7 @@ mod tests {
         let entry = Entry::parse(&bytes).unwrap();
         assert_eq!(
             (entry.time_ns, entry.clocks, entry.event_count),
-            (123, 456, 9)
+            (123, 456, 11)
         );
         let events: Result<Vec<_>, _> = entry.events().collect();
         assert_eq!(events.unwrap(), sample());
@@ -552,5 +615,23 @@ mod tests {
         bytes[ENTRY_HEADER_BYTES] = 200;
         let first = Entry::parse(&bytes).unwrap().events().next();
         assert_eq!(first, Some(Err(EntryError::UnknownKind(200))));
+    }
+
+    #[test]
+    fn the_largest_datagram_fits_an_entry() {
+        let bytes = std::vec![9; crate::DATAGRAM_BYTES_MAX];
+        let event = Event::Datagram {
+            frontend: 1,
+            number: 1,
+            peer: "[::1]:1".parse().unwrap(),
+            local: "[::1]:2".parse().unwrap(),
+            bytes: &bytes,
+        };
+        let mut builder = EntryBuilder::new();
+        builder.push(&event);
+        let entry = builder.finish(1, 1);
+        assert!(entry.len() < crate::ENTRY_BYTES_MAX);
+        let read = Entry::parse(&entry).unwrap().events().next();
+        assert_eq!(read, Some(Ok(event)));
     }
 }

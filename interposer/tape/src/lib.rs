@@ -60,6 +60,8 @@ pub const OUTPUT_WINDOW_BYTES: u64 = 1024 * 1024;
 pub const CONSUMED_REPORT_BYTES: u64 = INPUT_WINDOW_BYTES / 4;
 /// Largest encoded entry; a leader must cut its batches below it.
 pub const ENTRY_BYTES_MAX: usize = 1024 * 1024;
+/// Largest payload of a datagram: what IPv6 leaves of 65535 bytes, a little more than IPv4 does.
+pub const DATAGRAM_BYTES_MAX: usize = 65_527;
 /// Default of N_clock (CRANE section 4): logical clock ticks that one event brings.
 pub const CLOCKS_PER_EVENT: u32 = 1000;
 

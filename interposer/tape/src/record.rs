@@ -12,13 +12,23 @@
 //! between replicas can be named; 0 where nobody in particular did.
 
 use crate::ConnId;
-use crate::entry::{EntryError, address_bytes, padded, read_address};
+use crate::entry::{ADDRESS_BYTES, EntryError, address_bytes, padded, read_address};
 use core::net::SocketAddr;
 
 /// Bytes of a record before its payload.
 pub const RECORD_HEADER_BYTES: usize = 32;
 /// `deadline_ns` of a server that waits for no timer.
 pub const NO_DEADLINE: u64 = u64::MAX;
+
+/// What a port of the server takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum Transport {
+    /// Connections (TCP).
+    Stream = 0,
+    /// Datagrams (UDP).
+    Datagram = 1,
+}
 
 /// One record. Borrowed from the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,17 +65,38 @@ pub enum Record<'a> {
         /// Input stream position.
         upto: u64,
     },
-    /// The server listens; the node opens the port.
+    /// The server takes connections or datagrams; the node opens the port.
     Listen {
         /// Counts up from 1; never used again within a log.
         listener: u32,
         /// The address that the server bound.
         address: SocketAddr,
+        /// Which of the two.
+        transport: Transport,
     },
     /// The server no longer listens.
     Unlisten {
         /// The listener.
         listener: u32,
+    },
+    /// A datagram of the server for somebody outside.
+    Datagram {
+        /// The frontend that is to send it: the one that `peer` was last heard through. 0: none was
+        /// ever heard of, or `peer` is a group.
+        frontend: u64,
+        /// Counts up from 1 within the frontend, so that a server that replays sends nothing twice.
+        number: u64,
+        /// Whom the peer is to see as its sender.
+        local: SocketAddr,
+        /// Where it goes.
+        peer: SocketAddr,
+        /// The payload.
+        bytes: &'a [u8],
+    },
+    /// Datagrams from outside were dropped because the server did not read the earlier ones.
+    Lost {
+        /// How many since the start.
+        total: u64,
     },
     /// Entry `slot` has had its time: the server is idle, or the entry's clocks are used up.
     Done {
@@ -104,6 +135,8 @@ mod kind {
     pub const DONE: u16 = 7;
     pub const EXIT: u16 = 8;
     pub const FAULT: u16 = 9;
+    pub const DATAGRAM: u16 = 10;
+    pub const LOST: u16 = 11;
 }
 
 /// The fixed part of a record, ready to be written.
@@ -114,8 +147,23 @@ struct Header {
     arg: u64,
 }
 
-/// Largest payload of a record that is not `Data` or `Fault`.
+/// Largest payload of a record without bytes of the server in it.
 const SMALL_PAYLOAD_BYTES: usize = 40;
+/// What a `Datagram` has before the bytes: both addresses.
+const DATAGRAM_PREFIX_BYTES: usize = 2 * ADDRESS_BYTES;
+
+impl Record<'_> {
+    /// Bytes of a ring that are enough for this record.
+    #[must_use]
+    pub const fn room(&self) -> usize {
+        record_bytes(match self {
+            Self::Data { bytes, .. } => bytes.len(),
+            Self::Datagram { bytes, .. } => DATAGRAM_PREFIX_BYTES + bytes.len(),
+            Self::Fault { message } => message.len(),
+            _ => SMALL_PAYLOAD_BYTES,
+        })
+    }
+}
 
 /// Writes a record that nobody in particular caused; see [`encode_by`].
 pub fn encode(record: &Record<'_>, put: impl FnMut(&[u8])) {
@@ -127,6 +175,8 @@ pub fn encode(record: &Record<'_>, put: impl FnMut(&[u8])) {
 pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
     let none = ConnId::default();
     let mut small = [0; SMALL_PAYLOAD_BYTES];
+    let mut prefix = [0; DATAGRAM_PREFIX_BYTES];
+    let mut before: &[u8] = &[];
     let (header, payload): (Header, &[u8]) = match *record {
         Record::Data {
             conn,
@@ -171,15 +221,20 @@ pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
             },
             &[],
         ),
-        Record::Listen { listener, address } => {
+        Record::Listen {
+            listener,
+            address,
+            transport,
+        } => {
             small[..24].copy_from_slice(&address_bytes(address));
+            small[24] = transport as u8;
             (
                 Header {
                     kind: kind::LISTEN,
                     conn: none,
                     arg: u64::from(listener),
                 },
-                &small[..24],
+                &small[..32],
             )
         }
         Record::Unlisten { listener } => (
@@ -212,6 +267,34 @@ pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
                 &small[..32],
             )
         }
+        Record::Datagram {
+            frontend,
+            number,
+            local,
+            peer,
+            bytes,
+        } => {
+            let counter = number;
+            prefix[..ADDRESS_BYTES].copy_from_slice(&address_bytes(local));
+            prefix[ADDRESS_BYTES..].copy_from_slice(&address_bytes(peer));
+            before = &prefix;
+            (
+                Header {
+                    kind: kind::DATAGRAM,
+                    conn: ConnId { frontend, counter },
+                    arg: 0,
+                },
+                bytes,
+            )
+        }
+        Record::Lost { total } => (
+            Header {
+                kind: kind::LOST,
+                conn: none,
+                arg: total,
+            },
+            &[],
+        ),
         Record::Exit { status } => {
             let arg = u64::from(status.cast_unsigned());
             (
@@ -232,17 +315,18 @@ pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
             message,
         ),
     };
-    let len = payload.len() as u32;
+    let len = before.len() + payload.len();
     let mut head = [0; RECORD_HEADER_BYTES];
     head[0..2].copy_from_slice(&header.kind.to_le_bytes());
     head[2..4].copy_from_slice(&thread.to_le_bytes());
-    head[4..8].copy_from_slice(&len.to_le_bytes());
+    head[4..8].copy_from_slice(&(len as u32).to_le_bytes());
     head[8..16].copy_from_slice(&header.conn.frontend.to_le_bytes());
     head[16..24].copy_from_slice(&header.conn.counter.to_le_bytes());
     head[24..32].copy_from_slice(&header.arg.to_le_bytes());
     put(&head);
+    put(before);
     put(payload);
-    put(&[0; 8][..padded(payload.len()) - payload.len()]);
+    put(&[0; 8][..padded(len) - len]);
 }
 
 /// Bytes that a record with this payload takes on the ring.
@@ -287,9 +371,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
         counter: u64_of(bytes, 16)?,
     };
     let arg = u64_of(bytes, 24)?;
-    let payload = bytes
-        .get(RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + len)
+    let whole = bytes
+        .get(..record_bytes(len))
         .ok_or(EntryError::Truncated)?;
+    let payload = &whole[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + len];
     let small = |arg: u64| u32::try_from(arg).map_err(|_| EntryError::BadField);
     let flag = |at: usize| {
         payload
@@ -313,7 +398,23 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
         kind::LISTEN => Record::Listen {
             listener: small(arg)?,
             address: read_address(payload, 0)?,
+            transport: match payload.get(ADDRESS_BYTES) {
+                Some(0) => Transport::Stream,
+                Some(1) => Transport::Datagram,
+                Some(_) => return Err(EntryError::BadField),
+                None => return Err(EntryError::Truncated),
+            },
         },
+        kind::DATAGRAM => Record::Datagram {
+            frontend: conn.frontend,
+            number: conn.counter,
+            local: read_address(payload, 0)?,
+            peer: read_address(payload, ADDRESS_BYTES)?,
+            bytes: payload
+                .get(DATAGRAM_PREFIX_BYTES..)
+                .ok_or(EntryError::Truncated)?,
+        },
+        kind::LOST => Record::Lost { total: arg },
         kind::UNLISTEN => Record::Unlisten {
             listener: small(arg)?,
         },
@@ -337,7 +438,20 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::DATAGRAM_BYTES_MAX;
     use std::vec::Vec;
+
+    static LARGEST: [u8; DATAGRAM_BYTES_MAX] = [7; DATAGRAM_BYTES_MAX];
+
+    fn datagram(bytes: &[u8]) -> Record<'_> {
+        Record::Datagram {
+            frontend: 1,
+            number: 3,
+            local: "127.0.0.1:53".parse().unwrap(),
+            peer: "[2001:db8::1]:40000".parse().unwrap(),
+            bytes,
+        }
+    }
 
     #[test]
     fn records_survive_the_round_trip() {
@@ -361,12 +475,18 @@ mod tests {
             Record::Listen {
                 listener: 1,
                 address: "0.0.0.0:6379".parse().unwrap(),
+                transport: Transport::Stream,
             },
             Record::Listen {
                 listener: 2,
-                address: "[::]:6379".parse().unwrap(),
+                address: "[::]:53".parse().unwrap(),
+                transport: Transport::Datagram,
             },
+            datagram(b"answer"),
+            datagram(b""),
+            datagram(&LARGEST),
             Record::Unlisten { listener: 1 },
+            Record::Lost { total: 4 },
             Record::Done {
                 slot: 9,
                 schedule_hash: 1,
@@ -380,7 +500,9 @@ mod tests {
         ];
         let mut bytes = Vec::new();
         for (thread, record) in (7..).zip(&records) {
+            let before = bytes.len();
             encode_by(thread, record, |piece| bytes.extend_from_slice(piece));
+            assert!(bytes.len() - before <= record.room(), "{record:?}");
         }
         let mut rest = &bytes[..];
         for (thread, record) in (7..).zip(&records) {
@@ -389,5 +511,27 @@ mod tests {
             rest = &rest[used..];
         }
         assert!(rest.is_empty());
+    }
+
+    #[test]
+    fn every_truncation_is_an_error_and_no_byte_is_trusted() {
+        let listen = Record::Listen {
+            listener: 2,
+            address: "[::]:53".parse().unwrap(),
+            transport: Transport::Datagram,
+        };
+        for record in [listen, datagram(b"answer")] {
+            let mut bytes = Vec::new();
+            encode(&record, |piece| bytes.extend_from_slice(piece));
+            for cut in 0..bytes.len() {
+                assert!(decode(&bytes[..cut]).is_err(), "cut to {cut}: {record:?}");
+            }
+            for at in 0..bytes.len() {
+                let mut broken = bytes.clone();
+                broken[at] = 0xFF;
+                // Any answer will do, but no panic.
+                let _ = decode(&broken);
+            }
+        }
     }
 }

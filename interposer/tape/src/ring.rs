@@ -312,18 +312,13 @@ impl Tape {
     pub fn push_record_by(&self, thread: u16, record: &crate::record::Record<'_>) -> bool {
         let header = self.header();
         let head = header.output_head.0.load(Ordering::Relaxed);
-        let payload_len = match record {
-            crate::record::Record::Data { bytes, .. } => bytes.len(),
-            crate::record::Record::Fault { message } => message.len(),
-            _ => 48,
-        };
-        if self.output_room() < crate::record::record_bytes(payload_len) as u64 {
+        if self.output_room() < record.room() as u64 {
             return false;
         }
         let mut at = head;
         crate::record::encode_by(thread, record, |piece| {
-            // SAFETY: the pieces of a record add up to no more than record_bytes(payload_len), for
-            // which room was checked, contiguous in the double mapping; the node does not read
+            // SAFETY: the pieces of a record add up to no more than its room(), which was checked,
+            // contiguous in the double mapping; the node does not read
             // beyond output_head.
             unsafe {
                 self.output_at(at)

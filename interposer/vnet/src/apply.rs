@@ -17,6 +17,10 @@ struct Frontend {
     node: u64,
     /// Highest connection counter opened.
     opened: u64,
+    /// Number of the last datagram from it.
+    heard: u64,
+    /// Number of the last datagram for it.
+    answered: u64,
 }
 
 /// What is remembered of frontends.
@@ -50,11 +54,20 @@ impl Frontends {
                     frontend,
                     node: 0,
                     opened: 0,
+                    heard: 0,
+                    answered: 0,
                 };
                 self.len += 1;
                 at
             });
         &mut self.known[at]
+    }
+
+    /// Numbers one more datagram for a frontend. `None`: it is not known.
+    pub(crate) fn next_answer(&mut self, frontend: u64) -> Option<u64> {
+        let known = self.get(frontend)?;
+        known.answered += 1;
+        Some(known.answered)
     }
 
     fn remove(&mut self, frontend: u64) {
@@ -85,6 +98,19 @@ impl Net {
             } => self.apply_data(conn, offset, bytes, world),
             Event::Close { conn, offset, how } => self.apply_close(conn, offset, how, world),
             Event::Credit { conn, upto } => self.apply_credit(conn, upto, world),
+            Event::Datagram {
+                frontend,
+                number,
+                peer,
+                local,
+                bytes,
+            } => {
+                let known = self.frontends.get_or_add(frontend);
+                if number > known.heard {
+                    known.heard = number;
+                    self.apply_datagram(frontend, peer, local, bytes, world);
+                }
+            }
             Event::FrontendUp { node, frontend } => self.apply_frontend_up(node, frontend, world),
             Event::FrontendGone { frontend } => self.reset_frontend(frontend, world),
             // Not the sockets' business.

@@ -9,6 +9,7 @@
 //! * `stream`: reading, writing and closing connections; windows.
 //! * `listen`: listeners and accept queues.
 //! * `connect`: connections that the server opens itself; `ports`: the ports it is given for them.
+//! * `datagram`: datagram sockets; `routes`: the way back to their peers.
 //! * `epoll`: interest and ready lists with the kernel's semantics (level, edge, one-shot, exclusive).
 //! * `descriptors`: which descriptor of which process names what.
 //!
@@ -26,15 +27,18 @@ mod apply;
 mod chunks;
 mod connect;
 mod counter;
+mod datagram;
 mod descriptors;
 mod epoll;
 mod listen;
 mod ports;
+mod routes;
 mod stream;
 mod table;
 
 pub use connect::ConnectOutcome;
 pub use counter::CounterKind;
+pub use datagram::{DatagramError, DatagramOptions, Envelope, Received, plain};
 pub use descriptors::{FDS_MAX, Object, PROCESSES_MAX};
 pub use epoll::{EpollError, EpollIx};
 pub use stream::{ReadOutcome, WriteOutcome};
@@ -101,6 +105,8 @@ pub enum State {
     Connected = 3,
     /// Not a socket but a descriptor that counts: eventfd, timerfd, signalfd.
     Counter = 4,
+    /// Takes datagrams, not connections.
+    Datagram = 5,
 }
 
 /// What is at the other end of a connection.
@@ -116,7 +122,7 @@ pub(crate) enum Link {
     Gone = 2,
 }
 
-/// A socket: fresh, listening, or one end of a connection.
+/// A socket: fresh, listening, one end of a connection, or one for datagrams.
 #[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct Socket {
@@ -151,6 +157,9 @@ pub struct Socket {
     pub receive_timeout_ns: u64,
     /// `SO_SNDTIMEO`, nanoseconds, 0 for none.
     pub send_timeout_ns: u64,
+    /// What only sockets for datagrams have.
+    pub datagram: DatagramOptions,
+    /// Unread bytes; of datagrams with their heads.
     input: chunks::Queue,
     /// Stream position of the next byte expected from the client.
     input_next: u64,
@@ -181,6 +190,7 @@ pub struct Net {
     ports: ports::Ports,
     frontends: apply::Frontends,
     connections: table::Table,
+    datagrams: datagram::Datagrams,
     epolls: epoll::Epolls,
     descriptors: descriptors::Descriptors,
     signal_files: counter::SignalFiles,
@@ -252,10 +262,22 @@ impl Net {
             State::Listening => self.close_listener(ix, world),
             State::Connected => self.close_connection(ix, world),
             State::Counter => self.close_counter(ix, world),
+            State::Datagram => self.close_datagram(ix, world),
             State::Fresh => {}
             State::Free => unreachable!("a free socket has no references"),
         }
         self.free_socket(ix);
+    }
+
+    /// Bytes that one call could read now.
+    #[must_use]
+    pub fn unread(&mut self, ix: SocketIx) -> u64 {
+        if self.socket(ix).is_datagram() {
+            return self
+                .next_datagram(ix)
+                .map_or(0, |envelope| envelope.len as u64);
+        }
+        self.socket(ix).input.len
     }
 
     /// What `poll` would say of a socket.
@@ -270,6 +292,7 @@ impl Net {
             State::Listening => 0,
             State::Counter => socket.counter.readiness(),
             State::Connected => socket.stream_readiness(self.output_room(ix)),
+            State::Datagram => socket.datagram_readiness(),
         }
     }
 
@@ -309,6 +332,7 @@ impl Socket {
         peer: None,
         receive_timeout_ns: 0,
         send_timeout_ns: 0,
+        datagram: DatagramOptions::NONE,
         input: chunks::Queue::EMPTY,
         input_next: 0,
         input_reported: 0,
@@ -342,13 +366,7 @@ impl Socket {
         self.peer
     }
 
-    /// Bytes that could be read now.
-    #[must_use]
-    pub fn unread(&self) -> u64 {
-        self.input.len
-    }
-
-    /// Takes the pending `SO_ERROR`: true for a reset.
+    /// Takes the pending `SO_ERROR`: true for a reset connection or a refused datagram.
     pub fn take_error(&mut self) -> bool {
         core::mem::take(&mut self.error_pending)
     }
@@ -356,5 +374,7 @@ impl Socket {
 
 #[cfg(test)]
 mod connect_tests;
+#[cfg(test)]
+mod datagram_tests;
 #[cfg(test)]
 mod tests;

@@ -1,7 +1,7 @@
 //! Listeners and their accept queues.
 
 use crate::{Net, SocketIx, State, WaitOn, World, ready};
-use brolga_tape::record::Record;
+use brolga_tape::record::{Record, Transport};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 impl Net {
@@ -35,7 +35,11 @@ impl Net {
         socket.state = State::Listening;
         socket.listener = listener;
         self.append_listener(ix);
-        world.emit(&Record::Listen { listener, address });
+        world.emit(&Record::Listen {
+            listener,
+            address,
+            transport: Transport::Stream,
+        });
     }
 
     /// All listeners, the oldest first.

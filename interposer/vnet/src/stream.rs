@@ -185,6 +185,9 @@ impl Net {
         world: &mut impl World,
     ) -> bool {
         let socket = &mut self.sockets[ix as usize - 1];
+        if socket.is_datagram() {
+            return self.shutdown_datagram(ix, reading, writing, world);
+        }
         if socket.state != State::Connected {
             return false;
         }

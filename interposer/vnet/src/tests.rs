@@ -117,7 +117,7 @@ fn listening_is_announced_and_withdrawn() {
     let (mut net, mut log, _) = listening();
     assert_eq!(
         log.take(),
-        ["Listen { listener: 1, address: 0.0.0.0:7000 }"]
+        ["Listen { listener: 1, address: 0.0.0.0:7000, transport: Stream }"]
     );
     net.apply(&open(CONN), &mut log);
     net.clear_object(0, 3, &mut log);

@@ -81,7 +81,7 @@ impl Recipe for Memcached {
         );
         assert_eq!(client.get("shared"), Some(most.to_string().into_bytes()));
         client.send(b"lru_crawler metadump all\r\n");
-        let mut items: Vec<String> = client.until("END").iter().map(lasting).collect();
+        let mut items: Vec<String> = client.until("END").iter().map(|item| lasting(item)).collect();
         items.sort();
         items.concat()
     }
@@ -128,7 +128,7 @@ impl Memcached {
 }
 
 /// What is said of an item, but for when it was read last: reading it for a dump changes that.
-fn lasting(item: &String) -> String {
+fn lasting(item: &str) -> String {
     let words = item.split(' ').filter(|word| !word.starts_with("la="));
     words.collect::<Vec<_>>().join(" ")
 }
