@@ -222,7 +222,12 @@ pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut 
     }
     let mut found = [0u8; PATH_BYTES];
     // SAFETY: the caller's path, and room for the longest answer.
-    if unsafe { real(path, found.as_mut_ptr().cast()) }.is_null() {
+    let there = !unsafe { real(path, found.as_mut_ptr().cast()) }.is_null();
+    // SAFETY: plain errno of the call.
+    let errno = unsafe { *libc::__errno_location() };
+    // Like glibc: how far it got, which some take for the path of a file that they are going to make.
+    let part = [libc::ENOENT, libc::EACCES].contains(&errno) && !to.is_null();
+    if !there && !part {
         return core::ptr::null_mut();
     }
     let len = found
@@ -231,7 +236,12 @@ pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut 
         .unwrap_or(PATH_BYTES - 1);
     let len = translate(&mut found, len);
     // SAFETY: the caller promises PATH_MAX bytes, or wants memory.
-    unsafe { give(&found[..len], to, PATH_BYTES) }
+    let given = unsafe { give(&found[..len], to, PATH_BYTES) };
+    if there {
+        return given;
+    }
+    sys::set_errno(errno);
+    core::ptr::null_mut()
 }
 
 #[unsafe(no_mangle)]

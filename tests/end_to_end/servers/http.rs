@@ -1,8 +1,11 @@
 //! An exact HTTP/1.1 client, which keeps its connection, and stock ones.
 
-use super::recipe::{Stage, Target, stock};
+use super::recipe::{Load, Stage, Target, stock};
+use crate::chance::Chance;
+use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -134,6 +137,53 @@ impl Client {
         assert!(line.ends_with("\r\n"), "{asked}: closed after {line:?}");
         line.truncate(line.len() - 2);
         line
+    }
+}
+
+/// Files of random content in `files`, below the directory that a server serves.
+#[derive(Debug)]
+pub struct Files(Vec<(String, Vec<u8>)>);
+
+impl Files {
+    pub fn new(chance: &mut Chance, sizes: &[usize]) -> Self {
+        let make = |size: &usize| (format!("files/{size}"), chance.bytes(*size));
+        Self(sizes.iter().map(make).collect())
+    }
+
+    pub fn write(&self, root: &Path) {
+        fs::create_dir(root.join("files")).unwrap();
+        for (path, bytes) in &self.0 {
+            fs::write(root.join(path), bytes).unwrap();
+        }
+    }
+
+    /// `curl` and `ab` for the first, and some connections that are kept for all of them.
+    pub fn load(&self, kept: usize) -> Vec<Load<'_>> {
+        let (path, bytes) = &self.0[0];
+        let stock: [Load<'_>; 2] = [
+            Box::new(|at, stage| curl(path, bytes, at, stage)),
+            Box::new(|at, stage| bench(path, at, stage)),
+        ];
+        let kept = (0..kept).map(|first| -> Load<'_> {
+            Box::new(move |at, stage| fetch(&self.0, first, at, stage))
+        });
+        stock.into_iter().chain(kept).collect()
+    }
+
+    /// Lists the directory that they are in, which must name all of them.
+    pub fn list(&self, at: &Target, stage: &Stage) {
+        loop {
+            // Some servers close after a listing.
+            let listing = Client::connect(at).body("/files/");
+            let listing = String::from_utf8(listing).unwrap();
+            for (path, _) in &self.0 {
+                let name = path.trim_start_matches("files/");
+                assert!(listing.contains(name), "{name} is not in {listing}");
+            }
+            if !stage.step() {
+                return;
+            }
+        }
     }
 }
 

@@ -6,6 +6,9 @@ mod recipe;
 mod scenario;
 
 mod apache;
+mod board;
+mod civetweb;
 mod lighttpd;
 mod memcached;
 mod nginx;
+mod slapd;
