@@ -84,6 +84,8 @@ enum State {
     Exited = 3,
     /// Not a thread but a timer of its own, see [`Scheduler::make_alarm`].
     Alarm = 4,
+    /// Promised to a thread that is being made.
+    Reserved = 5,
 }
 
 /// A thread of the tree.
@@ -603,24 +605,41 @@ impl Scheduler {
         Some(ix)
     }
 
-    /// A new thread of `process`, at the end of the run queue. `None`: there are too many.
-    pub fn spawn(&mut self, process: u16) -> Option<ThreadIx> {
+    /// A place for a new thread of `process` that is not there yet: whoever makes it may have to hand on
+    /// the turn meanwhile, and nobody would take it. `None`: there are too many.
+    pub fn reserve(&mut self, process: u16) -> Option<ThreadIx> {
         let ix = self.take_slot()?;
+        self.runnable -= 1;
         *self.thread_mut(ix) = Thread {
-            state: State::Runnable,
+            state: State::Reserved,
             process,
             ..Thread::EMPTY
         };
-        self.push_run(ix);
         Some(ix)
     }
 
-    /// Takes back a [`Scheduler::spawn`] whose real thread could not be made, or removes a thread
+    /// The thread that a place was reserved for is there: it goes to the end of the run queue.
+    pub fn begin(&mut self, ix: ThreadIx) {
+        let thread = self.thread_mut(ix);
+        assert_eq!(thread.state, State::Reserved, "a thread begins once");
+        thread.state = State::Runnable;
+        self.runnable += 1;
+        self.push_run(ix);
+    }
+
+    /// A new thread of `process`, at the end of the run queue. `None`: there are too many.
+    pub fn spawn(&mut self, process: u16) -> Option<ThreadIx> {
+        let ix = self.reserve(process)?;
+        self.begin(ix);
+        Some(ix)
+    }
+
+    /// Takes back a [`Scheduler::reserve`] whose real thread could not be made, or removes a thread
     /// that was killed, whatever it was doing. Its slot can be used again.
     pub fn remove(&mut self, ix: ThreadIx) {
         match self.thread(ix).state {
             State::Free => return,
-            State::Exited => {}
+            State::Exited | State::Reserved => {}
             State::Alarm => self.disarm(ix),
             State::Runnable => {
                 self.runnable -= 1;

@@ -335,3 +335,18 @@ fn an_interrupted_thread_leaves_its_queue_and_its_deadline() {
     assert_eq!(s.pick(), Pick::Run(1));
     assert_eq!(s.wakeup(), Wakeup::Interrupted);
 }
+
+#[test]
+fn a_reserved_thread_is_not_chosen_before_it_is_there() {
+    let mut s = admitted(100);
+    let made = s.reserve(3).unwrap();
+    assert!(s.living().any(|ix| ix == made));
+    s.yield_turn();
+    assert_eq!(s.pick(), Pick::Run(1), "nobody else can run");
+    s.begin(made);
+    s.yield_turn();
+    assert_eq!(s.pick(), Pick::Run(made));
+    let other = s.reserve(3).unwrap();
+    s.remove(other);
+    assert_eq!(s.reserve(3), Some(other));
+}

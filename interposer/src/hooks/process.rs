@@ -147,7 +147,7 @@ fn fork_(mut turn: Turn) -> isize {
     let Some(child) = free_slot(&mut turn) else {
         return error(libc::EAGAIN);
     };
-    let Some(ix) = turn.scheduler().spawn(child) else {
+    let Some(ix) = turn.scheduler().reserve(child) else {
         return error(libc::EAGAIN);
     };
     let pid = turn.shared().take_id();
@@ -195,6 +195,7 @@ fn fork_(mut turn: Turn) -> isize {
         return error(errno);
     }
     turn.shared().processes[usize::from(child)].real_pid = real_pid;
+    turn.scheduler().begin(ix);
     pid as isize
 }
 

@@ -127,7 +127,7 @@ unsafe fn create(
     argument: usize,
 ) -> c_int {
     let process = turn.process();
-    let Some(ix) = turn.scheduler().spawn(process) else {
+    let Some(ix) = turn.scheduler().reserve(process) else {
         return libc::EAGAIN;
     };
     let mut state = libc::PTHREAD_CREATE_JOINABLE;
@@ -157,6 +157,7 @@ unsafe fn create(
     }
     // SAFETY: filled by a successful creation.
     turn.shared().thread(ix).handle = unsafe { *handle };
+    turn.scheduler().begin(ix);
     0
 }
 
