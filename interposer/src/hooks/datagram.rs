@@ -522,8 +522,6 @@ pub(crate) unsafe fn note_option(
     };
     let options = &mut turn.shared().net.socket_mut(ix).datagram;
     match (level, option) {
-        (libc::SOL_SOCKET, libc::SO_REUSEADDR) => options.reuse_address = on,
-        (libc::SOL_SOCKET, libc::SO_REUSEPORT) => options.reuse_port = on,
         (libc::SOL_SOCKET, libc::SO_BINDTODEVICE)
         | (libc::IPPROTO_IP, libc::IP_MULTICAST_IF)
         | (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) => return Setting::Done(0),

@@ -233,7 +233,7 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
             if net.socket(ix).local().is_some() {
                 return error(libc::EINVAL);
             }
-            if to.port() != 0 && net.port_taken(to) {
+            if to.port() != 0 && net.port_taken(ix, to) {
                 return error(libc::EADDRINUSE);
             }
             net.bind(ix, to);
@@ -634,6 +634,14 @@ unsafe fn note_option(
                     socket.receive_timeout_ns = ns;
                 } else {
                     socket.send_timeout_ns = ns;
+                }
+            }
+            libc::SO_REUSEADDR | libc::SO_REUSEPORT if len as usize >= size_of::<c_int>() => {
+                let on = value.cast::<c_int>().read_unaligned() != 0;
+                if option == libc::SO_REUSEPORT {
+                    socket.reuse_port = on;
+                } else {
+                    socket.reuse_address = on;
                 }
             }
             libc::SO_LINGER if len as usize >= size_of::<libc::linger>() => {

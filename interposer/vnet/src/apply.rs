@@ -133,6 +133,7 @@ impl Net {
         known.opened = conn.counter;
         let made = self
             .find_listener(listener)
+            .map(|on| self.share_out(on, peer))
             .and_then(|on| Some((on, self.make_socket(false)?)));
         let Some((on, ix)) = made else {
             world.emit(&Record::Closed {

@@ -99,6 +99,7 @@ impl Net {
         let Some(from) = self.take_local(ix, to) else {
             return ConnectOutcome::Exhausted;
         };
+        let on = self.share_out(on, from);
         let v6 = self.socket(on).v6;
         let Some(mate) = self.make_socket(v6) else {
             return ConnectOutcome::Exhausted;

@@ -75,10 +75,6 @@ pub enum DatagramError {
 pub struct DatagramOptions {
     /// `IPV6_V6ONLY`.
     pub v6_only: bool,
-    /// `SO_REUSEADDR`: others with it may have the same address; the latest gets what comes.
-    pub reuse_address: bool,
-    /// `SO_REUSEPORT`: others with it may have the same address; each peer is given to one of them.
-    pub reuse_port: bool,
     /// `IP_PKTINFO`: receiving tells the local address.
     pub tells_local: bool,
     /// `IPV6_RECVPKTINFO`.
@@ -92,8 +88,6 @@ pub struct DatagramOptions {
 impl DatagramOptions {
     pub(crate) const NONE: Self = Self {
         v6_only: false,
-        reuse_address: false,
-        reuse_port: false,
         tells_local: false,
         tells_local_v6: false,
         named: false,
@@ -183,8 +177,7 @@ impl Socket {
     }
 
     fn tolerates(&self, other: &Self) -> bool {
-        let (one, two) = (&self.datagram, &other.datagram);
-        (one.reuse_port && two.reuse_port) || (one.reuse_address && two.reuse_address)
+        (self.reuse_port && other.reuse_port) || (self.reuse_address && other.reuse_address)
     }
 
     /// How well a datagram fits: `None` is not at all. From outside it comes to whatever address a
@@ -416,12 +409,12 @@ impl Net {
         let (fitness, first) = best?;
         let sharing = |ix: &SocketIx| {
             let (socket, first) = (self.socket(*ix), self.socket(first));
-            socket.datagram.reuse_port
+            socket.reuse_port
                 && socket.local == first.local
                 && socket.fitness(peer, local, inside) == Some(fitness)
         };
         let count = self.bound_to(local.port()).filter(sharing).count() as u64;
-        if count < 2 || !self.socket(first).datagram.reuse_port {
+        if count < 2 || !self.socket(first).reuse_port {
             return Some(first);
         }
         let chosen = (mixed(peer) % count) as usize;

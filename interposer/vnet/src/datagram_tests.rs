@@ -247,7 +247,7 @@ fn peers_are_shared_out_among_sockets_of_one_port() {
     let mut sockets = Vec::new();
     for fd in 3..6 {
         let ix = fresh(&mut net, fd, false);
-        net.socket_mut(ix).datagram.reuse_port = true;
+        net.socket_mut(ix).reuse_port = true;
         net.bind_datagram(ix, at("0.0.0.0:53"), &mut log).unwrap();
         sockets.push(ix);
     }
@@ -289,12 +289,12 @@ fn the_best_fitting_socket_gets_a_datagram() {
     net.bind_datagram(six, at("[::]:53"), &mut log).unwrap();
     let narrow = fresh(&mut net, 5, false);
     for ix in [four, narrow] {
-        net.socket_mut(ix).datagram.reuse_address = true;
+        net.socket_mut(ix).reuse_address = true;
     }
     net.bind_datagram(narrow, at("127.0.0.2:53"), &mut log)
         .unwrap();
     let of_peer = fresh(&mut net, 6, false);
-    net.socket_mut(of_peer).datagram.reuse_address = true;
+    net.socket_mut(of_peer).reuse_address = true;
     net.bind_datagram(of_peer, at("0.0.0.0:53"), &mut log)
         .unwrap();
     log.take();

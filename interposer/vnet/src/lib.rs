@@ -133,6 +133,11 @@ pub struct Socket {
     pub nonblocking: bool,
     /// Closing aborts (`SO_LINGER` with zero).
     pub linger_reset: bool,
+    /// `SO_REUSEADDR`; of sockets for datagrams, others with it may have the same address then, and
+    /// the latest gets what comes.
+    pub reuse_address: bool,
+    /// `SO_REUSEPORT`: others with it may have the same address; each peer is given to one of them.
+    pub reuse_port: bool,
     /// The other end has ended its stream.
     input_ended: bool,
     /// The server shut its reading side.
@@ -315,6 +320,8 @@ impl Socket {
         v6: false,
         nonblocking: false,
         linger_reset: false,
+        reuse_address: false,
+        reuse_port: false,
         input_ended: false,
         input_shut: false,
         output_ended: false,

@@ -1,5 +1,6 @@
 //! Listeners and their accept queues.
 
+use crate::routes::mixed;
 use crate::{Net, SocketIx, State, WaitOn, World, ready};
 use brolga_tape::record::{Record, Transport};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -10,11 +11,28 @@ impl Net {
         self.socket_mut(ix).local = Some(address);
     }
 
-    /// True when another listener has this port in the same protocol family.
+    /// True when another listener has this address and does not share it.
     #[must_use]
-    pub fn port_taken(&self, address: SocketAddr) -> bool {
-        let mut taken = self.listeners().filter_map(|ix| self.socket(ix).local);
-        taken.any(|local| local == address)
+    pub fn port_taken(&self, ix: SocketIx, address: SocketAddr) -> bool {
+        let shares = self.socket(ix).reuse_port;
+        let mut others = self.listeners().map(|other| self.socket(other));
+        others.any(|other| other.local == Some(address) && !(shares && other.reuse_port))
+    }
+
+    /// Of the listeners that share an address, the one that a peer is given to: always the same one
+    /// as long as they are the same.
+    pub(crate) fn share_out(&self, on: SocketIx, peer: SocketAddr) -> SocketIx {
+        if !self.socket(on).reuse_port {
+            return on;
+        }
+        let local = self.socket(on).local;
+        let sharing = |ix: &SocketIx| {
+            let socket = self.socket(*ix);
+            socket.reuse_port && socket.local == local
+        };
+        let count = self.listeners().filter(sharing).count() as u64;
+        let chosen = (mixed(peer) % count.max(1)) as usize;
+        self.listeners().filter(sharing).nth(chosen).unwrap_or(on)
     }
 
     /// Makes a fresh socket a listener and tells the node. Listening again changes nothing.

@@ -137,6 +137,46 @@ fn listening_is_announced_and_withdrawn() {
 }
 
 #[test]
+fn clients_are_shared_out_among_listeners_of_one_address() {
+    let (mut net, mut log) = (net(), Log::default());
+    let address = "0.0.0.0:7000".parse().unwrap();
+    let mut listeners = [0; 3];
+    for (on, fd) in listeners.iter_mut().zip(3..) {
+        *on = net.make_socket(false).unwrap();
+        assert!(net.set_object(0, fd, Object::Socket(*on)));
+        net.socket_mut(*on).reuse_port = true;
+        assert!(!net.port_taken(*on, address));
+        net.bind(*on, address);
+        net.listen(*on, &mut log);
+    }
+    let stranger = net.make_socket(false).unwrap();
+    assert!(net.port_taken(stranger, address));
+    for counter in 1..=300u16 {
+        let conn = ConnId {
+            counter: counter.into(),
+            ..CONN
+        };
+        net.apply(
+            &Event::Open {
+                conn,
+                listener: 1,
+                peer: ([10, 0, 0, 1], 1000 + counter).into(),
+                local: address,
+            },
+            &mut log,
+        );
+    }
+    let mut counts = [0; 3];
+    for (on, count) in listeners.iter().zip(&mut counts) {
+        while net.accept(*on).is_some() {
+            *count += 1;
+        }
+    }
+    assert!(counts.iter().all(|count| *count > 50), "{counts:?}");
+    assert_eq!(counts.iter().sum::<i32>(), 300);
+}
+
+#[test]
 fn resent_input_is_taken_once_and_gaps_are_left_for_a_resend() {
     let (mut net, mut log, ix) = connected();
     net.apply(&data(0, b"hello "), &mut log);

@@ -81,7 +81,11 @@ impl Recipe for Memcached {
         );
         assert_eq!(client.get("shared"), Some(most.to_string().into_bytes()));
         client.send(b"lru_crawler metadump all\r\n");
-        let mut items: Vec<String> = client.until("END").iter().map(|item| lasting(item)).collect();
+        let mut items: Vec<String> = client
+            .until("END")
+            .iter()
+            .map(|item| lasting(item))
+            .collect();
         items.sort();
         items.concat()
     }
