@@ -38,6 +38,12 @@ const EXPORTS: &str = "
     gethostname uname sysconf get_nprocs get_nprocs_conf sched_getcpu sched_getaffinity
     sched_setaffinity pthread_getaffinity_np pthread_setaffinity_np sysinfo
     getcwd __getcwd_chk get_current_dir_name realpath __realpath_chk canonicalize_file_name readlink
+    stat stat64 lstat lstat64 fstat fstat64 fstatat fstatat64 statx __xstat __xstat64 __lxstat
+    __lxstat64 __fxstat __fxstat64 __fxstatat __fxstatat64 utimensat futimens utimes lutimes futimes
+    futimesat utime statvfs statvfs64 fstatvfs fstatvfs64 statfs statfs64 fstatfs fstatfs64
+    opendir fdopendir readdir readdir64 readdir_r readdir64_r closedir rewinddir telldir seekdir dirfd
+    scandir scandir64 scandirat scandirat64
+    mkstemp mkstemp64 mkostemp mkostemp64 mkstemps mkstemps64 mkostemps mkostemps64 mkdtemp mktemp
     readlinkat dlsym getifaddrs freeifaddrs if_nametoindex if_indextoname if_nameindex
     if_freenameindex
     sigaction __sigaction signal bsd_signal sysv_signal __sysv_signal siginterrupt sigprocmask

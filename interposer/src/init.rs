@@ -102,6 +102,9 @@ fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_
     unsafe { turn::install(memory, tape, parameters) };
     hooks::resolve();
     Turn::begin(me);
+    if let Some(mut turn) = Turn::have() {
+        hooks::note_launch(&mut turn);
+    }
 }
 
 /// A program that a process of the tree has executed: takes over the process's place.

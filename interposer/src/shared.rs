@@ -7,6 +7,8 @@
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
 use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
 use brolga_tape::handover::SCHEDULER_FD;
+use brolga_vfile::numbers::Numbers;
+use brolga_vfile::times::Time;
 use brolga_vnet::{Net, PROCESSES_MAX, SocketIx};
 use brolga_vsignal::Signals;
 use core::mem::MaybeUninit;
@@ -113,6 +115,10 @@ pub struct Shared {
     pub threads: [ThreadInfo; THREADS_MAX],
     pub alarms: [Alarm; THREADS_MAX],
     pub signals: Signals,
+    /// Numbers of files.
+    pub numbers: Numbers,
+    /// When the tree was started, by the kernel's clock: files changed later were changed by it.
+    pub launched: Time,
     pub scheduler: Scheduler,
     pub net: Net,
 }

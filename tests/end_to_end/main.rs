@@ -27,6 +27,7 @@ mod view;
 mod benchmark;
 mod echo;
 mod failover;
+mod files;
 mod idle;
 mod processes;
 mod quorum;

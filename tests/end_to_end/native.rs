@@ -49,6 +49,11 @@ pub struct Native {
 impl Native {
     /// Starts a program that takes its port as the last argument.
     pub fn start(program: &Path, arguments: &[&str]) -> Self {
+        Self::start_in(program, arguments, Path::new("."))
+    }
+
+    /// The same in a directory.
+    pub fn start_in(program: &Path, arguments: &[&str], directory: &Path) -> Self {
         // Free at this moment; nobody else uses this address.
         let probe = TcpListener::bind("127.0.0.77:0").unwrap();
         let address = probe.local_addr().unwrap();
@@ -56,6 +61,7 @@ impl Native {
         let child = Command::new(program)
             .args(arguments)
             .arg(address.port().to_string())
+            .current_dir(directory)
             .stdin(Stdio::null())
             .spawn()
             .unwrap();

@@ -20,6 +20,7 @@ mod counter;
 mod credentials;
 mod datagram;
 mod descriptor;
+mod directory;
 mod file;
 mod futex;
 mod group;
@@ -31,8 +32,10 @@ mod random;
 mod readiness;
 mod signal;
 mod socket;
+mod status;
 mod stdio;
 mod sync;
+mod temporary;
 mod thread;
 mod time;
 mod timer;
@@ -50,6 +53,11 @@ pub fn resolve() {
     file::resolve();
     path::resolve();
     signal::resolve();
+}
+
+/// Notes what depends on the moment of the tree's start.
+pub fn note_launch(turn: &mut Turn) {
+    status::note_launch(turn);
 }
 
 /// Brings the tables in line after an `exec`: other threads and close-on-exec descriptors are gone.

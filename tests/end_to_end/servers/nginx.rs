@@ -1,10 +1,11 @@
 //! nginx: a master and two workers that share a listener.
 
-use super::http::{bench, curl, fetch};
-use super::recipe::{Load, Recipe, Target};
+use super::http::{Client, bench, curl, fetch};
+use super::recipe::{Load, Recipe, Stage, Target};
 use super::scenario::survive;
 use crate::chance::Chance;
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 
@@ -24,6 +25,27 @@ impl Nginx {
         let files = sizes.map(|(name, size)| (name.to_owned(), chance.bytes(size)));
         Self {
             files: files.into(),
+        }
+    }
+}
+
+/// Puts files, and reads them back with the times that the server gives them.
+fn put(at: &Target, stage: &Stage) {
+    let mut client = Client::connect(at);
+    for number in 0.. {
+        let body = format!("content {number}").repeat(100);
+        let path = format!("/put/{}", number % 10);
+        let reply = client.ask("PUT", &path, body.as_bytes());
+        assert!(
+            [201, 204].contains(&reply.status),
+            "{path}: {}",
+            reply.status
+        );
+        let reply = client.get(&path);
+        assert_eq!(reply.text(), body);
+        assert!(reply.field("etag").is_some(), "{path} has no ETag");
+        if !stage.step() {
+            return;
         }
     }
 }
@@ -54,6 +76,10 @@ impl Recipe for Nginx {
     fn prepare(&self, genesis: &Path) {
         let folder = genesis.join("html/files");
         fs::create_dir(&folder).unwrap();
+        // As root, the workers are somebody else.
+        let put = genesis.join("html/put");
+        fs::create_dir(&put).unwrap();
+        fs::set_permissions(&put, fs::Permissions::from_mode(0o777)).unwrap();
         for (path, bytes) in &self.files {
             fs::write(folder.join(path), bytes).unwrap();
         }
@@ -69,6 +95,7 @@ impl Recipe for Nginx {
             Box::new(move |at, stage| curl(&page, &bytes, at, stage)),
             Box::new(move |at, stage| bench(&stock_page, at, stage)),
         ];
+        load.push(Box::new(put));
         for first in 0..3 {
             let below = below.clone();
             load.push(Box::new(move |at, stage| fetch(&below, first, at, stage)));

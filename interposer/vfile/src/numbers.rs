@@ -1,0 +1,207 @@
+//! Numbers of files, in the order in which the server first sees them.
+//!
+//! A file is known by the kernel's device and inode numbers and by its birth, since an inode number is
+//! used again, at moments that differ between replicas. The table is bounded: what has not been
+//! looked at for longest is forgotten first, which is a fact of the logical execution as well.
+
+/// Files known at a time.
+const FILES_MAX: usize = if cfg!(test) { 64 } else { 32 * 1024 };
+const BUCKETS: usize = 2 * FILES_MAX;
+
+/// What tells a file from every other of the same machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[repr(C)]
+pub struct Identity {
+    /// The kernel's device number.
+    pub device: u64,
+    /// The kernel's inode number.
+    pub inode: u64,
+    /// When it was made, as the file system has it; 0 if it has not.
+    pub born: crate::times::Time,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct File {
+    identity: Identity,
+    number: u64,
+    /// Next in the same bucket.
+    next: u32,
+    /// Neighbours by the time of the last look.
+    older: u32,
+    newer: u32,
+}
+
+/// All numbers given so far. Indices count from 1; 0 is none.
+#[repr(C)]
+pub struct Numbers {
+    /// Numbers given so far.
+    given: u64,
+    used: u32,
+    oldest: u32,
+    newest: u32,
+    buckets: [u32; BUCKETS],
+    files: [File; FILES_MAX],
+}
+
+/// The first number: inode numbers below have a meaning to some programs.
+const FIRST: u64 = 1000;
+
+fn bucket_of(identity: &Identity) -> usize {
+    let mixed =
+        (identity.inode ^ identity.device.rotate_left(40)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    (mixed >> 40) as usize % BUCKETS
+}
+
+impl Numbers {
+    /// The number of a file, a new one if it was never seen (or not for very long).
+    pub fn of(&mut self, identity: &Identity) -> u64 {
+        if let Some(ix) = self.find(identity) {
+            self.unlink(ix);
+            self.link_newest(ix);
+            return self.file(ix).number;
+        }
+        let ix = self.take_slot();
+        let bucket = bucket_of(identity);
+        let number = FIRST + self.given;
+        self.given += 1;
+        let next = self.buckets[bucket];
+        *self.file(ix) = File {
+            identity: *identity,
+            number,
+            next,
+            older: 0,
+            newer: 0,
+        };
+        self.buckets[bucket] = ix;
+        self.link_newest(ix);
+        number
+    }
+
+    fn file(&mut self, ix: u32) -> &mut File {
+        &mut self.files[ix as usize - 1]
+    }
+
+    fn find(&self, identity: &Identity) -> Option<u32> {
+        let mut ix = self.buckets[bucket_of(identity)];
+        while ix != 0 {
+            let file = &self.files[ix as usize - 1];
+            if file.identity == *identity {
+                return Some(ix);
+            }
+            ix = file.next;
+        }
+        None
+    }
+
+    fn take_slot(&mut self) -> u32 {
+        if (self.used as usize) < FILES_MAX {
+            self.used += 1;
+            return self.used;
+        }
+        let ix = self.oldest;
+        self.unlink(ix);
+        self.leave_bucket(ix);
+        ix
+    }
+
+    fn leave_bucket(&mut self, ix: u32) {
+        let (identity, next) = (self.file(ix).identity, self.file(ix).next);
+        let bucket = bucket_of(&identity);
+        if self.buckets[bucket] == ix {
+            self.buckets[bucket] = next;
+            return;
+        }
+        let mut at = self.buckets[bucket];
+        while self.file(at).next != ix {
+            at = self.file(at).next;
+        }
+        self.file(at).next = next;
+    }
+
+    fn unlink(&mut self, ix: u32) {
+        let (older, newer) = (self.file(ix).older, self.file(ix).newer);
+        match older {
+            0 => self.oldest = newer,
+            older => self.file(older).newer = newer,
+        }
+        match newer {
+            0 => self.newest = older,
+            newer => self.file(newer).older = older,
+        }
+    }
+
+    fn link_newest(&mut self, ix: u32) {
+        let older = self.newest;
+        self.file(ix).older = older;
+        self.file(ix).newer = 0;
+        match older {
+            0 => self.oldest = ix,
+            older => self.file(older).newer = ix,
+        }
+        self.newest = ix;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::times::Time;
+    use std::boxed::Box;
+
+    fn numbers() -> Box<Numbers> {
+        let nothing = File {
+            identity: Identity::default(),
+            number: 0,
+            next: 0,
+            older: 0,
+            newer: 0,
+        };
+        Box::new(Numbers {
+            given: 0,
+            used: 0,
+            oldest: 0,
+            newest: 0,
+            buckets: [0; BUCKETS],
+            files: [nothing; FILES_MAX],
+        })
+    }
+
+    fn file(inode: u64) -> Identity {
+        Identity {
+            device: 5,
+            inode,
+            born: Time::default(),
+        }
+    }
+
+    #[test]
+    fn files_are_numbered_in_the_order_of_the_first_look() {
+        let mut numbers = numbers();
+        assert_eq!(numbers.of(&file(77)), FIRST);
+        assert_eq!(numbers.of(&file(12)), FIRST + 1);
+        assert_eq!(numbers.of(&file(77)), FIRST);
+    }
+
+    #[test]
+    fn an_inode_that_is_used_again_is_another_file() {
+        let mut numbers = numbers();
+        let mut reborn = file(77);
+        reborn.born.seconds = 3;
+        assert_eq!(numbers.of(&file(77)), FIRST);
+        assert_eq!(numbers.of(&reborn), FIRST + 1);
+    }
+
+    #[test]
+    fn what_was_not_looked_at_for_longest_is_forgotten_first() {
+        let mut numbers = numbers();
+        for inode in 0..FILES_MAX as u64 {
+            assert_eq!(numbers.of(&file(inode)), FIRST + inode);
+        }
+        assert_eq!(numbers.of(&file(0)), FIRST);
+        let next = FIRST + FILES_MAX as u64;
+        assert_eq!(numbers.of(&file(1_000_000)), next);
+        assert_eq!(numbers.of(&file(0)), FIRST);
+        assert_eq!(numbers.of(&file(1)), next + 1);
+    }
+}
