@@ -58,7 +58,7 @@ unsafe fn modified(
     let launched = turn.shared().launched;
     match times::judge(time_of(&file.stx_mtime), launched) {
         Seen::Stamped(time) => time,
-        Seen::Before => times::GENESIS,
+        Seen::Before => time_of(&file.stx_mtime),
         Seen::Changed => {
             let now = times::stamp(times::moment(turn.now_ns()));
             // Of no avail for a file that is not ours; then it counts as changed every time.

@@ -16,7 +16,7 @@ pub struct Time {
     pub nanoseconds: u32,
 }
 
-/// What files have that were there before the server: 2000-01-01T00:00:00Z, as in a genesis.
+/// 2000-01-01T00:00:00Z, the time of the files of a genesis.
 pub const GENESIS: Time = Time {
     seconds: 946_684_800,
     nanoseconds: 0,
@@ -34,7 +34,8 @@ pub enum Seen {
     Stamped(Time),
     /// Changed by the server since it was stamped last, if ever.
     Changed,
-    /// Older than the server: part of the machine or of the genesis.
+    /// Older than the server: part of the machine or of the genesis. Programs compare such times with
+    /// what they have recorded elsewhere (Python its compiled files), so they are shown as they are.
     Before,
 }
 
