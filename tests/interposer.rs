@@ -33,6 +33,8 @@ const EXPORTS: &str = "
     clock_gettime __clock_gettime clock_getres clock_nanosleep gettimeofday time timespec_get clock
     times getrusage nanosleep usleep sleep getloadavg
     getrandom getentropy arc4random arc4random_buf arc4random_uniform
+    execve execv execvp execvpe fexecve execveat execl execlp execle posix_spawn posix_spawnp system
+    popen
     fork vfork _exit _Exit wait wait3 wait4 waitpid kill getpid getppid gettid
     getpgid __getpgid getpgrp setpgid __setpgid setpgrp getsid setsid tcgetpgrp tcsetpgrp tcgetsid
     gethostname uname sysconf get_nprocs get_nprocs_conf sched_getcpu sched_getaffinity

@@ -210,6 +210,12 @@ impl Scheduler {
         self.clock
     }
 
+    /// Where the clock lies, for code that reads it without a call.
+    #[must_use]
+    pub fn clock_address(&self) -> *const u64 {
+        &raw const self.clock
+    }
+
     /// Hash over all ordered operations and admissions so far.
     #[must_use]
     pub fn schedule_hash(&self) -> u64 {

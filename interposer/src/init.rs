@@ -1,5 +1,6 @@
 //! Start: maps the tape, finds or makes the tree's memory, waits for the first entry.
 
+use crate::cycles;
 use crate::hooks;
 use crate::shared::{self, Mapped, Shared};
 use crate::sys::{self, sys};
@@ -101,6 +102,7 @@ fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_
     // SAFETY: constructors run before there is a second thread.
     unsafe { turn::install(memory, tape, parameters) };
     hooks::resolve();
+    cycles::arm();
     Turn::begin(me);
     if let Some(mut turn) = Turn::have() {
         hooks::note_launch(&mut turn);
@@ -125,6 +127,7 @@ fn next_program(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_p
         turn::set_process(process);
     }
     hooks::resolve();
+    cycles::arm();
     crate::tls::set_thread_ix(me);
     if let Some(mut turn) = Turn::have() {
         hooks::after_exec(&mut turn);

@@ -17,6 +17,7 @@
 compile_error!("the interposer knows Linux with glibc on x86-64 only");
 
 mod address;
+mod cycles;
 mod deliver;
 mod hooks;
 mod init;

@@ -4,6 +4,7 @@
 //! survives `fork`. The thread that has the turn is the only one that touches it; the exception are
 //! the batons, which are atomic.
 
+use crate::cycles::Counter;
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
 use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
 use brolga_tape::handover::SCHEDULER_FD;
@@ -119,6 +120,7 @@ pub struct Shared {
     pub numbers: Numbers,
     /// When the tree was started, by the kernel's clock: files changed later were changed by it.
     pub launched: Time,
+    pub cycles: Counter,
     pub scheduler: Scheduler,
     pub net: Net,
 }

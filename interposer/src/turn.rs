@@ -24,7 +24,7 @@ use brolga_tape::ring::Tape;
 use brolga_vnet::{WaitOn, World};
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Key spaces. Objects private to a process carry its slot in the upper bits.
 pub mod space {
@@ -59,8 +59,6 @@ pub struct Local {
     /// Slot of this process.
     process: u16,
     pub keep_fsync: bool,
-    /// Loopback addresses that nobody in the tree listens on are those of the nodes' machines.
-    pub host_loopback: bool,
     pub cpus: u32,
     perturb_us: u32,
 }
@@ -74,11 +72,12 @@ static LOCAL: Cell = Cell(UnsafeCell::new(Local {
     tape: None,
     process: 0,
     keep_fsync: false,
-    host_loopback: false,
     cpus: 1,
     perturb_us: 0,
 }));
 static ENDING: AtomicBool = AtomicBool::new(false);
+/// State of [`chance`].
+static CHANCE: AtomicU64 = AtomicU64::new(1);
 
 fn local() -> &'static Local {
     // SAFETY: see Cell.
@@ -95,9 +94,33 @@ pub unsafe fn install(shared: *mut Shared, tape: Tape, parameters: &brolga_tape:
     local.shared = shared;
     local.tape = Some(tape);
     local.keep_fsync = parameters.keep_fsync != 0;
-    local.host_loopback = parameters.host_loopback != 0;
     local.cpus = parameters.cpus.max(1);
     local.perturb_us = parameters.perturb_us;
+    if local.perturb_us != 0 {
+        seed_chance();
+    }
+}
+
+/// The tree's memory.
+pub fn memory() -> *mut Shared {
+    local().shared
+}
+
+/// A number that differs on every replica and has no logical effect (xorshift; Marsaglia 2003).
+fn chance() -> u64 {
+    let mut value = CHANCE.load(Ordering::Relaxed);
+    value ^= value << 13;
+    value ^= value >> 7;
+    value ^= value << 17;
+    CHANCE.store(value, Ordering::Relaxed);
+    value
+}
+
+fn seed_chance() {
+    let mut seed = 0u64;
+    // SAFETY: room for eight bytes.
+    unsafe { sys!(libc::SYS_getrandom, &raw mut seed, size_of::<u64>(), 0) };
+    CHANCE.store(seed | 1, Ordering::Relaxed);
 }
 
 /// Names this process's slot.
@@ -234,8 +257,7 @@ impl Turn {
         if most == 0 {
             return;
         }
-        // SAFETY: rdtsc has no preconditions; its value has no logical effect.
-        let chance = unsafe { core::arch::x86_64::_rdtsc() }.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let chance = chance();
         if chance >> 58 == 0 {
             sys::real_delay((chance >> 20) as u32 % most);
         }
@@ -404,6 +426,7 @@ impl Turn {
             fault(&[b"an entry on the tape is cut short"])
         };
         shared.scheduler.admit(slot, entry.time_ns, entry.clocks);
+        shared.cycles.update(&shared.scheduler);
         let mut outside = Outside {
             scheduler: &mut shared.scheduler,
         };

@@ -21,11 +21,11 @@ mod chance;
 mod cluster;
 mod counting;
 mod native;
-mod outside;
 mod resp;
 mod view;
 
 mod benchmark;
+mod cycles;
 mod echo;
 mod failover;
 mod files;

@@ -17,10 +17,12 @@ macro_rules! hooks {
 
 mod connect;
 mod counter;
+mod crash;
 mod credentials;
 mod datagram;
 mod descriptor;
 mod directory;
+mod exec;
 mod file;
 mod futex;
 mod group;
@@ -52,7 +54,7 @@ pub fn resolve() {
     process::resolve();
     file::resolve();
     path::resolve();
-    signal::resolve();
+    crash::resolve();
 }
 
 /// Notes what depends on the moment of the tree's start.

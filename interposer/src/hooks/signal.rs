@@ -7,7 +7,7 @@
 //! through the log (`brolga signal`).
 
 use super::machine::libc_own;
-use super::{error, op};
+use super::{crash, error, op};
 use crate::deliver::{Delivered, describe};
 use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn, space};
@@ -17,7 +17,7 @@ use core::ffi::c_int;
 use libc::{sigset_t, timespec};
 
 /// Raised by the program's own instructions, or by `abort`.
-const KERNEL: [c_int; 6] = [
+pub(super) const KERNEL: [c_int; 6] = [
     libc::SIGILL,
     libc::SIGTRAP,
     libc::SIGABRT,
@@ -93,7 +93,8 @@ unsafe fn sigaction_(signal: c_int, new: *const Sigaction, old: *mut Sigaction) 
         && KERNEL.contains(&signal)
     {
         let result = match action.handler {
-            vsignal::DEFAULT => install_crash_handler(signal),
+            _ if signal == libc::SIGSEGV => 0, // `crash` calls the program's own
+            vsignal::DEFAULT => crash::install(signal),
             _ => real_sigaction(signal, new, core::ptr::null_mut()),
         };
         if result != 0 {
@@ -204,11 +205,11 @@ pub unsafe extern "C" fn siginterrupt(signal: c_int, interrupt: c_int) -> c_int 
 
 // ---- masks ----
 
-/// The kernel's copy of this thread's mask, without the signals that libc needs for itself.
+/// The kernel's copy of this thread's mask, without the signals that libc and we need for ourselves.
 fn copy_to_kernel(mask: Set) {
     const LIBC: Set = Set::of(32).with(Set::of(33));
-    const SYS: Set = Set::of(libc::SIGSYS as u8);
-    let mask = mask.without(LIBC).without(SYS).0;
+    const OURS: Set = Set::of(libc::SIGSYS as u8).with(Set::of(libc::SIGSEGV as u8));
+    let mask = mask.without(LIBC).without(OURS).0;
     // SAFETY: a set of eight bytes, nothing wanted back.
     unsafe {
         sys!(
@@ -498,7 +499,7 @@ fn send_to_thread(turn: &mut Turn, ix: ThreadIx, signal: c_int, value: Option<u6
     0
 }
 
-fn raise_for_real(signal: c_int) -> isize {
+pub(super) fn raise_for_real(signal: c_int) -> isize {
     // SAFETY: plain integers.
     unsafe {
         let (pid, tid) = (sys!(sys::SYS_getpid), sys!(sys::SYS_gettid));
@@ -731,20 +732,8 @@ pub unsafe extern "C" fn sigwaitinfo(set: *const sigset_t, info: *mut libc::sigi
     finish(unsafe { sigtimedwait_(set, info, core::ptr::null()) }) as c_int
 }
 
-/// Without a handler of its own the program is about to die of what it did: the tree must hear of it
-/// while the dying thread still has the turn. Then the default action, by doing it again.
-extern "C" fn crash(signal: c_int) {
-    super::process::end(signal);
-    set_for_real(signal, vsignal::DEFAULT, 0);
-    raise_for_real(signal);
-}
-
-fn install_crash_handler(signal: c_int) -> c_int {
-    let handler: extern "C" fn(c_int) = crash;
-    set_for_real(signal, handler as usize, libc::SA_NODEFER)
-}
-
-fn set_for_real(signal: c_int, handler: usize, flags: c_int) -> c_int {
+/// Sets what the kernel is to do.
+pub(super) fn set_for_real(signal: c_int, handler: usize, flags: c_int) -> c_int {
     let new = Sigaction {
         handler,
         mask: [0; 16],
@@ -752,14 +741,6 @@ fn set_for_real(signal: c_int, handler: usize, flags: c_int) -> c_int {
         restorer: 0,
     };
     real_sigaction(signal, &raw const new, core::ptr::null_mut())
-}
-
-/// Kernel-side state of a fresh program: broken pipes and crashes are our business.
-pub fn resolve() {
-    for signal in KERNEL {
-        install_crash_handler(signal);
-    }
-    set_for_real(libc::SIGPIPE, vsignal::IGNORE, 0);
 }
 
 /// After an `exec` in the tree: handlers are gone.

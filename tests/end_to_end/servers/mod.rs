@@ -1,7 +1,6 @@
 //! Servers as Debian packages them, with stock clients. Each is described by a [`recipe::Recipe`] that
 //! uses the files in `examples/recipes`, and goes through [`scenario::survive`].
 
-mod dns;
 mod http;
 mod recipe;
 mod scenario;
@@ -12,6 +11,4 @@ mod civetweb;
 mod lighttpd;
 mod memcached;
 mod nginx;
-mod nsd;
 mod slapd;
-mod unbound;

@@ -1,0 +1,107 @@
+//! The processor's time stamp counter, as the server sees it.
+//!
+//! `rdtsc` is an instruction, so no symbol and no seccomp filter sees it. The kernel can make it fault
+//! (`PR_SET_TSC`), and the handler here answers with virtual time. A fault costs two microseconds, and
+//! some programs count cycles for every row of a table (InnoDB's statistics do), so a place that has
+//! faulted is rewritten where that is safe, see [`patch`], and costs a nanosecond from then on.
+//!
+//! The counter runs at 1 GHz: it shows virtual time, plus a little for each reading, so that loops which
+//! wait for it come to an end.
+//!
+//! The kernel's setting is inherited by threads, by `fork` and by `exec`; but a new program reads the
+//! counter before we are there to answer, so [`pause`] comes before each `exec`.
+
+mod maps;
+mod patch;
+
+use crate::sys::{self, sys};
+use crate::turn;
+use brolga_dmt::{NS_PER_TICK, Scheduler};
+use core::ffi::c_int;
+
+/// What one reading adds.
+const READING_NS: u64 = 32;
+/// `rdtsc` and `rdtscp`.
+const READ: [u8; 2] = [0x0F, 0x31];
+const READ_WITH_PROCESSOR: [u8; 3] = [0x0F, 0x01, 0xF9];
+
+/// State of the counter in the tree's memory; all zeros is a valid one.
+#[repr(C)]
+pub struct Counter {
+    /// What readings have added.
+    readings_ns: u64,
+    /// Virtual time since the start when the scheduler's clock was 0, had it always run evenly; wraps.
+    base_ns: u64,
+    /// Room for rewritten places, which have no registers to spare.
+    saved: u64,
+    value: u64,
+}
+
+impl Counter {
+    /// Time has moved on.
+    pub fn update(&mut self, scheduler: &Scheduler) {
+        let elapsed = scheduler.now_ns() - scheduler.first_time_ns();
+        self.base_ns = elapsed.wrapping_sub(scheduler.clock() * NS_PER_TICK);
+    }
+
+    fn read(&mut self, scheduler: &Scheduler) -> u64 {
+        self.readings_ns += READING_NS;
+        (scheduler.clock() * NS_PER_TICK)
+            .wrapping_add(self.base_ns)
+            .wrapping_add(self.readings_ns)
+    }
+}
+
+/// Makes readings of the counter fault in this thread and in those that it makes.
+pub fn arm() {
+    // SAFETY: plain integers. Where the kernel cannot do it the program reads the real counter.
+    unsafe { sys!(sys::SYS_prctl, libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV) };
+}
+
+/// Lets this thread execute another program, which arms itself.
+pub fn pause() {
+    // SAFETY: plain integers.
+    unsafe { sys!(sys::SYS_prctl, libc::PR_SET_TSC, libc::PR_TSC_ENABLE) };
+}
+
+/// Whether a fault was a reading of the counter, which has been answered then.
+///
+/// # Safety
+/// The arguments are those of a handler of SIGSEGV.
+pub unsafe fn answer(info: *const libc::siginfo_t, context: *mut libc::ucontext_t) -> bool {
+    const SI_KERNEL: c_int = 0x80;
+    // SAFETY: the caller's promise; nobody else has this frame.
+    let (info, registers) = unsafe { (&*info, &mut (*context).uc_mcontext.gregs) };
+    if info.si_code != SI_KERNEL {
+        return false; // A fault of memory.
+    }
+    let at = registers[libc::REG_RIP as usize] as usize;
+    // SAFETY: the processor has just executed what is there, and every instruction that can fault so has
+    // two bytes at least; the third is read only if they are not the last ones of the instruction.
+    let (first, length) = unsafe {
+        let code = at as *const u8;
+        let first = [code.read(), code.add(1).read()];
+        if first == READ {
+            (true, READ.len())
+        } else if first == READ_WITH_PROCESSOR[..2] && code.add(2).read() == READ_WITH_PROCESSOR[2]
+        {
+            (false, READ_WITH_PROCESSOR.len())
+        } else {
+            return false;
+        }
+    };
+    // SAFETY: the tree's memory is mapped as long as the program runs, and the thread has the turn.
+    let shared = unsafe { &mut *turn::memory() };
+    let clock = shared.scheduler.clock_address();
+    if first && patch::rewrite(at, &raw mut shared.cycles, clock) {
+        return true; // It is done again, by the code that is there now.
+    }
+    let value = shared.cycles.read(&shared.scheduler);
+    registers[libc::REG_RAX as usize] = (value & 0xFFFF_FFFF) as i64;
+    registers[libc::REG_RDX as usize] = (value >> 32) as i64;
+    registers[libc::REG_RIP as usize] = (at + length) as i64;
+    if !first {
+        registers[libc::REG_RCX as usize] = 0; // the processor's number
+    }
+    true
+}
