@@ -9,6 +9,7 @@ mod apache;
 mod board;
 mod civetweb;
 mod lighttpd;
+mod mariadb;
 mod memcached;
 mod nginx;
 mod slapd;
