@@ -388,8 +388,10 @@ macro_rules! file_system_hooks {
 }
 
 file_system_hooks! {
-    statvfs(path: *const c_char, libc::statvfs) = libc::SYS_statfs, fixed_statvfs, path.expose_provenance();
-    statvfs64(path: *const c_char, libc::statvfs) = libc::SYS_statfs, fixed_statvfs, path.expose_provenance();
+    statvfs(path: *const c_char, libc::statvfs) =
+        libc::SYS_statfs, fixed_statvfs, path.expose_provenance();
+    statvfs64(path: *const c_char, libc::statvfs) =
+        libc::SYS_statfs, fixed_statvfs, path.expose_provenance();
     fstatvfs(fd: c_int, libc::statvfs) = libc::SYS_fstatfs, fixed_statvfs, fd as usize;
     fstatvfs64(fd: c_int, libc::statvfs) = libc::SYS_fstatfs, fixed_statvfs, fd as usize;
     statfs(path: *const c_char, libc::statfs) = libc::SYS_statfs, fixed_statfs, path.expose_provenance();
