@@ -39,6 +39,8 @@ pub struct Plan {
     pub env: Vec<String>,
     /// Random delays for tests, microseconds.
     pub perturb_us: u32,
+    /// Loopback addresses that the server does not listen on are those of this machine.
+    pub host_loopback: bool,
     /// The server.
     pub command: Vec<String>,
 }
@@ -57,6 +59,9 @@ pub struct ClusterFile {
     pub genesis: bool,
     /// Open descriptors of a server.
     pub descriptors: u64,
+    /// Loopback addresses that the server does not listen on are those of the leader's machine.
+    #[serde(default)]
+    pub host_loopback: bool,
     /// All replicas.
     pub members: Vec<Member>,
 }
@@ -193,6 +198,7 @@ impl Cluster {
             keep_fsync: false,
             perturb_us,
             descriptors: self.file.descriptors,
+            host_loopback: self.file.host_loopback,
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
             command: self.file.command.clone(),
             env: self.file.env.clone(),
@@ -273,6 +279,18 @@ fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), Cluste
             });
         }
     }
+    if plan.host_loopback != file.host_loopback {
+        let how = if file.host_loopback {
+            "with"
+        } else {
+            "without"
+        };
+        let text = format!(
+            "{} was created {how} --host-loopback; that cannot change later",
+            data.display()
+        );
+        return Err(ClusterError::Plan(text));
+    }
     if plan.genesis.is_some() && !file.genesis {
         let text = format!(
             "{} was created without --genesis; it cannot be given later",
@@ -321,6 +339,7 @@ fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
         env: plan.env.clone(),
         genesis: plan.genesis.is_some(),
         descriptors: DESCRIPTORS_DEFAULT.min(limit),
+        host_loopback: plan.host_loopback,
         members: members(&addresses(plan))?,
     };
     let text = toml::to_string(&file)
@@ -409,6 +428,7 @@ mod tests {
             genesis: None,
             env: vec!["A=1".into()],
             perturb_us: 0,
+            host_loopback: false,
             command: vec!["server".into(), "--port".into(), "1".into()],
         }
     }

@@ -106,6 +106,10 @@ pub struct NodeConfig {
     /// The server's `fsync` reaches the disk although the log makes it needless.
     #[serde(default)]
     pub keep_fsync: bool,
+    /// Loopback addresses that the server does not listen on are those of the machine that makes the
+    /// connection, the leader's; otherwise nobody is found there.
+    #[serde(default)]
+    pub host_loopback: bool,
     /// Upper bound of random delays put in at scheduling points, for tests.
     #[serde(default)]
     pub perturb_us: u32,
@@ -298,7 +302,7 @@ impl NodeConfig {
             hash.update(text.as_bytes());
         }
         hash.update(&self.cluster.0.to_le_bytes());
-        for number in [self.quantum, self.cpus] {
+        for number in [self.quantum, self.cpus, u32::from(self.host_loopback)] {
             hash.update(&number.to_le_bytes());
         }
         hash.update(&self.descriptors.to_le_bytes());

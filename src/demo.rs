@@ -63,6 +63,7 @@ fn plan(directory: &std::path::Path) -> anyhow::Result<Plan> {
         genesis: None,
         env: Vec::new(),
         perturb_us: 0,
+        host_loopback: false,
         command: command.map(str::to_owned).to_vec(),
     })
 }

@@ -59,6 +59,8 @@ pub struct Local {
     /// Slot of this process.
     process: u16,
     pub keep_fsync: bool,
+    /// Loopback addresses that nobody in the tree listens on are those of the nodes' machines.
+    pub host_loopback: bool,
     pub cpus: u32,
     perturb_us: u32,
 }
@@ -72,6 +74,7 @@ static LOCAL: Cell = Cell(UnsafeCell::new(Local {
     tape: None,
     process: 0,
     keep_fsync: false,
+    host_loopback: false,
     cpus: 1,
     perturb_us: 0,
 }));
@@ -94,6 +97,7 @@ pub unsafe fn install(shared: *mut Shared, tape: Tape, parameters: &brolga_tape:
     local.shared = shared;
     local.tape = Some(tape);
     local.keep_fsync = parameters.keep_fsync != 0;
+    local.host_loopback = parameters.host_loopback != 0;
     local.cpus = parameters.cpus.max(1);
     local.perturb_us = parameters.perturb_us;
     if local.perturb_us != 0 {

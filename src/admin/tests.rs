@@ -35,6 +35,7 @@ fn status() -> NodeStatus {
         applied: hashes(99),
         divergence: None,
         connections: 3,
+        outgoing: 0,
         listeners: vec!["127.0.0.2:6379".parse().unwrap()],
         datagram_ports: vec!["127.0.0.2:53".parse().unwrap()],
         datagrams: DatagramCounts::default(),

@@ -40,6 +40,9 @@ pub struct Options {
     /// Random delays of up to this many microseconds in the servers, to test determinism.
     #[arg(long, value_name = "N", default_value_t = 0)]
     perturb_us: u32,
+    /// Let the server connect to this machine's loopback addresses; otherwise it finds only itself there.
+    #[arg(long)]
+    host_loopback: bool,
     /// Leave nodes that die dead.
     #[arg(long)]
     no_restart: bool,
@@ -71,6 +74,7 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
         genesis: options.genesis,
         env: options.env,
         perturb_us: options.perturb_us,
+        host_loopback: options.host_loopback,
         command,
     })
 }

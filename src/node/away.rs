@@ -1,11 +1,13 @@
 //! Who is away for good: the leader lets go of the clients of nodes and sidecars that have been
-//! silent for long, so that a server does not keep their connections for ever.
+//! silent for long, so that a server does not keep their connections for ever; and soon of what the
+//! server has opened through a node that is away.
 
+use super::conns::KnownFrontend;
 use super::peer_frames::PeerFrame;
 use super::reactor::Node;
 use super::server::ServerHost;
 use super::sidecars::is_sidecar;
-use brolga_tape::entry::{EntryBuilder, Event};
+use brolga_tape::entry::{CloseHow, EntryBuilder, Event};
 use std::time::{Duration, Instant};
 
 /// A node that is away for longer has lost its clients.
@@ -13,6 +15,9 @@ const NODE_AWAY_MAX: Duration = Duration::from_secs(60);
 /// A sidecar that is attached to no node for longer has lost its clients. It gives up by itself
 /// well before, and what a node tells of it is up to [`ALIVE_INTERVAL`] old.
 const SIDECAR_AWAY_MAX: Duration = Duration::from_secs(30);
+/// A node that is away for longer has lost the connections that the server has opened through it. Much
+/// shorter: nobody sends on them meanwhile, while the server waits for answers; and it can open others.
+const DIALLER_AWAY_MAX: Duration = Duration::from_secs(1);
 /// The leader is told this often which sidecars are attached.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -34,7 +39,29 @@ impl<H: ServerHost> Node<H> {
             }
             Some(*absent.get(&known.node)? + NODE_AWAY_MAX)
         };
-        conns.frontends().filter_map(deadline).min()
+        let clients = conns.frontends().filter_map(deadline).min();
+        clients.into_iter().chain(self.dialler_deadline()).min()
+    }
+
+    /// When the leader lets go of connections that the server has opened through an absent node.
+    fn dialler_deadline(&self) -> Option<Instant> {
+        let frontends = self.conns.frontends();
+        frontends
+            .filter_map(|(_, known)| self.dialler_away_at(known))
+            .min()
+    }
+
+    /// When a frontend has been away for too long to keep the server's connections. Should the proposal
+    /// to give them up get lost, it is made again after the same time.
+    fn dialler_away_at(&self, known: KnownFrontend) -> Option<Instant> {
+        let since = *self
+            .absent
+            .get(&known.node)
+            .filter(|_| known.outgoing > 0)?;
+        let from = self
+            .dialler_given_up
+            .map_or(since, |proposed| since.max(proposed));
+        Some(from + DIALLER_AWAY_MAX)
     }
 
     /// The leader lets go of the clients of those who have been away for long.
@@ -45,13 +72,14 @@ impl<H: ServerHost> Node<H> {
         {
             return;
         }
+        let mut gone = EntryBuilder::new();
+        self.give_up_diallers(now, &mut gone);
         let Self {
             conns,
             sidecars,
             absent,
             ..
         } = self;
-        let mut gone = EntryBuilder::new();
         for (frontend, known) in conns.frontends() {
             // Should the proposal get lost, it is made again after the same time: the clock of
             // whoever is given up starts over.
@@ -71,6 +99,28 @@ impl<H: ServerHost> Node<H> {
         }
         self.proposer
             .push(gone.event_count(), gone.encoded_events());
+    }
+
+    fn give_up_diallers(&mut self, now: Instant, gone: &mut EntryBuilder) {
+        let before = gone.event_count();
+        for (frontend, known) in self.conns.frontends() {
+            if self.dialler_away_at(known).is_none_or(|at| at > now) {
+                continue;
+            }
+            let (node, count) = (known.node, known.outgoing);
+            tracing::info!(node, count, "away: the server's connections are given up");
+            for conn in self.conns.outgoing_of(frontend) {
+                let how = CloseHow::Reset;
+                gone.push(&Event::Close {
+                    conn,
+                    offset: 0,
+                    how,
+                });
+            }
+        }
+        if gone.event_count() > before {
+            self.dialler_given_up = Some(now);
+        }
     }
 
     /// Tells the leader now and then which sidecars are attached here.

@@ -1,5 +1,9 @@
-//! One client connection at a frontend: the TCP socket, the input that is not committed yet, and the
-//! output that the client has not taken yet.
+//! One connection at a frontend, of a client or of the server to somebody outside: the TCP socket, the
+//! input that is not committed yet, and the output that the other end has not taken yet.
+//!
+//! A connection that the server opens is the mirror image of a client's: the other end is called the
+//! client here all the same. The log hears of it when it was answered, and of nothing else before that
+//! answer is committed, because another frontend's answer may come first.
 //!
 //! Positions in both streams are absolute and only ever grow, so whatever comes twice (events that
 //! a leader change made necessary to resend, output of a server that replays) is seen to be old.
@@ -138,17 +142,34 @@ impl Output {
     }
 }
 
-/// Who a client is.
+/// Where a connection comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A client has come to a listener of the server.
+    Accepted {
+        /// The listener.
+        listener: u32,
+        /// The client's address.
+        peer: SocketAddr,
+        /// The address that it connected to.
+        local: SocketAddr,
+    },
+    /// The server has asked for it.
+    Dialled {
+        /// The frontend that dials.
+        owner: u64,
+        /// What came of it: the own address, or an `errno`.
+        answer: Option<Result<SocketAddr, u8>>,
+    },
+}
+
+/// Which connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// The connection.
+    /// Its id.
     pub conn: ConnId,
-    /// The listener that it came to.
-    pub listener: u32,
-    /// Its address.
-    pub peer: SocketAddr,
-    /// The address that it connected to.
-    pub local: SocketAddr,
+    /// Where it comes from.
+    pub origin: Origin,
 }
 
 /// The server's output did not continue where it ended before.
@@ -173,11 +194,12 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client that has just connected; says so in `events`.
-    pub fn new(identity: Identity, stream: TcpStream, events: &mut impl Events) -> Self {
+    /// A connection that was just accepted, and says so in `events`, or is being dialled, with a socket
+    /// unless that has failed at once.
+    pub fn new(identity: Identity, stream: Option<TcpStream>, events: &mut impl Events) -> Self {
         let client = Self {
             identity,
-            stream: Some(stream),
+            stream,
             open_committed: false,
             input: Input {
                 committed: 0,
@@ -207,6 +229,44 @@ impl Client {
         self.identity.conn
     }
 
+    /// The other end has not answered yet.
+    pub fn is_dialling(&self) -> bool {
+        let answer = |origin| matches!(origin, Origin::Dialled { answer: None, .. });
+        answer(self.identity.origin)
+    }
+
+    /// Looks whether the other end has answered; if so, says it in `events`.
+    pub fn dialled(&mut self, events: &mut impl Events) {
+        if let Some(answer) = self.stream.as_ref().and_then(sys::dial_answer) {
+            self.answered(answer.map_err(|error| sys::errno_of(&error)), events);
+        }
+    }
+
+    /// The other end has answered, or it could not even be asked.
+    pub fn answered(&mut self, outcome: Result<SocketAddr, u8>, events: &mut impl Events) {
+        if let Origin::Dialled { answer, .. } = &mut self.identity.origin {
+            *answer = Some(outcome);
+        }
+        if outcome.is_err() {
+            self.stream = None;
+        }
+        self.say_open(events);
+    }
+
+    /// It was dialled in vain.
+    fn has_failed(&self) -> bool {
+        let answer = |origin| match origin {
+            Origin::Dialled { answer, .. } => answer.is_some_and(|answer| answer.is_err()),
+            Origin::Accepted { .. } => false,
+        };
+        answer(self.identity.origin)
+    }
+
+    /// Input may be sent up. Nobody else can be the frontend of a client.
+    fn may_receive(&self) -> bool {
+        self.open_committed || matches!(self.identity.origin, Origin::Accepted { .. })
+    }
+
     /// Its socket, while it has one.
     #[cfg(test)]
     pub fn stream_mut(&mut self) -> Option<&mut TcpStream> {
@@ -222,7 +282,7 @@ impl Client {
 
     /// Reads what there is, as far as the window allows.
     pub fn receive(&mut self, buffer: &mut [u8], events: &mut impl Events) {
-        while self.input.readable && self.input.end.is_none() {
+        while self.input.readable && self.input.end.is_none() && self.may_receive() {
             let most = self.input.room().min(buffer.len()).min(DATA_BYTES_MAX);
             let Some(stream) = self.stream.as_mut().filter(|_| most > 0) else {
                 return;
@@ -267,11 +327,17 @@ impl Client {
 
     /// Breaks the connection from our side, as if the client had reset it.
     pub fn abort(&mut self, events: &mut impl Events) {
-        if let Some(stream) = &self.stream {
-            // If it fails, the client sees an orderly end instead; nothing is left to try.
-            let _ = sys::reset_on_close(stream);
-        }
+        self.drop_stream();
         self.end(CloseHow::Reset, events);
+    }
+
+    /// Ends the connection so that the other end sees a reset.
+    fn drop_stream(&mut self) {
+        if let Some(stream) = self.stream.take() {
+            // If it fails, the client sees an orderly end instead; nothing is left to try.
+            let _ = sys::reset_on_close(&stream);
+        }
+        self.output.unsent.clear();
     }
 
     // ---- what is committed ----
@@ -290,8 +356,12 @@ impl Client {
         self.input.committed += fresh as u64;
     }
 
-    /// The close is committed.
+    /// The close is committed. A leader may have given up a connection that is still there.
     pub fn committed_end(&mut self, how: CloseHow) {
+        if how == CloseHow::Reset {
+            self.drop_stream();
+            self.input.end = Some(how);
+        }
         if self.input.end == Some(how) {
             self.input.end_committed = true;
         }
@@ -307,12 +377,13 @@ impl Client {
         let end_open = self.input.end.is_some() && !self.input.end_committed;
         let credit_open = self.output.credit_sent > self.output.credit_committed;
         !self.is_closed_by_server()
+            && !self.is_dialling()
             && (!self.open_committed || !self.input.pending.is_empty() || end_open || credit_open)
     }
 
     /// Says everything again that is not committed, in order.
     pub fn resend(&self, events: &mut impl Events) {
-        if self.is_closed_by_server() {
+        if self.is_closed_by_server() || self.is_dialling() {
             return;
         }
         if !self.open_committed {
@@ -337,18 +408,28 @@ impl Client {
     }
 
     fn say_open(&self, events: &mut impl Events) {
-        let Identity {
-            conn,
-            listener,
-            peer,
-            local,
-        } = self.identity;
-        events.event(&Event::Open {
-            conn,
-            listener,
-            peer,
-            local,
-        });
+        let conn = self.identity.conn;
+        match self.identity.origin {
+            Origin::Accepted {
+                listener,
+                peer,
+                local,
+            } => events.event(&Event::Open {
+                conn,
+                listener,
+                peer,
+                local,
+            }),
+            Origin::Dialled {
+                owner,
+                answer: Some(outcome),
+            } => events.event(&Event::Connected {
+                conn,
+                owner,
+                outcome,
+            }),
+            Origin::Dialled { answer: None, .. } => {}
+        }
     }
 
     fn say_end(&self, events: &mut impl Events) {
@@ -498,159 +579,10 @@ impl Client {
     /// Nothing is left to do: the client can be forgotten.
     pub fn is_finished(&self) -> bool {
         let reset = self.input.end == Some(CloseHow::Reset) && self.input.end_committed;
-        self.stream.is_none() && (reset || self.is_closed_by_server())
+        let failed = self.has_failed() && self.open_committed;
+        self.stream.is_none() && (reset || failed || self.is_closed_by_server())
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[derive(Debug, Default)]
-    struct Said(Vec<String>);
-
-    impl Events for Said {
-        fn event(&mut self, event: &Event<'_>) {
-            self.0.push(match event {
-                Event::Open { .. } => "open".into(),
-                Event::Data { offset, bytes, .. } => format!("data {offset}+{}", bytes.len()),
-                Event::Close { offset, how, .. } => format!("{how:?} {offset}"),
-                Event::Credit { upto, .. } => format!("credit {upto}"),
-                other => format!("{other:?}"),
-            });
-        }
-    }
-
-    impl Said {
-        fn take(&mut self) -> Vec<String> {
-            std::mem::take(&mut self.0)
-        }
-    }
-
-    fn pair() -> (Client, std::net::TcpStream, Said) {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let local = listener.local_addr().unwrap();
-        let peer = std::net::TcpStream::connect(local).unwrap();
-        let (stream, address) = listener.accept().unwrap();
-        stream.set_nonblocking(true).unwrap();
-        let identity = Identity {
-            conn: ConnId {
-                frontend: 1,
-                counter: 1,
-            },
-            listener: 1,
-            peer: address,
-            local,
-        };
-        let mut said = Said::default();
-        let client = Client::new(identity, TcpStream::from_std(stream), &mut said);
-        (client, peer, said)
-    }
-
-    /// Waits until the bytes or the end that `peer` has sent are there.
-    fn arrive(client: &mut Client) {
-        let stream = client.stream_mut().unwrap();
-        let mut one = [0];
-        while stream.peek(&mut one).is_err() {
-            std::thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn what_is_not_committed_is_said_again() {
-        let (mut client, mut peer, mut said) = pair();
-        assert_eq!(said.take(), ["open"]);
-        peer.write_all(b"hello").unwrap();
-        peer.shutdown(Shutdown::Write).unwrap();
-        arrive(&mut client);
-        client.ready(true, false, true);
-        let mut buffer = vec![0; 100];
-        while client.input.end.is_none() {
-            client.ready(true, false, true);
-            client.receive(&mut buffer, &mut said);
-        }
-        assert_eq!(said.take(), ["data 0+5", "Fin 5"]);
-        client.resend(&mut said);
-        assert_eq!(said.take(), ["open", "data 0+5", "Fin 5"]);
-        client.committed_open();
-        client.committed_input(2);
-        client.resend(&mut said);
-        assert_eq!(said.take(), ["data 2+3", "Fin 5"]);
-        client.committed_input(5);
-        client.committed_end(CloseHow::Fin);
-        assert!(!client.is_outstanding());
-        assert!(!client.is_finished(), "the client still reads");
-    }
-
-    #[test]
-    fn output_is_taken_once_and_a_gap_is_an_error() {
-        let (mut client, mut peer, mut said) = pair();
-        assert_eq!(client.output(0, b"abc"), Ok(true));
-        assert_eq!(client.output(0, b"abc"), Ok(false));
-        assert_eq!(client.output(2, b"cd"), Ok(true));
-        assert!(client.output(9, b"x").is_err());
-        client.server_closed(false);
-        client.flush(&mut said);
-        assert!(client.is_finished());
-        let mut got = String::new();
-        peer.read_to_string(&mut got).unwrap();
-        assert_eq!(got, "abcd");
-    }
-
-    #[test]
-    fn reading_stops_at_the_window_and_goes_on_when_the_server_has_consumed() {
-        let (mut client, mut peer, mut said) = pair();
-        let window = INPUT_WINDOW_BYTES as usize;
-        let writer = std::thread::spawn(move || {
-            peer.write_all(&vec![7; window + 100]).unwrap();
-            peer
-        });
-        let mut buffer = vec![0; DATA_BYTES_MAX];
-        while client.input.read_upto() < INPUT_WINDOW_BYTES {
-            client.ready(true, false, false);
-            client.receive(&mut buffer, &mut said);
-        }
-        assert_eq!(client.input.read_upto(), INPUT_WINDOW_BYTES);
-        client.ready(true, false, false);
-        client.receive(&mut buffer, &mut said);
-        assert_eq!(client.input.read_upto(), INPUT_WINDOW_BYTES);
-        let _peer = writer.join().unwrap();
-        assert!(client.consumed(100), "there is something to read");
-        arrive(&mut client);
-        client.receive(&mut buffer, &mut said);
-        assert_eq!(client.input.read_upto(), INPUT_WINDOW_BYTES + 100);
-    }
-
-    #[test]
-    fn a_slow_client_is_buffered_and_credited_as_it_reads() {
-        let (mut client, mut peer, mut said) = pair();
-        said.take();
-        let step = CREDIT_STEP_BYTES as usize;
-        let bytes: Vec<u8> = (0..4 * step).map(|i| (i % 251) as u8).collect();
-        assert_eq!(client.output(0, &bytes), Ok(true));
-        let reader = std::thread::spawn(move || {
-            let mut got = vec![0; 4 * step];
-            peer.read_exact(&mut got).unwrap();
-            got
-        });
-        while client.delivered() < OUTPUT_WINDOW_BYTES {
-            client.ready(false, true, false);
-            client.flush(&mut said);
-        }
-        assert_eq!(reader.join().unwrap(), bytes);
-        let credits = said.take();
-        assert!(!credits.is_empty() && credits.len() <= 4, "{credits:?}");
-    }
-
-    #[test]
-    fn a_reset_is_kept_until_it_is_committed() {
-        let (mut client, _peer, mut said) = pair();
-        client.committed_open();
-        client.abort(&mut said);
-        assert_eq!(said.take(), ["open", "Reset 0"]);
-        assert!(client.is_outstanding() && !client.is_finished());
-        assert_eq!(client.output(0, b"late"), Ok(false));
-        client.committed_end(CloseHow::Reset);
-        assert!(client.is_finished() && !client.is_outstanding());
-    }
-}
+mod tests;

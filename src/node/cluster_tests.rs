@@ -178,6 +178,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         cpus: 1,
         pin_cpu: None,
         keep_fsync: false,
+        host_loopback: false,
         perturb_us: 0,
         descriptors: 2000,
         genesis: None,

@@ -3,9 +3,10 @@
 //! without asking anybody.
 
 use brolga_tape::entry::{CloseHow, Event};
-use brolga_tape::{ConnId, StreamStep, stream_step};
-use std::collections::HashMap;
+use brolga_tape::{ConnId, OUTGOING, StreamStep, stream_step};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
+use std::net::SocketAddr;
 
 /// A hasher for identities that are random or count up: one multiplication per word. The keys come
 /// from our own frontends, so nobody outside can choose colliding ones.
@@ -35,6 +36,8 @@ pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 /// One open connection, as the log knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Conn {
+    /// The frontend that has it.
+    pub owner: u64,
     /// Input bytes committed.
     pub input_next: u64,
     /// The client's end of stream is committed.
@@ -52,6 +55,19 @@ pub struct KnownFrontend {
     pub last_counter: u64,
     /// The number of the last datagram from it.
     pub heard: u64,
+    /// How many connections it has that the server opened.
+    pub outgoing: usize,
+}
+
+impl KnownFrontend {
+    fn of_node(node: u64) -> Self {
+        Self {
+            node,
+            last_counter: 0,
+            heard: 0,
+            outgoing: 0,
+        }
+    }
 }
 
 /// What an event has changed, for the frontend it came from.
@@ -63,7 +79,7 @@ pub enum Progress {
     Up,
     /// The frontend's connections are all gone.
     Gone,
-    /// A connection is open.
+    /// A connection is open, or one that the server wanted to open was answered.
     Opened,
     /// Input is committed up to this byte.
     Input(u64),
@@ -80,6 +96,28 @@ pub enum Progress {
 pub struct Conns {
     conns: IdMap<ConnId, Conn>,
     frontends: IdMap<u64, KnownFrontend>,
+    outgoing: Outgoing,
+}
+
+/// Connections that the server opens, by number. The log may answer one before a server that lags or
+/// replays has asked for it.
+#[derive(Debug, Default)]
+struct Outgoing {
+    /// The last one that the server has asked for.
+    asked_upto: u64,
+    /// Asked for, and neither answered nor closed by the server.
+    unanswered: BTreeMap<u64, SocketAddr>,
+    /// Answered, and not closed by the server.
+    answered: HashSet<u64, BuildHasherDefault<IdHasher>>,
+}
+
+impl Outgoing {
+    /// Takes note of an answer; false when it has no effect.
+    fn answer(&mut self, counter: u64) -> bool {
+        let waited = self.unanswered.remove(&counter).is_some();
+        let closed_before = counter <= self.asked_upto && !waited;
+        !closed_before && self.answered.insert(counter)
+    }
 }
 
 impl Conns {
@@ -98,6 +136,11 @@ impl Conns {
             } => self.data(conn, offset, bytes.len()),
             Event::Credit { conn, upto } => self.credit(conn, upto),
             Event::Open { conn, .. } => self.open(conn),
+            Event::Connected {
+                conn,
+                owner,
+                outcome,
+            } => self.connected(conn, owner, outcome.is_ok()),
             Event::Close { conn, offset, how } => self.close(conn, offset, how),
             Event::Datagram {
                 frontend, number, ..
@@ -118,8 +161,83 @@ impl Conns {
 
     /// The server has closed the connection: input for it has no effect any more.
     pub fn closed_by_server(&mut self, conn: ConnId) {
-        self.conns.remove(&conn);
+        self.remove(conn);
+        if conn.is_outgoing() {
+            self.outgoing.unanswered.remove(&conn.counter);
+            self.outgoing.answered.remove(&conn.counter);
+        }
     }
+
+    fn remove(&mut self, conn: ConnId) {
+        let Some(gone) = self.conns.remove(&conn) else {
+            return;
+        };
+        if conn.is_outgoing()
+            && let Some(owner) = self.frontends.get_mut(&gone.owner)
+        {
+            owner.outgoing -= 1;
+        }
+    }
+
+    // ---- connections that the server opens ----
+
+    /// The server opens a connection.
+    pub fn asked_by_server(&mut self, conn: ConnId, address: SocketAddr) {
+        let outgoing = &mut self.outgoing;
+        outgoing.asked_upto = outgoing.asked_upto.max(conn.counter);
+        if !outgoing.answered.contains(&conn.counter) {
+            outgoing.unanswered.insert(conn.counter, address);
+        }
+    }
+
+    /// A fresh server asks for everything again.
+    pub fn server_restarts(&mut self) {
+        self.outgoing.asked_upto = 0;
+        self.outgoing.unanswered.clear();
+    }
+
+    /// What the server has asked for and nobody has answered.
+    pub fn unanswered(&self) -> impl Iterator<Item = (ConnId, SocketAddr)> + '_ {
+        let conn = |counter| ConnId {
+            frontend: OUTGOING,
+            counter,
+        };
+        let unanswered = self.outgoing.unanswered.iter();
+        unanswered.map(move |(counter, address)| (conn(*counter), *address))
+    }
+
+    /// Connections of `owner` that the server has opened.
+    pub fn outgoing_of(&self, owner: u64) -> impl Iterator<Item = ConnId> + '_ {
+        let theirs =
+            move |(conn, state): &(&ConnId, &Conn)| conn.is_outgoing() && state.owner == owner;
+        self.conns.iter().filter(theirs).map(|(conn, _)| *conn)
+    }
+
+    /// The frontend that a connection's events come from.
+    pub fn owner(&self, conn: ConnId) -> u64 {
+        let outgoing = self.conns.get(&conn).filter(|_| conn.is_outgoing());
+        outgoing.map_or(conn.frontend, |state| state.owner)
+    }
+
+    fn connected(&mut self, conn: ConnId, owner: u64, open: bool) -> Progress {
+        let Some(known) = self.frontends.get_mut(&owner) else {
+            return Progress::Nothing;
+        };
+        if !self.outgoing.answer(conn.counter) {
+            return Progress::Nothing;
+        }
+        if open {
+            known.outgoing += 1;
+            let state = Conn {
+                owner,
+                ..Conn::default()
+            };
+            self.conns.insert(conn, state);
+        }
+        Progress::Opened
+    }
+
+    // ---- frontends ----
 
     /// One frontend, if the log knows it.
     pub fn frontend(&self, frontend: u64) -> Option<KnownFrontend> {
@@ -155,11 +273,7 @@ impl Conns {
     }
 
     fn frontend_or_new(&mut self, frontend: u64) -> &mut KnownFrontend {
-        let unknown = KnownFrontend {
-            node: frontend,
-            last_counter: 0,
-            heard: 0,
-        };
+        let unknown = KnownFrontend::of_node(frontend);
         self.frontends.entry(frontend).or_insert(unknown)
     }
 
@@ -178,7 +292,11 @@ impl Conns {
             return Progress::Nothing;
         }
         frontend.last_counter = conn.counter;
-        self.conns.insert(conn, Conn::default());
+        let state = Conn {
+            owner: conn.frontend,
+            ..Conn::default()
+        };
+        self.conns.insert(conn, state);
         Progress::Opened
     }
 
@@ -187,9 +305,7 @@ impl Conns {
             return Progress::Nothing;
         };
         match how {
-            CloseHow::Reset => {
-                self.conns.remove(&conn);
-            }
+            CloseHow::Reset => self.remove(conn),
             CloseHow::Fin if state.ended || offset != state.input_next => return Progress::Nothing,
             CloseHow::Fin => state.ended = true,
         }
@@ -205,18 +321,14 @@ impl Conns {
         for old in earlier {
             self.forget_frontend(old);
         }
-        let known = KnownFrontend {
-            node,
-            last_counter: 0,
-            heard: 0,
-        };
+        let known = KnownFrontend::of_node(node);
         self.frontends.insert(frontend, known);
         Progress::Up
     }
 
     fn forget_frontend(&mut self, frontend: u64) {
         self.frontends.remove(&frontend);
-        self.conns.retain(|conn, _| conn.frontend != frontend);
+        self.conns.retain(|_, state| state.owner != frontend);
     }
 }
 
@@ -322,5 +434,100 @@ mod tests {
         assert_eq!(conns.apply(&datagram(4)), Progress::Nothing);
         assert_eq!(conns.apply(&datagram(2)), Progress::Nothing);
         assert_eq!(conns.apply(&open(CONN)), Progress::Opened);
+    }
+
+    fn outgoing(counter: u64) -> ConnId {
+        ConnId {
+            frontend: OUTGOING,
+            counter,
+        }
+    }
+
+    fn connected(counter: u64, owner: u64, outcome: Result<(), u8>) -> Event<'static> {
+        let local = "10.0.0.1:1".parse().unwrap();
+        Event::Connected {
+            conn: outgoing(counter),
+            owner,
+            outcome: outcome.map(|()| local),
+        }
+    }
+
+    fn unanswered(conns: &Conns) -> Vec<u64> {
+        conns.unanswered().map(|(conn, _)| conn.counter).collect()
+    }
+
+    /// Knows frontends 7 of node 2 and 9 of node 3.
+    fn with_frontends() -> Conns {
+        let mut conns = Conns::new();
+        for (node, frontend) in [(2, 7), (3, 9)] {
+            conns.apply(&Event::FrontendUp { node, frontend });
+        }
+        conns
+    }
+
+    #[test]
+    fn the_first_answer_to_a_connection_of_the_server_counts() {
+        let mut conns = with_frontends();
+        let address = "192.0.2.1:80".parse().unwrap();
+        conns.asked_by_server(outgoing(1), address);
+        conns.asked_by_server(outgoing(2), address);
+        assert_eq!(unanswered(&conns), [1, 2]);
+        assert_eq!(conns.apply(&connected(1, 5, Ok(()))), Progress::Nothing);
+        assert_eq!(conns.apply(&connected(1, 7, Ok(()))), Progress::Opened);
+        assert_eq!(conns.apply(&connected(1, 9, Ok(()))), Progress::Nothing);
+        assert_eq!((conns.owner(outgoing(1)), conns.owner(CONN)), (7, 7));
+        assert_eq!(conns.apply(&connected(2, 9, Err(111))), Progress::Opened);
+        assert!(unanswered(&conns).is_empty());
+        assert_eq!(conns.frontend(7).unwrap().outgoing, 1);
+        assert_eq!(conns.frontend(9).unwrap().outgoing, 0);
+        assert_eq!(conns.outgoing_of(7).collect::<Vec<_>>(), [outgoing(1)]);
+        conns.closed_by_server(outgoing(1));
+        assert_eq!(conns.frontend(7).unwrap().outgoing, 0);
+        assert_eq!(conns.apply(&connected(1, 9, Ok(()))), Progress::Nothing);
+    }
+
+    #[test]
+    fn a_server_that_replays_asks_for_nothing_that_was_answered_or_closed() {
+        let mut conns = with_frontends();
+        let address = "192.0.2.1:80".parse().unwrap();
+        for counter in 1..=4 {
+            conns.asked_by_server(outgoing(counter), address);
+        }
+        conns.apply(&connected(1, 7, Ok(())));
+        conns.apply(&connected(2, 7, Ok(())));
+        for closed in [2, 3] {
+            conns.closed_by_server(outgoing(closed));
+        }
+        assert_eq!(conns.apply(&connected(3, 7, Ok(()))), Progress::Nothing);
+        conns.server_restarts();
+        for counter in 1..=4 {
+            conns.asked_by_server(outgoing(counter), address);
+        }
+        for closed in [2, 3] {
+            conns.closed_by_server(outgoing(closed));
+        }
+        assert_eq!(unanswered(&conns), [4]);
+        assert!(conns.get(outgoing(1)).is_some());
+        // A server that lags behind the log.
+        assert_eq!(conns.apply(&connected(5, 9, Ok(()))), Progress::Opened);
+        conns.asked_by_server(outgoing(5), address);
+        assert_eq!(unanswered(&conns), [4]);
+    }
+
+    #[test]
+    fn connections_of_the_server_end_with_their_frontend() {
+        let mut conns = with_frontends();
+        for (counter, owner) in [(1, 7), (2, 9)] {
+            conns.apply(&connected(counter, owner, Ok(())));
+        }
+        conns.apply(&Event::FrontendGone { frontend: 7 });
+        assert_eq!(conns.get(outgoing(1)), None);
+        let reset = Event::Close {
+            conn: outgoing(2),
+            offset: 0,
+            how: CloseHow::Reset,
+        };
+        assert_eq!(conns.apply(&reset), Progress::Ended(CloseHow::Reset));
+        assert_eq!(conns.frontend(9).unwrap().outgoing, 0);
     }
 }

@@ -207,7 +207,7 @@ impl FakeServer {
                     let conns = &self.conns;
                     self.echoes.retain(|conn, _| conns.get(*conn).is_some());
                 }
-                Event::Signal { .. } => {}
+                Event::Connected { .. } | Event::Signal { .. } => {}
             }
         }
     }

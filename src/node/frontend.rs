@@ -4,16 +4,18 @@
 //! It knows nothing of consensus. What it wants ordered gathers in its [`Outbox`]; what is
 //! committed and what the server answers is told to it, by the node it lives in or by a wire.
 
-use super::client::{Client, DATA_BYTES_MAX, Events, Identity};
+use super::client::{Client, DATA_BYTES_MAX, Events, Identity, Origin};
 use super::conns::{IdMap, Progress};
 use super::datagrams::{Answer, DatagramCounts, Datagrams};
 use super::listeners::{Listeners, PublishError};
+use super::sys;
 use brolga_tape::ConnId;
 use brolga_tape::entry::{EntryBuilder, Event};
 use brolga_tape::record::{Record, Transport};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::collections::VecDeque;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -94,7 +96,7 @@ pub struct Frontend {
     /// By poll token; `free` holds the empty places.
     clients: Vec<Option<Client>>,
     free: Vec<u32>,
-    by_counter: IdMap<u64, u32>,
+    by_conn: IdMap<ConnId, u32>,
     last_counter: u64,
     /// Clients with output to flush, input to go on with, or an end to see to.
     touched: Vec<u32>,
@@ -127,7 +129,7 @@ impl Frontend {
             accept_retry: None,
             clients: Vec::new(),
             free: Vec::new(),
-            by_counter: IdMap::default(),
+            by_conn: IdMap::default(),
             last_counter: 0,
             touched: Vec::new(),
             outbox: Outbox::default(),
@@ -152,7 +154,13 @@ impl Frontend {
 
     /// Clients connected here.
     pub fn client_count(&self) -> usize {
-        self.clients.len() - self.free.len()
+        self.clients.len() - self.free.len() - self.outgoing_count()
+    }
+
+    /// Connections that the server has opened and this frontend has.
+    pub fn outgoing_count(&self) -> usize {
+        let all = self.clients.iter().flatten();
+        all.filter(|client| client.conn().is_outgoing()).count()
     }
 
     /// The addresses that clients can connect to.
@@ -224,6 +232,10 @@ impl Frontend {
         };
         let hangup = event.is_read_closed();
         client.ready(event.is_readable() || hangup, event.is_writable(), hangup);
+        if client.is_dialling() {
+            client.dialled(&mut self.outbox);
+            return;
+        }
         if event.is_error() {
             client.abort(&mut self.outbox);
         }
@@ -239,13 +251,12 @@ impl Frontend {
                         frontend: self.id,
                         counter: self.last_counter,
                     };
-                    let identity = Identity {
-                        conn,
+                    let origin = Origin::Accepted {
                         listener: accepted.listener,
                         peer: accepted.peer,
                         local: accepted.local,
                     };
-                    self.add(identity, accepted.stream);
+                    self.add(Identity { conn, origin }, accepted.stream);
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -257,23 +268,74 @@ impl Frontend {
         }
     }
 
-    fn add(&mut self, identity: Identity, mut stream: TcpStream) {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.clients.push(None);
-            self.clients.len() as u32 - 1
-        });
-        let token = Token(self.tokens.clients + index as usize);
-        let interest = Interest::READABLE | Interest::WRITABLE;
+    fn add(&mut self, identity: Identity, stream: TcpStream) {
+        let index = self.free_index();
         // Without it small answers wait for the client's acknowledgements; losing it is only slow.
         let _ = stream.set_nodelay(true);
-        if let Err(error) = self.registry.register(&mut stream, token, interest) {
-            tracing::warn!(%error, "cannot watch a client's socket");
-            self.free.push(index);
+        match self.watch(stream, index) {
+            Ok(stream) => self.insert(index, identity, Some(stream)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch a client's socket");
+                self.free.push(index);
+            }
+        }
+    }
+
+    fn free_index(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.clients.push(None);
+            self.clients.len() as u32 - 1
+        })
+    }
+
+    fn watch(&self, mut stream: TcpStream, index: u32) -> io::Result<TcpStream> {
+        let token = Token(self.tokens.clients + index as usize);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut stream, token, interest)?;
+        Ok(stream)
+    }
+
+    fn insert(&mut self, index: u32, identity: Identity, stream: Option<TcpStream>) {
+        let client = Client::new(identity, stream, &mut self.outbox);
+        self.by_conn.insert(identity.conn, index);
+        self.clients[index as usize] = Some(client);
+    }
+
+    /// Makes a connection that the server wants, unless that is being done.
+    pub fn dial(&mut self, conn: ConnId, address: SocketAddr) {
+        if self.by_conn.contains_key(&conn) {
             return;
         }
-        let client = Client::new(identity, stream, &mut self.outbox);
-        self.by_counter.insert(identity.conn.counter, index);
-        self.clients[index as usize] = Some(client);
+        let index = self.free_index();
+        let origin = Origin::Dialled {
+            owner: self.id,
+            answer: None,
+        };
+        let stream = TcpStream::connect(address).and_then(|stream| self.watch(stream, index));
+        let (stream, failure) = match stream {
+            Ok(stream) => (Some(stream), None),
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(stream) = &stream {
+            // As for clients.
+            let _ = stream.set_nodelay(true);
+        }
+        self.insert(index, Identity { conn, origin }, stream);
+        if let (Some(error), Some(client)) = (failure, &mut self.clients[index as usize]) {
+            client.answered(Err(sys::errno_of(&error)), &mut self.outbox);
+        }
+    }
+
+    /// A connection that the server wanted was answered by `owner`; one of this frontend's own that
+    /// comes too late is dropped.
+    pub fn answered(&mut self, conn: ConnId, owner: u64) {
+        if owner == self.id {
+            return;
+        }
+        self.touch(conn, |client| {
+            client.server_closed(true);
+            true
+        });
     }
 
     /// Reads and writes what is possible, and forgets the client when it is finished.
@@ -287,7 +349,7 @@ impl Frontend {
             if self.farewell {
                 client.say_farewell(&mut self.outbox);
             }
-            self.by_counter.remove(&client.conn().counter);
+            self.by_conn.remove(&client.conn());
             self.clients[index as usize] = None;
             self.free.push(index);
         }
@@ -303,8 +365,8 @@ impl Frontend {
         self.touched = touched;
     }
 
-    fn find(&mut self, counter: u64) -> Option<(u32, &mut Client)> {
-        let index = *self.by_counter.get(&counter)?;
+    fn find(&mut self, conn: ConnId) -> Option<(u32, &mut Client)> {
+        let index = *self.by_conn.get(&conn)?;
         let client = self.clients.get_mut(index as usize)?.as_mut()?;
         Some((index, client))
     }
@@ -312,7 +374,7 @@ impl Frontend {
     // ---- what is committed ----
 
     /// Something of this frontend's is committed.
-    pub fn committed(&mut self, counter: u64, progress: Progress) {
+    pub fn committed(&mut self, conn: ConnId, progress: Progress) {
         self.progress += 1;
         match progress {
             Progress::Up => {
@@ -322,11 +384,16 @@ impl Frontend {
             Progress::Heard(number) => return self.datagrams.committed(number),
             _ => {}
         }
-        let Some((index, client)) = self.find(counter) else {
+        let Some((index, client)) = self.find(conn) else {
             return;
         };
         match progress {
-            Progress::Opened => client.committed_open(),
+            Progress::Opened => {
+                client.committed_open();
+                if conn.is_outgoing() {
+                    self.touched.push(index);
+                }
+            }
             Progress::Input(next) => client.committed_input(next),
             Progress::Credited(upto) => client.committed_credit(upto),
             Progress::Ended(how) => {
@@ -513,7 +580,7 @@ impl Frontend {
     }
 
     fn touch(&mut self, conn: ConnId, change: impl FnOnce(&mut Client) -> bool) {
-        let Some((index, client)) = self.find(conn.counter) else {
+        let Some((index, client)) = self.find(conn) else {
             return;
         };
         if change(client) {
@@ -522,7 +589,7 @@ impl Frontend {
     }
 
     fn output(&mut self, conn: ConnId, offset: u64, bytes: &[u8]) {
-        let Some((index, client)) = self.find(conn.counter) else {
+        let Some((index, client)) = self.find(conn) else {
             return;
         };
         match client.output(offset, bytes) {

@@ -45,6 +45,8 @@ pub(super) struct Life {
     live: bool,
     /// The slot to catch up with first.
     live_at: Option<u64>,
+    /// The last slot before this run of the server, once a leader wants to know.
+    pub(super) repeated_at: Option<u64>,
 }
 
 impl<H: ServerHost> Node<H> {
@@ -71,6 +73,8 @@ impl<H: ServerHost> Node<H> {
         self.tape = Some(tape);
         self.feeder.restart();
         self.output.restart();
+        self.conns.server_restarts();
+        self.life.repeated_at = None;
         self.life.starts += 1;
         Ok(())
     }
@@ -84,6 +88,7 @@ impl<H: ServerHost> Node<H> {
             perturb_us: self.config.perturb_us,
             cpus: self.config.cpus,
             keep_fsync: u32::from(self.config.keep_fsync),
+            host_loopback: u32::from(self.config.host_loopback),
         }
     }
 
@@ -194,6 +199,7 @@ impl<H: ServerHost> Node<H> {
             applied: self.output.applied(),
             divergence: self.output.divergence(),
             connections: self.frontend.client_count(),
+            outgoing: self.frontend.outgoing_count(),
             listeners: self.frontend.addresses(),
             datagram_ports: self.frontend.datagram_addresses(),
             datagrams: self.frontend.datagram_counts(),

@@ -59,6 +59,8 @@ pub struct Node<H> {
     pub(super) leadership: Leadership,
     /// Links to the other nodes that are up; the time says since when one is down.
     pub(super) absent: BTreeMap<NodeId, Instant>,
+    /// When connections of the server were last given up because their node was away.
+    pub(super) dialler_given_up: Option<Instant>,
     pub(super) host: H,
     pub(super) process: Option<Process>,
     pub(super) tape: Option<TapeMap>,
@@ -128,6 +130,7 @@ impl<H: ServerHost> Node<H> {
                 .filter(|other| *other != id)
                 .map(|other| (other, now))
                 .collect(),
+            dialler_given_up: None,
             host,
             process: None,
             tape: None,

@@ -10,6 +10,7 @@ use super::sys;
 use super::timer::Timer;
 use super::upstream::Upstream;
 use super::wire::{self, Hello, Kind, Wire, each_progress};
+use brolga_tape::ConnId;
 use brolga_tape::record::{Record, decode};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -332,8 +333,10 @@ impl Sidecar {
                 }
             }),
             Kind::Committed => {
+                let frontend = self.frontend.id();
                 for (counter, progress) in each_progress(payload) {
-                    self.frontend.committed(counter, progress);
+                    let conn = ConnId { frontend, counter };
+                    self.frontend.committed(conn, progress);
                 }
                 Ok(())
             }

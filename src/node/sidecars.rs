@@ -432,7 +432,8 @@ fn are_of(count: u32, events: &[u8], frontend: u64) -> bool {
         ) => conn.frontend == frontend,
         Ok(Event::Datagram { frontend: of, .. }) => of == frontend,
         Ok(Event::FrontendUp { node, frontend: up }) => up == frontend && node == frontend,
-        Ok(Event::FrontendGone { .. } | Event::Signal { .. }) | Err(_) => false,
+        Ok(Event::Connected { .. } | Event::FrontendGone { .. } | Event::Signal { .. })
+        | Err(_) => false,
     })
 }
 

@@ -82,6 +82,9 @@ pub struct NodeStatus {
     pub divergence: Option<SlotHashes>,
     /// Clients connected here.
     pub connections: usize,
+    /// Connections to the outside that the server has opened and this node has.
+    #[serde(default)]
+    pub outgoing: usize,
     /// Addresses that clients can connect to.
     pub listeners: Vec<SocketAddr>,
     /// Addresses that clients can send datagrams to.

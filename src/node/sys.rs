@@ -431,6 +431,26 @@ fn put_source(message: &mut libc::msghdr, control: &mut Control, source: IpAddr)
     }
 }
 
+/// What came of connecting `stream`, which the poll has told something about: its own address. `None`
+/// while nobody has answered.
+pub fn dial_answer(stream: &mio::net::TcpStream) -> Option<io::Result<SocketAddr>> {
+    match stream.take_error() {
+        Ok(Some(error)) | Err(error) => return Some(Err(error)),
+        Ok(None) => {}
+    }
+    match stream.peer_addr() {
+        Ok(_) => Some(stream.local_addr()),
+        Err(error) if error.kind() == io::ErrorKind::NotConnected => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// The number of a system call's error.
+pub fn errno_of(error: &io::Error) -> u8 {
+    let errno = error.raw_os_error().unwrap_or(libc::EIO);
+    u8::try_from(errno).unwrap_or(libc::EIO as u8)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -142,6 +142,7 @@ mod tests {
             perturb_us: 0,
             cpus: 1,
             keep_fsync: 0,
+            host_loopback: 0,
         }
     }
 

@@ -44,6 +44,7 @@ impl<H: ServerHost> Node<H> {
         self.drain_output(now)?;
         self.observe_and_feed(now)?;
         self.go_live_when_caught_up()?;
+        self.dial();
         self.frontend.tick(now);
         self.frontend.serve_touched();
         self.pump(now);
@@ -216,6 +217,25 @@ impl<H: ServerHost> Node<H> {
 
     // ---- the server ----
 
+    /// The leader makes the connections that the server wants and nobody has answered. A server that
+    /// was started again must first have told which of them it has closed.
+    fn dial(&mut self) {
+        let caught_up = self.feeder.seen() == self.replica.chosen_upto();
+        if !self.replica.can_propose() || !caught_up {
+            return;
+        }
+        let repeated = *self
+            .life
+            .repeated_at
+            .get_or_insert(self.feeder.last_entry());
+        if self.output.applied().slot < repeated {
+            return;
+        }
+        for (conn, address) in self.conns.unanswered() {
+            self.frontend.dial(conn, address);
+        }
+    }
+
     fn observe_and_feed(&mut self, now: Instant) -> Result<(), NodeError> {
         let Self {
             feeder,
@@ -318,28 +338,36 @@ impl Committed<'_> {
     }
 
     fn event(&mut self, event: &Event<'_>) {
+        let (owner, conn) = owner(event, self.conns);
         let progress = self.conns.apply(event);
-        let (owner, counter) = owner(event);
+        if matches!(event, Event::Connected { .. }) && progress == Progress::Opened {
+            self.frontend.answered(conn, owner);
+        }
         if owner != self.frontend.id() {
-            self.sidecars.committed(owner, counter, event, progress);
+            self.sidecars
+                .committed(owner, conn.counter, event, progress);
         } else if progress != Progress::Nothing {
             self.given_up |= progress == Progress::Gone;
-            self.frontend.committed(counter, progress);
+            self.frontend.committed(conn, progress);
         }
     }
 }
 
-/// The frontend that an event is about, and the counter of the connection.
-fn owner(event: &Event<'_>) -> (u64, u64) {
+/// The frontend that an event is about, and the connection.
+fn owner(event: &Event<'_>, conns: &Conns) -> (u64, ConnId) {
     match *event {
+        Event::Connected { conn, owner, .. } => (owner, conn),
         Event::Open { conn, .. }
         | Event::Data { conn, .. }
         | Event::Close { conn, .. }
-        | Event::Credit { conn, .. } => (conn.frontend, conn.counter),
+        | Event::Credit { conn, .. } => (conns.owner(conn), conn),
         Event::Datagram { frontend, .. }
         | Event::FrontendUp { frontend, .. }
-        | Event::FrontendGone { frontend } => (frontend, 0),
-        Event::Signal { .. } => (0, 0),
+        | Event::FrontendGone { frontend } => {
+            let counter = 0;
+            (frontend, ConnId { frontend, counter })
+        }
+        Event::Signal { .. } => (0, ConnId::default()),
     }
 }
 
@@ -354,7 +382,7 @@ struct Records<'a> {
 
 impl Records<'_> {
     fn of_connection(&mut self, conn: ConnId, record: &Record<'_>) {
-        if conn.frontend == self.own {
+        if conn.frontend == self.own || conn.is_outgoing() {
             self.frontend.record(record);
         } else {
             self.sidecars.record(conn, record, self.conns);
@@ -372,6 +400,7 @@ impl Sink for Records<'_> {
                 self.of_connection(conn, record);
                 self.conns.closed_by_server(conn);
             }
+            Record::Connect { conn, address } => self.conns.asked_by_server(conn, address),
             Record::Listen {
                 listener,
                 address,

@@ -8,6 +8,7 @@ use crate::view::View;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -85,6 +86,12 @@ impl Setup {
     #[must_use]
     pub fn option(mut self, name: &str, value: &str) -> Self {
         self.options.extend([name.to_owned(), value.to_owned()]);
+        self
+    }
+
+    #[must_use]
+    pub fn flag(mut self, name: &str) -> Self {
+        self.options.push(name.to_owned());
         self
     }
 
@@ -253,10 +260,23 @@ impl Cluster {
     #[track_caller]
     pub fn pause_until_deposed(&self, view: &View, leader: u64) {
         signal(view.pid(leader), "STOP");
-        self.wait_for("another leader", |view| {
-            view.leader.is_some_and(|now| now != leader)
+        let others = view.followers();
+        let deposed = eventually(|| {
+            let leads = |node: &u64| self.believed_leader(*node).is_some_and(|now| now != leader);
+            others.iter().any(leads)
         });
         signal(view.pid(leader), "CONT");
+        assert!(deposed, "nobody else leads");
+    }
+
+    /// Who leads as far as `node` knows. Unlike a view this waits for no other node.
+    fn believed_leader(&self, node: u64) -> Option<u64> {
+        let mut stream = UnixStream::connect(self.node_dir(node).join("admin.sock")).ok()?;
+        stream.write_all(b"{\"ask\":\"status\"}\n").ok()?;
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).ok()?;
+        let answer: serde_json::Value = serde_json::from_str(&line).ok()?;
+        answer["status"]["leader"].as_u64()
     }
 
     /// As Ctrl-C does; it must end well.

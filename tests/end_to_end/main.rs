@@ -21,6 +21,7 @@ mod chance;
 mod cluster;
 mod counting;
 mod native;
+mod outside;
 mod resp;
 mod view;
 

@@ -1,18 +1,22 @@
-//! A relay that connects to itself, to nobody, and to outside servers.
+//! A relay that connects to itself, to nobody, and to a server outside.
 
 use crate::chance::{Chance, scaled};
 use crate::cluster::{Cluster, Setup, say};
 use crate::echo::{BYTES_EACH, send_and_compare};
-use crate::harness::free_port;
-use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use crate::harness::{PATIENCE, eventually, free_port};
+use crate::outside::{Outside, all_of};
+use std::collections::HashSet;
+use std::io::{self, BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 /// Not the one of a version manager, which is a shell script.
 const PYTHON: &str = "/usr/bin/python3";
 const CLIENTS: usize = 6;
+/// Tries to depose a leader quickly enough, on a machine that may be busy.
+const TRIES: usize = 10;
 
 /// The relay; `kind` is `events` or `threads`. `None`, and said so, when there is no python3.
 fn setup(test: &str, kind: &str, target: SocketAddr, echo: Option<u16>) -> Option<Setup> {
@@ -31,6 +35,11 @@ fn setup(test: &str, kind: &str, target: SocketAddr, echo: Option<u16>) -> Optio
         let words = fixed.map(str::to_owned).into_iter();
         words.chain(echo).collect()
     }))
+}
+
+/// The same, with a target on this machine's loopback that is not wrapped.
+fn setup_outside(test: &str, kind: &str, target: SocketAddr) -> Option<Setup> {
+    setup(test, kind, target, None).map(|setup| setup.flag("--host-loopback"))
 }
 
 #[test]
@@ -52,11 +61,16 @@ fn threads_that_connect_to_their_own_process_relay_every_byte() {
 fn relay_to_itself(test: &str, kind: &str) {
     let echo = free_port();
     let target = SocketAddr::from(([127, 0, 0, 1], echo));
-    let Some(setup) = setup(test, kind, target, Some(echo)) else {
-        return;
-    };
+    if let Some(setup) = setup(test, kind, target, Some(echo)) {
+        let cluster = Cluster::start(setup.perturbed(200));
+        relay_bytes(test, &cluster);
+        cluster.stop();
+    }
+}
+
+/// Sends bytes through all nodes and compares what comes back.
+fn relay_bytes(test: &str, cluster: &Cluster) {
     let mut chance = Chance::shown(test);
-    let cluster = Cluster::start(setup.perturbed(200));
     let back = AtomicUsize::new(0);
     thread::scope(|scope| {
         for number in 0..CLIENTS {
@@ -72,22 +86,256 @@ fn relay_to_itself(test: &str, kind: &str) {
     say(&format!(
         "{test}: {CLIENTS} clients, {bytes} bytes right, {hashes}"
     ));
-    cluster.stop();
 }
 
 #[test]
 fn nobody_is_found_on_loopback_whatever_runs_on_the_machine() {
     let test = "nobody_is_found_on_loopback_whatever_runs_on_the_machine";
-    // Of this machine, not of the server.
-    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let Some(setup) = setup(test, "events", other.local_addr().unwrap(), None) else {
+    let other = Outside::echo();
+    let Some(setup) = setup(test, "events", other.address, None) else {
         return;
     };
     let cluster = Cluster::start(setup);
-    let mut said = String::new();
-    let mut client = TcpStream::connect(cluster.address(2)).unwrap();
-    client.read_to_string(&mut said).unwrap();
-    assert_eq!(said, "Connection refused\n");
+    let client = TcpStream::connect(cluster.address(2)).unwrap();
+    assert_eq!(all_of(client), "Connection refused\n");
     cluster.settle();
+    assert_eq!(other.connections(), 0);
+    cluster.stop();
+}
+
+#[test]
+fn an_event_loop_relays_every_byte_to_a_server_outside() {
+    relay_to_outside(
+        "an_event_loop_relays_every_byte_to_a_server_outside",
+        "events",
+    );
+}
+
+#[test]
+fn threads_relay_every_byte_to_a_server_outside() {
+    relay_to_outside("threads_relay_every_byte_to_a_server_outside", "threads");
+}
+
+fn relay_to_outside(test: &str, kind: &str) {
+    let outside = Outside::echo();
+    if let Some(setup) = setup_outside(test, kind, outside.address) {
+        let cluster = Cluster::start(setup.perturbed(200));
+        relay_bytes(test, &cluster);
+        assert_eq!(outside.connections(), CLIENTS, "each is made once");
+        cluster.stop();
+    }
+}
+
+#[test]
+fn nobody_listens_outside_and_the_server_is_told_so() {
+    let test = "nobody_listens_outside_and_the_server_is_told_so";
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let target = free.local_addr().unwrap();
+    drop(free);
+    let Some(setup) = setup_outside(test, "threads", target) else {
+        return;
+    };
+    let cluster = Cluster::start(setup);
+    for node in 1..=3 {
+        let client = TcpStream::connect(cluster.address(node)).unwrap();
+        assert_eq!(all_of(client), "Connection refused\n");
+    }
+    cluster.settle();
+    cluster.stop();
+}
+
+/// A client that sends lines, each with a new number, and counts the answers. A line whose connection
+/// breaks before the answer may have arrived or not; it is not sent again.
+#[derive(Debug)]
+struct Numberer {
+    name: &'static str,
+    address: SocketAddr,
+    stream: Option<BufReader<TcpStream>>,
+    number: usize,
+    answered: Vec<String>,
+    breaks: usize,
+}
+
+impl Numberer {
+    fn new(name: &'static str, address: SocketAddr) -> Self {
+        Self {
+            name,
+            address,
+            stream: None,
+            number: 0,
+            answered: Vec::new(),
+            breaks: 0,
+        }
+    }
+
+    /// One line and its answer. Panics at any other answer than the right one.
+    fn ask(&mut self) {
+        self.number += 1;
+        let line = format!("{}-{}\n", self.name, self.number);
+        match self.exchange(&line) {
+            Ok(answer) => {
+                assert_eq!(answer, line);
+                self.answered.push(line.trim_end().to_owned());
+            }
+            Err(_) => {
+                self.stream = None;
+                self.breaks += 1;
+            }
+        }
+    }
+
+    fn exchange(&mut self, line: &str) -> io::Result<String> {
+        let stream = match &mut self.stream {
+            Some(stream) => stream,
+            none => {
+                let stream = TcpStream::connect(self.address)?;
+                stream.set_read_timeout(Some(PATIENCE))?;
+                none.insert(BufReader::new(stream))
+            }
+        };
+        stream.get_mut().write_all(line.as_bytes())?;
+        let mut answer = String::new();
+        match stream.read_line(&mut answer)? {
+            0 => Err(io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(answer),
+        }
+    }
+}
+
+/// What was answered has arrived, and nothing has arrived twice.
+fn check_lines(outside: &Outside, numberers: &[Numberer]) -> usize {
+    let received = outside.received();
+    let once: HashSet<&String> = received.iter().collect();
+    assert_eq!(once.len(), received.len(), "a line has arrived twice");
+    let answered: Vec<&String> = numberers.iter().flat_map(|it| &it.answered).collect();
+    for line in &answered {
+        assert!(once.contains(line), "{line} was answered by nobody");
+    }
+    answered.len()
+}
+
+#[test]
+fn nothing_is_sent_twice_to_a_server_outside_when_the_leader_dies() {
+    let test = "nothing_is_sent_twice_to_a_server_outside_when_the_leader_dies";
+    let outside = Outside::lines();
+    let Some(setup) = setup_outside(test, "events", outside.address) else {
+        return;
+    };
+    let cluster = Cluster::start(setup);
+    let view = cluster.settle();
+    let homes = view.followers();
+    let done = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    let numberers: Vec<Numberer> = thread::scope(|scope| {
+        let names = ["a", "b", "c", "d"].into_iter().enumerate();
+        let spawned: Vec<_> = names
+            .map(|(at, name)| {
+                let address = cluster.address(homes[at % homes.len()]);
+                let (done, stop) = (&done, &stop);
+                scope.spawn(move || {
+                    let mut numberer = Numberer::new(name, address);
+                    while !stop.load(Ordering::Relaxed) {
+                        numberer.ask();
+                        done.store(
+                            done.load(Ordering::Relaxed).max(numberer.answered.len()),
+                            Ordering::Relaxed,
+                        );
+                    }
+                    numberer
+                })
+            })
+            .collect();
+        let progress = |more: usize| {
+            let wanted = done.load(Ordering::Relaxed) + more;
+            let moved = eventually(|| done.load(Ordering::Relaxed) >= wanted);
+            assert!(moved, "the clients get no answers");
+        };
+        progress(50);
+        cluster.kill(&view, view.leader());
+        progress(100);
+        stop.store(true, Ordering::Relaxed);
+        let joined = spawned.into_iter().map(|numberer| numberer.join());
+        joined.map(|it| it.expect("a client failed")).collect()
+    });
+    for numberer in &numberers {
+        // Its relay's connection dies with the leader, its own with that; a connection that is opened
+        // while nobody leads only waits.
+        assert!(numberer.breaks >= 1, "{numberer:?}");
+    }
+    let hashes = cluster.settle().hashes();
+    let answered = check_lines(&outside, &numberers);
+    say(&format!(
+        "{test}: {answered} lines answered, none twice, {hashes}"
+    ));
+    cluster.stop();
+}
+
+#[test]
+fn a_leader_that_is_deposed_keeps_its_connections_to_the_outside() {
+    let test = "a_leader_that_is_deposed_keeps_its_connections_to_the_outside";
+    let outside = Outside::lines();
+    let Some(setup) = setup_outside(test, "events", outside.address) else {
+        return;
+    };
+    let cluster = Cluster::start(setup);
+    let mut numberers = Vec::new();
+    let kept = (0..TRIES).any(|_| {
+        let view = cluster.settle();
+        let home = view.followers()[0];
+        let mut numberer =
+            Numberer::new(["a", "b", "c"][numberers.len() % 3], cluster.address(home));
+        numberer.number = 1000 * numberers.len();
+        for _ in 0..10 {
+            numberer.ask();
+        }
+        assert_eq!(numberer.breaks, 0);
+        cluster.pause_until_deposed(&view, view.leader());
+        for _ in 0..10 {
+            numberer.ask();
+        }
+        // Whoever is away for a second is given up, rightly.
+        let kept = numberer.breaks == 0;
+        numberers.push(numberer);
+        kept
+    });
+    assert!(kept, "a leader that is deposed loses its connections");
+    cluster.settle();
+    check_lines(&outside, &numberers);
+    cluster.stop();
+}
+
+#[test]
+fn a_replay_connects_to_nobody() {
+    let test = "a_replay_connects_to_nobody";
+    let outside = Outside::lines();
+    let Some(setup) = setup_outside(test, "events", outside.address) else {
+        return;
+    };
+    let mut cluster = Cluster::start(setup);
+    let mut numberers = Vec::new();
+    // Some that are closed, one that is not.
+    for name in ["a", "b", "c", "d"] {
+        let mut numberer = Numberer::new(name, cluster.address(1));
+        for _ in 0..5 {
+            numberer.ask();
+        }
+        if name != "d" {
+            numberer.stream = None;
+        }
+        numberers.push(numberer);
+    }
+    cluster.settle();
+    assert_eq!(outside.connections(), 4);
+    cluster.kill_everything();
+    cluster.start_again();
+    cluster.settle();
+    assert_eq!(outside.connections(), 4, "a replay has connected");
+    let mut numberer = Numberer::new("e", cluster.address(2));
+    numberer.ask();
+    assert_eq!((numberer.breaks, outside.connections()), (0, 5));
+    numberers.push(numberer);
+    check_lines(&outside, &numberers);
+    let hashes = cluster.settle().hashes();
+    say(&format!("{test}: {hashes}"));
     cluster.stop();
 }

@@ -1,13 +1,15 @@
-//! `connect`: to the tree itself without the kernel; real objects inside the tree with it.
+//! `connect`: to the tree itself and to the outside without the kernel; real objects inside the tree
+//! with it.
 
 use super::datagram::{self, is_datagram};
 use super::descriptor::{object, on_stream};
-use super::socket::{family, is_internet};
+use super::socket::{deadline, family, is_internet, wait};
 use super::{error, op};
 use crate::address;
 use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn};
-use brolga_vnet::{ConnectOutcome, Object, SocketIx};
+use brolga_dmt::Wakeup;
+use brolga_vnet::{ConnectOutcome, Object, SocketIx, State, WaitOn};
 use core::ffi::{c_int, c_void};
 use core::net::SocketAddr;
 use libc::socklen_t;
@@ -71,19 +73,40 @@ unsafe fn connect_virtual(
 }
 
 fn connect_to(turn: &mut Turn, ix: SocketIx, to: SocketAddr) -> isize {
+    let loopback_is_outside = turn.local().host_loopback;
     let (net, mut outside) = turn.net();
-    match net.connect(ix, to, &mut outside) {
+    let outcome = net.connect(ix, to, loopback_is_outside, &mut outside);
+    let waits = !net.socket(ix).nonblocking;
+    match outcome {
         // As the kernel has it, whoever does not wait is told so even when there is nothing to wait for.
-        ConnectOutcome::Connected if net.socket(ix).nonblocking => {
+        ConnectOutcome::Connected | ConnectOutcome::UnderWay if !waits => {
             net.defer_connect(ix);
             error(libc::EINPROGRESS)
         }
         ConnectOutcome::Connected => 0,
+        ConnectOutcome::Already if !waits => error(libc::EALREADY),
+        ConnectOutcome::UnderWay | ConnectOutcome::Already => await_answer(turn, ix),
         ConnectOutcome::Refused => error(libc::ECONNREFUSED),
         ConnectOutcome::Exhausted => error(libc::EADDRNOTAVAIL),
         ConnectOutcome::NotFresh => error(libc::EISCONN),
-        ConnectOutcome::Outside => turn::fault(&[
-            b"the server opens a connection: outgoing connections are not supported yet",
-        ]),
+    }
+}
+
+/// Waits until the log has told what came of a connection to the outside.
+fn await_answer(turn: &mut Turn, ix: SocketIx) -> isize {
+    let timeout = turn.shared().net.socket(ix).send_timeout_ns;
+    let deadline = deadline(turn, timeout);
+    loop {
+        let socket = turn.shared().net.socket_mut(ix);
+        match socket.state() {
+            State::Connecting => {}
+            State::Connected => return 0,
+            _ => return error(socket.take_error().map_or(libc::ECONNABORTED, c_int::from)),
+        }
+        match wait(turn, ix, WaitOn::Writable(ix), deadline) {
+            Wakeup::TimedOut => return error(libc::EINPROGRESS),
+            Wakeup::Interrupted => return error(libc::EINTR),
+            _ => {}
+        }
     }
 }

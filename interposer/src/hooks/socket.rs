@@ -79,7 +79,7 @@ pub(crate) unsafe fn receive(
                 continue;
             }
             ReadOutcome::End => 0,
-            ReadOutcome::Reset => error(libc::ECONNRESET),
+            ReadOutcome::Failed(errno) => error(errno.into()),
             ReadOutcome::NotConnected => error(libc::ENOTCONN),
             ReadOutcome::WouldBlock if wanted == got => 0,
             ReadOutcome::WouldBlock if waits => {
@@ -138,6 +138,7 @@ pub(crate) unsafe fn transmit(
                 }
                 error(libc::EPIPE)
             }
+            WriteOutcome::Failed(errno) => error(errno.into()),
             WriteOutcome::NotConnected => error(libc::ENOTCONN),
             WriteOutcome::WouldBlock if waits => {
                 match wait(&mut turn, ix, WaitOn::Writable(ix), deadline) {
@@ -236,8 +237,11 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
             if to.port() != 0 && net.port_taken(ix, to) {
                 return error(libc::EADDRINUSE);
             }
-            net.bind(ix, to);
-            0
+            if net.bind(ix, to) {
+                0
+            } else {
+                error(libc::EADDRINUSE)
+            }
         }
         // SAFETY: the caller's promise.
         Some(Object::Stream) if unsafe { is_internet(to, len) } => {
@@ -258,22 +262,17 @@ fn listen_(fd: c_int, backlog: c_int) -> isize {
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {
         match turn.shared().net.socket(ix).state() {
-            State::Connected => return error(libc::EINVAL),
+            State::Fresh | State::Listening => {}
             State::Datagram => return error(libc::EOPNOTSUPP),
-            _ => {}
-        }
-        if turn
-            .shared()
-            .net
-            .socket(ix)
-            .local()
-            .is_none_or(|local| local.port() == 0)
-        {
-            turn::fault(&[b"the server listens on a port of the kernel's choice: name one"]);
+            State::Counter => return error(libc::ENOTSOCK),
+            _ => return error(libc::EINVAL),
         }
         let (net, mut outside) = turn.net();
-        net.listen(ix, &mut outside);
-        return 0;
+        return if net.listen(ix, &mut outside) {
+            0
+        } else {
+            error(libc::EADDRINUSE)
+        };
     }
     // SAFETY: plain integers.
     unsafe { sys!(sys::SYS_listen, fd, backlog) }
@@ -696,10 +695,7 @@ pub unsafe extern "C" fn getsockopt(
     {
         let socket = turn.shared().net.socket_mut(ix);
         let value = match option {
-            libc::SO_ERROR if socket.take_error() => match socket.is_datagram() {
-                true => libc::ECONNREFUSED,
-                false => libc::ECONNRESET,
-            },
+            libc::SO_ERROR => socket.take_error().map_or(0, c_int::from),
             libc::SO_ACCEPTCONN => c_int::from(socket.state() == State::Listening),
             _ => 0,
         };

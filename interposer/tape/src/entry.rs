@@ -84,6 +84,16 @@ pub enum Event<'a> {
         /// The payload.
         bytes: &'a [u8],
     },
+    /// A connection that the server opens ([`crate::record::Record::Connect`]) was answered. Ignored when
+    /// it was answered before, or when the log does not know the owner (any more).
+    Connected {
+        /// The connection.
+        conn: ConnId,
+        /// The frontend that has it.
+        owner: u64,
+        /// Its own address, or the number of the error (an `errno`).
+        outcome: Result<SocketAddr, u8>,
+    },
     /// Node `node` has started with a new frontend: every connection of an earlier frontend of that
     /// node is reset.
     FrontendUp {
@@ -113,6 +123,7 @@ mod kind {
     pub const FRONTEND_GONE: u8 = 6;
     pub const SIGNAL: u8 = 7;
     pub const DATAGRAM: u8 = 8;
+    pub const CONNECTED: u8 = 9;
 }
 
 /// Why bytes are not an entry.
@@ -277,6 +288,14 @@ fn decode_event<'a>(header: &[u8], payload: &'a [u8]) -> Result<Event<'a>, Entry
                 .get(2 * ADDRESS_BYTES..)
                 .ok_or(EntryError::Truncated)?,
         },
+        kind::CONNECTED => Event::Connected {
+            conn,
+            owner: arg,
+            outcome: match header[1] {
+                0 => Ok(read_address(payload, 0)?),
+                errno => Err(errno),
+            },
+        },
         kind::FRONTEND_UP => Event::FrontendUp {
             node: arg,
             frontend: conn.frontend,
@@ -427,6 +446,19 @@ mod build {
                     let conn = ConnId { frontend, counter };
                     self.put(kind::DATAGRAM, 0, conn, 0, &[&addresses, bytes]);
                 }
+                Event::Connected {
+                    conn,
+                    owner,
+                    outcome: Ok(local),
+                } => {
+                    let payload = address_bytes(local);
+                    self.put(kind::CONNECTED, 0, conn, owner, &[&payload]);
+                }
+                Event::Connected {
+                    conn,
+                    owner,
+                    outcome: Err(errno),
+                } => self.put(kind::CONNECTED, errno.max(1), conn, owner, &[]),
                 Event::Data {
                     conn,
                     offset,
@@ -570,6 +602,16 @@ mod tests {
                 local: "10.0.0.1:53".parse().unwrap(),
                 bytes: b"",
             },
+            Event::Connected {
+                conn: CONN,
+                owner: 11,
+                outcome: Ok("10.0.0.1:40000".parse().unwrap()),
+            },
+            Event::Connected {
+                conn: CONN,
+                owner: 12,
+                outcome: Err(111),
+            },
             Event::FrontendGone { frontend: 7 },
             Event::Signal { signal: 15 },
         ]
@@ -589,7 +631,7 @@ mod tests {
         let entry = Entry::parse(&bytes).unwrap();
         assert_eq!(
             (entry.time_ns, entry.clocks, entry.event_count),
-            (123, 456, 11)
+            (123, 456, 13)
         );
         let events: Result<Vec<_>, _> = entry.events().collect();
         assert_eq!(events.unwrap(), sample());

@@ -65,14 +65,26 @@ pub const DATAGRAM_BYTES_MAX: usize = 65_527;
 /// Default of N_clock (CRANE section 4): logical clock ticks that one event brings.
 pub const CLOCKS_PER_EVENT: u32 = 1000;
 
-/// A client connection, unique for the life of a cluster.
+/// In place of a frontend in the ids of connections that the server opens to the outside.
+pub const OUTGOING: u64 = u64::MAX;
+
+/// A connection with the outside, unique for the life of a cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct ConnId {
-    /// The frontend's identity: random, new each time a frontend starts, never 0.
+    /// The frontend's identity: random, new each time a frontend starts, never 0. [`OUTGOING`] where the
+    /// server has opened the connection, whoever owns it.
     pub frontend: u64,
     /// Counts up from 1 within the frontend.
     pub counter: u64,
+}
+
+impl ConnId {
+    /// The server has opened it.
+    #[must_use]
+    pub const fn is_outgoing(&self) -> bool {
+        self.frontend == OUTGOING
+    }
 }
 
 /// What is to be done with an event that carries a stream offset (exactly-once, DESIGN section 5).

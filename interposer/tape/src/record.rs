@@ -74,6 +74,14 @@ pub enum Record<'a> {
         /// Which of the two.
         transport: Transport,
     },
+    /// The server opens a connection to the outside; answered by
+    /// [`crate::entry::Event::Connected`].
+    Connect {
+        /// The new connection.
+        conn: ConnId,
+        /// Where it goes.
+        address: SocketAddr,
+    },
     /// The server no longer listens.
     Unlisten {
         /// The listener.
@@ -137,6 +145,7 @@ mod kind {
     pub const FAULT: u16 = 9;
     pub const DATAGRAM: u16 = 10;
     pub const LOST: u16 = 11;
+    pub const CONNECT: u16 = 12;
 }
 
 /// The fixed part of a record, ready to be written.
@@ -235,6 +244,17 @@ pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
                     arg: u64::from(listener),
                 },
                 &small[..32],
+            )
+        }
+        Record::Connect { conn, address } => {
+            small[..24].copy_from_slice(&address_bytes(address));
+            (
+                Header {
+                    kind: kind::CONNECT,
+                    conn,
+                    arg: 0,
+                },
+                &small[..24],
             )
         }
         Record::Unlisten { listener } => (
@@ -405,6 +425,10 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
                 None => return Err(EntryError::Truncated),
             },
         },
+        kind::CONNECT => Record::Connect {
+            conn,
+            address: read_address(payload, 0)?,
+        },
         kind::DATAGRAM => Record::Datagram {
             frontend: conn.frontend,
             number: conn.counter,
@@ -485,6 +509,13 @@ mod tests {
             datagram(b"answer"),
             datagram(b""),
             datagram(&LARGEST),
+            Record::Connect {
+                conn: ConnId {
+                    frontend: crate::OUTGOING,
+                    counter: 3,
+                },
+                address: "[2001:db8::1]:5432".parse().unwrap(),
+            },
             Record::Unlisten { listener: 1 },
             Record::Lost { total: 4 },
             Record::Done {

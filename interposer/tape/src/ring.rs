@@ -37,6 +37,9 @@ pub struct Parameters {
     pub cpus: u32,
     /// Nonzero: `fsync` and its kin really reach the disk.
     pub keep_fsync: u32,
+    /// Nonzero: loopback addresses that the server does not listen on are those of the machine that makes
+    /// the connection. The same on every replica.
+    pub host_loopback: u32,
 }
 
 /// One cursor on its own cache line.
@@ -367,6 +370,7 @@ mod tests {
         perturb_us: 0,
         cpus: 1,
         keep_fsync: 0,
+        host_loopback: 0,
     };
 
     #[repr(align(4096))]

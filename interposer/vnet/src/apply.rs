@@ -1,6 +1,6 @@
 //! Events of admitted entries.
 
-use crate::{Net, SocketIx, State, World, ready};
+use crate::{Net, SocketIx, State, World, errno, ready};
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::record::Record;
 use brolga_tape::{ConnId, StreamStep, stream_step};
@@ -111,6 +111,11 @@ impl Net {
                     self.apply_datagram(frontend, peer, local, bytes, world);
                 }
             }
+            Event::Connected {
+                conn,
+                owner,
+                outcome,
+            } => self.apply_connected(conn, owner, outcome, world),
             Event::FrontendUp { node, frontend } => self.apply_frontend_up(node, frontend, world),
             Event::FrontendGone { frontend } => self.reset_frontend(frontend, world),
             // Not the sockets' business.
@@ -154,8 +159,43 @@ impl Net {
         self.queue_connection(on, ix, world);
     }
 
+    /// The answer to [`Net::connect`]. An owner that the log has given up can't send anything.
+    fn apply_connected(
+        &mut self,
+        conn: ConnId,
+        owner: u64,
+        outcome: Result<SocketAddr, u8>,
+        world: &mut impl World,
+    ) {
+        let known = self.frontends.get(owner).is_some();
+        let found = self.find(conn).filter(|_| known);
+        let waiting = found.filter(|ix| self.socket(*ix).state == State::Connecting);
+        let Some(ix) = waiting else { return };
+        match outcome {
+            Ok(local) => {
+                let socket = self.socket_mut(ix);
+                socket.state = State::Connected;
+                socket.owner = owner;
+                socket.local = Some(local);
+                self.notify(ix, ready::OUT, world);
+            }
+            Err(errno) => {
+                // Whether it is closed or has failed, a connection that was asked for ends in one record.
+                self.close_connection(ix, world);
+                let socket = self.socket_mut(ix);
+                socket.state = State::Failed;
+                socket.error = errno;
+                socket.connect_unreported = false;
+                let all = socket.failed_readiness();
+                self.notify(ix, all, world);
+            }
+        }
+    }
+
     fn apply_data(&mut self, conn: ConnId, offset: u64, bytes: &[u8], world: &mut impl World) {
-        let Some(ix) = self.find(conn) else { return };
+        let Some(ix) = self.find_open(conn) else {
+            return;
+        };
         let socket = &mut self.sockets[ix as usize - 1];
         if socket.input_ended || socket.reset {
             return;
@@ -173,7 +213,9 @@ impl Net {
     }
 
     fn apply_close(&mut self, conn: ConnId, offset: u64, how: CloseHow, world: &mut impl World) {
-        let Some(ix) = self.find(conn) else { return };
+        let Some(ix) = self.find_open(conn) else {
+            return;
+        };
         let socket = self.socket_mut(ix);
         match how {
             CloseHow::Fin if offset == socket.input_next && !socket.input_ended => {
@@ -186,7 +228,9 @@ impl Net {
     }
 
     fn apply_credit(&mut self, conn: ConnId, upto: u64, world: &mut impl World) {
-        let Some(ix) = self.find(conn) else { return };
+        let Some(ix) = self.find_open(conn) else {
+            return;
+        };
         let socket = self.socket_mut(ix);
         if upto <= socket.output_credit || upto > socket.output_next {
             return;
@@ -218,7 +262,8 @@ impl Net {
         }
         for ix in 1..=self.sockets_used {
             let socket = self.socket(ix);
-            if socket.state == State::Connected && socket.conn.frontend == frontend {
+            let owned = socket.conn.frontend == frontend || socket.owner == frontend;
+            if socket.state == State::Connected && owned {
                 self.reset(ix, world);
             }
         }
@@ -232,7 +277,11 @@ impl Net {
             return;
         }
         socket.reset = true;
-        socket.error_pending = true;
+        socket.error = if socket.input_ended {
+            errno::PIPE
+        } else {
+            errno::RESET
+        };
         socket.input_ended = true;
         self.notify(
             ix,

@@ -2,9 +2,14 @@
 //!
 //! To an address on which the tree itself listens: two sockets are linked and nobody outside hears of
 //! it. Each machine has loopback addresses of its own, so that what nobody in the tree listens on is
-//! refused there, whatever else runs on the machine.
+//! refused there, whatever else runs on the machine (unless the cluster was told otherwise).
+//!
+//! To anywhere else: the nodes are told, one of them makes the real connection, and the log says what
+//! came of it. From then on it is a connection like any client's.
 
 use crate::{Link, Net, SocketIx, State, World};
+use brolga_tape::record::Record;
+use brolga_tape::{ConnId, OUTGOING};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// What came of connecting.
@@ -14,8 +19,10 @@ pub enum ConnectOutcome {
     Connected,
     /// Nobody listens there.
     Refused,
-    /// The address is not one of the tree.
-    Outside,
+    /// The log will say; [`crate::State`] tells when it has.
+    UnderWay,
+    /// It was under way before.
+    Already,
     /// There is no free port, or there are too many sockets.
     Exhausted,
     /// It is a connection, or listens.
@@ -42,22 +49,44 @@ fn source(to: IpAddr) -> IpAddr {
 }
 
 impl Net {
-    /// Connects a fresh socket.
+    /// Connects a fresh socket. `loopback_is_outside`: where nobody in the tree listens, a loopback
+    /// address is that of the machine on which the connection is made.
     pub fn connect(
         &mut self,
         ix: SocketIx,
         to: SocketAddr,
+        loopback_is_outside: bool,
         world: &mut impl World,
     ) -> ConnectOutcome {
-        if self.socket(ix).state != State::Fresh {
-            return ConnectOutcome::NotFresh;
+        match self.socket(ix).state {
+            State::Fresh | State::Failed => {}
+            State::Connecting => return ConnectOutcome::Already,
+            _ => return ConnectOutcome::NotFresh,
         }
         let to = destination(to);
         match self.listener_at(to) {
             Some(on) => self.link(ix, on, to, world),
-            None if to.ip().is_loopback() => ConnectOutcome::Refused,
-            None => ConnectOutcome::Outside,
+            None if to.ip().is_loopback() && !loopback_is_outside => ConnectOutcome::Refused,
+            None => {
+                self.open_outgoing(ix, to, world);
+                ConnectOutcome::UnderWay
+            }
         }
+    }
+
+    fn open_outgoing(&mut self, ix: SocketIx, to: SocketAddr, world: &mut impl World) {
+        self.outgoing_made += 1;
+        let conn = ConnId {
+            frontend: OUTGOING,
+            counter: self.outgoing_made,
+        };
+        let socket = self.socket_mut(ix);
+        socket.state = State::Connecting;
+        socket.error = 0;
+        socket.conn = conn;
+        socket.peer = Some(to);
+        self.index_connection(ix);
+        world.emit(&Record::Connect { conn, address: to });
     }
 
     /// `connect` has told that it is under way.

@@ -1,8 +1,12 @@
-//! Connections within the tree.
+//! Connections that the server opens.
 
 use crate::stream::MATE_WINDOW_BYTES;
-use crate::tests::{Log, net, read};
-use crate::{ConnectOutcome, Net, Object, ReadOutcome, SocketIx, WaitOn, WriteOutcome, ready};
+use crate::tests::{Log, RESET, net, read};
+use crate::{
+    ConnectOutcome, Net, Object, ReadOutcome, SocketIx, State, WaitOn, WriteOutcome, ready,
+};
+use brolga_tape::entry::{CloseHow, Event};
+use brolga_tape::{ConnId, OUTGOING};
 use std::boxed::Box;
 use std::vec::Vec;
 
@@ -16,13 +20,13 @@ fn socket(net: &mut Net, fd: i32, v6: bool) -> SocketIx {
 
 fn listener(net: &mut Net, log: &mut Log, fd: i32, at: &str) -> SocketIx {
     let ix = socket(net, fd, at.starts_with('['));
-    net.bind(ix, at.parse().unwrap());
-    net.listen(ix, log);
+    assert!(net.bind(ix, at.parse().unwrap()));
+    assert!(net.listen(ix, log));
     ix
 }
 
 fn connect(net: &mut Net, log: &mut Log, ix: SocketIx, to: &str) -> ConnectOutcome {
-    net.connect(ix, to.parse().unwrap(), log)
+    net.connect(ix, to.parse().unwrap(), false, log)
 }
 
 /// A net with a listener (descriptor 3) and both ends of a connection to it (4 and 5).
@@ -138,13 +142,13 @@ fn closing_with_unread_input_or_without_lingering_resets() {
     assert_ne!(net.readiness(other) & ready::ERR, 0);
     let before = (ReadOutcome::Bytes(11), b"sent before".to_vec());
     assert_eq!(read(&mut net, &mut log, other, 99), before);
-    assert_eq!(read(&mut net, &mut log, other, 99).0, ReadOutcome::Reset);
+    assert_eq!(read(&mut net, &mut log, other, 99).0, RESET);
     assert_eq!(read(&mut net, &mut log, other, 99).0, ReadOutcome::End);
 
     let (mut net, mut log, one, other) = linked();
     net.socket_mut(one).linger_reset = true;
     net.clear_object(0, 4, &mut log);
-    assert_eq!(read(&mut net, &mut log, other, 99).0, ReadOutcome::Reset);
+    assert_eq!(read(&mut net, &mut log, other, 99).0, RESET);
 }
 
 #[test]
@@ -166,8 +170,8 @@ fn nobody_listens_on_loopback_or_the_address_is_elsewhere() {
     check("[::]:7001", ConnectOutcome::Connected);
     check("[::1]:7001", ConnectOutcome::Connected);
     check("192.0.2.1:7002", ConnectOutcome::Connected);
-    check("192.0.2.1:7001", ConnectOutcome::Outside);
-    check("192.0.2.9:7002", ConnectOutcome::Outside);
+    check("192.0.2.1:7001", ConnectOutcome::UnderWay);
+    check("192.0.2.9:7002", ConnectOutcome::UnderWay);
     check("[::1]:7002", ConnectOutcome::Refused);
 }
 
@@ -203,7 +207,7 @@ fn a_listener_that_closes_resets_who_was_not_accepted() {
     net.defer_connect(ix);
     assert!(net.report_connect(ix) && !net.report_connect(ix));
     net.clear_object(0, 3, &mut log);
-    assert_eq!(read(&mut net, &mut log, ix, 9).0, ReadOutcome::Reset);
+    assert_eq!(read(&mut net, &mut log, ix, 9).0, RESET);
     let again = connect(&mut net, &mut log, ix, "127.0.0.1:7000");
     assert_eq!(again, ConnectOutcome::NotFresh);
 }
@@ -227,4 +231,154 @@ fn ports_are_given_in_turn_and_come_back() {
     }
     assert_eq!(ports[0], 32_770, "32768 is held, 32769 is the listener's");
     assert!(!ports.contains(&32_768) && ports.contains(&60_999));
+}
+
+fn outgoing(counter: u64) -> ConnId {
+    ConnId {
+        frontend: OUTGOING,
+        counter,
+    }
+}
+
+fn connected(counter: u64, owner: u64, outcome: Result<&str, u8>) -> Event<'static> {
+    Event::Connected {
+        conn: outgoing(counter),
+        owner,
+        outcome: outcome.map(|local| local.parse().unwrap()),
+    }
+}
+
+/// A net that knows frontends 8 and 9, and a socket (descriptor 4) that connects to the outside.
+fn opening() -> (Box<Net>, Log, SocketIx) {
+    let (mut net, mut log) = (net(), Log::default());
+    for (node, frontend) in [(1, 8), (2, 9)] {
+        net.apply(&Event::FrontendUp { node, frontend }, &mut log);
+    }
+    let ix = socket(&mut net, 4, false);
+    let outcome = connect(&mut net, &mut log, ix, "192.0.2.9:5432");
+    assert_eq!(outcome, ConnectOutcome::UnderWay);
+    let said = log.take();
+    assert_eq!(said.len(), 1);
+    assert!(said[0].contains("Connect") && said[0].contains("192.0.2.9:5432"));
+    (net, log, ix)
+}
+
+#[test]
+fn a_connection_to_the_outside_waits_for_the_log_and_is_like_any_other_then() {
+    let (mut net, mut log, ix) = opening();
+    assert_eq!(net.readiness(ix), 0);
+    assert_eq!(read(&mut net, &mut log, ix, 9).0, ReadOutcome::WouldBlock);
+    assert_eq!(net.write_room(ix, 1), WriteOutcome::WouldBlock);
+    let again = connect(&mut net, &mut log, ix, "192.0.2.9:5432");
+    assert_eq!(again, ConnectOutcome::Already);
+    let early = Event::Data {
+        conn: outgoing(1),
+        offset: 0,
+        bytes: b"early",
+    };
+    net.apply(&early, &mut log);
+    net.apply(&connected(1, 7, Ok("10.0.0.7:1")), &mut log);
+    assert_eq!(net.socket(ix).state(), State::Connecting, "7 is unknown");
+    net.apply(&connected(1, 8, Ok("10.0.0.8:40000")), &mut log);
+    net.apply(&connected(1, 9, Ok("10.0.0.9:40000")), &mut log);
+    assert!(log.woken.contains(&WaitOn::Writable(ix)));
+    assert_eq!(net.readiness(ix), ready::OUT);
+    let address = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(net.socket(ix).local(), address("10.0.0.8:40000"));
+    assert_eq!(net.socket(ix).peer(), address("192.0.2.9:5432"));
+    let data = Event::Data {
+        conn: outgoing(1),
+        offset: 0,
+        bytes: b"hello",
+    };
+    net.apply(&data, &mut log);
+    net.apply(&data, &mut log);
+    let hello = (ReadOutcome::Bytes(5), b"hello".to_vec());
+    assert_eq!(read(&mut net, &mut log, ix, 9), hello);
+    write(&mut net, &mut log, ix, b"select");
+    assert!(log.take()[0].contains("Data"));
+    net.clear_object(0, 4, &mut log);
+    assert!(log.take()[0].contains("Closed"));
+}
+
+#[test]
+fn a_failure_is_told_once_and_another_try_is_allowed() {
+    const TIMED_OUT: u8 = 110;
+    let (mut net, mut log, ix) = opening();
+    net.apply(&connected(1, 8, Err(TIMED_OUT)), &mut log);
+    assert!(log.take()[0].contains("Closed"));
+    let all = ready::IN | ready::OUT | ready::ERR | ready::HUP | ready::RDHUP;
+    assert_eq!(net.readiness(ix), all);
+    assert_eq!(net.socket_mut(ix).take_error(), Some(TIMED_OUT));
+    assert_eq!(net.readiness(ix), all & !ready::ERR);
+    assert_eq!(net.write_room(ix, 1), WriteOutcome::Broken);
+    let again = connect(&mut net, &mut log, ix, "192.0.2.9:5433");
+    assert_eq!(again, ConnectOutcome::UnderWay);
+    net.apply(&connected(2, 9, Ok("10.0.0.9:1")), &mut log);
+    assert_eq!(net.readiness(ix), ready::OUT);
+    net.clear_object(0, 4, &mut log);
+    assert_eq!(log.take().len(), 2, "asked for and closed");
+}
+
+#[test]
+fn a_socket_that_is_closed_early_is_answered_in_vain() {
+    let (mut net, mut log, _) = opening();
+    net.clear_object(0, 4, &mut log);
+    let said = log.take();
+    assert!(said[0].contains("Closed") && said[0].contains("reset: true"));
+    net.apply(&connected(1, 8, Ok("10.0.0.8:1")), &mut log);
+    assert!(log.take().is_empty());
+}
+
+#[test]
+fn outgoing_connections_end_with_the_frontend_that_owns_them() {
+    let (mut net, mut log, lost) = opening();
+    let kept = socket(&mut net, 5, false);
+    let waiting = socket(&mut net, 6, false);
+    for ix in [kept, waiting] {
+        connect(&mut net, &mut log, ix, "192.0.2.9:5432");
+    }
+    net.apply(&connected(1, 8, Ok("10.0.0.8:1")), &mut log);
+    net.apply(&connected(2, 9, Ok("10.0.0.9:1")), &mut log);
+    let up = Event::FrontendUp {
+        node: 1,
+        frontend: 10,
+    };
+    net.apply(&up, &mut log);
+    assert_eq!(read(&mut net, &mut log, lost, 9).0, RESET);
+    assert_eq!(net.readiness(kept), ready::OUT);
+    assert_eq!(net.socket(waiting).state(), State::Connecting);
+    let close = Event::Close {
+        conn: outgoing(2),
+        offset: 0,
+        how: CloseHow::Reset,
+    };
+    net.apply(&close, &mut log);
+    assert_eq!(read(&mut net, &mut log, kept, 9).0, RESET);
+}
+
+#[test]
+fn loopback_can_be_declared_to_be_outside() {
+    let (mut net, mut log) = (net(), Log::default());
+    listener(&mut net, &mut log, 3, "0.0.0.0:7000");
+    for (fd, port, expected) in [
+        (4, 7000, ConnectOutcome::Connected),
+        (5, 7001, ConnectOutcome::UnderWay),
+    ] {
+        let ix = socket(&mut net, fd, false);
+        let to = ([127, 0, 0, 1], port).into();
+        assert_eq!(net.connect(ix, to, true, &mut log), expected);
+    }
+}
+
+#[test]
+fn a_listener_that_names_no_port_is_given_one() {
+    let (mut net, mut log) = (net(), Log::default());
+    let bound = listener(&mut net, &mut log, 3, "127.0.0.1:0");
+    let unbound = socket(&mut net, 4, true);
+    assert!(net.listen(unbound, &mut log));
+    let address = |text: &str| Some(text.parse().unwrap());
+    assert_eq!(net.socket(bound).local(), address("127.0.0.1:32768"));
+    assert_eq!(net.socket(unbound).local(), address("[::]:32769"));
+    assert!(log.take()[1].contains("[::]:32769"));
 }

@@ -9,7 +9,7 @@
 //! what comes, at the same datagram on every replica.
 
 use crate::routes::{Routes, mixed};
-use crate::{Net, Socket, SocketIx, State, World, ready};
+use crate::{Net, Socket, SocketIx, State, World, errno, ready};
 use brolga_tape::DATAGRAM_BYTES_MAX;
 use brolga_tape::entry::{ADDRESS_BYTES, address_bytes, read_address};
 use brolga_tape::record::{Record, Transport};
@@ -213,7 +213,7 @@ impl Socket {
         if self.input_shut && self.output_ended {
             mask |= ready::HUP;
         }
-        if self.error_pending {
+        if self.error != 0 {
             mask |= ready::ERR;
         }
         mask
@@ -483,7 +483,7 @@ impl Net {
         peek: bool,
         mut put: impl FnMut(&[u8]),
     ) -> Received {
-        if core::mem::take(&mut self.socket_mut(ix).error_pending) {
+        if self.socket_mut(ix).take_error().is_some() {
             return Received::Refused;
         }
         let Some(envelope) = self.next_datagram(ix) else {
@@ -548,7 +548,7 @@ impl Net {
         fill: impl FnOnce(&mut [u8]),
     ) -> Result<(), DatagramError> {
         let socket = self.socket_mut(ix);
-        if core::mem::take(&mut socket.error_pending) {
+        if socket.take_error().is_some() {
             return Err(DatagramError::Refused);
         }
         if socket.output_ended {
@@ -601,7 +601,7 @@ impl Net {
             None if to.ip().is_loopback() => {
                 // As if the kernel had answered that nobody has the port.
                 if connected {
-                    self.socket_mut(ix).error_pending = true;
+                    self.socket_mut(ix).error = errno::REFUSED;
                     self.notify(ix, ready::IN | ready::ERR, world);
                 }
             }

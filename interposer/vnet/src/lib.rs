@@ -67,6 +67,17 @@ pub mod ready {
     pub const RDHUP: u32 = 0x2000;
 }
 
+/// Errors that a socket keeps for its owner (`SO_ERROR`), with the values of `<errno.h>`. How opening a
+/// connection to the outside fails is told by the log.
+pub mod errno {
+    /// The other end is gone, and its stream had ended before.
+    pub const PIPE: u8 = 32;
+    /// The other end is gone.
+    pub const RESET: u8 = 104;
+    /// An earlier datagram went to a port that nobody has.
+    pub const REFUSED: u8 = 111;
+}
+
 /// What a thread can wait for here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitOn {
@@ -103,6 +114,10 @@ pub enum State {
     Listening = 2,
     /// One end of a connection.
     Connected = 3,
+    /// Opening a connection to the outside, not answered yet.
+    Connecting = 6,
+    /// The connection could not be opened; another try is allowed.
+    Failed = 7,
     /// Not a socket but a descriptor that counts: eventfd, timerfd, signalfd.
     Counter = 4,
     /// Takes datagrams, not connections.
@@ -146,13 +161,15 @@ pub struct Socket {
     output_ended: bool,
     /// The other end is gone.
     reset: bool,
-    /// `SO_ERROR` was not read yet.
-    error_pending: bool,
+    /// `SO_ERROR`, 0 for none.
+    error: u8,
     /// `connect` said that it was under way, and was not asked again since.
     connect_unreported: bool,
     /// Descriptors that name it.
     references: u32,
     conn: ConnId,
+    /// The frontend that has an outgoing connection.
+    owner: u64,
     link: Link,
     /// A port of [`ports::Ports`] that it holds; 0 for none.
     held_port: u16,
@@ -193,6 +210,8 @@ pub struct Net {
     /// The oldest listener.
     first_listener: SocketIx,
     ports: ports::Ports,
+    /// Connections opened to the outside so far.
+    outgoing_made: u64,
     frontends: apply::Frontends,
     connections: table::Table,
     datagrams: datagram::Datagrams,
@@ -265,10 +284,10 @@ impl Net {
         self.drop_items(ix);
         match self.socket(ix).state {
             State::Listening => self.close_listener(ix, world),
-            State::Connected => self.close_connection(ix, world),
+            State::Connected | State::Connecting => self.close_connection(ix, world),
             State::Counter => self.close_counter(ix, world),
             State::Datagram => self.close_datagram(ix, world),
-            State::Fresh => {}
+            State::Fresh | State::Failed => {}
             State::Free => unreachable!("a free socket has no references"),
         }
         self.free_socket(ix);
@@ -294,7 +313,8 @@ impl Net {
             // As the kernel has it for an unconnected stream socket.
             State::Fresh => ready::OUT | ready::HUP,
             State::Listening if socket.queue_head != 0 => ready::IN,
-            State::Listening => 0,
+            State::Listening | State::Connecting => 0,
+            State::Failed => socket.failed_readiness(),
             State::Counter => socket.counter.readiness(),
             State::Connected => socket.stream_readiness(self.output_room(ix)),
             State::Datagram => socket.datagram_readiness(),
@@ -326,13 +346,14 @@ impl Socket {
         input_shut: false,
         output_ended: false,
         reset: false,
-        error_pending: false,
+        error: 0,
         connect_unreported: false,
         references: 0,
         conn: ConnId {
             frontend: 0,
             counter: 0,
         },
+        owner: 0,
         link: Link::Outside,
         held_port: 0,
         local: None,
@@ -373,9 +394,12 @@ impl Socket {
         self.peer
     }
 
-    /// Takes the pending `SO_ERROR`: true for a reset connection or a refused datagram.
-    pub fn take_error(&mut self) -> bool {
-        core::mem::take(&mut self.error_pending)
+    /// Takes the pending `SO_ERROR`.
+    pub fn take_error(&mut self) -> Option<u8> {
+        match core::mem::take(&mut self.error) {
+            0 => None,
+            errno => Some(errno),
+        }
     }
 }
 

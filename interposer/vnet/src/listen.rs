@@ -6,9 +6,18 @@ use brolga_tape::record::{Record, Transport};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 impl Net {
-    /// Gives a fresh socket its address. Nothing is asked of the kernel: the node owns real ports.
-    pub fn bind(&mut self, ix: SocketIx, address: SocketAddr) {
+    /// Gives a fresh socket its address, with a port if that names none. Nothing is asked of the kernel:
+    /// the node owns real ports. False: there is no free port.
+    #[must_use]
+    pub fn bind(&mut self, ix: SocketIx, mut address: SocketAddr) -> bool {
+        if address.port() == 0 {
+            let Some(port) = self.take_port(ix) else {
+                return false;
+            };
+            address.set_port(port);
+        }
         self.socket_mut(ix).local = Some(address);
+        true
     }
 
     /// True when another listener has this address and does not share it.
@@ -35,21 +44,29 @@ impl Net {
         self.listeners().filter(sharing).nth(chosen).unwrap_or(on)
     }
 
-    /// Makes a fresh socket a listener and tells the node. Listening again changes nothing.
-    pub fn listen(&mut self, ix: SocketIx, world: &mut impl World) {
-        if self.socket(ix).state == State::Listening {
-            return;
+    /// Makes a fresh socket a listener and tells the node. Listening again changes nothing. False: it
+    /// needs a port, and there is no free one.
+    #[must_use]
+    pub fn listen(&mut self, ix: SocketIx, world: &mut impl World) -> bool {
+        let socket = self.socket(ix);
+        if socket.state == State::Listening {
+            return true;
         }
-        self.listeners_made += 1;
-        let listener = self.listeners_made;
-        let socket = self.socket_mut(ix);
         assert_eq!(socket.state, State::Fresh);
         let any = if socket.v6 {
             IpAddr::V6(Ipv6Addr::UNSPECIFIED)
         } else {
             IpAddr::V4(Ipv4Addr::UNSPECIFIED)
         };
-        let address = *socket.local.get_or_insert(SocketAddr::new(any, 0));
+        if socket.local.is_none() && !self.bind(ix, SocketAddr::new(any, 0)) {
+            return false;
+        }
+        self.listeners_made += 1;
+        let listener = self.listeners_made;
+        let socket = self.socket_mut(ix);
+        let Some(address) = socket.local else {
+            unreachable!("it is bound by now")
+        };
         socket.state = State::Listening;
         socket.listener = listener;
         self.append_listener(ix);
@@ -58,6 +75,7 @@ impl Net {
             address,
             transport: Transport::Stream,
         });
+        true
     }
 
     /// All listeners, the oldest first.

@@ -5,7 +5,7 @@
 //! replica. Between two sockets of the tree, what is written is unread input of the other one at once,
 //! and limited by how much of that there may be.
 
-use crate::{Link, Net, Socket, SocketIx, State, World, ready};
+use crate::{Link, Net, Socket, SocketIx, State, World, errno, ready};
 use brolga_tape::record::Record;
 use brolga_tape::{CONSUMED_REPORT_BYTES, OUTPUT_WINDOW_BYTES};
 
@@ -21,8 +21,8 @@ pub enum ReadOutcome {
     End,
     /// Nothing there yet.
     WouldBlock,
-    /// The client is gone (reported once, then [`ReadOutcome::End`]).
-    Reset,
+    /// This error was pending (reported once).
+    Failed(u8),
     /// Not a connection.
     NotConnected,
 }
@@ -34,7 +34,9 @@ pub enum WriteOutcome {
     Room(usize),
     /// The window is full.
     WouldBlock,
-    /// The client is gone, or the server ended its own output.
+    /// This error was pending (reported once).
+    Failed(u8),
+    /// The other end is gone, or the server ended its own output.
     Broken,
     /// Not a connection.
     NotConnected,
@@ -60,10 +62,15 @@ impl Socket {
         if self.reset || (self.input_ended && self.output_ended) {
             mask |= ready::HUP;
         }
-        if self.error_pending {
+        if self.error != 0 {
             mask |= ready::ERR;
         }
         mask
+    }
+
+    pub(crate) fn failed_readiness(&self) -> u32 {
+        let error = if self.error != 0 { ready::ERR } else { 0 };
+        ready::IN | ready::OUT | ready::HUP | ready::RDHUP | error
     }
 }
 
@@ -88,17 +95,28 @@ impl Net {
         put: impl FnMut(&[u8]),
     ) -> ReadOutcome {
         let socket = &mut self.sockets[ix as usize - 1];
-        if socket.state != State::Connected {
-            return ReadOutcome::NotConnected;
+        match socket.state {
+            State::Connected => {}
+            State::Connecting => return ReadOutcome::WouldBlock,
+            State::Failed => {
+                return socket
+                    .take_error()
+                    .map_or(ReadOutcome::End, ReadOutcome::Failed);
+            }
+            _ => return ReadOutcome::NotConnected,
         }
         if socket.input.len == 0 {
-            return match () {
-                () if socket.error_pending => {
-                    socket.error_pending = false;
-                    ReadOutcome::Reset
-                }
-                () if socket.input_ended || socket.input_shut => ReadOutcome::End,
-                () => ReadOutcome::WouldBlock,
+            // A broken pipe is the writer's concern: the stream has ended before.
+            if socket.error != errno::PIPE
+                && let Some(errno) = socket.take_error()
+            {
+                return ReadOutcome::Failed(errno);
+            }
+            let ended = socket.input_ended || socket.input_shut;
+            return if ended {
+                ReadOutcome::End
+            } else {
+                ReadOutcome::WouldBlock
             };
         }
         let before = socket.input.len;
@@ -122,13 +140,18 @@ impl Net {
     }
 
     /// How much of `wanted` bytes a write would take now.
-    #[must_use]
-    pub fn write_room(&self, ix: SocketIx, wanted: usize) -> WriteOutcome {
-        let socket = self.socket(ix);
-        if socket.state != State::Connected {
-            return WriteOutcome::NotConnected;
+    pub fn write_room(&mut self, ix: SocketIx, wanted: usize) -> WriteOutcome {
+        let socket = self.socket_mut(ix);
+        match socket.state {
+            State::Connecting => return WriteOutcome::WouldBlock,
+            State::Connected | State::Failed => {}
+            _ => return WriteOutcome::NotConnected,
         }
-        if socket.reset || socket.output_ended {
+        match socket.take_error() {
+            Some(errno) if errno != errno::PIPE => return WriteOutcome::Failed(errno),
+            _ => {}
+        }
+        if socket.reset || socket.output_ended || socket.state == State::Failed {
             return WriteOutcome::Broken;
         }
         match self.output_room(ix) {
@@ -231,7 +254,7 @@ impl Net {
                 let closed = Record::Closed {
                     conn: socket.conn,
                     offset: socket.output_next,
-                    reset: socket.linger_reset,
+                    reset: socket.linger_reset || socket.state == State::Connecting,
                 };
                 self.unindex_connection(ix);
                 world.emit(&closed);

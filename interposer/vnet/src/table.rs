@@ -1,6 +1,6 @@
 //! Connection id to socket: open addressing with linear probing and no tombstones.
 
-use crate::{Net, SOCKETS_MAX, SocketIx};
+use crate::{Net, SOCKETS_MAX, SocketIx, State};
 use brolga_tape::ConnId;
 
 /// Twice the sockets, so that probes stay short.
@@ -28,6 +28,12 @@ impl Net {
                 _ => at = (at + 1) % SLOTS,
             }
         }
+    }
+
+    /// The same, unless it is only being opened.
+    pub(crate) fn find_open(&self, conn: ConnId) -> Option<SocketIx> {
+        let found = self.find(conn);
+        found.filter(|ix| self.socket(*ix).state == State::Connected)
     }
 
     pub(crate) fn index_connection(&mut self, ix: SocketIx) {

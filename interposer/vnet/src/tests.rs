@@ -11,6 +11,8 @@ use std::vec::Vec;
 
 const EDGE: u32 = 1 << 31;
 const ONESHOT: u32 = 1 << 30;
+/// What reading a connection tells whose other end is gone.
+pub(crate) const RESET: ReadOutcome = ReadOutcome::Failed(crate::errno::RESET);
 
 /// A zeroed Net, as the interposer has it; its pages are touched only when used.
 pub(crate) fn net() -> Box<Net> {
@@ -83,8 +85,8 @@ fn listening() -> (Box<Net>, Log, SocketIx) {
     let (mut net, mut log) = (net(), Log::default());
     let on = net.make_socket(false).unwrap();
     assert!(net.set_object(0, 3, Object::Socket(on)));
-    net.bind(on, "0.0.0.0:7000".parse().unwrap());
-    net.listen(on, &mut log);
+    assert!(net.bind(on, "0.0.0.0:7000".parse().unwrap()));
+    assert!(net.listen(on, &mut log));
     (net, log, on)
 }
 
@@ -146,8 +148,8 @@ fn clients_are_shared_out_among_listeners_of_one_address() {
         assert!(net.set_object(0, fd, Object::Socket(*on)));
         net.socket_mut(*on).reuse_port = true;
         assert!(!net.port_taken(*on, address));
-        net.bind(*on, address);
-        net.listen(*on, &mut log);
+        assert!(net.bind(*on, address));
+        assert!(net.listen(*on, &mut log));
     }
     let stranger = net.make_socket(false).unwrap();
     assert!(net.port_taken(stranger, address));
@@ -277,7 +279,7 @@ fn a_reset_is_reported_once_after_what_came_before_and_closing_ends_the_connecti
     assert_eq!(net.readiness(ix), all);
     let before = (ReadOutcome::Bytes(6), b"unread".to_vec());
     assert_eq!(read(&mut net, &mut log, ix, 9), before);
-    assert_eq!(read(&mut net, &mut log, ix, 9).0, ReadOutcome::Reset);
+    assert_eq!(read(&mut net, &mut log, ix, 9).0, RESET);
     assert_eq!(read(&mut net, &mut log, ix, 9).0, ReadOutcome::End);
     assert_eq!(net.write_room(ix, 1), WriteOutcome::Broken);
     net.clear_object(0, 4, &mut log);

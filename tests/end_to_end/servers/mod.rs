@@ -1,6 +1,7 @@
 //! Servers as Debian packages them, with stock clients. Each is described by a [`recipe::Recipe`] that
 //! uses the files in `examples/recipes`, and goes through [`scenario::survive`].
 
+mod dns;
 mod http;
 mod recipe;
 mod scenario;
@@ -12,4 +13,6 @@ mod lighttpd;
 mod mariadb;
 mod memcached;
 mod nginx;
+mod nsd;
 mod slapd;
+mod unbound;
