@@ -553,26 +553,18 @@ impl Client {
     }
 
     fn pass_end_on(&mut self) {
-        if !self.output.unsent.is_empty() || self.output.shut {
+        if !self.output.unsent.is_empty() {
             return;
         }
         match (self.output.server_end, &self.stream) {
-            (ServerEnd::Open, _) | (_, None) => {}
-            (ServerEnd::Fin, Some(stream)) => {
+            (ServerEnd::Fin, Some(stream)) if !self.output.shut => {
                 // It can only fail when the client is gone, which the next read tells.
                 let _ = stream.shutdown(Shutdown::Write);
                 self.output.shut = true;
             }
-            (ServerEnd::Closed { reset }, Some(stream)) => {
-                if reset {
-                    // If it fails, the client sees an orderly end instead.
-                    let _ = sys::reset_on_close(stream);
-                }
-                self.stream = None;
-            }
-        }
-        if self.is_closed_by_server() {
-            self.stream = None;
+            (ServerEnd::Closed { reset: true }, Some(_)) => self.drop_stream(),
+            (ServerEnd::Closed { reset: false }, Some(_)) => self.stream = None,
+            _ => {}
         }
     }
 

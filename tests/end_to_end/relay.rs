@@ -3,10 +3,8 @@
 use crate::chance::{Chance, scaled};
 use crate::cluster::{Cluster, Setup, say};
 use crate::echo::{BYTES_EACH, send_and_compare};
-use crate::harness::{PATIENCE, eventually, free_port};
-use crate::outside::{Outside, all_of};
-use std::collections::HashSet;
-use std::io::{self, BufRead, BufReader, Write};
+use crate::harness::{eventually, free_port};
+use crate::outside::{Numberer, Outside, all_of};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -144,76 +142,6 @@ fn nobody_listens_outside_and_the_server_is_told_so() {
     cluster.stop();
 }
 
-/// A client that sends lines, each with a new number, and counts the answers. A line whose connection
-/// breaks before the answer may have arrived or not; it is not sent again.
-#[derive(Debug)]
-struct Numberer {
-    name: &'static str,
-    address: SocketAddr,
-    stream: Option<BufReader<TcpStream>>,
-    number: usize,
-    answered: Vec<String>,
-    breaks: usize,
-}
-
-impl Numberer {
-    fn new(name: &'static str, address: SocketAddr) -> Self {
-        Self {
-            name,
-            address,
-            stream: None,
-            number: 0,
-            answered: Vec::new(),
-            breaks: 0,
-        }
-    }
-
-    /// One line and its answer. Panics at any other answer than the right one.
-    fn ask(&mut self) {
-        self.number += 1;
-        let line = format!("{}-{}\n", self.name, self.number);
-        match self.exchange(&line) {
-            Ok(answer) => {
-                assert_eq!(answer, line);
-                self.answered.push(line.trim_end().to_owned());
-            }
-            Err(_) => {
-                self.stream = None;
-                self.breaks += 1;
-            }
-        }
-    }
-
-    fn exchange(&mut self, line: &str) -> io::Result<String> {
-        let stream = match &mut self.stream {
-            Some(stream) => stream,
-            none => {
-                let stream = TcpStream::connect(self.address)?;
-                stream.set_read_timeout(Some(PATIENCE))?;
-                none.insert(BufReader::new(stream))
-            }
-        };
-        stream.get_mut().write_all(line.as_bytes())?;
-        let mut answer = String::new();
-        match stream.read_line(&mut answer)? {
-            0 => Err(io::ErrorKind::UnexpectedEof.into()),
-            _ => Ok(answer),
-        }
-    }
-}
-
-/// What was answered has arrived, and nothing has arrived twice.
-fn check_lines(outside: &Outside, numberers: &[Numberer]) -> usize {
-    let received = outside.received();
-    let once: HashSet<&String> = received.iter().collect();
-    assert_eq!(once.len(), received.len(), "a line has arrived twice");
-    let answered: Vec<&String> = numberers.iter().flat_map(|it| &it.answered).collect();
-    for line in &answered {
-        assert!(once.contains(line), "{line} was answered by nobody");
-    }
-    answered.len()
-}
-
 #[test]
 fn nothing_is_sent_twice_to_a_server_outside_when_the_leader_dies() {
     let test = "nothing_is_sent_twice_to_a_server_outside_when_the_leader_dies";
@@ -263,7 +191,7 @@ fn nothing_is_sent_twice_to_a_server_outside_when_the_leader_dies() {
         assert!(numberer.breaks >= 1, "{numberer:?}");
     }
     let hashes = cluster.settle().hashes();
-    let answered = check_lines(&outside, &numberers);
+    let answered = outside.check_lines(&numberers);
     say(&format!(
         "{test}: {answered} lines answered, none twice, {hashes}"
     ));
@@ -300,7 +228,7 @@ fn a_leader_that_is_deposed_keeps_its_connections_to_the_outside() {
     });
     assert!(kept, "a leader that is deposed loses its connections");
     cluster.settle();
-    check_lines(&outside, &numberers);
+    outside.check_lines(&numberers);
     cluster.stop();
 }
 
@@ -334,7 +262,7 @@ fn a_replay_connects_to_nobody() {
     numberer.ask();
     assert_eq!((numberer.breaks, outside.connections()), (0, 5));
     numberers.push(numberer);
-    check_lines(&outside, &numberers);
+    outside.check_lines(&numberers);
     let hashes = cluster.settle().hashes();
     say(&format!("{test}: {hashes}"));
     cluster.stop();

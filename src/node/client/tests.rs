@@ -199,3 +199,18 @@ fn a_reset_is_kept_until_it_is_committed() {
     client.committed_end(CloseHow::Reset);
     assert!(client.is_finished() && !client.is_outstanding());
 }
+
+#[test]
+fn a_connection_that_the_server_ends_and_then_closes_is_forgotten() {
+    let (mut client, mut peer, mut said) = pair();
+    client.output(0, b"bye").unwrap();
+    client.server_fin();
+    client.flush(&mut said);
+    let mut got = String::new();
+    peer.read_to_string(&mut got).unwrap();
+    assert_eq!(got, "bye");
+    assert!(!client.is_finished(), "the client may still speak");
+    client.server_closed(false);
+    client.flush(&mut said);
+    assert!(client.is_finished());
+}

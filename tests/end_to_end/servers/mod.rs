@@ -9,6 +9,7 @@ mod scenario;
 mod apache;
 mod board;
 mod civetweb;
+mod haproxy;
 mod lighttpd;
 mod mariadb;
 mod memcached;
