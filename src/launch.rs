@@ -17,9 +17,11 @@
 
 mod child;
 mod image;
+mod lifeline;
 mod stack;
 mod workdir;
 
+pub use lifeline::Lifeline;
 pub use workdir::{WorkdirError, prepare_temporary, prepare_workdir};
 
 use crate::elf::{self, BinaryError};
@@ -82,10 +84,12 @@ pub struct LaunchSpec<'a> {
 }
 
 /// A server that was started.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct Launched {
     /// Its process, to be waited for by the caller.
     pub pid: Pid,
+    /// What its whole process tree hangs on.
+    pub lifeline: Lifeline,
 }
 
 /// Why a server was not started.
@@ -172,8 +176,9 @@ fn spawn_preloading(image: BorrowedFd<'_>, spec: &LaunchSpec<'_>) -> Result<Laun
         return Err(LaunchError::WorkingDirectory(spec.cwd.clone()));
     }
     let mut command = command(spec, &program)?;
-    let (progress, setup) =
-        Setup::new(spec, image).map_err(|source| step_error(&program, None, source))?;
+    let unprepared = |source| step_error(&program, None, source);
+    let (lifeline, theirs) = Lifeline::pair().map_err(unprepared)?;
+    let (progress, setup) = Setup::new(spec, image, theirs).map_err(unprepared)?;
     // SAFETY: Setup::run only makes async-signal-safe system calls and does not allocate, which is
     // what code between fork and exec in a process with threads may do.
     unsafe { command.pre_exec(move || setup.run()) };
@@ -183,7 +188,7 @@ fn spawn_preloading(image: BorrowedFd<'_>, spec: &LaunchSpec<'_>) -> Result<Laun
         Ok(child) => {
             let pid = Pid::from_raw(child.id().cast_signed());
             prepare_stopped(pid, &program, spec.random_seed).inspect_err(|_| abandon(pid))?;
-            Ok(Launched { pid })
+            Ok(Launched { pid, lifeline })
         }
         Err(source) => Err(step_error(&program, progress.last(), source)),
     }

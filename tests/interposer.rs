@@ -35,7 +35,8 @@ const EXPORTS: &str = "
     getrandom getentropy arc4random arc4random_buf arc4random_uniform
     execve execv execvp execvpe fexecve execveat execl execlp execle posix_spawn posix_spawnp system
     popen
-    fork vfork _exit _Exit wait wait3 wait4 waitpid kill getpid getppid gettid
+    fork __fork _Fork vfork __vfork daemon _exit _Exit wait __wait wait3 wait4 waitpid __waitpid waitid
+    pidfd_open pidfd_getfd pidfd_send_signal kill getpid getppid gettid
     getpgid __getpgid getpgrp setpgid __setpgid setpgrp getsid setsid tcgetpgrp tcsetpgrp tcgetsid
     gethostname uname sysconf get_nprocs get_nprocs_conf sched_getcpu sched_getaffinity
     sched_setaffinity pthread_getaffinity_np pthread_setaffinity_np sysinfo

@@ -670,6 +670,17 @@ impl Scheduler {
         self.free_head = ix;
     }
 
+    /// Ends another thread whose real thread stays asleep on its baton for ever, so that its slot is never
+    /// used again.
+    pub fn retire(&mut self, ix: ThreadIx) {
+        self.remove(ix);
+        self.free_head = self.thread(ix).next_run;
+        *self.thread_mut(ix) = Thread {
+            state: State::Exited,
+            ..Thread::EMPTY
+        };
+    }
+
     /// The current thread ends; its slot stays until [`Scheduler::remove`].
     pub fn exit(&mut self) {
         let ix = self.current;

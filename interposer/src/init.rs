@@ -101,6 +101,9 @@ fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_
     let me = unsafe { (*memory).start(parameters.quantum, parameters.seed, real_pid) };
     // SAFETY: constructors run before there is a second thread.
     unsafe { turn::install(memory, tape, parameters) };
+    // Orphans stay below the root, where the node finds them.
+    // SAFETY: plain integers.
+    unsafe { sys!(sys::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1) };
     hooks::resolve();
     cycles::arm();
     Turn::begin(me);

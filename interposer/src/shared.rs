@@ -13,12 +13,15 @@ use brolga_vfile::times::Time;
 use brolga_vnet::{Net, PROCESSES_MAX, SocketIx};
 use brolga_vsignal::Signals;
 use core::mem::MaybeUninit;
+use core::sync::atomic::AtomicU32;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 /// Virtual process and thread ids count up from here.
 const FIRST_ID: i32 = 1000;
 
+/// Slot of the process that the node has started.
+pub const FIRST: u16 = 0;
 /// Parent of a process whose own has ended, and of the first one: not in the tree, reaps at once.
 pub const INIT: u16 = u16::MAX;
 /// What such a process sees as its parent's id.
@@ -41,8 +44,19 @@ pub struct Process {
     pub executed: bool,
     /// It has ended logically and waits to be reaped.
     pub ended: bool,
+    /// It has ended, and nobody will wait for it.
+    pub discarded: bool,
+    /// Slot of the process that is its parent for the kernel.
+    pub collector: u16,
     /// As `waitpid` gives it.
     pub status: i32,
+}
+
+impl Process {
+    /// The server can still see it.
+    pub fn is_there(&self) -> bool {
+        self.real_pid != 0 && !self.discarded
+    }
 }
 
 /// What the interposer knows of a thread beyond the scheduler.
@@ -110,6 +124,10 @@ pub struct Shared {
     /// one to take the turn waits until it is gone, so that its stack and descriptors are.
     pub dying_tid: i32,
     pub dying_pid: i32,
+    /// Status of the first process if it has ended and others go on.
+    pub first_status: i32,
+    /// Kernel id of the last process, once the tree is over; a root that keeps its place sleeps on it.
+    pub last_pid: AtomicU32,
     next_id: i32,
     random: MaybeUninit<ChaCha20Rng>,
     pub processes: [Process; PROCESSES_MAX],
@@ -144,9 +162,14 @@ impl Shared {
         &mut self.alarms[usize::from(ix) - 1]
     }
 
-    /// The process that operators' signals are for.
+    /// The process that operators' signals are for: the first one, or, once that has left a daemon behind,
+    /// the oldest.
     pub fn root_process(&self) -> u16 {
-        0
+        let living = self.processes.iter().enumerate();
+        let oldest = living
+            .filter(|(_, process)| process.is_there() && !process.ended)
+            .min_by_key(|(_, process)| process.pid);
+        oldest.map_or(FIRST, |(at, _)| at as u16)
     }
 
     /// What is known of a thread.
@@ -169,6 +192,8 @@ impl Shared {
             session: id,
             executed: true,
             ended: false,
+            discarded: false,
+            collector: INIT,
             status: 0,
         };
         *self.thread(ix) = ThreadInfo {
@@ -183,7 +208,7 @@ impl Shared {
 
     /// The process slot of a virtual id.
     pub fn process_by_id(&self, pid: i32) -> Option<u16> {
-        let there = |process: &Process| process.real_pid != 0 && process.pid == pid;
+        let there = |process: &Process| process.is_there() && process.pid == pid;
         let at = self.processes.iter().position(there)?;
         u16::try_from(at).ok()
     }

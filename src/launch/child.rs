@@ -4,7 +4,7 @@
 //! formatting; system calls only. Errors are an errno plus the step that was announced through the
 //! progress pipe before it was tried.
 
-use super::LaunchSpec;
+use super::{LaunchSpec, lifeline};
 use brolga_tape::handover;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -93,6 +93,7 @@ pub struct Setup {
     tape: RawFd,
     doorbell: RawFd,
     temporary: OwnedFd,
+    lifeline: OwnedFd,
     descriptors: u64,
     affinity: Option<CpuSet>,
     parent: Pid,
@@ -100,7 +101,11 @@ pub struct Setup {
 
 impl Setup {
     /// Prepares the child's work.
-    pub fn new(spec: &LaunchSpec<'_>, image: BorrowedFd<'_>) -> io::Result<(Progress, Self)> {
+    pub fn new(
+        spec: &LaunchSpec<'_>,
+        image: BorrowedFd<'_>,
+        lifeline: OwnedFd,
+    ) -> io::Result<(Progress, Self)> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
         let affinity = match spec.cpu {
             None => None,
@@ -116,6 +121,7 @@ impl Setup {
             tape: spec.tape.as_raw_fd(),
             doorbell: spec.doorbell.as_raw_fd(),
             temporary: nix::fcntl::open(&spec.temporary, DIRECTORY, Mode::empty())?,
+            lifeline,
             descriptors: spec.descriptors,
             affinity,
             parent: getpid(),
@@ -138,6 +144,7 @@ impl Setup {
             // The node died before the kernel knew that we are to die with it.
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
+        lifeline::tie_group(self.lifeline.as_fd())?;
         if let Some(set) = &self.affinity {
             self.announce(Step::Affinity)?;
             sched_setaffinity(Pid::from_raw(0), set)?;
@@ -162,6 +169,7 @@ impl Setup {
         let tape = park(self.tape)?;
         let doorbell = park(self.doorbell)?;
         let temporary = park(self.temporary.as_raw_fd())?;
+        let lifeline = park(self.lifeline.as_raw_fd())?;
         place(image, handover::INTERPOSER_FD)?;
         place(tape, handover::TAPE_FD)?;
         place(doorbell, handover::DOORBELL_FD)?;
@@ -169,6 +177,7 @@ impl Setup {
         let here = nix::fcntl::open(c".", DIRECTORY, Mode::empty())?;
         place(here.into_raw_fd(), handover::WORK_DIRECTORY_FD)?;
         place(temporary, handover::TEMPORARY_DIRECTORY_FD)?;
+        place(lifeline, handover::LIFELINE_FD)?;
         let [first, later, last] = [
             handover::FIRST_FD,
             handover::SCHEDULER_FD, // made by the interposer

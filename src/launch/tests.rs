@@ -190,3 +190,48 @@ fn exec_errors_are_reported() {
     assert!(error.contains("exec failed"), "{error}");
     assert_eq!(bench.output(&bench.spec(&[script.to_str().unwrap()])), "");
 }
+
+/// A process that the signal of its parent's death would not reach: its parent ends at once.
+fn start_daemon(bench: &Bench) -> (Launched, PathBuf) {
+    let script =
+        "(sh -c 'echo $$ > daemon.tmp; mv daemon.tmp daemon; exec sleep 1000' &); exec sleep 1000";
+    let launched = bench.spawn(&bench.spec(&["sh", "-c", script])).unwrap();
+    let file = bench.dir.path().join("daemon");
+    until(|| file.exists());
+    let pid = fs::read_to_string(file).unwrap();
+    (launched, Path::new("/proc").join(pid.trim()).join("stat"))
+}
+
+#[track_caller]
+fn until(reached: impl Fn() -> bool) {
+    let started = std::time::Instant::now();
+    while !reached() {
+        assert!(started.elapsed().as_secs() < 60, "waited in vain");
+        std::thread::yield_now();
+    }
+}
+
+fn has_ended(stat: &Path) -> bool {
+    fs::read_to_string(stat).map_or(true, |stat| stat.contains(") Z "))
+}
+
+#[test]
+fn the_whole_tree_dies_when_its_lifeline_is_cut() {
+    let bench = Bench::new();
+    let (launched, daemon) = start_daemon(&bench);
+    assert!(!has_ended(&daemon));
+    assert!(launched.lifeline.cut());
+    assert!(has_ended(&daemon));
+    let status = waitpid(launched.pid, None).unwrap();
+    let killed = WaitStatus::Signaled(launched.pid, Signal::SIGKILL, false);
+    assert_eq!(status, killed);
+}
+
+#[test]
+fn the_whole_tree_dies_with_the_node() {
+    let bench = Bench::new();
+    let (launched, daemon) = start_daemon(&bench);
+    drop(launched.lifeline); // as the kernel does when the node is killed
+    until(|| has_ended(&daemon));
+    waitpid(launched.pid, None).unwrap();
+}

@@ -3,7 +3,7 @@
 //! process is a `sleep`, so that it can be killed like a real one.
 
 use super::conns::{Conns, Progress};
-use super::server::ServerHost;
+use super::server::{ServerHost, Started};
 use super::sys;
 use super::tape_map::TapeMap;
 use brolga_tape::entry::{CloseHow, Entry, Event};
@@ -46,7 +46,7 @@ impl FakeHost {
 
 impl ServerHost for FakeHost {
     #[expect(clippy::zombie_processes, reason = "the node collects it by number")]
-    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<i32, String> {
+    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String> {
         self.stop();
         let tape = TapeMap::attach(tape, doorbell).unwrap();
         self.stop = Arc::default();
@@ -56,7 +56,10 @@ impl ServerHost for FakeHost {
             FakeServer::new(tape, stop, address).run();
         }));
         let child = Command::new("sleep").arg("1000000").spawn().unwrap();
-        Ok(i32::try_from(child.id()).unwrap())
+        Ok(Started {
+            pid: i32::try_from(child.id()).unwrap(),
+            lifeline: None,
+        })
     }
 
     fn last_words(&self) -> String {

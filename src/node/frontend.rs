@@ -416,10 +416,12 @@ impl Frontend {
         self.say_up();
     }
 
-    /// Disconnects every client.
+    /// Disconnects every client that the server has not taken leave of.
     pub fn drop_clients(&mut self) {
         for index in 0..self.clients.len() as u32 {
-            if let Some(Some(client)) = self.clients.get_mut(index as usize) {
+            if let Some(Some(client)) = self.clients.get_mut(index as usize)
+                && !client.is_closed_by_server()
+            {
                 client.server_closed(true);
                 self.touched.push(index);
             }

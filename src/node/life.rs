@@ -62,13 +62,13 @@ impl<H: ServerHost> Node<H> {
         registry
             .register(&mut doorbell, DOORBELL, Interest::READABLE)
             .map_err(NodeError::doing("cannot watch the doorbell"))?;
-        let pid = self
+        let started = self
             .host
             .start(tape.object(), tape.doorbell())
             .map_err(NodeError::Start)?;
-        let process = Process::watch(pid, registry, PROCESS)
+        let process = Process::watch(started, registry, PROCESS)
             .map_err(NodeError::doing("cannot watch the server"))?;
-        tracing::info!(pid, "the server is started");
+        tracing::info!(pid = process.pid(), "the server is started");
         self.process = Some(process);
         self.tape = Some(tape);
         self.feeder.restart();

@@ -51,6 +51,6 @@ pub use error::NodeError;
 pub use output::SlotHashes;
 pub use proposer::Proposed;
 pub use reactor::Node;
-pub use server::{ServerHost, WrappedServer};
+pub use server::{ServerHost, Started, WrappedServer};
 pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};
 pub use status::{NodeHandle, NodeStatus, Peer, Query, Role, ServerState};

@@ -3,7 +3,7 @@
 
 use super::sys;
 use crate::config::NodeConfig;
-use crate::launch::{self, LaunchSpec};
+use crate::launch::{self, LaunchSpec, Lifeline};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::fs;
@@ -20,10 +20,19 @@ pub trait ServerHost {
     ///
     /// # Errors
     /// One line for the user.
-    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<i32, String>;
+    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String>;
 
     /// The end of what the server wrote to its standard error.
     fn last_words(&self) -> String;
+}
+
+/// A server that was started.
+#[derive(Debug)]
+pub struct Started {
+    /// Its first process, a child of ours.
+    pub pid: i32,
+    /// What its whole process tree hangs on; `None`: there is no tree.
+    pub lifeline: Option<Lifeline>,
 }
 
 /// The real thing: the configured command under the interposer.
@@ -42,7 +51,7 @@ impl WrappedServer {
 }
 
 impl ServerHost for WrappedServer {
-    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<i32, String> {
+    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String> {
         let config = &self.config;
         let cwd = config.work_dir();
         launch::prepare_workdir(&cwd, config.genesis.as_deref())
@@ -71,7 +80,10 @@ impl ServerHost for WrappedServer {
             descriptors: config.descriptors,
         };
         let launched = launch::spawn(&spec).map_err(|error| error.to_string())?;
-        Ok(launched.pid.as_raw())
+        Ok(Started {
+            pid: launched.pid.as_raw(),
+            lifeline: Some(launched.lifeline),
+        })
     }
 
     fn last_words(&self) -> String {
@@ -109,21 +121,24 @@ fn tail(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }
 
-/// A running server process: told of by the poll when it ends, and killed when it is dropped.
+/// A running server: told of by the poll when its first process ends, and killed with its whole tree when
+/// it is dropped.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,
+    lifeline: Option<Lifeline>,
     handle: OwnedFd,
     registry: Registry,
     ended: bool,
 }
 
 impl Process {
-    /// Watches child `pid` under `token`.
+    /// Watches a server under `token`.
     ///
     /// # Errors
     /// The kernel does not let us watch it.
-    pub fn watch(pid: i32, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub fn watch(started: Started, registry: &Registry, token: Token) -> io::Result<Self> {
+        let Started { pid, lifeline } = started;
         let handle = sys::process_handle(pid)?;
         let registry = registry.try_clone()?;
         registry.register(
@@ -133,6 +148,7 @@ impl Process {
         )?;
         Ok(Self {
             pid,
+            lifeline,
             handle,
             registry,
             ended: false,
@@ -164,6 +180,11 @@ impl Drop for Process {
         if !self.ended {
             sys::kill_and_reap(self.pid);
         }
+        if let Some(lifeline) = self.lifeline.take()
+            && !lifeline.cut()
+        {
+            tracing::warn!("a process of the server was killed and does not go away");
+        }
     }
 }
 
@@ -171,6 +192,13 @@ impl Drop for Process {
 mod tests {
     use super::*;
     use std::time::Duration;
+
+    fn alone(pid: i32) -> Started {
+        Started {
+            pid,
+            lifeline: None,
+        }
+    }
 
     #[test]
     #[expect(clippy::zombie_processes, reason = "they are collected by number")]
@@ -181,13 +209,13 @@ mod tests {
             .spawn()
             .unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let mut process = Process::watch(pid, poll.registry(), Token(7)).unwrap();
+        let mut process = Process::watch(alone(pid), poll.registry(), Token(7)).unwrap();
         assert_eq!(process.ended().unwrap(), None);
         drop(process);
         assert!(!Path::new(&format!("/proc/{pid}")).exists());
         let child = std::process::Command::new("false").spawn().unwrap();
         let pid = i32::try_from(child.id()).unwrap();
-        let mut process = Process::watch(pid, poll.registry(), Token(7)).unwrap();
+        let mut process = Process::watch(alone(pid), poll.registry(), Token(7)).unwrap();
         let mut events = mio::Events::with_capacity(8);
         poll.poll(&mut events, Some(Duration::from_secs(5)))
             .unwrap();

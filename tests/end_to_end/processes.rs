@@ -2,7 +2,9 @@
 //! executed, waiting, locks, memory and messages between processes.
 
 use crate::cluster::{Cluster, Setup, say};
+use crate::harness::eventually;
 use crate::native::{Native, ask, build};
+use brolga::node::ServerState;
 
 /// Asks a native and a wrapped server of `tests/servers/processes.c` the same, and wants the same lines.
 #[track_caller]
@@ -30,4 +32,52 @@ fn as_native(letters: &str, last_line: &str) {
 #[test]
 fn streams_over_pipes_go_through_the_schedule() {
     as_native("sf", "the filter: reaped 1 exited 1 status 0 signal 0\n");
+}
+
+#[test]
+fn process_groups_and_sessions_are_as_posix_says() {
+    as_native("g", "terminal 1 1\n");
+}
+
+#[test]
+fn children_are_waited_for_as_posix_says() {
+    as_native("wo", "orphans end, nobody waits 1\n");
+}
+
+/// The program that is started ends at once, and the server goes on: it lives as long as its tree.
+#[test]
+fn a_daemon_outlives_the_program_that_started_it() {
+    for how in ["daemon", "twice"] {
+        let program = build("processes");
+        let cluster = Cluster::start(
+            Setup::new(|port| {
+                let program = program.to_str().unwrap();
+                [program, how, &port.to_string()]
+                    .map(str::to_owned)
+                    .to_vec()
+            })
+            .perturbed(300),
+        );
+        let view = cluster.settle();
+        let homes = view.followers();
+        let before = ask(cluster.address(homes[0]), "g");
+        assert!(before.ends_with("terminal 1 1\n"), "{before}");
+        let leader = view.leader();
+        cluster.kill(&view, leader);
+        let hashes = cluster.settle().hashes();
+        assert_eq!(ask(cluster.address(homes[1]), "g"), before);
+        // What it is told to do last, it does on every replica: its end is the server's end.
+        assert_eq!(ask(cluster.address(homes[0]), "q"), "");
+        let over = ServerState::Exited {
+            how: "exit status 5".into(),
+        };
+        let ended = eventually(|| {
+            let view = cluster.any_view();
+            view.all()
+                .is_some_and(|all| all.iter().all(|status| status.server == over))
+        });
+        assert!(ended, "{:#?}", cluster.any_view());
+        say(&format!("{how}: alive after the leader's death, {hashes}"));
+        cluster.stop();
+    }
 }

@@ -430,6 +430,11 @@ pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) 
     0
 }
 
+/// Closes all but our own, for a process that has ended for the tree.
+pub(crate) fn close_all() {
+    close_range_around(0, c_uint::MAX, 0);
+}
+
 /// The kernel's close_range on both sides of our own descriptors.
 fn close_range_around(first: c_uint, last: c_uint, flags: c_int) -> isize {
     let (ours, ours_end) = (FIRST_FD as c_uint, LAST_FD as c_uint);

@@ -19,7 +19,7 @@ fn process_named(turn: &mut Turn, pid: c_int) -> Option<u16> {
 
 fn living(turn: &mut Turn) -> impl Iterator<Item = &Process> {
     let processes = turn.shared().processes.iter();
-    processes.filter(|process| process.real_pid != 0)
+    processes.filter(|process| process.is_there())
 }
 
 fn ask(pid: c_int, number: i64, answer: impl Fn(&Process) -> c_int) -> isize {

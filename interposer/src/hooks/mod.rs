@@ -43,6 +43,7 @@ mod time;
 mod timer;
 mod variadic;
 mod vectors;
+mod wait;
 
 use crate::turn::Turn;
 pub(crate) use brolga_tape::operation as op;

@@ -4,14 +4,13 @@
 //! it ends logically in its last hook, and whoever takes the turn next waits until the kernel agrees,
 //! so that its descriptors are closed (end of file on its pipes) and it can be reaped.
 
-use super::machine::Real;
-use super::{error, op};
-use crate::shared::{INIT, INIT_PID, Process, ThreadInfo};
+use super::machine::{Real, libc_own};
+use super::{error, op, wait};
+use crate::shared::{FIRST, INIT, INIT_PID, Process, ThreadInfo};
 use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn, space};
-use brolga_dmt::{Key, Wakeup};
+use brolga_dmt::Key;
 use brolga_vnet::PROCESSES_MAX;
-use brolga_vsignal::Info;
 use core::ffi::{c_int, c_void};
 
 type Fork = unsafe extern "C" fn() -> c_int;
@@ -20,7 +19,8 @@ type OnExit = unsafe extern "C" fn(c_int, *mut c_void);
 static FORK: Real = Real::new(c"fork");
 static EXIT: Real = Real::new(c"_exit");
 
-const CHILD: Key = Key {
+/// Signalled when a process ends.
+pub(crate) const CHILD: Key = Key {
     space: space::CHILD,
     id: 0,
 };
@@ -64,18 +64,67 @@ pub(crate) fn end(status: c_int) {
         return;
     };
     let (me, process) = (turn.me(), turn.process());
-    if process == 0 {
-        // The tree's first process: the server is over.
-        turn::announce_exit(status);
+    if is_last(&mut turn) {
+        end_tree(&mut turn, status);
         return;
     }
+    if process == FIRST {
+        outlive(turn, status);
+    }
+    let real_pid = turn.shared().processes[usize::from(process)].real_pid;
     mark_ended(&mut turn, process, status);
     remove_threads(&mut turn, process, Some(me));
-    let shared = turn.shared();
-    shared.dying_pid = shared.processes[usize::from(process)].real_pid;
+    turn.shared().dying_pid = real_pid;
     turn.scheduler().exit();
     turn.scheduler().remove(me);
     turn.leave();
+}
+
+/// Whether no other process of the tree is alive.
+fn is_last(turn: &mut Turn) -> bool {
+    let me = turn.process();
+    let mut processes = turn.shared().processes.iter().enumerate();
+    !processes.any(|(at, it)| at != usize::from(me) && it.is_there() && !it.ended)
+}
+
+/// The server is over. What its user is told is the status of the program that was started, as a shell
+/// would see it; if that ended well before, leaving a daemon, then that of the last process.
+fn end_tree(turn: &mut Turn, status: c_int) {
+    let process = usize::from(turn.process());
+    let shared = turn.shared();
+    let told = match shared.first_status {
+        0 => status,
+        first => first,
+    };
+    let real_pid = shared.processes[process].real_pid;
+    // What clients were told last is complete.
+    let (net, mut outside) = turn.net();
+    net.clear_process(process as u16, &mut outside);
+    turn::announce_exit(told);
+    turn::end_tree(real_pid, told);
+}
+
+/// The first process ends and others go on: a daemon that was started, children left behind. For the node
+/// and the kernel the first process is the root of the tree and has to stay; for the tree it is gone.
+fn outlive(mut turn: Turn, status: c_int) -> ! {
+    turn.shared().first_status = status;
+    mark_ended(&mut turn, FIRST, status);
+    super::descriptor::close_all();
+    let me = turn.me();
+    loop {
+        let scheduler = turn.scheduler();
+        let other = |ix: &u16| {
+            *ix != me && scheduler.thread(*ix).process == FIRST && !scheduler.has_exited(*ix)
+        };
+        let Some(ix) = scheduler.living().find(other) else {
+            break;
+        };
+        // It sleeps on for ever, so its slot is not used again.
+        turn.scheduler().retire(ix);
+    }
+    turn.scheduler().exit();
+    turn.leave();
+    turn::await_end_of_tree()
 }
 
 fn mark_ended(turn: &mut Turn, process: u16, status: c_int) {
@@ -85,25 +134,54 @@ fn mark_ended(turn: &mut Turn, process: u16, status: c_int) {
     let (net, mut outside) = turn.net();
     net.clear_process(process, &mut outside);
     super::timer::forget(turn, process, false);
+    leave_children(turn, process);
     turn.real_changed();
+    tell_parent(turn, process);
     turn.wake(CHILD, usize::MAX);
-    tell_parent(turn, process, status);
 }
 
-/// SIGCHLD for the parent of a process that has ended.
-fn tell_parent(turn: &mut Turn, process: u16, status: c_int) {
-    const EXITED: i32 = 1;
-    const KILLED: i32 = 2;
+/// The parent of a process that has ended gets a signal; if it does not want to wait, or is not in the
+/// tree, that was all.
+fn tell_parent(turn: &mut Turn, process: u16) {
     let child = turn.shared().processes[usize::from(process)];
-    let signal = status & 0x7F;
-    let info = Info {
-        signal: brolga_vsignal::CHILD,
-        code: if signal == 0 { EXITED } else { KILLED },
-        pid: child.pid,
-        status: if signal == 0 { status >> 8 } else { signal },
-        value: 0,
-    };
-    turn.post_to_process(child.parent, info);
+    if child.parent != INIT {
+        turn.post_to_process(child.parent, wait::told_by_signal(&child));
+    }
+    if wait::waits_for_nobody(turn, child.parent) {
+        discard(turn, process);
+    }
+}
+
+/// Nobody will wait for a process that has ended. Its slot is free once the kernel's remains are
+/// collected, which only the process that is its parent there can do.
+fn discard(turn: &mut Turn, process: u16) {
+    let root_is_gone = turn.shared().processes[usize::from(FIRST)].real_pid == 0;
+    let entry = &mut turn.shared().processes[usize::from(process)];
+    if process == FIRST || (entry.collector == FIRST && root_is_gone) {
+        // The kernel collects for a root that only keeps its place.
+        entry.real_pid = 0;
+    } else {
+        entry.discarded = true;
+    }
+}
+
+/// Children of a process that has ended: nobody's now, and the root collects what the kernel keeps.
+fn leave_children(turn: &mut Turn, parent: u16) {
+    for at in 0..PROCESSES_MAX as u16 {
+        let entry = &mut turn.shared().processes[usize::from(at)];
+        if entry.real_pid == 0 || at == parent {
+            continue;
+        }
+        if entry.collector == parent {
+            entry.collector = FIRST;
+        }
+        if entry.parent == parent {
+            entry.parent = INIT;
+            if entry.ended {
+                discard(turn, at);
+            }
+        }
+    }
 }
 
 /// The calling process ends of a signal.
@@ -144,6 +222,7 @@ fn free_slot(turn: &mut Turn) -> Option<u16> {
 
 fn fork_(mut turn: Turn) -> isize {
     let (parent, me) = (turn.process(), turn.me());
+    wait::collect_discarded(&mut turn);
     let Some(child) = free_slot(&mut turn) else {
         return error(libc::EAGAIN);
     };
@@ -170,20 +249,20 @@ fn fork_(mut turn: Turn) -> isize {
         session,
         executed: false,
         ended: false,
+        discarded: false,
+        collector: parent,
         status: 0,
     };
     shared.net.copy_descriptors(parent, child);
     shared.signals.process_made(parent, child);
     shared.signals.thread_made(me, ix);
-    // SAFETY: no arguments.
-    let by_main_thread = unsafe { sys!(sys::SYS_getpid) == sys!(sys::SYS_gettid) };
     // SAFETY: libc's own fork, which runs the program's atfork handlers.
     let real_pid = unsafe {
         let real: Fork = core::mem::transmute(FORK.get());
         real()
     };
     if real_pid == 0 {
-        return start_child(child, ix, by_main_thread);
+        return start_child(child, ix);
     }
     if real_pid < 0 {
         // SAFETY: plain errno of the failed call.
@@ -199,13 +278,7 @@ fn fork_(mut turn: Turn) -> isize {
     pid as isize
 }
 
-fn start_child(process: u16, ix: u16, by_main_thread: bool) -> isize {
-    // The child must not outlive a killed server. The kernel ties that to the parent's thread, which
-    // may end long before its process does unless it is the main one.
-    if by_main_thread {
-        // SAFETY: plain integers.
-        unsafe { sys!(sys::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) };
-    }
+fn start_child(process: u16, ix: u16) -> isize {
     // SAFETY: a forked child has one thread.
     unsafe { turn::set_process(process) };
     let mut turn = Turn::arrive(ix);
@@ -227,10 +300,72 @@ pub unsafe extern "C" fn fork() -> c_int {
     }
 }
 
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __fork() -> c_int {
+    // SAFETY: fork has no preconditions.
+    unsafe { fork() }
+}
+
+/// Differs from fork in that the program's atfork handlers don't run, and may be called where they could
+/// not; a call of ours is never in the middle of anything, so running them does no harm.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn _Fork() -> c_int {
+    // SAFETY: fork has no preconditions.
+    unsafe { fork() }
+}
+
+/// libc's own forks inside libc.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn daemon(stay: c_int, keep: c_int) -> c_int {
+    if Turn::have().is_none() {
+        return libc_own!(daemon(stay: c_int, keep: c_int) -> c_int);
+    }
+    // SAFETY: fork and _exit have no preconditions.
+    unsafe {
+        match fork() {
+            -1 => return -1,
+            0 => {}
+            _ => _exit(0),
+        }
+    }
+    super::group::setsid();
+    if stay == 0 {
+        // SAFETY: a NUL-terminated path.
+        unsafe { sys!(libc::SYS_chdir, c"/".as_ptr()) };
+    }
+    if keep == 0 {
+        // SAFETY: a NUL-terminated path, then plain integers.
+        unsafe {
+            let null = finish(sys!(
+                sys::SYS_openat,
+                libc::AT_FDCWD,
+                c"/dev/null".as_ptr(),
+                libc::O_RDWR
+            ));
+            if null < 0 {
+                return -1;
+            }
+            for standard in 0..=2 {
+                super::descriptor::dup2(null as c_int, standard);
+            }
+            if null > 2 {
+                super::descriptor::close_(null as c_int);
+            }
+        }
+    }
+    0
+}
+
 /// A child that shared our stack could not wait for its turn: fork does what is promised of vfork,
 /// but for the memory that is not shared.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn vfork() -> c_int {
+    // SAFETY: fork has no preconditions.
+    unsafe { fork() }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __vfork() -> c_int {
     // SAFETY: fork has no preconditions.
     unsafe { fork() }
 }
@@ -263,107 +398,6 @@ pub unsafe extern "C" fn getppid() -> c_int {
     }
 }
 
-/// A child that fits `waitpid`'s selector and has ended, or whether there is one at all.
-fn find_child(turn: &mut Turn, selector: c_int) -> (Option<u16>, bool) {
-    let parent = turn.process();
-    let mut any = false;
-    let processes = &turn.shared().processes;
-    for (at, process) in processes.iter().enumerate().skip(1) {
-        let ours = process.real_pid != 0 && process.parent == parent;
-        if !ours || (selector > 0 && process.pid != selector) {
-            continue;
-        }
-        any = true;
-        if process.ended {
-            return (u16::try_from(at).ok(), true);
-        }
-    }
-    (None, any)
-}
-
-/// Reaps an ended child: the kernel's own wait can't block, since whoever had the turn after its end
-/// has seen it go.
-fn reap(turn: &mut Turn, child: u16, usage: *mut libc::rusage) -> (c_int, c_int) {
-    let process = turn.shared().processes[usize::from(child)];
-    // SAFETY: no status wanted; then the caller's pointer, for which all zeros are valid.
-    unsafe {
-        sys!(sys::SYS_wait4, process.real_pid, 0, 0, 0);
-        if !usage.is_null() {
-            core::ptr::write_bytes(usage, 0, 1);
-        }
-    }
-    turn.shared().processes[usize::from(child)].real_pid = 0;
-    (process.pid, process.status)
-}
-
-unsafe fn wait4_(
-    selector: c_int,
-    status: *mut c_int,
-    options: c_int,
-    usage: *mut libc::rusage,
-) -> isize {
-    let Some(mut turn) = Turn::take(op::REAP) else {
-        // SAFETY: the caller's pointers, passed on.
-        return unsafe { sys!(sys::SYS_wait4, selector, status, options, usage) };
-    };
-    loop {
-        match find_child(&mut turn, selector) {
-            (Some(child), _) => {
-                let (pid, value) = reap(&mut turn, child, usage);
-                if !status.is_null() {
-                    // SAFETY: the caller promises room for an int.
-                    unsafe { status.write(value) };
-                }
-                return pid as isize;
-            }
-            (None, false) => {
-                // Perhaps a helper that libc made by itself (system, posix_spawn).
-                // SAFETY: the caller's pointers, passed on.
-                return unsafe { sys!(sys::SYS_wait4, selector, status, options, usage) };
-            }
-            (None, true) if options & libc::WNOHANG != 0 => return 0,
-            (None, true) => {
-                if turn.block(CHILD, None) == Wakeup::Interrupted {
-                    return error(libc::EINTR);
-                }
-            }
-        }
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn waitpid(selector: c_int, status: *mut c_int, options: c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { wait4_(selector, status, options, core::ptr::null_mut()) }) as c_int
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wait(status: *mut c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { wait4_(-1, status, 0, core::ptr::null_mut()) }) as c_int
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wait3(
-    status: *mut c_int,
-    options: c_int,
-    usage: *mut libc::rusage,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { wait4_(-1, status, options, usage) }) as c_int
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn wait4(
-    selector: c_int,
-    status: *mut c_int,
-    options: c_int,
-    usage: *mut libc::rusage,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { wait4_(selector, status, options, usage) }) as c_int
-}
-
 /// Kills a process of the tree outright; it can't have the turn, since we have it. Its parent is told
 /// of `signal`. Returns when it is really gone: the killer may look at its pipes next.
 pub(crate) fn kill_outright(turn: &mut Turn, process: u16, signal: c_int) {
@@ -383,7 +417,7 @@ pub(crate) fn is_meant(turn: &mut Turn, process: u16, selector: c_int) -> bool {
         &processes[usize::from(process)],
         &processes[usize::from(me)],
     );
-    if it.real_pid == 0 {
+    if !it.is_there() {
         return false;
     }
     match selector {

@@ -414,7 +414,9 @@ fn send(turn: &mut Turn, process: u16, info: Info) {
     if target.ended {
         return;
     }
-    if info.signal == vsignal::KILL && process != turn.process() {
+    // The root has to end by its own hand, see `process::outlive`.
+    let root = process == crate::shared::FIRST;
+    if info.signal == vsignal::KILL && process != turn.process() && !root {
         super::process::kill_outright(turn, process, libc::SIGKILL);
         return;
     }

@@ -11,20 +11,16 @@ use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
 use core::ffi::{CStr, c_char, c_int, c_void};
 
-/// The published start of glibc's `struct _IO_FILE` (`<bits/types/struct_FILE.h>`), and the table of
-/// functions that follows it.
+/// The published start of glibc's `struct _IO_FILE` (`<bits/types/struct_FILE.h>`).
 #[repr(C)]
 pub struct File {
     flags: c_int,
     pointers: [usize; 12],
     chain: *mut File,
     descriptor: c_int,
-    rest: [u8; 100],
-    functions: usize,
 }
 
 const _: () = assert!(core::mem::offset_of!(File, descriptor) == 112);
-const _: () = assert!(core::mem::offset_of!(File, functions) == 216);
 
 unsafe extern "C" {
     fn fopencookie(cookie: usize, mode: *const c_char, functions: Functions) -> *mut File;
@@ -311,9 +307,9 @@ pub fn after_exec(turn: &mut Turn) {
     }
 }
 
-/// Writes out what is buffered in custom streams, while the process still has its place in the
-/// schedule: libc would do it after its last hook. Streams that another thread has locked are left to
-/// libc, which does not wait for them either.
+/// Writes out what is buffered, while the process still has its place in the schedule: libc would do it
+/// after its last hook. Streams that another thread has locked are left to libc, which does not wait
+/// for them either.
 pub(crate) fn flush_at_exit() {
     // SAFETY: libc's list of streams, which only changes under a lock that nobody holds inside a hook
     // but by opening or closing a stream; then streams of that list.
@@ -322,8 +318,7 @@ pub(crate) fn flush_at_exit() {
         while let Some(stream) = next.as_ref() {
             let at = next;
             next = stream.chain;
-            let is_custom = stream.functions != _IO_2_1_stderr_.functions;
-            if is_custom && ftrylockfile(at) == 0 {
+            if ftrylockfile(at) == 0 {
                 fflush_unlocked(at);
                 funlockfile(at);
             }

@@ -40,10 +40,12 @@ pub mod handover {
     pub const SCHEDULER_FD: i32 = 1004;
     /// A directory of this replica for temporary files, emptied before every start.
     pub const TEMPORARY_DIRECTORY_FD: i32 = 1005;
+    /// A socket that the node has the other end of. The kernel kills the tree when that closes.
+    pub const LIFELINE_FD: i32 = 1006;
     /// Descriptors from here up to and including [`LAST_FD`] belong to the interposer.
     pub const FIRST_FD: i32 = INTERPOSER_FD;
     /// See [`FIRST_FD`].
-    pub const LAST_FD: i32 = TEMPORARY_DIRECTORY_FD;
+    pub const LAST_FD: i32 = LIFELINE_FD;
     /// A name of the working directory that is the same on every replica.
     pub const WORK_DIRECTORY_PATH: &str = "/proc/self/fd/1003";
     /// A name of the directory for temporary files that is the same on every replica.
