@@ -19,8 +19,15 @@ const EXPORTS: &str = "
     fsync fdatasync sync_file_range msync
     epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll __poll
     __poll_chk __ppoll_chk select pselect timerfd_create
-    pthread_create pthread_join pthread_timedjoin_np pthread_tryjoin_np pthread_detach
-    pthread_cancel pthread_mutex_lock pthread_mutex_trylock pthread_mutex_timedlock
+    pthread_create pthread_join pthread_timedjoin_np pthread_tryjoin_np pthread_clockjoin_np
+    pthread_detach pthread_cancel pthread_mutex_destroy pthread_mutex_consistent
+    pthread_mutex_consistent_np __pthread_mutex_lock __pthread_mutex_trylock
+    __pthread_mutex_unlock __pthread_mutex_destroy __pthread_rwlock_init __pthread_rwlock_destroy
+    __pthread_rwlock_rdlock __pthread_rwlock_wrlock __pthread_rwlock_tryrdlock
+    __pthread_rwlock_trywrlock __pthread_rwlock_unlock __pthread_once pthread_spin_destroy
+    pthread_yield __sched_yield mtx_lock mtx_trylock mtx_timedlock mtx_unlock mtx_destroy cnd_wait
+    cnd_timedwait cnd_signal cnd_broadcast cnd_destroy call_once thrd_create thrd_join thrd_detach
+    thrd_yield thrd_sleep pthread_mutex_lock pthread_mutex_trylock pthread_mutex_timedlock
     pthread_mutex_clocklock pthread_mutex_unlock pthread_cond_init pthread_cond_destroy
     pthread_cond_wait pthread_cond_timedwait pthread_cond_clockwait pthread_cond_signal
     pthread_cond_broadcast pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock

@@ -41,6 +41,9 @@ pub const THREADS_MAX: usize = 4096;
 /// operation, so that virtual time never runs ahead of the leader's clock for long.
 pub const NS_PER_TICK: u64 = 10;
 
+/// Bits of a thread that waits for any wake-up, and of a wake-up for any thread.
+pub const ANY: u32 = u32::MAX;
+
 /// Index of a thread, from 1. 0 is no thread.
 pub type ThreadIx = u16;
 
@@ -70,6 +73,8 @@ pub enum Wakeup {
     /// Interrupted, but the handler asked for the call to go on (`SA_RESTART`). Only the interposer
     /// sets it, after it has run the handler.
     Restart = 4,
+    /// For nothing that concerns the waiter: it is to look again. Only the interposer sets it.
+    Spurious = 5,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -102,6 +107,8 @@ pub struct Thread {
     next_wait: ThreadIx,
     prev_wait: ThreadIx,
     key: Key,
+    /// Only a wake-up with one of these bits is for it.
+    bits: u32,
     /// Position in the timer heap plus 1; 0 for no deadline.
     timer: u16,
     deadline_ns: u64,
@@ -124,6 +131,7 @@ impl Thread {
         next_wait: 0,
         prev_wait: 0,
         key: Key { space: 0, id: 0 },
+        bits: 0,
         timer: 0,
         deadline_ns: 0,
         blocked_at: 0,
@@ -376,6 +384,11 @@ impl Scheduler {
     /// Blocks the current thread on `key`, until woken or until `deadline_ns`. Nobody is current until
     /// [`Scheduler::pick`]; the caller keeps exclusive access up to then.
     pub fn block(&mut self, key: Key, deadline_ns: Option<u64>) {
+        self.block_bits(key, ANY, deadline_ns);
+    }
+
+    /// As [`Scheduler::block`], but only a wake-up with one of `bits` is for it.
+    pub fn block_bits(&mut self, key: Key, bits: u32, deadline_ns: Option<u64>) {
         let ix = self.current;
         let blocked_at = self.clock;
         let thread = self.thread_mut(ix);
@@ -387,6 +400,7 @@ impl Scheduler {
         thread.state = State::Blocked;
         thread.wakeup = Wakeup::None;
         thread.key = key;
+        thread.bits = bits;
         thread.blocked_at = blocked_at;
         self.runnable -= 1;
         self.current = 0;
@@ -405,9 +419,14 @@ impl Scheduler {
 
     /// Wakes up to `count` threads that wait on `key`, first come first served; says how many.
     pub fn wake(&mut self, key: Key, count: usize) -> usize {
+        self.wake_bits(key, ANY, count)
+    }
+
+    /// As [`Scheduler::wake`], but leaves out threads that wait for none of `bits`.
+    pub fn wake_bits(&mut self, key: Key, bits: u32, count: usize) -> usize {
         let mut woken = 0;
         while woken < count {
-            let Some(ix) = waits::first(self, key) else {
+            let Some(ix) = waits::first(self, key, bits) else {
                 break;
             };
             self.unblock(ix, Wakeup::Signalled);
@@ -420,7 +439,7 @@ impl Scheduler {
     pub fn requeue(&mut self, from: Key, to: Key, count: usize) -> usize {
         let mut moved = 0;
         while moved < count && from != to {
-            let Some(ix) = waits::first(self, from) else {
+            let Some(ix) = waits::first(self, from, ANY) else {
                 break;
             };
             waits::dequeue(self, ix);

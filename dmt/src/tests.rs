@@ -350,3 +350,28 @@ fn a_reserved_thread_is_not_chosen_before_it_is_there() {
     s.remove(other);
     assert_eq!(s.reserve(3), Some(other));
 }
+
+#[test]
+fn a_wake_up_with_bits_is_for_those_who_wait_for_them() {
+    let mut s = admitted(1000);
+    let others = [(); 3].map(|()| s.spawn(0).unwrap());
+    s.block_bits(LOCK, 1, None);
+    for (ix, bits) in others.into_iter().zip([2, 3, ANY]) {
+        assert_eq!(s.pick(), Pick::Run(ix));
+        if ix != others[2] {
+            s.block_bits(LOCK, bits, None);
+        }
+    }
+    assert_eq!(s.wake_bits(LOCK, 4, 9), 0);
+    assert_eq!(s.wake_bits(LOCK, 2, 1), 1);
+    s.yield_turn();
+    assert_eq!(s.pick(), Pick::Run(others[0]));
+    assert_eq!(s.wake_bits(LOCK, 2, 9), 1);
+    assert_eq!(s.wake(LOCK, 9), 1);
+    s.exit();
+    let order = [others[2], others[1], 1];
+    for ix in order {
+        assert_eq!(s.pick(), Pick::Run(ix));
+        s.exit();
+    }
+}

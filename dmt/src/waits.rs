@@ -75,15 +75,15 @@ pub(crate) fn dequeue(scheduler: &mut Scheduler, ix: ThreadIx) {
     scheduler.waits.blocked -= 1;
 }
 
-/// The thread that has waited longest on `key`.
-pub(crate) fn first(scheduler: &Scheduler, key: Key) -> Option<ThreadIx> {
+/// The thread that has waited longest on `key` for any of `bits`.
+pub(crate) fn first(scheduler: &Scheduler, key: Key, bits: u32) -> Option<ThreadIx> {
     if scheduler.waits.is_empty() {
         return None;
     }
     let mut ix = scheduler.waits.buckets[bucket_of(key)].head;
     while ix != 0 {
         let thread = scheduler.thread(ix);
-        if thread.key == key {
+        if thread.key == key && thread.bits & bits != 0 {
             return Some(ix);
         }
         ix = thread.next_wait;

@@ -70,7 +70,26 @@ pub struct ThreadInfo {
     /// The start routine and its argument.
     pub start: usize,
     pub argument: usize,
+    /// The start routine is one of C11's, which returns an int.
+    pub c11: bool,
     pub detached: bool,
+    /// The thread that waits for its end in `pthread_join`, or 0.
+    pub joiner: ThreadIx,
+}
+
+impl ThreadInfo {
+    /// A thread that did not begin with a start routine.
+    pub const fn new(tid: i32, handle: u64) -> Self {
+        Self {
+            tid,
+            handle,
+            start: 0,
+            argument: 0,
+            c11: false,
+            detached: false,
+            joiner: 0,
+        }
+    }
 }
 
 /// What an alarm of the scheduler is for.
@@ -196,13 +215,7 @@ impl Shared {
             collector: INIT,
             status: 0,
         };
-        *self.thread(ix) = ThreadInfo {
-            tid: id,
-            handle: 0,
-            start: 0,
-            argument: 0,
-            detached: false,
-        };
+        *self.thread(ix) = ThreadInfo::new(id, 0);
         ix
     }
 

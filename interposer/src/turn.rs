@@ -16,7 +16,7 @@ use crate::hooks;
 use crate::shared::Shared;
 use crate::sys::{self, sys};
 use crate::tls;
-use brolga_dmt::{Key, Pick, Scheduler, ThreadIx, Wakeup};
+use brolga_dmt::{ANY, Key, Pick, Scheduler, ThreadIx, Wakeup};
 use brolga_tape::entry::{Entry, Event};
 use brolga_tape::handover::DOORBELL_FD;
 use brolga_tape::record::{NO_DEADLINE, Record};
@@ -44,6 +44,8 @@ pub mod space {
     pub const CHILD: u64 = 14;
     pub const SLEEP: u64 = 15;
     pub const SIGNAL: u64 = 16;
+    pub const ROBUST: u64 = 17;
+    pub const SPIN: u64 = 18;
 }
 
 /// Waits that end when something real may have changed.
@@ -276,7 +278,17 @@ impl Turn {
     /// Blocks until the key is signalled, the deadline (virtual time) has passed, or a handler of a
     /// signal has run. A call that must not be ended by a signal waits again.
     pub fn block(&mut self, key: Key, deadline_ns: Option<u64>) -> Wakeup {
-        self.scheduler().block(key, deadline_ns);
+        self.block_regardless(key, deadline_ns)
+    }
+
+    /// As [`Turn::block`], for calls at which a thread can't be cancelled.
+    pub fn block_regardless(&mut self, key: Key, deadline_ns: Option<u64>) -> Wakeup {
+        self.block_bits(key, ANY, deadline_ns)
+    }
+
+    /// As [`Turn::block_regardless`], but only a wake-up with one of `bits` is for this thread.
+    pub fn block_bits(&mut self, key: Key, bits: u32, deadline_ns: Option<u64>) -> Wakeup {
+        self.scheduler().block_bits(key, bits, deadline_ns);
         self.switch();
         let woken = self.scheduler().wakeup();
         let delivered = if self.signal_due() {
@@ -286,7 +298,7 @@ impl Turn {
         };
         match (woken, delivered) {
             // Somebody else took the signal.
-            (Wakeup::Interrupted, Delivered::Nothing) => Wakeup::Signalled,
+            (Wakeup::Interrupted, Delivered::Nothing) => Wakeup::Spurious,
             (Wakeup::Interrupted, Delivered::Restart) => Wakeup::Restart,
             (woken, _) => woken,
         }

@@ -13,31 +13,45 @@ use crate::harness::eventually;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Builds `tests/servers/NAME.c` if it is newer than what was built before.
+/// Builds `tests/servers/NAME.c`, or all of `tests/servers/NAME/`, if it is newer than what was built
+/// before.
 pub fn build(name: &str) -> PathBuf {
-    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/servers/{name}.c"));
+    let sources = sources(name);
     let program = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
-    let changed = |path: &Path| fs::metadata(path).and_then(|file| file.modified()).ok();
-    if changed(&program) > changed(&source) {
+    let changed = |path: &PathBuf| fs::metadata(path).and_then(|file| file.modified()).ok();
+    if changed(&program) > sources.iter().map(changed).max().flatten() {
         return program;
     }
+    let sources = sources
+        .iter()
+        .filter(|path| path.extension() == Some("c".as_ref()));
     // Built aside: another test may be building it too, or starting the one that is there.
     static BUILDS: AtomicU32 = AtomicU32::new(0);
     let number = BUILDS.fetch_add(1, Ordering::Relaxed);
     let aside = program.with_extension(format!("{}-{number}.new", std::process::id()));
     let built = Command::new("cc")
         .args(["-O1", "-pthread", "-Wall", "-Werror", "-o"])
-        .args([&aside, &source])
+        .arg(&aside)
+        .args(sources)
         .status();
     assert!(
         built
             .expect("no C compiler: tests/setup.sh installs one")
             .success(),
-        "cannot build {}",
-        source.display()
+        "cannot build {name}",
     );
     fs::rename(aside, &program).unwrap();
     program
+}
+
+fn sources(name: &str) -> Vec<PathBuf> {
+    let servers = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/servers");
+    let Ok(folder) = fs::read_dir(servers.join(name)) else {
+        return vec![servers.join(format!("{name}.c"))];
+    };
+    let mut sources: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+    sources.sort();
+    sources
 }
 
 /// A native server that is killed when the value is dropped.

@@ -15,6 +15,7 @@ macro_rules! hooks {
     )* };
 }
 
+mod c11;
 mod connect;
 mod counter;
 mod crash;

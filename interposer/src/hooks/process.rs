@@ -199,6 +199,7 @@ fn remove_threads(turn: &mut Turn, process: u16, but: Option<u16>) {
         };
         turn.scheduler().remove(ix);
     }
+    super::sync::threads_gone(turn);
 }
 
 #[unsafe(no_mangle)]
@@ -232,13 +233,7 @@ fn fork_(mut turn: Turn) -> isize {
     let pid = turn.shared().take_id();
     let shared = turn.shared();
     let handle = shared.thread(me).handle;
-    *shared.thread(ix) = ThreadInfo {
-        tid: pid,
-        handle,
-        start: 0,
-        argument: 0,
-        detached: false,
-    };
+    *shared.thread(ix) = ThreadInfo::new(pid, handle);
     // A placeholder keeps the slot until the kernel's id is known.
     let Process { group, session, .. } = shared.processes[usize::from(parent)];
     shared.processes[usize::from(child)] = Process {

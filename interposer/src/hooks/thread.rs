@@ -6,21 +6,21 @@
 //! turn waits until it has really gone, because its stack may be used again.
 
 use super::machine::Real;
-use super::op;
+use super::sync::{Until, wrapped};
+use super::{op, sync};
 use crate::shared::ThreadInfo;
 use crate::sys::{self, sys};
 use crate::turn::{Turn, space};
-use brolga_dmt::{Key, ThreadIx};
+use brolga_dmt::{Key, ThreadIx, Wakeup};
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
+use libc::{clockid_t, timespec};
 
+/// `pthread_exit` unwinds a thread's stack, also through us: that works because there is nothing to
+/// clean up in our frames. (As `C-unwind` the compiler would have the call end the process instead.)
 type Start = extern "C" fn(*mut c_void) -> *mut c_void;
-type Create = unsafe extern "C" fn(
-    *mut u64,
-    *const c_void,
-    extern "C" fn(*mut c_void) -> *mut c_void,
-    *mut c_void,
-) -> c_int;
+type StartC11 = extern "C" fn(*mut c_void) -> c_int;
+type Create = unsafe extern "C" fn(*mut u64, *const c_void, Start, *mut c_void) -> c_int;
 type Join = unsafe extern "C" fn(u64, *mut *mut c_void) -> c_int;
 type Detach = unsafe extern "C" fn(u64) -> c_int;
 
@@ -84,13 +84,22 @@ unsafe extern "C" fn end_of_thread(round: *mut c_void) {
     }
 }
 
-/// The calling thread leaves the schedule.
+/// The calling thread leaves the schedule, unless it is the last of its process: libc ends the process
+/// next, by this thread, and runs the program's exit handlers.
 fn end(mut turn: Turn) {
     let me = turn.me();
+    if is_last(&mut turn) {
+        return;
+    }
     // SAFETY: no arguments.
-    let real_tid = unsafe { sys!(sys::SYS_gettid) } as i32;
-    turn.shared().dying_tid = real_tid;
+    let (tid, pid) = unsafe { (sys!(sys::SYS_gettid), sys!(sys::SYS_getpid)) };
+    // The kernel keeps what is left of a process's first thread until the process ends, but nobody else
+    // gets its stack.
+    if tid != pid {
+        turn.shared().dying_tid = tid as i32;
+    }
     turn.wake(join_key(me), usize::MAX);
+    sync::threads_gone(&mut turn);
     let detached = turn.shared().thread(me).detached;
     turn.scheduler().exit();
     if detached {
@@ -98,6 +107,15 @@ fn end(mut turn: Turn) {
     }
     turn.retarget();
     turn.leave();
+}
+
+fn is_last(turn: &mut Turn) -> bool {
+    let (me, process) = (turn.me(), turn.process());
+    let scheduler = turn.scheduler();
+    let mut others = scheduler.living().filter(|ix| {
+        *ix != me && scheduler.thread(*ix).process == process && !scheduler.has_exited(*ix)
+    });
+    others.next().is_none()
 }
 
 fn join_key(ix: ThreadIx) -> Key {
@@ -108,23 +126,31 @@ fn join_key(ix: ThreadIx) -> Key {
 }
 
 extern "C" fn trampoline(ix: *mut c_void) -> *mut c_void {
-    let me = ix.addr() as ThreadIx;
+    let info = arrive(ix.addr() as ThreadIx);
+    let argument = core::ptr::with_exposed_provenance_mut(info.argument);
+    if info.c11 {
+        // SAFETY: the creator's start routine, stored by `create`.
+        let start: StartC11 = unsafe { core::mem::transmute(info.start) };
+        return core::ptr::without_provenance_mut(start(argument).cast_unsigned() as usize);
+    }
+    // SAFETY: the creator's start routine, stored by `create`.
+    let start: Start = unsafe { core::mem::transmute(info.start) };
+    start(argument)
+}
+
+/// A new thread takes its place in the schedule.
+fn arrive(me: ThreadIx) -> ThreadInfo {
     let mut turn = Turn::arrive(me);
     note_handle(&mut turn);
-    let info = turn.shared().thread(me);
-    let (start, argument) = (info.start, info.argument);
     arm(1);
-    // SAFETY: the creator's start routine, stored by `create`.
-    let start: Start = unsafe { core::mem::transmute(start) };
-    start(core::ptr::with_exposed_provenance_mut(argument))
+    *turn.shared().thread(me)
 }
 
 unsafe fn create(
     mut turn: Turn,
     handle: *mut u64,
     attributes: *const c_void,
-    start: usize,
-    argument: usize,
+    mut info: ThreadInfo,
 ) -> c_int {
     let process = turn.process();
     let Some(ix) = turn.scheduler().reserve(process) else {
@@ -135,16 +161,11 @@ unsafe fn create(
         // SAFETY: the caller's attributes.
         unsafe { pthread_attr_getdetachstate(attributes, &raw mut state) };
     }
-    let tid = turn.shared().take_id();
+    info.tid = turn.shared().take_id();
+    info.detached = state == libc::PTHREAD_CREATE_DETACHED;
     let me = turn.me();
     turn.shared().signals.thread_made(me, ix);
-    *turn.shared().thread(ix) = ThreadInfo {
-        tid,
-        handle: 0,
-        start,
-        argument,
-        detached: state == libc::PTHREAD_CREATE_DETACHED,
-    };
+    *turn.shared().thread(ix) = info;
     let word = core::ptr::without_provenance_mut(usize::from(ix));
     // SAFETY: libc's own function; the trampoline gets a plain number.
     let result = unsafe {
@@ -168,23 +189,38 @@ pub unsafe extern "C" fn pthread_create(
     start: Start,
     argument: *mut c_void,
 ) -> c_int {
+    let info = ThreadInfo {
+        start: start as usize,
+        argument: argument.expose_provenance(),
+        ..ThreadInfo::new(0, 0)
+    };
     match Turn::take(op::CREATE) {
         // SAFETY: the caller's promise.
-        Some(turn) => unsafe {
-            create(
-                turn,
-                handle,
-                attributes,
-                start as usize,
-                argument.expose_provenance(),
-            )
-        },
+        Some(turn) => unsafe { create(turn, handle, attributes, info) },
         // SAFETY: libc's own function with the caller's arguments.
         None => unsafe {
             let real: Create = core::mem::transmute(CREATE.get());
             real(handle, attributes, start, argument)
         },
     }
+}
+
+/// As `thrd_create`, but returns POSIX's errors.
+///
+/// # Safety
+/// There is room for a handle.
+pub unsafe fn create_c11(handle: *mut u64, start: StartC11, argument: *mut c_void) -> c_int {
+    let info = ThreadInfo {
+        start: start as usize,
+        argument: argument.expose_provenance(),
+        c11: true,
+        ..ThreadInfo::new(0, 0)
+    };
+    let Some(turn) = Turn::take(op::CREATE) else {
+        crate::turn::fault(&[b"a thread outside the schedule makes a thread"]);
+    };
+    // SAFETY: the caller's promise; default attributes.
+    unsafe { create(turn, handle, core::ptr::null(), info) }
 }
 
 /// The thread of this process with a handle.
@@ -197,30 +233,56 @@ pub(crate) fn by_handle(turn: &mut Turn, handle: u64) -> Option<ThreadIx> {
     })
 }
 
-/// Waits for the logical end; false when `deadline_ns` came first.
-fn wait_end(turn: &mut Turn, ix: ThreadIx, deadline_ns: Option<u64>) -> bool {
-    while !turn.scheduler().has_exited(ix) {
-        if turn.block(join_key(ix), deadline_ns) == brolga_dmt::Wakeup::TimedOut {
-            return turn.scheduler().has_exited(ix);
+/// Waits for the logical end.
+fn wait_end(turn: &mut Turn, ix: ThreadIx, until: Option<&Until>) -> c_int {
+    if turn.scheduler().has_exited(ix) {
+        return 0;
+    }
+    let deadline = match sync::deadline(turn, until) {
+        Ok(deadline) => deadline,
+        Err(invalid) => return invalid,
+    };
+    loop {
+        let woken = turn.block(join_key(ix), deadline);
+        if turn.scheduler().has_exited(ix) {
+            return 0;
+        }
+        if woken == Wakeup::TimedOut {
+            return libc::ETIMEDOUT;
         }
     }
-    true
 }
 
-unsafe fn join(handle: u64, result: *mut *mut c_void, deadline_ns: Option<u64>) -> c_int {
+/// Waits for a thread's logical end and takes it out of the schedule; 0 when libc's own function is to
+/// do the rest.
+fn join_in_schedule(turn: &mut Turn, ix: ThreadIx, until: Option<&Until>) -> c_int {
+    let me = turn.me();
+    if ix == me || turn.shared().thread(me).joiner == ix {
+        return libc::EDEADLK;
+    }
+    let info = turn.shared().thread(ix);
+    if info.detached || info.joiner != 0 {
+        return libc::EINVAL;
+    }
+    info.joiner = me;
+    let result = wait_end(turn, ix, until);
+    turn.shared().thread(ix).joiner = 0;
+    if result == 0 {
+        turn.scheduler().remove(ix);
+    }
+    result
+}
+
+/// # Safety
+/// The handle is that of a thread, and there is room for a result if it is wanted.
+unsafe fn join(handle: u64, result: *mut *mut c_void, until: Option<&Until>) -> c_int {
     if let Some(mut turn) = Turn::take(op::JOIN)
         && let Some(ix) = by_handle(&mut turn, handle)
     {
-        if ix == turn.me() {
-            return libc::EDEADLK;
+        let refused = join_in_schedule(&mut turn, ix, until);
+        if refused != 0 {
+            return refused;
         }
-        if turn.shared().thread(ix).detached {
-            return libc::EINVAL;
-        }
-        if !wait_end(&mut turn, ix, deadline_ns) {
-            return libc::ETIMEDOUT;
-        }
-        turn.scheduler().remove(ix);
     }
     // SAFETY: libc's own function with the caller's arguments; the thread has left the schedule, so it
     // ends without needing anything of ours.
@@ -230,48 +292,63 @@ unsafe fn join(handle: u64, result: *mut *mut c_void, deadline_ns: Option<u64>) 
     }
 }
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_join(handle: u64, result: *mut *mut c_void) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { join(handle, result, None) }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_timedjoin_np(
-    handle: u64,
-    result: *mut *mut c_void,
-    until: *const libc::timespec,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { join(handle, result, until.as_ref().map(super::time::ns_of)) }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_tryjoin_np(handle: u64, result: *mut *mut c_void) -> c_int {
-    if let Some(mut turn) = Turn::take(op::JOIN)
-        && let Some(ix) = by_handle(&mut turn, handle)
-        && !turn.scheduler().has_exited(ix)
-    {
-        return libc::EBUSY;
+wrapped! {
+    fn pthread_join(handle: u64, result: *mut *mut c_void) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { join(handle, result, None) }
     }
-    // SAFETY: the caller's promise.
-    unsafe { join(handle, result, None) }
-}
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_detach(handle: u64) -> c_int {
-    if let Some(mut turn) = Turn::take(op::JOIN)
-        && let Some(ix) = by_handle(&mut turn, handle)
-    {
-        turn.shared().thread(ix).detached = true;
-        if turn.scheduler().has_exited(ix) {
-            turn.scheduler().remove(ix);
+    fn pthread_timedjoin_np(
+        handle: u64,
+        result: *mut *mut c_void,
+        until: *const timespec,
+    ) -> c_int {
+        // SAFETY: the caller's promise; null stands for no limit.
+        unsafe {
+            let until = (!until.is_null()).then(|| Until::new(libc::CLOCK_REALTIME, until));
+            join(handle, result, until.as_ref())
         }
     }
-    // SAFETY: libc's own function with the caller's argument.
-    unsafe {
-        let real: Detach = core::mem::transmute(DETACH.get());
-        real(handle)
+
+    fn pthread_clockjoin_np(
+        handle: u64,
+        result: *mut *mut c_void,
+        clock: clockid_t,
+        until: *const timespec,
+    ) -> c_int {
+        // SAFETY: the caller's promise; null stands for no limit.
+        unsafe {
+            let until = (!until.is_null()).then(|| Until::new(clock, until));
+            join(handle, result, until.as_ref())
+        }
+    }
+
+    fn pthread_tryjoin_np(handle: u64, result: *mut *mut c_void) -> c_int {
+        if let Some(mut turn) = Turn::take(op::JOIN)
+            && let Some(ix) = by_handle(&mut turn, handle)
+            && !turn.scheduler().has_exited(ix)
+        {
+            turn.yield_now();
+            return libc::EBUSY;
+        }
+        // SAFETY: the caller's promise.
+        unsafe { join(handle, result, None) }
+    }
+
+    fn pthread_detach(handle: u64) -> c_int {
+        if let Some(mut turn) = Turn::take(op::JOIN)
+            && let Some(ix) = by_handle(&mut turn, handle)
+        {
+            turn.shared().thread(ix).detached = true;
+            if turn.scheduler().has_exited(ix) {
+                turn.scheduler().remove(ix);
+            }
+        }
+        // SAFETY: libc's own function with the caller's argument.
+        unsafe {
+            let real: Detach = core::mem::transmute(DETACH.get());
+            real(handle)
+        }
     }
 }
 
@@ -312,5 +389,6 @@ pub fn after_exec(turn: &mut Turn) {
         };
         turn.scheduler().remove(ix);
     }
+    sync::threads_gone(turn);
     note_handle(turn);
 }

@@ -314,6 +314,18 @@ pub unsafe extern "C" fn sched_yield() -> c_int {
 }
 
 #[unsafe(no_mangle)]
+pub unsafe extern "C" fn __sched_yield() -> c_int {
+    // SAFETY: no preconditions.
+    unsafe { sched_yield() }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_yield() -> c_int {
+    // SAFETY: no preconditions.
+    unsafe { sched_yield() }
+}
+
+#[unsafe(no_mangle)]
 pub unsafe extern "C" fn getloadavg(to: *mut f64, count: c_int) -> c_int {
     if Turn::have().is_none() {
         return libc_own!(getloadavg(to: *mut f64, count: c_int) -> c_int);

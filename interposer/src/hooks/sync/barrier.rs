@@ -1,8 +1,8 @@
-//! Barriers, spin locks, once.
+//! Barriers.
 
-use super::super::machine::libc_own;
 use super::super::op;
-use crate::turn::{Turn, is_active, space};
+use super::{key_of, wrapped};
+use crate::turn::{Turn, space};
 use core::cell::Cell;
 use core::ffi::{c_int, c_uint, c_void};
 
@@ -12,172 +12,94 @@ pub struct Barrier {
     needed: u32,
     arrived: Cell<u32>,
     round: Cell<u32>,
-    shared: u32,
+    /// Threads that were let through but have not run since: they will look at `round` once more.
+    leaving: Cell<u32>,
+    /// Threads in `pthread_barrier_destroy`, which waits for those.
+    destroyers: Cell<u32>,
+    shared: c_int,
+}
+
+const _: () = assert!(size_of::<Barrier>() <= size_of::<libc::pthread_barrier_t>());
+/// glibc can't count further.
+const NEEDED_MAX: u32 = u32::MAX / 2;
+
+impl Barrier {
+    fn wait(&self, turn: &mut Turn) -> c_int {
+        let key = key_of(turn, space::BARRIER, self, self.shared != 0);
+        self.arrived.set(self.arrived.get() + 1);
+        if self.arrived.get() == self.needed {
+            self.arrived.set(0);
+            self.leaving.set(self.leaving.get() + self.needed - 1);
+            self.round.set(self.round.get().wrapping_add(1));
+            turn.wake(key, usize::MAX);
+            return libc::PTHREAD_BARRIER_SERIAL_THREAD;
+        }
+        let round = self.round.get();
+        while self.round.get() == round {
+            turn.block_regardless(key, None);
+        }
+        self.leaving.set(self.leaving.get() - 1);
+        if self.leaving.get() == 0 && self.destroyers.get() > 0 {
+            turn.wake(key, usize::MAX);
+        }
+        0
+    }
+
+    /// Returns when nobody will touch the barrier any more.
+    fn destroy(&self, turn: &mut Turn) {
+        let key = key_of(turn, space::BARRIER, self, self.shared != 0);
+        self.destroyers.set(self.destroyers.get() + 1);
+        while self.leaving.get() > 0 {
+            turn.block_regardless(key, None);
+        }
+        self.destroyers.set(self.destroyers.get() - 1);
+    }
 }
 
 unsafe extern "C" {
     fn pthread_barrierattr_getpshared(attributes: *const c_void, shared: *mut c_int) -> c_int;
 }
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_barrier_init(
-    barrier: *mut Barrier,
-    attributes: *const c_void,
-    needed: c_uint,
-) -> c_int {
-    if !is_active() {
-        return libc_own!(pthread_barrier_init(
-            barrier: *mut Barrier,
-            attributes: *const c_void,
-            needed: c_uint
-        ) -> c_int);
-    }
-    if needed == 0 {
-        return libc::EINVAL;
-    }
-    let mut shared = 0;
-    if !attributes.is_null() {
-        // SAFETY: the caller's attributes.
-        unsafe { pthread_barrierattr_getpshared(attributes, &raw mut shared) };
-    }
-    let shared = u32::from(shared != 0);
-    // SAFETY: the caller promises room for a barrier.
-    unsafe {
-        barrier.write(Barrier {
+wrapped! {
+    fn pthread_barrier_init(
+        barrier: *mut Barrier,
+        attributes: *const c_void,
+        needed: c_uint,
+    ) -> c_int {
+        if needed == 0 || needed > NEEDED_MAX {
+            return libc::EINVAL;
+        }
+        let mut shared = 0;
+        if !attributes.is_null() {
+            // SAFETY: the caller's attributes.
+            unsafe { pthread_barrierattr_getpshared(attributes, &raw mut shared) };
+        }
+        let fresh = Barrier {
             needed,
             arrived: Cell::new(0),
             round: Cell::new(0),
+            leaving: Cell::new(0),
+            destroyers: Cell::new(0),
             shared,
-        });
-    };
-    0
-}
+        };
+        // SAFETY: the caller promises room for a barrier.
+        unsafe { barrier.write(fresh) };
+        0
+    }
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_barrier_destroy(barrier: *mut Barrier) -> c_int {
-    if !is_active() {
-        return libc_own!(pthread_barrier_destroy(barrier: *mut Barrier) -> c_int);
-    }
-    0
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_barrier_wait(barrier: *mut Barrier) -> c_int {
-    if !is_active() {
-        return libc_own!(pthread_barrier_wait(barrier: *mut Barrier) -> c_int);
-    }
-    let Some(mut turn) = Turn::take(op::WAIT) else {
-        crate::turn::fault(&[b"a thread outside the schedule waits on a barrier"]);
-    };
-    // SAFETY: the caller promises an initialised barrier; whoever has the turn has it alone.
-    let barrier = unsafe { &*barrier };
-    let address = core::ptr::from_ref(barrier).addr();
-    let key = if barrier.shared != 0 {
-        Turn::shared_key(space::BARRIER, address)
-    } else {
-        turn.private_key(space::BARRIER, address)
-    };
-    barrier.arrived.set(barrier.arrived.get() + 1);
-    if barrier.arrived.get() == barrier.needed {
-        barrier.arrived.set(0);
-        barrier.round.set(barrier.round.get().wrapping_add(1));
-        turn.wake(key, usize::MAX);
-        return libc::PTHREAD_BARRIER_SERIAL_THREAD;
-    }
-    let round = barrier.round.get();
-    while barrier.round.get() == round {
-        turn.block(key, None);
-    }
-    0
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_spin_lock(lock: *mut c_int) -> c_int {
-    if !is_active() {
-        return libc_own!(pthread_spin_lock(lock: *mut c_int) -> c_int);
-    }
-    let turn = Turn::take(op::LOCK);
-    // SAFETY: the caller promises an initialised lock; volatile since others change it.
-    unsafe {
-        if let Some(mut turn) = turn {
-            while lock.read_volatile() != 0 {
-                turn.yield_now();
-            }
+    fn pthread_barrier_destroy(barrier: *mut Barrier) -> c_int {
+        if let Some(mut turn) = Turn::take(op::WAIT) {
+            // SAFETY: the caller promises an initialised barrier.
+            unsafe { &*barrier }.destroy(&mut turn);
         }
-        lock.write_volatile(1);
+        0
     }
-    0
-}
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_spin_trylock(lock: *mut c_int) -> c_int {
-    if !is_active() {
-        return libc_own!(pthread_spin_trylock(lock: *mut c_int) -> c_int);
+    fn pthread_barrier_wait(barrier: *mut Barrier) -> c_int {
+        let Some(mut turn) = Turn::take(op::WAIT) else {
+            crate::turn::fault(&[b"a thread outside the schedule waits on a barrier"]);
+        };
+        // SAFETY: the caller promises an initialised barrier; whoever has the turn has it alone.
+        unsafe { &*barrier }.wait(&mut turn)
     }
-    let turn = Turn::take(op::LOCK);
-    // SAFETY: as for lock.
-    unsafe {
-        if lock.read_volatile() != 0 {
-            if let Some(mut turn) = turn {
-                turn.yield_now();
-            }
-            return libc::EBUSY;
-        }
-        lock.write_volatile(1);
-    }
-    0
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_spin_unlock(lock: *mut c_int) -> c_int {
-    if !is_active() {
-        return libc_own!(pthread_spin_unlock(lock: *mut c_int) -> c_int);
-    }
-    let _turn = Turn::take(op::UNLOCK);
-    // SAFETY: as for lock.
-    unsafe { lock.write_volatile(0) };
-    0
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_spin_init(lock: *mut c_int, shared: c_int) -> c_int {
-    if !is_active() {
-        return libc_own!(pthread_spin_init(lock: *mut c_int, shared: c_int) -> c_int);
-    }
-    // SAFETY: the caller promises room for a lock.
-    unsafe { lock.write_volatile(0) };
-    0
-}
-
-const ONCE_RUNNING: c_int = 1;
-const ONCE_DONE: c_int = 2;
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_once(once: *mut c_int, routine: extern "C" fn()) -> c_int {
-    if !is_active() {
-        return libc_own!(pthread_once(once: *mut c_int, routine: extern "C" fn()) -> c_int);
-    }
-    // SAFETY: the caller promises an initialised once; volatile since others change it.
-    unsafe {
-        if once.read_volatile() == ONCE_DONE {
-            return 0;
-        }
-        if let Some(mut turn) = Turn::take(op::LOCK) {
-            let key = turn.private_key(space::ONCE, once.addr());
-            while once.read_volatile() == ONCE_RUNNING {
-                turn.block(key, None);
-            }
-        }
-        if once.read_volatile() == ONCE_DONE {
-            return 0;
-        }
-        once.write_volatile(ONCE_RUNNING);
-        routine();
-        once.write_volatile(ONCE_DONE);
-        if let Some(mut turn) = Turn::take(op::SIGNAL) {
-            let key = turn.private_key(space::ONCE, once.addr());
-            turn.wake(key, usize::MAX);
-        }
-    }
-    0
 }

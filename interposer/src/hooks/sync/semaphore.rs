@@ -1,15 +1,15 @@
 //! Unnamed and named semaphores.
 
-use super::super::machine::libc_own;
-use super::super::op;
-use super::super::time::{deadline_of, ns_of};
-use crate::turn::{Turn, is_active, space};
+use super::super::{error, op};
+use super::{Until, deadline, key_of, wrapped};
+use crate::sys::finish;
+use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
 use core::cell::Cell;
 use core::ffi::{c_int, c_uint};
 use libc::{clockid_t, timespec};
 
-/// The first words of glibc's `sem_t`.
+/// The first words of glibc's `sem_t`, which its `sem_open` fills in.
 #[repr(C)]
 pub struct Semaphore {
     value: Cell<u32>,
@@ -18,15 +18,13 @@ pub struct Semaphore {
 }
 
 /// glibc's mark of a semaphore that processes share.
-const SEMAPHORE_SHARED: u32 = 128;
+const SHARED: u32 = 128;
+/// `SEM_VALUE_MAX`.
+const VALUE_MAX: u32 = i32::MAX as u32;
 
 impl Semaphore {
     fn key(&self, turn: &Turn) -> Key {
-        let address = core::ptr::from_ref(self).addr();
-        if self.private == SEMAPHORE_SHARED {
-            return Turn::shared_key(space::SEMAPHORE, address);
-        }
-        turn.private_key(space::SEMAPHORE, address)
+        key_of(turn, space::SEMAPHORE, self, self.private == SHARED)
     }
 
     fn try_take(&self) -> bool {
@@ -37,154 +35,111 @@ impl Semaphore {
         there
     }
 
-    fn take(&self, turn: &mut Turn, deadline_ns: Option<u64>) -> isize {
+    fn take(&self, turn: &mut Turn, until: Option<&Until>) -> isize {
+        let deadline = match deadline(turn, until) {
+            Ok(deadline) => deadline,
+            Err(invalid) => return error(invalid),
+        };
+        let mut woken = Wakeup::None;
         loop {
             if self.try_take() {
                 return 0;
             }
+            match woken {
+                Wakeup::Interrupted => return error(libc::EINTR),
+                Wakeup::TimedOut => return error(libc::ETIMEDOUT),
+                _ => {}
+            }
             self.waiters.set(self.waiters.get() + 1);
-            let woken = turn.block(self.key(turn), deadline_ns);
+            woken = turn.block(self.key(turn), deadline);
             self.waiters.set(self.waiters.get() - 1);
-            if woken == Wakeup::Interrupted {
-                return crate::hooks::error(libc::EINTR);
-            }
-            if woken == Wakeup::TimedOut {
-                return if self.try_take() {
-                    0
-                } else {
-                    crate::hooks::error(libc::ETIMEDOUT)
-                };
-            }
         }
     }
-}
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_init(
-    semaphore: *mut Semaphore,
-    shared: c_int,
-    value: c_uint,
-) -> c_int {
-    if !is_active() {
-        return libc_own!(sem_init(
-            semaphore: *mut Semaphore,
-            shared: c_int,
-            value: c_uint
-        ) -> c_int);
+    fn post(&self, turn: Option<&mut Turn>) -> isize {
+        if self.value.get() >= VALUE_MAX {
+            return error(libc::EOVERFLOW);
+        }
+        self.value.set(self.value.get() + 1);
+        if self.waiters.get() > 0
+            && let Some(turn) = turn
+        {
+            turn.wake(self.key(turn), 1);
+        }
+        0
     }
-    let private = if shared != 0 { SEMAPHORE_SHARED } else { 0 };
-    // SAFETY: the caller promises room for a semaphore.
-    unsafe {
-        semaphore.write(Semaphore {
-            value: Cell::new(value),
-            waiters: Cell::new(0),
-            private,
-        });
-    };
-    0
 }
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_destroy(semaphore: *mut Semaphore) -> c_int {
-    if !is_active() {
-        return libc_own!(sem_destroy(semaphore: *mut Semaphore) -> c_int);
-    }
-    0
-}
-
-unsafe fn sem_take(
-    semaphore: *mut Semaphore,
-    until: Option<(clockid_t, *const timespec)>,
-) -> c_int {
+unsafe fn take(semaphore: *mut Semaphore, until: Option<&Until>) -> c_int {
     let Some(mut turn) = Turn::take(op::WAIT) else {
         crate::turn::fault(&[b"a thread outside the schedule waits on a semaphore"]);
     };
-    // SAFETY: the caller promises an initialised semaphore and, if any, a timespec.
-    let semaphore = unsafe { &*semaphore };
-    let deadline = until.map(|(clock, until)| {
-        // SAFETY: the caller promises a timespec.
-        deadline_of(&mut turn, clock, unsafe { ns_of(&*until) })
-    });
-    crate::sys::finish(semaphore.take(&mut turn, deadline)) as c_int
+    // SAFETY: the caller promises an initialised semaphore; whoever has the turn has it alone.
+    let result = unsafe { &*semaphore }.take(&mut turn, until);
+    drop(turn);
+    finish(result) as c_int
 }
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_wait(semaphore: *mut Semaphore) -> c_int {
-    if !is_active() {
-        return libc_own!(sem_wait(semaphore: *mut Semaphore) -> c_int);
+wrapped! {
+    fn sem_init(semaphore: *mut Semaphore, shared: c_int, value: c_uint) -> c_int {
+        if value > VALUE_MAX {
+            return finish(error(libc::EINVAL)) as c_int;
+        }
+        let fresh = Semaphore {
+            value: Cell::new(value),
+            waiters: Cell::new(0),
+            private: if shared != 0 { SHARED } else { 0 },
+        };
+        // SAFETY: the caller promises room for a semaphore.
+        unsafe { semaphore.write(fresh) };
+        0
     }
-    // SAFETY: the caller's promise.
-    unsafe { sem_take(semaphore, None) }
-}
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_timedwait(semaphore: *mut Semaphore, until: *const timespec) -> c_int {
-    if !is_active() {
-        return libc_own!(sem_timedwait(semaphore: *mut Semaphore, until: *const timespec) -> c_int);
+    fn sem_destroy(_semaphore: *mut Semaphore) -> c_int {
+        0
     }
-    // SAFETY: the caller's promise.
-    unsafe { sem_take(semaphore, Some((libc::CLOCK_REALTIME, until))) }
-}
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_clockwait(
-    semaphore: *mut Semaphore,
-    clock: clockid_t,
-    until: *const timespec,
-) -> c_int {
-    if !is_active() {
-        return libc_own!(sem_clockwait(
-            semaphore: *mut Semaphore,
-            clock: clockid_t,
-            until: *const timespec
-        ) -> c_int);
+    fn sem_wait(semaphore: *mut Semaphore) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { take(semaphore, None) }
     }
-    // SAFETY: the caller's promise.
-    unsafe { sem_take(semaphore, Some((clock, until))) }
-}
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_trywait(semaphore: *mut Semaphore) -> c_int {
-    if !is_active() {
-        return libc_own!(sem_trywait(semaphore: *mut Semaphore) -> c_int);
+    fn sem_timedwait(semaphore: *mut Semaphore, until: *const timespec) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { take(semaphore, Some(&Until::new(libc::CLOCK_REALTIME, until))) }
     }
-    let turn = Turn::take(op::WAIT);
-    // SAFETY: the caller promises an initialised semaphore.
-    if unsafe { (*semaphore).try_take() } {
-        return 0;
-    }
-    if let Some(mut turn) = turn {
-        turn.yield_now();
-    }
-    crate::sys::finish(crate::hooks::error(libc::EAGAIN)) as c_int
-}
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_post(semaphore: *mut Semaphore) -> c_int {
-    if !is_active() {
-        return libc_own!(sem_post(semaphore: *mut Semaphore) -> c_int);
+    fn sem_clockwait(
+        semaphore: *mut Semaphore,
+        clock: clockid_t,
+        until: *const timespec,
+    ) -> c_int {
+        // SAFETY: the caller's promise.
+        unsafe { take(semaphore, Some(&Until::new(clock, until))) }
     }
-    let turn = Turn::take(op::SIGNAL);
-    // SAFETY: the caller promises an initialised semaphore.
-    let semaphore = unsafe { &*semaphore };
-    if semaphore.value.get() == i32::MAX as u32 {
-        return crate::sys::finish(crate::hooks::error(libc::EOVERFLOW)) as c_int;
-    }
-    semaphore.value.set(semaphore.value.get() + 1);
-    if semaphore.waiters.get() > 0
-        && let Some(mut turn) = turn
-    {
-        turn.wake(semaphore.key(&turn), 1);
-    }
-    0
-}
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sem_getvalue(semaphore: *mut Semaphore, to: *mut c_int) -> c_int {
-    if !is_active() {
-        return libc_own!(sem_getvalue(semaphore: *mut Semaphore, to: *mut c_int) -> c_int);
+    fn sem_trywait(semaphore: *mut Semaphore) -> c_int {
+        let turn = Turn::take(op::WAIT);
+        // SAFETY: the caller promises an initialised semaphore.
+        if unsafe { &*semaphore }.try_take() {
+            return 0;
+        }
+        if let Some(mut turn) = turn {
+            turn.yield_now();
+        }
+        finish(error(libc::EAGAIN)) as c_int
     }
-    // SAFETY: the caller promises both.
-    unsafe { to.write((*semaphore).value.get() as c_int) };
-    0
+
+    fn sem_post(semaphore: *mut Semaphore) -> c_int {
+        let mut turn = Turn::take(op::SIGNAL);
+        // SAFETY: the caller promises an initialised semaphore.
+        finish(unsafe { &*semaphore }.post(turn.as_mut())) as c_int
+    }
+
+    fn sem_getvalue(semaphore: *mut Semaphore, to: *mut c_int) -> c_int {
+        let _turn = Turn::have();
+        // SAFETY: the caller promises both.
+        unsafe { to.write((*semaphore).value.get().cast_signed()) };
+        0
+    }
 }
