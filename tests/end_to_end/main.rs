@@ -28,6 +28,7 @@ mod view;
 
 mod benchmark;
 mod cycles;
+mod datagrams;
 mod echo;
 mod failover;
 mod files;

@@ -132,9 +132,6 @@ pub(crate) unsafe fn receive(
     message: &mut msghdr,
     flags: c_int,
 ) -> isize {
-    if flags & libc::MSG_OOB != 0 {
-        return error(libc::EOPNOTSUPP);
-    }
     if flags & libc::MSG_ERRQUEUE != 0 {
         return error(libc::EAGAIN);
     }
@@ -272,15 +269,19 @@ impl Control {
         }
     }
 
+    /// Like the kernel, as much as there is room for if that is a header at least.
+    ///
     /// # Safety
     /// `room` bytes from `base` on are writable.
     unsafe fn put<T>(&mut self, level: c_int, kind: c_int, value: &T) {
-        let len = size_of::<cmsghdr>() + size_of::<T>();
-        if self.room - self.used < len {
-            self.truncated = true;
+        const HEADER_BYTES: usize = size_of::<cmsghdr>();
+        let left = self.room - self.used;
+        let len = (HEADER_BYTES + size_of::<T>()).min(left);
+        self.truncated |= len < HEADER_BYTES + size_of::<T>();
+        if len < HEADER_BYTES {
             return;
         }
-        // SAFETY: there is room for the header and the value, as was just checked.
+        // SAFETY: `len` bytes are left, which is a header and perhaps not all of the value.
         unsafe {
             let at = self.base.add(self.used);
             let mut header: cmsghdr = core::mem::zeroed();
@@ -288,10 +289,11 @@ impl Control {
             header.cmsg_level = level;
             header.cmsg_type = kind;
             at.cast::<cmsghdr>().write_unaligned(header);
-            let data = at.add(size_of::<cmsghdr>());
-            data.copy_from_nonoverlapping(core::ptr::from_ref(value).cast(), size_of::<T>());
+            let data = core::ptr::from_ref(value).cast();
+            at.add(HEADER_BYTES)
+                .copy_from_nonoverlapping(data, len - HEADER_BYTES);
         }
-        self.used = (self.used + aligned(len)).min(self.room);
+        self.used += aligned(len).min(left);
     }
 }
 
