@@ -306,6 +306,12 @@ impl Replica {
             .map_err(|_| ProposeError::NotLeader)
     }
 
+    /// From now on this node does not lead, and hands over if it does; or it may lead again. It votes
+    /// and learns all the same.
+    pub fn abstain(&mut self, now: Instant, abstains: bool) {
+        self.step(now, Input::Abstain(abstains));
+    }
+
     /// The leader, if one is known.
     pub fn leader(&self) -> Option<NodeId> {
         self.core.leadership().leader

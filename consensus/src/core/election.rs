@@ -35,6 +35,44 @@ impl Core {
         }
     }
 
+    /// Gives up the lead, or the way to it, and seeks it no more; or does so again.
+    pub(super) fn abstain(&mut self, abstains: bool, out: &mut Effects) {
+        self.abstains = abstains;
+        if !abstains || matches!(self.role, Role::Follower) {
+            return;
+        }
+        if matches!(self.role, Role::Leader(_)) {
+            let ballot = self.promised;
+            for peer in &self.peers {
+                self.send(peer.id, Msg::Resign { ballot }, out);
+            }
+        }
+        self.step_down();
+    }
+
+    /// In the place of an election: somebody else has to start it.
+    pub(super) fn wait_for_leader(&mut self) {
+        self.leader = None;
+        self.deadline = self.now + self.election_timeout();
+    }
+
+    pub(super) fn on_resign(&mut self, from: NodeId, ballot: Ballot) {
+        if ballot == self.promised && ballot.node == from {
+            self.leader = None;
+            self.suspect(from);
+        }
+    }
+
+    /// `id` is gone, or leads no more.
+    pub(super) fn suspect(&mut self, id: NodeId) {
+        // The node we last promised to is the leader or is becoming it.
+        if self.promised.node == id && matches!(self.role, Role::Follower) {
+            self.quiet_until = self.now;
+            let delay = self.random_between(self.config.suspect_min, self.config.suspect_max);
+            self.deadline = self.deadline.min(self.now + delay);
+        }
+    }
+
     fn send_probes(&mut self, out: &mut Effects) {
         self.resend_at = self.now + self.config.heartbeat / PROBES_PER_HEARTBEAT;
         let probe = Msg::Probe {

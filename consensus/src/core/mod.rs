@@ -172,6 +172,8 @@ pub struct Core {
     deadline: Micros,
     resend_at: Micros,
     nonce: u64,
+    /// It does not want to lead.
+    abstains: bool,
     reported: Leadership,
 }
 
@@ -219,6 +221,7 @@ impl Core {
             deadline: now,
             resend_at: now,
             nonce: 0,
+            abstains: false,
             reported: Leadership {
                 ballot: recovered.promised,
                 leader: None,
@@ -266,6 +269,7 @@ impl Core {
             Input::Fetched { to, from, values } => self.on_fetched(to, from, values, out),
             Input::PeerDown(id) => self.on_peer_down(id),
             Input::PeerUp(id) => self.on_peer_up(id, out),
+            Input::Abstain(abstains) => self.abstain(abstains, out),
             Input::Tick => self.on_tick(out),
         }
         self.finish(out);
@@ -402,6 +406,7 @@ impl Core {
                 self.on_heartbeat(from, ballot, commit, Echo { beat, next }, out);
             }
             Msg::Commit { ballot, commit } => self.on_commit(from, ballot, commit, out),
+            Msg::Resign { ballot } => self.on_resign(from, ballot),
             Msg::Reject { promised } => self.on_reject(promised),
         }
     }
@@ -422,12 +427,7 @@ impl Core {
             return;
         };
         self.peers[index].unlink();
-        // The node we last promised to is the leader or is becoming it.
-        if self.promised.node == id && matches!(self.role, Role::Follower) {
-            self.quiet_until = self.now;
-            let delay = self.random_between(self.config.suspect_min, self.config.suspect_max);
-            self.deadline = self.deadline.min(self.now + delay);
-        }
+        self.suspect(id);
     }
 
     fn on_peer_up(&mut self, id: NodeId, out: &mut Effects) {
@@ -446,6 +446,7 @@ impl Core {
         match self.role {
             Role::Leader(_) => self.leader_tick(out),
             Role::Candidate(_) | Role::Probing { .. } => self.election_tick(out),
+            Role::Follower if self.now >= self.deadline && self.abstains => self.wait_for_leader(),
             Role::Follower if self.now >= self.deadline => self.start_probe(out),
             Role::Follower => {}
         }

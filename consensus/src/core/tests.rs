@@ -182,6 +182,36 @@ fn a_dead_process_is_replaced_within_milliseconds() {
 }
 
 #[test]
+fn one_that_abstains_hands_over_at_once_and_still_votes() {
+    let mut net = Net::new(3, |_| {});
+    let first = net.elect();
+    net.step(first, Input::Abstain(true));
+    net.run(50_000);
+    let second = net.leader().unwrap();
+    assert_ne!(second, first);
+    // The third is gone: nobody but the abstaining one can make the quorum, and it may not lead.
+    let third = (1..=3).find(|id| *id != first && *id != second).unwrap();
+    net.cores.remove(&third);
+    net.step(second, Input::Propose(Value::from_static(b"vote")));
+    net.run(5_000_000);
+    assert_eq!(net.leader(), Some(second));
+    assert_eq!(net.cores[&first].commit(), net.cores[&second].commit());
+    assert_eq!(
+        &net.cores[&first]
+            .chosen(net.cores[&first].commit())
+            .unwrap()[..],
+        b"vote"
+    );
+    net.cores.remove(&second);
+    net.step(first, Input::PeerDown(second));
+    net.run(5_000_000);
+    assert_eq!(net.cores[&first].leadership().leader, None);
+    net.step(first, Input::Abstain(false));
+    net.run(1_000_000);
+    assert!(!net.cores[&first].is_ready(), "alone it has no quorum");
+}
+
+#[test]
 fn the_window_closes_by_slots_and_by_bytes() {
     for (slots, bytes, room) in [(4, 1 << 20, 4), (100, 25, 3)] {
         let mut net = Net::new(1, |config| {

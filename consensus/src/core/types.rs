@@ -157,6 +157,11 @@ pub enum Msg {
         /// Leader's commit.
         commit: Slot,
     },
+    /// The leader of this ballot leads no more, and somebody else should.
+    Resign {
+        /// Its ballot.
+        ballot: Ballot,
+    },
     /// Answer to anything under an outdated ballot.
     Reject {
         /// The higher ballot promised by the sender.
@@ -191,6 +196,8 @@ pub enum Input {
     PeerDown(NodeId),
     /// The link to a peer's process is there.
     PeerUp(NodeId),
+    /// This node is not to lead from now on, or may lead again. It goes on to vote.
+    Abstain(bool),
     /// End of a reactor turn, or the deadline passed: run timers and send what was gathered.
     Tick,
 }

@@ -27,10 +27,11 @@ pub(super) struct Coverage {
     pub held_back: u64,
     pub noops: u64,
     pub recovered_votes: u64,
+    pub abstentions: u64,
 }
 
 impl Coverage {
-    fn counters(&mut self) -> [(&'static str, &mut u64); 24] {
+    fn counters(&mut self) -> [(&'static str, &mut u64); 25] {
         [
             ("lost", &mut self.lost),
             ("duplicated", &mut self.duplicated),
@@ -56,6 +57,7 @@ impl Coverage {
             ("held back", &mut self.held_back),
             ("noops", &mut self.noops),
             ("recovered votes", &mut self.recovered_votes),
+            ("abstentions", &mut self.abstentions),
         ]
     }
 

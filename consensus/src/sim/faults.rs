@@ -2,7 +2,7 @@
 
 use super::oracle::Verdict;
 use super::world::{Happening, MILLI, World};
-use crate::core::NodeId;
+use crate::core::{Input, NodeId};
 
 impl World {
     pub(super) fn inward(&self, id: NodeId) -> Vec<(NodeId, NodeId)> {
@@ -46,7 +46,7 @@ impl World {
             targets.clone_from(&self.ids);
         }
         let one = self.chance.pick(&targets);
-        match self.chance.between(0, 9) {
+        match self.chance.between(0, 10) {
             0..=3 => self.crash_for_a_while(one),
             4 => {
                 self.coverage.all_down += 1;
@@ -55,6 +55,7 @@ impl World {
                 }
             }
             5 => self.flap(one),
+            10 => self.abstain_for_a_while(one)?,
             6 => {
                 self.coverage.isolations += 1;
                 let others: Vec<_> = self.ids.iter().copied().filter(|id| *id != one).collect();
@@ -85,6 +86,15 @@ impl World {
             .min(2 * self.weather.pause)
             * MILLI;
         self.plan(away, Happening::Restart { node: id });
+    }
+
+    /// Has a node give up the lead, if it has it, and not seek it. A restart makes an end of it too.
+    fn abstain_for_a_while(&mut self, id: NodeId) -> Verdict {
+        self.coverage.abstentions += 1;
+        self.step(id, Input::Abstain(true))?;
+        let lasting = self.chance.pick(&[20, 200, 1000]).min(self.weather.pause) * MILLI;
+        self.plan(lasting, Happening::Return { node: id });
+        Ok(())
     }
 
     /// Breaks and renews one link.
@@ -180,6 +190,7 @@ impl World {
         assert!(self.cuts.values().all(|count| *count == 0));
         for id in self.ids.clone() {
             self.start(id)?;
+            self.step(id, Input::Abstain(false))?;
         }
         for one in self.ids.clone() {
             for other in self.ids.clone() {

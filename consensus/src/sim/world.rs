@@ -52,6 +52,10 @@ pub(super) enum Happening {
     Restart {
         node: NodeId,
     },
+    /// One that has abstained may lead again.
+    Return {
+        node: NodeId,
+    },
     Client,
     Fault,
     Mend {
@@ -241,6 +245,7 @@ impl World {
                 self.step(at, Input::PeerDown(peer))
             }
             Happening::Restart { node } => self.start(node),
+            Happening::Return { node } => self.step(node, Input::Abstain(false)),
             Happening::Client => self.client(),
             Happening::Fault => self.fault(),
             Happening::Mend { cuts } => {

@@ -110,6 +110,7 @@ const ACCEPTED: u8 = 6;
 const HEARTBEAT: u8 = 7;
 const COMMIT: u8 = 8;
 const REJECT: u8 = 9;
+const RESIGN: u8 = 10;
 
 /// Small, growable, on the stack as long as a message is: all but phase 1b fit.
 pub(super) struct Head {
@@ -213,6 +214,7 @@ pub(super) fn encode<'a>(msg: &'a Msg, head: &mut Head) -> Option<&'a Bytes> {
             .word(*beat),
         Msg::Commit { ballot, commit } => head.start(COMMIT).ballot(*ballot).word(*commit),
         Msg::Reject { promised } => head.start(REJECT).ballot(*promised),
+        Msg::Resign { ballot } => head.start(RESIGN).ballot(*ballot),
     };
     None
 }
@@ -262,6 +264,9 @@ pub(super) fn decode(mut body: Bytes) -> Option<Msg> {
         COMMIT => Msg::Commit {
             ballot: ballot(body)?,
             commit: word(body)?,
+        },
+        RESIGN => Msg::Resign {
+            ballot: ballot(body)?,
         },
         REJECT => Msg::Reject {
             promised: ballot(body)?,
@@ -389,6 +394,7 @@ mod tests {
             },
             Msg::Commit { ballot, commit: 11 },
             Msg::Reject { promised: ballot },
+            Msg::Resign { ballot },
         ] {
             round_trip(&msg);
         }
