@@ -41,6 +41,8 @@ pub struct Plan {
     pub perturb_us: u32,
     /// Loopback addresses that the server does not listen on are those of this machine.
     pub host_loopback: bool,
+    /// Answers wait until a majority has computed the same.
+    pub vote: bool,
     /// The server.
     pub command: Vec<String>,
 }
@@ -169,7 +171,7 @@ impl Cluster {
     fn write_configs(&self, plan: &Plan) -> Result<(), ClusterError> {
         let processors = allowed_processors();
         for (index, member) in self.file.members.iter().enumerate() {
-            let mut config = self.config(member.id, plan.perturb_us);
+            let mut config = self.config(member.id, plan);
             // The turn changes hands eight times faster on one processor than between two.
             config.pin_cpu = processors.get(index % processors.len().max(1)).copied();
             let text = toml::to_string(&config)
@@ -182,7 +184,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn config(&self, node: u64, perturb_us: u32) -> NodeConfig {
+    fn config(&self, node: u64, plan: &Plan) -> NodeConfig {
         NodeConfig {
             cluster: self.file.cluster,
             node,
@@ -196,7 +198,8 @@ impl Cluster {
             cpus: crate::config::cpus(),
             pin_cpu: None,
             keep_fsync: false,
-            perturb_us,
+            perturb_us: plan.perturb_us,
+            vote: plan.vote,
             descriptors: self.file.descriptors,
             host_loopback: self.file.host_loopback,
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
@@ -429,6 +432,7 @@ mod tests {
             env: vec!["A=1".into()],
             perturb_us: 0,
             host_loopback: false,
+            vote: false,
             command: vec!["server".into(), "--port".into(), "1".into()],
         }
     }

@@ -113,6 +113,9 @@ pub struct NodeConfig {
     /// Upper bound of random delays put in at scheduling points, for tests.
     #[serde(default)]
     pub perturb_us: u32,
+    /// Clients get an answer only when a majority of the replicas has computed the same.
+    #[serde(default)]
+    pub vote: bool,
     /// Open descriptors that the server may have.
     #[serde(default = "descriptors")]
     pub descriptors: u64,

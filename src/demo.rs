@@ -64,6 +64,7 @@ fn plan(directory: &std::path::Path) -> anyhow::Result<Plan> {
         env: Vec::new(),
         perturb_us: 0,
         host_loopback: false,
+        vote: false,
         command: command.map(str::to_owned).to_vec(),
     })
 }

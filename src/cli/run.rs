@@ -43,6 +43,9 @@ pub struct Options {
     /// Let the server connect to this machine's loopback addresses; otherwise it finds only itself there.
     #[arg(long)]
     host_loopback: bool,
+    /// Give a client an answer only when a majority of the replicas has computed the same.
+    #[arg(long)]
+    vote: bool,
     /// Leave nodes that die dead.
     #[arg(long)]
     no_restart: bool,
@@ -75,6 +78,7 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
         env: options.env,
         perturb_us: options.perturb_us,
         host_loopback: options.host_loopback,
+        vote: options.vote,
         command,
     })
 }

@@ -6,6 +6,8 @@ use crate::config::{ClusterId, Member, NodeConfig};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU8;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -16,16 +18,19 @@ struct Running {
     thread: JoinHandle<Result<(), NodeError>>,
 }
 
-struct Cluster {
+pub(super) struct Cluster {
     dir: tempfile::TempDir,
     members: Vec<Member>,
     port: u16,
     nodes: Vec<Option<Running>>,
     /// Longest random delay of each entry at node 3.
     perturb_us: u32,
+    pub(super) vote: bool,
+    /// Which servers of each node are wrong.
+    pub(super) lies: Vec<Arc<AtomicU8>>,
 }
 
-fn address(id: u64) -> IpAddr {
+pub(super) fn address(id: u64) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, u8::try_from(id).unwrap()).into()
 }
 
@@ -37,7 +42,7 @@ fn free_port(at: IpAddr) -> u16 {
         .port()
 }
 
-fn await_that<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
+pub(super) fn await_that<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + PATIENCE;
     loop {
         if let Some(found) = probe() {
@@ -49,7 +54,7 @@ fn await_that<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 }
 
 impl Cluster {
-    fn start(size: u64) -> Self {
+    pub(super) fn start(size: u64) -> Self {
         Self::start_perturbed(size, 0)
     }
 
@@ -66,42 +71,61 @@ impl Cluster {
             port: free_port(address(1)),
             nodes: (0..size).map(|_| None).collect(),
             perturb_us,
+            vote: false,
+            lies: (0..size).map(|_| Arc::default()).collect(),
         };
-        for id in 1..=size {
-            cluster.start_node(id);
-        }
+        cluster.start_all();
         cluster
+    }
+
+    fn start_all(&mut self) {
+        for id in 1..=self.members.len() as u64 {
+            self.start_node(id);
+        }
+    }
+
+    /// Starts all nodes again, with another way to give answers.
+    pub(super) fn voting(mut self) -> Self {
+        self.vote = true;
+        for id in 1..=self.members.len() as u64 {
+            self.stop_node(id);
+        }
+        self.start_all();
+        self
     }
 
     fn config(&self, id: u64) -> NodeConfig {
         let mut config = config(self.dir.path(), id, &self.members);
         config.perturb_us = if id == 3 { self.perturb_us } else { 0 };
+        config.vote = self.vote;
         config
     }
 
-    fn start_node(&mut self, id: u64) {
-        let (node, handle) = Node::open(self.config(id), FakeHost::new(self.port)).unwrap();
+    pub(super) fn start_node(&mut self, id: u64) {
+        let lies = Arc::clone(&self.lies[id as usize - 1]);
+        let host = FakeHost::lying(self.port, lies);
+        let (node, handle) = Node::open(self.config(id), host).unwrap();
         let thread = std::thread::spawn(move || node.run());
         self.nodes[id as usize - 1] = Some(Running { handle, thread });
     }
 
-    fn stop_node(&mut self, id: u64) {
+    pub(super) fn stop_node(&mut self, id: u64) {
         let running = self.nodes[id as usize - 1].take().unwrap();
         running.handle.shutdown();
         running.thread.join().unwrap().unwrap();
     }
 
-    fn status(&self, id: u64) -> NodeStatus {
+    pub(super) fn status(&self, id: u64) -> NodeStatus {
         let running = self.nodes[id as usize - 1].as_ref().unwrap();
         running.handle.status().expect("the node answers")
     }
 
-    fn up(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(super) fn up(&self) -> impl Iterator<Item = u64> + '_ {
         let up = |(at, node): (usize, &Option<Running>)| node.as_ref().map(|_| at as u64 + 1);
         self.nodes.iter().enumerate().filter_map(up)
     }
 
-    fn await_leader(&self) -> u64 {
+    pub(super) fn await_leader(&self) -> u64 {
         await_that("a leader", || {
             self.up().find(|id| {
                 let status = self.status(*id);
@@ -110,12 +134,12 @@ impl Cluster {
         })
     }
 
-    fn follower(&self) -> u64 {
+    pub(super) fn follower(&self) -> u64 {
         let leader = self.await_leader();
         self.up().find(|id| *id != leader).unwrap()
     }
 
-    fn connect(&self, id: u64) -> TcpStream {
+    pub(super) fn connect(&self, id: u64) -> TcpStream {
         let stream = await_that("an open port", || {
             TcpStream::connect((address(id), self.port)).ok()
         });
@@ -137,7 +161,7 @@ impl Cluster {
     }
 
     /// Waits until all replicas have applied the same slots and compares what they did.
-    fn await_agreement(&self) {
+    pub(super) fn await_agreement(&self) {
         await_that("agreement", || {
             let all: Vec<NodeStatus> = self.up().map(|id| self.status(id)).collect();
             let first = all[0].applied;
@@ -180,6 +204,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         keep_fsync: false,
         host_loopback: false,
         perturb_us: 0,
+        vote: false,
         descriptors: 2000,
         genesis: None,
         command: vec!["echo-server".into()],
@@ -199,7 +224,7 @@ fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     (0..bytes).map(|_| next()).collect()
 }
 
-fn ping(stream: &mut TcpStream, text: &[u8]) {
+pub(super) fn ping(stream: &mut TcpStream, text: &[u8]) {
     stream.write_all(text).unwrap();
     let mut got = vec![0; text.len()];
     stream.read_exact(&mut got).unwrap();

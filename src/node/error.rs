@@ -2,6 +2,7 @@
 
 use super::feeder::FeedError;
 use super::listeners::PublishError;
+use super::quarantine::QuarantineError;
 use brolga_tape::entry::EntryError;
 use std::io;
 use std::net::SocketAddr;
@@ -22,6 +23,9 @@ pub enum NodeError {
     /// The interposer has written something that is not a record.
     #[error("the interposer's answer cannot be read ({0}): are node and interposer of one build?")]
     Tape(EntryError),
+    /// What is on disk about a quarantine can't be read or changed.
+    #[error(transparent)]
+    Quarantine(#[from] QuarantineError),
     /// The server can't be started.
     #[error("{0}")]
     Start(String),

@@ -14,14 +14,39 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+
+/// What a lying server changes in a byte.
+pub const LIE: u8 = 0x20;
+/// Values of a host's `lies`: it never lies, its first server does, all do.
+pub const NEVER: u8 = 0;
+pub const FIRST: u8 = 1;
+pub const ALL: u8 = 2;
+
+struct Lies {
+    which: Arc<AtomicU8>,
+    is_first: bool,
+}
+
+impl Lies {
+    fn now(&self) -> bool {
+        match self.which.load(Ordering::Acquire) {
+            NEVER => false,
+            FIRST => self.is_first,
+            _ => true,
+        }
+    }
+}
 
 /// Starts echo servers.
 #[derive(Debug)]
 pub struct FakeHost {
     port: u16,
+    /// Whether pieces that are echoed begin with another byte.
+    lies: Arc<AtomicU8>,
+    starts: u64,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -29,8 +54,15 @@ pub struct FakeHost {
 impl FakeHost {
     /// Servers that listen on `port`.
     pub fn new(port: u16) -> Self {
+        Self::lying(port, Arc::default())
+    }
+
+    /// As [`FakeHost::new`], but wrong when `lies` says so.
+    pub fn lying(port: u16, lies: Arc<AtomicU8>) -> Self {
         Self {
             port,
+            lies,
+            starts: 0,
             stop: Arc::default(),
             thread: None,
         }
@@ -50,10 +82,15 @@ impl ServerHost for FakeHost {
         self.stop();
         let tape = TapeMap::attach(tape, doorbell).unwrap();
         self.stop = Arc::default();
+        self.starts += 1;
         let stop = Arc::clone(&self.stop);
+        let lies = Lies {
+            which: Arc::clone(&self.lies),
+            is_first: self.starts == 1,
+        };
         let address = SocketAddr::new("0.0.0.0".parse().unwrap(), self.port);
         self.thread = Some(std::thread::spawn(move || {
-            FakeServer::new(tape, stop, address).run();
+            FakeServer::new(tape, stop, lies, address).run();
         }));
         let child = Command::new("sleep").arg("1000000").spawn().unwrap();
         Ok(Started {
@@ -87,6 +124,7 @@ struct Echo {
 struct FakeServer {
     tape: TapeMap,
     stop: Arc<AtomicBool>,
+    lies: Lies,
     address: SocketAddr,
     cursor: u64,
     conns: Conns,
@@ -97,10 +135,11 @@ struct FakeServer {
 }
 
 impl FakeServer {
-    fn new(tape: TapeMap, stop: Arc<AtomicBool>, address: SocketAddr) -> Self {
+    fn new(tape: TapeMap, stop: Arc<AtomicBool>, lies: Lies, address: SocketAddr) -> Self {
         Self {
             tape,
             stop,
+            lies,
             address,
             cursor: 0,
             conns: Conns::new(),
@@ -220,7 +259,12 @@ impl FakeServer {
         let mut echo = self.echoes.remove(&conn).unwrap();
         let room = echo.credit + OUTPUT_WINDOW_BYTES - echo.output;
         let most = echo.waiting.len().min(usize::try_from(room).unwrap());
-        let bytes: Vec<u8> = echo.waiting.drain(..most).collect();
+        let mut bytes: Vec<u8> = echo.waiting.drain(..most).collect();
+        if self.lies.now()
+            && let Some(first) = bytes.first_mut()
+        {
+            *first ^= LIE;
+        }
         for bytes in bytes.chunks(16 * 1024) {
             self.say(&Record::Data {
                 conn,

@@ -117,6 +117,13 @@ impl Feeder {
         self.unfinished = false;
     }
 
+    /// The whole log is shown again, as to a node that has just started.
+    pub fn start_over(&mut self) {
+        self.restart();
+        self.seen = 0;
+        self.last_entry = 0;
+    }
+
     /// Every slot up to this one was shown by [`Feeder::observe`].
     pub fn seen(&self) -> u64 {
         self.seen

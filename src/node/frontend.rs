@@ -546,6 +546,12 @@ impl Frontend {
         self.datagrams.server_dropped(lost, astray);
     }
 
+    /// Serves nobody until [`Frontend::go_live`]; ports that the server opens meanwhile are noted.
+    pub fn retire(&mut self) {
+        self.listeners.retire();
+        self.drop_clients();
+    }
+
     /// One record about a connection of this frontend, or a datagram for it.
     pub fn record(&mut self, record: &Record<'_>) {
         match *record {

@@ -49,6 +49,14 @@ pub(super) struct Life {
     pub(super) repeated_at: Option<u64>,
 }
 
+impl Life {
+    /// Clients may not connect until the server has caught up again.
+    pub(super) fn offline(&mut self) {
+        self.live = false;
+        self.live_at = None;
+    }
+}
+
 impl<H: ServerHost> Node<H> {
     /// Starts the server in its genesis state; the whole log is fed to it.
     pub(super) fn start_server(&mut self) -> Result<(), NodeError> {
@@ -75,6 +83,7 @@ impl<H: ServerHost> Node<H> {
         self.output.restart();
         self.conns.server_restarts();
         self.life.repeated_at = None;
+        self.checking.restart();
         self.life.starts += 1;
         Ok(())
     }
@@ -107,15 +116,13 @@ impl<H: ServerHost> Node<H> {
         // What it has said before still counts.
         self.drain_output(now)?;
         let how = sys::describe_status(status);
-        let over = self.life.ended.is_some() || self.died_often();
-        if over && !self.life.ever_listened {
-            return Err(NodeError::ServerEnded {
-                how,
-                last_words: self.host.last_words(),
-            });
+        if self.end_output() {
+            // Its last words may have to wait until others have said the same.
+            return self.mourn(&how);
         }
-        if self.life.ended.is_some() {
-            return Ok(());
+        let over = self.died_often();
+        if over && !self.life.ever_listened {
+            return self.never_listened(how);
         }
         let slot = self.output.applied().slot;
         if over {
@@ -125,6 +132,22 @@ impl<H: ServerHost> Node<H> {
         }
         tracing::warn!(%how, slot, "the server died; it is started again and replays the log");
         self.start_server()
+    }
+
+    /// Ends a node whose server has ended for good before it was of any use.
+    fn mourn(&self, how: &str) -> Result<(), NodeError> {
+        let gone = self.life.ended.is_some() && self.process.is_none();
+        if gone && !self.life.ever_listened {
+            return self.never_listened(how.to_owned());
+        }
+        Ok(())
+    }
+
+    fn never_listened(&self, how: String) -> Result<(), NodeError> {
+        Err(NodeError::ServerEnded {
+            how,
+            last_words: self.host.last_words(),
+        })
     }
 
     /// Counts a death; true when it is one too many.
@@ -154,7 +177,8 @@ impl<H: ServerHost> Node<H> {
                 ServerNews::Unlisten(listener) => self.frontend.unlisten(listener),
                 ServerNews::Exit(status) => {
                     let how = sys::describe_status(status);
-                    self.server_ended(ServerState::Exited { how });
+                    self.server_ended(ServerState::Exited { how: how.clone() });
+                    self.mourn(&how)?;
                 }
                 ServerNews::Fault(message) => {
                     self.server_ended(ServerState::Faulted { message });
@@ -167,7 +191,11 @@ impl<H: ServerHost> Node<H> {
 
     /// Opens the ports once the server has repeated what was in the log when the node came up.
     pub(super) fn go_live_when_caught_up(&mut self) -> Result<(), NodeError> {
-        if self.life.live || self.leadership.leader.is_none() || self.life.ended.is_some() {
+        let quarantined = self.checking.quarantine().is_some();
+        if self.life.live || self.leadership.leader.is_none() || quarantined {
+            return Ok(());
+        }
+        if self.life.ended.is_some() {
             return Ok(());
         }
         let chosen = self.replica.chosen_upto();
@@ -198,6 +226,10 @@ impl<H: ServerHost> Node<H> {
             last_entry: self.feeder.last_entry(),
             applied: self.output.applied(),
             divergence: self.output.divergence(),
+            difference: self.checking.difference().cloned(),
+            quarantine: self.checking.quarantine().cloned(),
+            vote: self.config.vote,
+            held_bytes: self.checking.gate.held_bytes(),
             connections: self.frontend.client_count(),
             outgoing: self.frontend.outgoing_count(),
             listeners: self.frontend.addresses(),
@@ -243,6 +275,10 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn waiting(&self) -> Option<String> {
+        self.consensus_waiting().or_else(|| self.checking.waiting())
+    }
+
+    fn consensus_waiting(&self) -> Option<String> {
         let all = self.config.members.len();
         let reachable = all - self.absent.len();
         match self.leadership.leader {

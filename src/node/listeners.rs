@@ -148,6 +148,12 @@ impl Listeners {
         self.live
     }
 
+    /// From now on ports are closed, until [`Listeners::go_live`].
+    pub fn retire(&mut self) {
+        self.live = false;
+        self.ports.clear();
+    }
+
     /// The server is gone for good.
     pub fn close_all(&mut self) {
         self.ports.clear();

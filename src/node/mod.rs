@@ -13,22 +13,32 @@
 //! * `feeder`, `tape_map`: from the log to the server; `conns`: what the log says of connections;
 //! * `sidecar`: a frontend that runs alone; `sidecars`, `retained`: the nodes' side of it; `wire`:
 //!   what they speak;
-//! * `output`: from the server back, and the hashes by which replicas are compared;
+//! * `output`, `recent`: from the server back, and the hashes by which replicas are compared;
+//! * `checking`: replicas are compared as they go; `ledger`: who agrees with whom, and who is wrong;
+//!   `exchange`: what is said about it; `difference`: it in words; `gate`: output that is held back;
+//!   `quarantine`: a replica that is wrong;
 //! * `server`: the process; `status`: what one can ask; `sys`: the operating system.
 
 mod away;
+mod checking;
 mod client;
 mod conns;
 mod datagrams;
+mod difference;
 mod error;
+mod exchange;
 mod feeder;
 mod frontend;
+mod gate;
+mod ledger;
 mod life;
 mod listeners;
 mod output;
 mod peer_frames;
 mod proposer;
+mod quarantine;
 mod reactor;
+mod recent;
 mod retained;
 mod server;
 mod sidecar;
@@ -44,12 +54,16 @@ mod wire;
 #[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
+mod divergence_tests;
+#[cfg(test)]
 mod fake_server;
 
 pub use datagrams::DatagramCounts;
+pub use difference::{Connection, Difference, Place};
 pub use error::NodeError;
 pub use output::SlotHashes;
 pub use proposer::Proposed;
+pub use quarantine::{Quarantine, QuarantineError};
 pub use reactor::Node;
 pub use server::{ServerHost, Started, WrappedServer};
 pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};

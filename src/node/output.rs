@@ -4,9 +4,11 @@
 //! Every replica hashes the same record bytes in the same order, so equal hashes at a slot mean
 //! equal outputs from the start up to that slot.
 
+use super::recent::Recent;
 use brolga_tape::entry::EntryError;
 use brolga_tape::record::{Record, decode};
 use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
 use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -37,9 +39,16 @@ impl History {
         (found.slot == slot && slot != 0).then_some(*found)
     }
 
+    /// The last known slot above `low` and up to `high`.
+    pub fn last_between(&self, low: u64, high: u64) -> Option<SlotHashes> {
+        let oldest = high.saturating_sub(HISTORY_SLOTS as u64);
+        let slots = oldest.max(low) + 1..=high;
+        slots.rev().find_map(|slot| self.at(slot))
+    }
+
     /// Remembers `hashes`. When the same slot is there already, from before the server was started
     /// again, and differs, it is returned: the server is not deterministic.
-    fn put(&mut self, hashes: SlotHashes) -> Option<SlotHashes> {
+    pub(super) fn put(&mut self, hashes: SlotHashes) -> Option<SlotHashes> {
         let index = Self::index(hashes.slot);
         if index >= self.slots.len() {
             let grown = (index + 1).next_power_of_two().min(HISTORY_SLOTS);
@@ -69,9 +78,18 @@ pub struct ServerClock {
 
 /// Receives what the server does to connections and ports.
 pub trait Sink {
-    /// One record other than `Done`.
-    fn record(&mut self, record: &Record<'_>);
+    /// One record other than `Done`, and its encoding.
+    fn record(&mut self, record: &Record<'_>, encoded: &[u8]);
+    /// All records before were of this slot or earlier ones.
+    fn done(&mut self, slot: u64);
+    /// Whether anything leaves the node because of the record.
+    fn concerns(&self, _record: &Record<'_>) -> bool {
+        true
+    }
 }
+
+/// Batches of output of which it is remembered when they came.
+const BATCHES_MAX: usize = 512;
 
 /// The output side of one run of the server, plus the history over all runs.
 #[derive(Debug, Default)]
@@ -81,6 +99,11 @@ pub struct Output {
     last: SlotHashes,
     history: History,
     divergence: Option<SlotHashes>,
+    recent: Recent,
+    /// The server has said that it ends.
+    ended: bool,
+    /// The last slot of each batch, and when it came.
+    batches: VecDeque<(u64, Instant)>,
 }
 
 impl Output {
@@ -94,6 +117,15 @@ impl Output {
         self.hash = 0;
         self.clock = None;
         self.last = SlotHashes::default();
+        self.recent.restart();
+        self.ended = false;
+        self.batches.clear();
+    }
+
+    /// What the server did so far was wrong: nothing is to be compared with it.
+    pub fn forget(&mut self) {
+        self.history = History::default();
+        self.divergence = None;
     }
 
     /// Takes all records in `bytes`; returns how many bytes they took.
@@ -109,7 +141,9 @@ impl Output {
         let mut at = 0;
         while at < bytes.len() {
             let (record, used) = decode(&bytes[at..])?;
-            self.hash = xxh3_64_with_seed(&bytes[at..at + used], self.hash);
+            let encoded = &bytes[at..at + used];
+            self.hash = xxh3_64_with_seed(encoded, self.hash);
+            self.recent.push(encoded, self.hash);
             at += used;
             match record {
                 Record::Done {
@@ -120,6 +154,7 @@ impl Output {
                     ..
                 } => {
                     self.done(slot, schedule_hash);
+                    sink.done(slot);
                     self.clock = Some(ServerClock {
                         slot,
                         idle,
@@ -127,9 +162,13 @@ impl Output {
                         at: now,
                     });
                 }
-                other => sink.record(&other),
+                other => {
+                    self.ended |= matches!(other, Record::Exit { .. } | Record::Fault { .. });
+                    sink.record(&other, encoded);
+                }
             }
         }
+        self.note_batch(now);
         Ok(at)
     }
 
@@ -141,6 +180,51 @@ impl Output {
     /// The server's state after that slot.
     pub fn clock(&self) -> Option<ServerClock> {
         self.clock
+    }
+
+    /// The hashes of recent slots.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The last records.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Takes the last records away.
+    pub fn take_recent(&mut self) -> Recent {
+        std::mem::take(&mut self.recent)
+    }
+
+    /// When the answer to `slot` was seen, if that is not long ago.
+    pub fn seen_at(&self, slot: u64) -> Option<Instant> {
+        let after = self.batches.partition_point(|(last, _)| *last < slot);
+        let older_is_known = after > 0 || self.batches.len() < BATCHES_MAX;
+        let batch = self.batches.get(after).filter(|_| older_is_known)?;
+        Some(batch.1)
+    }
+
+    /// Nothing more will come. When the server has said so itself, what came after the last slot makes
+    /// one more, whose number is returned.
+    pub fn end(&mut self) -> Option<u64> {
+        if !std::mem::take(&mut self.ended) {
+            return None;
+        }
+        let slot = self.last.slot + 1;
+        self.done(slot, self.last.schedule_hash);
+        Some(slot)
+    }
+
+    fn note_batch(&mut self, now: Instant) {
+        let slot = self.last.slot;
+        if self.batches.back().is_some_and(|(last, _)| *last == slot) {
+            return;
+        }
+        if self.batches.len() == BATCHES_MAX {
+            self.batches.pop_front();
+        }
+        self.batches.push_back((slot, now));
     }
 
     /// The hashes at `slot`, if they are still known.
@@ -159,6 +243,7 @@ impl Output {
             output_hash: self.hash,
             schedule_hash,
         };
+        self.recent.done(slot);
         let before = self.history.put(self.last);
         self.divergence = self.divergence.or(before);
     }
@@ -174,9 +259,11 @@ mod tests {
     struct Count(usize);
 
     impl Sink for Count {
-        fn record(&mut self, _: &Record<'_>) {
+        fn record(&mut self, _: &Record<'_>, _: &[u8]) {
             self.0 += 1;
         }
+
+        fn done(&mut self, _: u64) {}
     }
 
     fn bytes(records: &[Record<'_>]) -> Vec<u8> {

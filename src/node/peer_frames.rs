@@ -13,12 +13,15 @@ pub enum PeerFrame<'a> {
     NotLeader,
     /// To the leader: these sidecars live (numbers of eight bytes).
     Alive(&'a [u8]),
+    /// Servers are compared; see [`super::exchange::Exchange`].
+    Compare(&'a [u8]),
 }
 
 const HEADER_BYTES: usize = 8;
 const FORWARD: u8 = 1;
 const NOT_LEADER: u8 = 2;
 const ALIVE: u8 = 3;
+const COMPARE: u8 = 4;
 
 impl<'a> PeerFrame<'a> {
     /// Writes the frame to `out`, replacing what was there.
@@ -27,6 +30,7 @@ impl<'a> PeerFrame<'a> {
             Self::Forward(count, events) => (FORWARD, count, events),
             Self::NotLeader => (NOT_LEADER, 0, &[]),
             Self::Alive(sidecars) => (ALIVE, 0, sidecars),
+            Self::Compare(message) => (COMPARE, 0, message),
         };
         out.clear();
         out.extend_from_slice(&[kind, 0, 0, 0]);
@@ -42,6 +46,7 @@ impl<'a> PeerFrame<'a> {
             FORWARD => Some(Self::Forward(count, payload)),
             NOT_LEADER => Some(Self::NotLeader),
             ALIVE => Some(Self::Alive(payload)),
+            COMPARE => Some(Self::Compare(payload)),
             _ => None,
         }
     }
@@ -59,6 +64,7 @@ mod tests {
             PeerFrame::Forward(3, b"abc"),
             PeerFrame::NotLeader,
             PeerFrame::Alive(&alive),
+            PeerFrame::Compare(b"hashes"),
         ] {
             frame.encode(&mut bytes);
             assert_eq!(PeerFrame::decode(&bytes), Some(frame));

@@ -1,11 +1,13 @@
 //! The reactor: one `mio` poll, one thread.
 
+use super::checking::Checking;
 use super::conns::Conns;
 use super::error::NodeError;
 use super::feeder::Feeder;
 use super::frontend::{Frontend, Tokens};
 use super::output::Output;
 use super::proposer::{Knobs, Proposer};
+use super::quarantine::Quarantine;
 use super::server::{Process, ServerHost};
 use super::sidecars::{Desk, Sidecars, Wish};
 use super::status::{NodeHandle, Query};
@@ -76,6 +78,7 @@ pub struct Node<H> {
     pub(super) proposer: Proposer,
     pub(super) frame: Vec<u8>,
     pub(super) life: super::life::Life,
+    pub(super) checking: Checking,
 }
 
 impl<H> std::fmt::Debug for Node<H> {
@@ -114,6 +117,7 @@ impl<H: ServerHost> Node<H> {
             clocks_per_event: config.n_clock,
             starvation_wait: Duration::from_micros(config.w_timeout_us),
         };
+        let checking = Checking::new(&config, Quarantine::load(&config.data_dir)?);
         let perturb = Duration::from_micros(u64::from(config.perturb_us));
         let now = Instant::now();
         let id = config.node;
@@ -145,6 +149,7 @@ impl<H: ServerHost> Node<H> {
             proposer: Proposer::new(knobs),
             frame: Vec::new(),
             life: super::life::Life::default(),
+            checking,
             config,
         };
         Ok((node, handle))
@@ -157,6 +162,14 @@ impl<H: ServerHost> Node<H> {
     /// # Errors
     /// See [`NodeError`]; the server is stopped then.
     pub fn run(mut self) -> Result<(), NodeError> {
+        if let Some(quarantine) = self.checking.quarantine() {
+            tracing::warn!(
+                slot = quarantine.slot,
+                "in quarantine: {}",
+                quarantine.reason
+            );
+            self.stand_aside(Instant::now())?;
+        }
         self.start_server()?;
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut wait = Some(Duration::ZERO);
@@ -244,6 +257,7 @@ impl<H: ServerHost> Node<H> {
             self.upstream.wakeup(),
             self.absence_deadline(now),
             self.alive_at,
+            self.checking.wakeup(now),
         ];
         let deadline = others
             .into_iter()

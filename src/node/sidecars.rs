@@ -275,6 +275,20 @@ impl Sidecars {
         }
     }
 
+    /// Sends all sidecars away to other nodes, and forgets what the server told them.
+    pub fn detach_all(&mut self) {
+        for index in 0..self.links.len() {
+            self.detach(index);
+        }
+        self.retained = Retained::default();
+    }
+
+    /// True when output of this frontend's connections is held here for a sidecar.
+    pub fn retains_for(&self, frontend: u64, conns: &Conns) -> bool {
+        let known = conns.frontend(frontend);
+        known.is_some_and(|known| is_sidecar(frontend, known))
+    }
+
     fn detach(&mut self, index: usize) {
         let Some(mut link) = self.links[index].take() else {
             return;
@@ -292,8 +306,7 @@ impl Sidecars {
 
     /// The server did something to a connection of another frontend than the node's own.
     pub fn record(&mut self, conn: ConnId, record: &Record<'_>, conns: &Conns) {
-        let known = conns.frontend(conn.frontend);
-        if !known.is_some_and(|known| is_sidecar(conn.frontend, known)) {
+        if !self.retains_for(conn.frontend, conns) {
             return;
         }
         self.retained.record(conn, record, conns);

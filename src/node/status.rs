@@ -1,8 +1,10 @@
 //! What a node tells about itself, and how one asks.
 
 use super::datagrams::DatagramCounts;
+use super::difference::Difference;
 use super::output::SlotHashes;
 use super::proposer::Proposed;
+use super::quarantine::Quarantine;
 use mio::Waker;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -80,6 +82,14 @@ pub struct NodeStatus {
     pub applied: SlotHashes,
     /// A slot at which the restarted server did something else than before.
     pub divergence: Option<SlotHashes>,
+    /// The last difference found between this replica and another one, since the node was started.
+    pub difference: Option<Difference>,
+    /// Why this replica serves nobody: a majority has found its server wrong.
+    pub quarantine: Option<Quarantine>,
+    /// Answers wait until a majority has computed the same.
+    pub vote: bool,
+    /// Bytes that the server has said and that are held back.
+    pub held_bytes: usize,
     /// Clients connected here.
     pub connections: usize,
     /// Connections to the outside that the server has opened and this node has.

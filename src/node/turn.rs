@@ -43,6 +43,7 @@ impl<H: ServerHost> Node<H> {
         self.take_replica_events(now);
         self.drain_output(now)?;
         self.observe_and_feed(now)?;
+        self.compare(now)?;
         self.go_live_when_caught_up()?;
         self.dial();
         self.frontend.tick(now);
@@ -99,6 +100,7 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn peer_up(&mut self, peer: NodeId) {
+        self.checking.peer_up(peer);
         self.absent.remove(&peer);
         if self.leadership.leader == Some(peer) {
             self.upstream.lost();
@@ -106,6 +108,7 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn peer_down(&mut self, peer: NodeId, now: Instant) {
+        self.checking.peer_down(peer);
         self.absent.entry(peer).or_insert(now);
         if self.leadership.leader == Some(peer) {
             self.upstream.lost();
@@ -129,6 +132,7 @@ impl<H: ServerHost> Node<H> {
                 }
             }
             Some(PeerFrame::Alive(numbers)) => self.sidecars_live(numbers, now),
+            Some(PeerFrame::Compare(message)) => self.compare_frame(from, message, now),
             None => tracing::warn!(
                 from,
                 "a frame of an unknown kind: is that node of another version?"
@@ -284,6 +288,7 @@ impl<H: ServerHost> Node<H> {
             sidecars,
             conns,
             life,
+            checking,
             ..
         } = self
         else {
@@ -302,13 +307,59 @@ impl<H: ServerHost> Node<H> {
             news: &mut life.news,
         };
         let used = output
-            .take(bytes, now, &mut records)
+            .take(bytes, now, &mut checking.gate.before(&mut records))
             .map_err(NodeError::Tape)?;
         tape.release_output(used);
         if let Some(clock) = output.clock() {
             self.proposer.observe_server(&clock);
         }
         self.take_server_news()
+    }
+
+    /// The server has ended. True when it did so by itself: what it said after its last slot counts as
+    /// its answer to the next one, so that replicas can agree on that too.
+    pub(super) fn end_output(&mut self) -> bool {
+        let Some(slot) = self.output.end() else {
+            return false;
+        };
+        let Self {
+            frontend,
+            sidecars,
+            conns,
+            life,
+            checking,
+            ..
+        } = self;
+        let mut records = Records {
+            own: frontend.id(),
+            frontend,
+            sidecars,
+            conns,
+            news: &mut life.news,
+        };
+        checking.gate.before(&mut records).done(slot);
+        true
+    }
+
+    /// Gives output up to slot `limit`, as far as it was held back, to those it concerns.
+    pub(super) fn pass_gate(&mut self, limit: u64) {
+        let Self {
+            frontend,
+            sidecars,
+            conns,
+            life,
+            checking,
+            ..
+        } = self;
+        let own = frontend.id();
+        let mut records = Records {
+            own,
+            frontend,
+            sidecars,
+            conns,
+            news: &mut life.news,
+        };
+        checking.gate.set_limit(limit, &mut records);
     }
 }
 
@@ -391,7 +442,21 @@ impl Records<'_> {
 }
 
 impl Sink for Records<'_> {
-    fn record(&mut self, record: &Record<'_>) {
+    fn concerns(&self, record: &Record<'_>) -> bool {
+        match *record {
+            Record::Data { conn, .. }
+            | Record::Consumed { conn, .. }
+            | Record::Fin { conn, .. }
+            | Record::Closed { conn, .. } => {
+                conn.frontend == self.own || self.sidecars.retains_for(conn.frontend, self.conns)
+            }
+            _ => true,
+        }
+    }
+
+    fn done(&mut self, _: u64) {}
+
+    fn record(&mut self, record: &Record<'_>, _: &[u8]) {
         match *record {
             Record::Data { conn, .. }
             | Record::Consumed { conn, .. }
