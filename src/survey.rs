@@ -6,7 +6,7 @@
 use crate::admin::Client;
 use crate::cluster::{ClusterFile, node_dir, shown};
 use crate::config::{ClusterId, Member};
-use crate::node::{NodeStatus, Role, ServerState, SlotHashes};
+use crate::node::{Difference, NodeStatus, Role, ServerState, SlotHashes};
 use serde::Serialize;
 use std::fmt;
 use std::net::IpAddr;
@@ -35,6 +35,8 @@ pub struct Survey {
     pub compared_slot: Option<u64>,
     /// Whether all replicas that are alive had equal hashes there; `None` with fewer than two.
     pub equal: Option<bool>,
+    /// The last difference between two replicas that any of them has found since it was started.
+    pub difference: Option<Difference>,
     /// Something the user should know, as a sentence.
     pub warning: Option<String>,
     /// All replicas.
@@ -77,10 +79,12 @@ impl Survey {
             majority: replicas.len() / 2 + 1,
             compared_slot: compared,
             equal: equal(&replicas),
+            difference: None,
             warning: None,
             replicas,
         };
         survey.find_leader();
+        survey.difference = survey.best_difference().cloned();
         survey.warning = survey.worst_news();
         survey
     }
@@ -102,6 +106,19 @@ impl Survey {
             .filter_map(|replica| replica.status.as_ref())
     }
 
+    /// Replicas differ, now or so far as anybody knows for ever.
+    #[must_use]
+    pub fn differs(&self) -> bool {
+        let mut statuses = self.statuses();
+        self.equal == Some(false) || statuses.any(|status| status.quarantine.is_some())
+    }
+
+    /// The one that tells most.
+    fn best_difference(&self) -> Option<&Difference> {
+        let found = self.statuses().filter_map(|it| it.difference.as_ref());
+        found.max_by_key(|it| (it.place.is_some(), it.minority.len(), it.slot))
+    }
+
     /// A deposed leader may not know yet, so its own word is not enough.
     fn find_leader(&mut self) {
         let majority = self.majority;
@@ -119,9 +136,16 @@ impl Survey {
     }
 
     fn worst_news(&self) -> Option<String> {
+        let of = |status: &NodeStatus| Some((status.node, status.quarantine.clone()?));
+        if let Some((node, quarantine)) = self.statuses().find_map(of) {
+            let reason = quarantine.reason;
+            return Some(format!("replica {node} is in quarantine: {reason}"));
+        }
         if self.equal == Some(false) {
             let slot = self.compared_slot.unwrap_or_default();
-            return Some(format!("the replicas differ at slot {slot}"));
+            let named = self.difference.as_ref().map(|it| format!(" ({it})"));
+            let named = named.unwrap_or_default();
+            return Some(format!("the replicas differ at slot {slot}{named}"));
         }
         let down = self.replicas.len() - self.alive;
         if self.alive < self.majority {
@@ -134,7 +158,13 @@ impl Survey {
         if let Some(slot) = self.statuses().find_map(|status| status.divergence) {
             return Some(format!("a restarted server diverged at slot {}", slot.slot));
         }
-        self.statuses().find_map(|status| status.waiting.clone())
+        if let Some(waiting) = self.statuses().find_map(|status| status.waiting.clone()) {
+            return Some(waiting);
+        }
+        let difference = self.difference.as_ref()?;
+        Some(format!(
+            "a replica was wrong and agrees again: {difference}"
+        ))
     }
 }
 
@@ -282,7 +312,7 @@ impl fmt::Display for Replica {
             f,
             "{id:>7}  {address:<15} {:<9} {:<10} {:>7} {:>7} {:>9} {:>9} {:>6}  {:<16}  {:<16}",
             role_name(status.role),
-            state_name(&status.server),
+            state_name(status),
             status.pid,
             status
                 .server_pid
@@ -304,8 +334,11 @@ fn role_name(role: Role) -> &'static str {
     }
 }
 
-fn state_name(state: &ServerState) -> &'static str {
-    match state {
+fn state_name(status: &NodeStatus) -> &'static str {
+    if status.quarantine.is_some() {
+        return "quarantine";
+    }
+    match &status.server {
         ServerState::Starting => "starting",
         ServerState::Replaying => "replaying",
         ServerState::Running => "running",

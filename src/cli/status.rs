@@ -27,7 +27,7 @@ pub fn main(options: &Options) -> Outcome {
     };
     std::io::stdout().write_all(text.as_bytes())?;
     // Replicas that are down are a state to be shown; replicas that differ are an error.
-    if survey.equal == Some(false) {
+    if survey.differs() {
         let warning = survey.warning.unwrap_or_default();
         return Err(anyhow!("{warning}: keep the data directory and report it").into());
     }

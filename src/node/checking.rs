@@ -50,6 +50,8 @@ pub(super) struct Checking {
     difference: Option<Difference>,
     /// What a server that is wrong did at that slot.
     evidence: Option<(u64, Recent)>,
+    /// When the own server had computed the slot in `difference`.
+    computed_at: Option<Instant>,
     /// The slot that the others were told of last.
     told: u64,
     told_at: Option<Instant>,
@@ -71,6 +73,7 @@ impl Checking {
             stand_in: None,
             difference: None,
             evidence: None,
+            computed_at: None,
             told: 0,
             told_at: None,
             tell_at: None,
@@ -170,10 +173,15 @@ impl<H: ServerHost> Node<H> {
         };
         let slot = dispute.slot;
         tracing::warn!(slot, with = dispute.with, "replicas differ");
+        let confessed = |known: &Difference| known.minority == [dispute.with] && known.slot <= slot;
+        if !dispute.exact && self.checking.difference.as_ref().is_some_and(confessed) {
+            return; // It has started again since, and does not know any more.
+        }
         let hashes = self.output.recent().hashes(slot, RECORDS_MAX);
         let question = Exchange::Inspect { slot, hashes };
         send(&mut self.replica, &mut self.frame, dispute.with, &question);
         self.checking.difference = Some(Difference::new(self.id, dispute));
+        self.checking.computed_at = self.output.seen_at(slot);
     }
 
     fn judged(
@@ -182,7 +190,7 @@ impl<H: ServerHost> Node<H> {
         verdict: &Verdict,
         now: Instant,
     ) -> Result<(), NodeError> {
-        let judged_after_us = self.since_computed(dispute.slot, now);
+        let judged_after_us = self.since_computed(now);
         let minority = match verdict {
             Verdict::Others(others) => others.clone(),
             Verdict::Minority => vec![self.id],
@@ -200,9 +208,9 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    fn since_computed(&self, slot: u64, now: Instant) -> Option<u64> {
-        let computed = self.output.seen_at(slot)?;
-        u64::try_from(now.saturating_duration_since(computed).as_micros()).ok()
+    fn since_computed(&self, now: Instant) -> Option<u64> {
+        let since = now.saturating_duration_since(self.checking.computed_at?);
+        u64::try_from(since.as_micros()).ok()
     }
 
     /// Lets output pass as far as it is known to be right, if that has to be known.
@@ -267,13 +275,14 @@ impl<H: ServerHost> Node<H> {
                 send(&mut self.replica, &mut self.frame, from, &answer);
             }
             Exchange::Inspect { slot, hashes } => {
-                let (index, record) = first_other(slot, &hashes, self.records_of(slot));
-                let answer = Exchange::Finding {
-                    slot,
-                    index: index as u64,
-                    record: record.unwrap_or_default(),
-                };
-                send(&mut self.replica, &mut self.frame, from, &answer);
+                if let Some((index, record)) = first_other(slot, &hashes, self.records_of(slot)) {
+                    let answer = Exchange::Finding {
+                        slot,
+                        index: index as u64,
+                        record: record.unwrap_or_default(),
+                    };
+                    send(&mut self.replica, &mut self.frame, from, &answer);
+                }
             }
             Exchange::Finding {
                 slot,
@@ -306,12 +315,12 @@ impl<H: ServerHost> Node<H> {
         let index = usize::try_from(index).unwrap_or(usize::MAX);
         let ours = self.records_of(slot).record(slot, index);
         let place = place(&ours.unwrap_or_default(), theirs, &self.conns);
-        let computed = self.since_computed(slot, now);
+        let named_after_us = self.since_computed(now);
         let Some(difference) = &mut self.checking.difference else {
             return;
         };
         difference.place = place;
-        difference.named_after_us = computed.or(difference.judged_after_us);
+        difference.named_after_us = named_after_us;
         let text = difference.to_string();
         tracing::error!("{text}");
         if let Some(quarantine) = &mut self.checking.quarantine {
@@ -319,13 +328,14 @@ impl<H: ServerHost> Node<H> {
             if let Err(error) = quarantine.save(&self.config.data_dir) {
                 tracing::warn!(%error, "the reason is not on disk");
             }
-            self.confess();
         }
+        self.confess();
     }
 
-    /// Tells the others why this replica is in quarantine.
+    /// Tells the others where this replica was wrong, if it was.
     fn confess(&mut self) {
-        let Some(difference) = &self.checking.difference else {
+        let difference = self.checking.difference.as_ref();
+        let Some(difference) = difference.filter(|it| it.minority == [self.id]) else {
             return;
         };
         // It is made of numbers and texts, which always can be written.
@@ -334,9 +344,9 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn confessed(&mut self, from: NodeId, difference: Difference) {
-        self.checking.ledger.confesses(from);
         let own = self.checking.difference.as_ref();
-        let better = own.is_none_or(|own| own.place.is_none() || own.slot != difference.slot);
+        let known = |own: &Difference| own.place.is_some() && !own.minority.is_empty();
+        let better = own.is_none_or(|own| !known(own) || own.slot != difference.slot);
         if difference.minority == [from] && better {
             tracing::error!("{difference}");
             self.checking.difference = Some(difference);

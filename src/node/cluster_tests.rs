@@ -105,7 +105,14 @@ impl Cluster {
         let lies = Arc::clone(&self.lies[id as usize - 1]);
         let host = FakeHost::lying(self.port, lies);
         let (node, handle) = Node::open(self.config(id), host).unwrap();
-        let thread = std::thread::spawn(move || node.run());
+        let thread = std::thread::spawn(move || {
+            let outcome = node.run();
+            // Shown when a test fails that wonders why a node is gone.
+            let _ = outcome
+                .as_ref()
+                .inspect_err(|error| eprintln!("node {id}: {error}"));
+            outcome
+        });
         self.nodes[id as usize - 1] = Some(Running { handle, thread });
     }
 

@@ -88,15 +88,18 @@ impl Difference {
 }
 
 /// Finds the first record in which this server differs from one with these output hashes; gives its
-/// number, and the record if there is one.
-pub fn first_other(slot: u64, theirs: &[u64], recent: &Recent) -> (usize, Option<Vec<u8>>) {
+/// number, and the record if there is one. `None`: the slot is forgotten.
+pub fn first_other(slot: u64, theirs: &[u64], recent: &Recent) -> Option<(usize, Option<Vec<u8>>)> {
     let ours = recent.hashes(slot, RECORDS_MAX);
+    if ours.is_empty() {
+        return None;
+    }
     let same = ours
         .iter()
         .zip(theirs)
         .take_while(|(one, other)| one == other);
     let index = same.count();
-    (index, recent.record(slot, index))
+    Some((index, recent.record(slot, index)))
 }
 
 /// Says what differs between two records; an empty one stands for none.
@@ -354,11 +357,10 @@ mod tests {
             recent.push(&data(0, text), hash);
         }
         recent.done(4);
-        assert_eq!(
-            first_other(4, &[1, 9, 9], &recent),
-            (1, Some(data(0, b"two")))
-        );
-        assert_eq!(first_other(4, &[1, 2], &recent), (2, Some(data(0, b"six"))));
-        assert_eq!(first_other(4, &[1, 2, 3, 4], &recent), (3, None));
+        let found = |theirs: &[u64]| first_other(4, theirs, &recent);
+        assert_eq!(found(&[1, 9, 9]), Some((1, Some(data(0, b"two")))));
+        assert_eq!(found(&[1, 2]), Some((2, Some(data(0, b"six")))));
+        assert_eq!(found(&[1, 2, 3, 4]), Some((3, None)));
+        assert_eq!(first_other(5, &[1], &recent), None);
     }
 }

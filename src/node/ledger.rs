@@ -90,8 +90,9 @@ impl Ledger {
     pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
         let peers = peers.into_iter().map(|peer| (peer, Peer::default()));
         let peers: BTreeMap<_, _> = peers.collect();
+        let members = peers.len() + 1;
         Self {
-            majority: (peers.len() + 1) / 2 + 1,
+            majority: members / 2 + 1,
             peers,
             dispute: None,
             applied: 0,
@@ -226,13 +227,6 @@ impl Ledger {
             told.extend(history.last_between(after, target));
         }
         told
-    }
-
-    /// A replica says itself that a majority has found it wrong.
-    pub fn confesses(&mut self, from: NodeId) {
-        if let Some(peer) = self.peers.get_mut(&from) {
-            peer.condemned = true;
-        }
     }
 
     fn compare(&mut self, from: NodeId, theirs: SlotHashes, history: &History) {
@@ -380,10 +374,13 @@ mod tests {
     impl Room {
         /// `wrong`: who differs, from which slot on, and in which way.
         fn new(slots: u64, wrong: &[(NodeId, u64, u64)]) -> Self {
-            Self::with_slots((1..=slots).collect(), wrong)
+            Self::with_slots(&(1..=slots), wrong)
         }
 
-        fn with_slots(slots: Vec<u64>, wrong: &[(NodeId, u64, u64)]) -> Self {
+        fn with_slots(
+            slots: &(impl IntoIterator<Item = u64> + Clone),
+            wrong: &[(NodeId, u64, u64)],
+        ) -> Self {
             let mut room = Self {
                 histories: BTreeMap::new(),
                 ledgers: BTreeMap::new(),
@@ -392,11 +389,11 @@ mod tests {
                 room.histories.insert(id, History::default());
                 let ledger = Ledger::new((1..=3).filter(|peer| *peer != id));
                 room.ledgers.insert(id, ledger);
-                for slot in &slots {
+                for slot in slots.clone() {
                     let kind = wrong
                         .iter()
-                        .find(|(who, from, _)| *who == id && slot >= from);
-                    room.apply(id, hashes(*slot, kind.map_or(0, |(_, _, kind)| *kind)));
+                        .find(|(who, from, _)| *who == id && slot >= *from);
+                    room.apply(id, hashes(slot, kind.map_or(0, |(_, _, kind)| *kind)));
                 }
             }
             room
@@ -482,7 +479,7 @@ mod tests {
 
     #[test]
     fn slots_without_entries_do_not_confuse_the_search() {
-        let mut room = Room::with_slots(vec![3, 4, 9, 20, 21, 300], &[(3, 20, 1)]);
+        let mut room = Room::with_slots(&[3, 4, 9, 20, 21, 300], &[(3, 20, 1)]);
         room.link(&[1, 2, 3]);
         let (dispute, verdict) = room.settle(1).0.unwrap();
         assert_eq!((dispute.slot, dispute.exact), (20, true));

@@ -50,8 +50,9 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Clients may not connect until the server has caught up again.
+    /// Clients may not connect until another server has caught up.
     pub(super) fn offline(&mut self) {
+        self.ended = None;
         self.live = false;
         self.live_at = None;
     }
@@ -181,7 +182,9 @@ impl<H: ServerHost> Node<H> {
                     self.mourn(&how)?;
                 }
                 ServerNews::Fault(message) => {
+                    let how = message.clone();
                     self.server_ended(ServerState::Faulted { message });
+                    self.mourn(&how)?;
                 }
             }
         }

@@ -8,7 +8,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 
 /// A port can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -51,10 +51,22 @@ impl PublishError {
     }
 }
 
+/// A listening socket that is free for others as soon as it is dropped. To close it alone is not
+/// enough: a child that is being started has a copy of it until its `exec`.
+#[derive(Debug)]
+struct Listening(TcpListener);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        // Where it fails, the port is free a moment later.
+        let _ = socket2::SockRef::from(&self.0).shutdown(Shutdown::Both);
+    }
+}
+
 /// One port that the server listens on.
 #[derive(Debug, Default)]
 struct Port {
-    socket: Option<TcpListener>,
+    socket: Option<Listening>,
     /// The server's listeners there, with "is IPv6".
     listeners: Vec<(u32, bool)>,
 }
@@ -185,7 +197,7 @@ impl Listeners {
             return Ok(None);
         };
         loop {
-            match socket.accept() {
+            match socket.0.accept() {
                 Ok((stream, peer)) => {
                     let local = stream
                         .local_addr()
@@ -211,7 +223,7 @@ impl Listeners {
             let socket = open(at, &self.registry, token)
                 .map_err(|source| PublishError::from_io(at, source))?;
             tracing::info!(address = %at, "clients can connect");
-            port.socket = Some(socket);
+            port.socket = Some(Listening(socket));
         }
         Ok(())
     }
@@ -308,6 +320,23 @@ mod tests {
         assert_eq!(listeners.addresses().len(), 1);
         listeners.unlisten(2);
         assert!(std::net::TcpStream::connect(("127.0.0.1", port)).is_err());
+    }
+
+    #[test]
+    fn a_port_is_free_at_once_even_when_a_child_has_a_copy_of_its_socket() {
+        let poll = mio::Poll::new().unwrap();
+        let mut first = listeners(&poll);
+        let port = free_port("127.0.0.1");
+        let address = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
+        first.go_live().unwrap();
+        first.listen(1, address).unwrap();
+        let socket = &first.ports[&port].socket.as_ref().unwrap().0;
+        let copy = socket2::SockRef::from(socket).try_clone().unwrap();
+        first.retire();
+        let mut second = listeners(&poll);
+        second.go_live().unwrap();
+        second.listen(1, address).unwrap();
+        drop(copy);
     }
 
     #[test]

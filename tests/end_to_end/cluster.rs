@@ -101,6 +101,13 @@ impl Setup {
         self.option("--perturb-us", &most_us.to_string())
     }
 
+    /// Answers wait for a majority.
+    #[must_use]
+    pub fn voting(mut self) -> Self {
+        self.options.push("--vote".into());
+        self
+    }
+
     #[must_use]
     pub fn never_restarting(mut self) -> Self {
         self.options.push("--no-restart".into());

@@ -29,6 +29,7 @@ mod view;
 mod benchmark;
 mod cycles;
 mod datagrams;
+mod divergence;
 mod echo;
 mod failover;
 mod files;

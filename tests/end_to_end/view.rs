@@ -1,6 +1,6 @@
 //! What `brolga status --json` says.
 
-use brolga::node::{NodeStatus, ServerState};
+use brolga::node::{Difference, NodeStatus, ServerState};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -10,6 +10,7 @@ pub struct View {
     pub majority: usize,
     pub compared_slot: Option<u64>,
     pub equal: Option<bool>,
+    pub difference: Option<Difference>,
     pub warning: Option<String>,
     pub replicas: Vec<Replica>,
 }
@@ -71,6 +72,9 @@ impl View {
     pub fn alarm(&self) -> Option<String> {
         if self.equal == Some(false) {
             return Some(format!("the replicas differ at {:?}", self.compared_slot));
+        }
+        if let Some(difference) = &self.difference {
+            return Some(difference.to_string());
         }
         let statuses = self.replicas.iter().filter_map(|it| it.status.as_ref());
         statuses.into_iter().find_map(|status| {

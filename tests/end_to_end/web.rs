@@ -2,13 +2,13 @@
 
 use crate::chance::{Chance, scaled};
 use crate::cluster::{Cluster, Setup, say};
-use crate::harness::{eventually, finish};
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::thread;
 use std::time::Duration;
+use tempfile::TempDir;
 
 /// Not the one of a version manager, which is a shell script.
 const PYTHON: &str = "/usr/bin/python3";
@@ -28,9 +28,11 @@ fn files_are_served_alike_when_delayed_at_random() {
 
 fn serve(name: &str, perturb_us: u32) {
     let files = files(&mut Chance::shown(name));
-    let Some(cluster) = start(name, &files, perturb_us) else {
+    let Some((setup, genesis)) = setup(name, &files) else {
         return;
     };
+    let cluster = Cluster::start(setup.perturbed(perturb_us));
+    drop(genesis);
     let addresses: Vec<SocketAddr> = (1..=3).map(|node| cluster.address(node)).collect();
     let bytes: usize = thread::scope(|scope| {
         let fetchers: Vec<_> = (0..FETCHERS)
@@ -49,36 +51,9 @@ fn serve(name: &str, perturb_us: u32) {
     cluster.stop();
 }
 
-/// The checker checks: a file that is not the same everywhere is noticed as soon as it is served.
-#[test]
-fn a_replica_that_says_something_else_is_noticed() {
-    let name = "a_replica_that_says_something_else_is_noticed";
-    let files = [("page".to_owned(), b"the same".to_vec())];
-    let Some(cluster) = start(name, &files, 0) else {
-        return;
-    };
-    assert_eq!(fetch(cluster.address(1), "page"), b"the same");
-    cluster.settle();
-    fs::write(cluster.node_dir(2).join("work/page"), "another!").unwrap();
-    assert_eq!(fetch(cluster.address(1), "page"), b"the same");
-    let data = cluster.data();
-    let mut status = None;
-    let noticed = eventually(|| {
-        let finished = finish(&["status", "--data", data.to_str().unwrap()]);
-        let failed = finished.code == Some(1);
-        status = Some(finished);
-        failed
-    });
-    let status = status.expect("it was asked");
-    assert!(
-        noticed && status.stderr.contains("the replicas differ at slot"),
-        "{status:?}"
-    );
-    say(&format!("{name}: {}", status.stderr.trim_end()));
-}
-
-/// The server in a directory with these files; `None`, and said so, when it is not installed.
-fn start(name: &str, files: &[(String, Vec<u8>)], perturb_us: u32) -> Option<Cluster> {
+/// The server in a directory with these files, which must be there when it starts for the first time;
+/// `None`, and said so, when it is not installed.
+pub fn setup(name: &str, files: &[(String, Vec<u8>)]) -> Option<(Setup, TempDir)> {
     if !Path::new(PYTHON).exists() {
         say(&format!(
             "{name}: SKIPPED, {PYTHON} is not installed (tests/setup.sh)"
@@ -95,7 +70,7 @@ fn start(name: &str, files: &[(String, Vec<u8>)], perturb_us: u32) -> Option<Clu
         words.map(str::to_owned).to_vec()
     });
     let setup = setup.option("--genesis", genesis.path().to_str().unwrap());
-    Some(Cluster::start(setup.perturbed(perturb_us)))
+    Some((setup, genesis))
 }
 
 fn files(chance: &mut Chance) -> Vec<(String, Vec<u8>)> {
@@ -125,17 +100,26 @@ fn fetch_all(number: usize, files: &[(String, Vec<u8>)], addresses: &[SocketAddr
     fetched
 }
 
-fn fetch(address: SocketAddr, path: &str) -> Vec<u8> {
-    let mut stream = TcpStream::connect(address).unwrap();
-    stream.set_read_timeout(Some(READ_PATIENCE)).unwrap();
-    let request = format!("GET /{path} HTTP/1.0\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut reply = Vec::new();
-    let outcome = stream.read_to_end(&mut reply);
+pub fn fetch(address: SocketAddr, path: &str) -> Vec<u8> {
+    let (mut reply, outcome) = try_fetch(address, path);
     outcome.unwrap_or_else(|error| panic!("{path} from {address}: {error}"));
     let end = reply.windows(4).position(|it| it == b"\r\n\r\n");
     let body = reply.split_off(end.expect("a header") + 4);
     let header = String::from_utf8(reply).unwrap();
     assert!(header.contains(" 200 "), "{header}");
     body
+}
+
+/// Everything that was received, also when the connection broke.
+pub fn try_fetch(address: SocketAddr, path: &str) -> (Vec<u8>, io::Result<()>) {
+    let mut reply = Vec::new();
+    let mut fetch = || {
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_read_timeout(Some(READ_PATIENCE))?;
+        let request = format!("GET /{path} HTTP/1.0\r\n\r\n");
+        stream.write_all(request.as_bytes())?;
+        stream.read_to_end(&mut reply).map(drop)
+    };
+    let outcome = fetch();
+    (reply, outcome)
 }
