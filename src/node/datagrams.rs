@@ -177,6 +177,12 @@ impl Datagrams {
             .collect()
     }
 
+    /// From now on ports are closed, until [`Datagrams::go_live`].
+    pub fn retire(&mut self) {
+        self.live = false;
+        self.ports.clear();
+    }
+
     /// The server is gone for good.
     pub fn close_all(&mut self) {
         self.ports.clear();

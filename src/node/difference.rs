@@ -4,9 +4,8 @@ use super::conns::Conns;
 use super::ledger::Dispute;
 use super::output::SlotHashes;
 use super::recent::Recent;
-use brolga_tape::ConnId;
-use brolga_tape::operation;
 use brolga_tape::record::{Record, decode, thread_of};
+use brolga_tape::{ConnId, OUTGOING, operation};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -179,6 +178,14 @@ impl<'a> Side<'a> {
             Record::Consumed { upto, .. } => format!("has read the input up to byte {upto}"),
             Record::Listen { address, .. } => format!("listens on {address}"),
             Record::Unlisten { listener } => format!("gives up listener {listener}"),
+            Record::Connect { address, .. } => format!("connects to {address}"),
+            Record::Datagram {
+                local, peer, bytes, ..
+            } => {
+                let bytes = shown(&bytes[from.min(bytes.len())..]);
+                format!("sends {peer} from {local} {bytes}")
+            }
+            Record::Lost { total } => format!("has lost {total} datagrams"),
             Record::Exit { status } => format!("exits with wait status {status}"),
             Record::Fault { message } => {
                 format!("stops: {}", String::from_utf8_lossy(message))
@@ -215,6 +222,7 @@ fn connection_of(record: &Record<'_>) -> Option<ConnId> {
         Record::Data { conn, .. }
         | Record::Fin { conn, .. }
         | Record::Closed { conn, .. }
+        | Record::Connect { conn, .. }
         | Record::Consumed { conn, .. } => Some(conn),
         _ => None,
     }
@@ -229,6 +237,7 @@ fn shown(bytes: &[u8]) -> String {
 impl fmt::Display for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.node {
+            _ if self.frontend == OUTGOING => write!(f, "outgoing connection {}", self.counter),
             Some(node) => write!(f, "connection {} of replica {node}", self.counter),
             None => write!(
                 f,

@@ -547,9 +547,18 @@ impl Frontend {
     }
 
     /// Serves nobody until [`Frontend::go_live`]; ports that the server opens meanwhile are noted.
+    /// What was not delivered yet is not delivered any more.
     pub fn retire(&mut self) {
         self.listeners.retire();
-        self.drop_clients();
+        self.datagrams.retire();
+        for index in 0..self.clients.len() as u32 {
+            if let Some(Some(client)) = self.clients.get_mut(index as usize) {
+                client.abort(&mut self.outbox);
+                client.server_closed(true);
+                self.touched.push(index);
+            }
+        }
+        self.serve_touched();
     }
 
     /// One record about a connection of this frontend, or a datagram for it.

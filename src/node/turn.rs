@@ -448,7 +448,9 @@ impl Sink for Records<'_> {
             | Record::Consumed { conn, .. }
             | Record::Fin { conn, .. }
             | Record::Closed { conn, .. } => {
-                conn.frontend == self.own || self.sidecars.retains_for(conn.frontend, self.conns)
+                conn.frontend == self.own
+                    || conn.is_outgoing()
+                    || self.sidecars.retains_for(conn.frontend, self.conns)
             }
             _ => true,
         }
