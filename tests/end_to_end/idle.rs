@@ -31,6 +31,14 @@ fn watch(name: &str, setup: Setup) -> (u64, u64) {
     let cluster = Cluster::start(setup);
     let mut client = Client::connect(cluster.address(2));
     client.exchange(&["SET", "key", "value"], "+OK\r\n");
+    let idle = watch_cluster(name, &cluster);
+    client.exchange(&["GET", "key"], "$5\r\nvalue\r\n");
+    cluster.stop();
+    idle
+}
+
+/// Entries that a cluster logs while nobody talks to it, and the time.
+pub fn watch_cluster(name: &str, cluster: &Cluster) -> (u64, u64) {
     let (before, pids) = (cluster.settle(), cluster.processes());
     let seconds: u64 = setting("BROLGA_E2E_IDLE_SECONDS", 10);
     let used_before = ticks(&pids);
@@ -41,14 +49,12 @@ fn watch(name: &str, setup: Setup) -> (u64, u64) {
     let slots = chosen(&after) - chosen(&before);
     let entries = after.last_entry() - before.last_entry();
     let percent = 100.0 * used as f64 / TICKS_PER_SECOND / seconds as f64;
-    let rate = entries as f64 / seconds as f64;
+    let rate = 60 * entries / seconds;
     say(&format!(
-        "{name}: in {seconds} s {slots} slots, {entries} of them entries ({rate:.1}/s); all {} \
+        "{name}: in {seconds} s {slots} slots, {entries} of them entries ({rate}/min); all {} \
          processes together use {percent:.2} % of a processor",
         pids.len()
     ));
-    client.exchange(&["GET", "key"], "$5\r\nvalue\r\n");
-    cluster.stop();
     (slots.max(entries), seconds)
 }
 

@@ -4,7 +4,7 @@ use super::machine::Real;
 use super::{error, op, path, random, stdio};
 use crate::sys::{self, SYS_openat, finish, sys};
 use crate::turn::Turn;
-use core::ffi::{CStr, c_char, c_int, c_uint, c_void};
+use core::ffi::{c_char, c_int, c_uint, c_void};
 
 type Fopen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut c_void;
 
@@ -61,19 +61,9 @@ fn classify(path: &[u8]) -> Path {
     }
 }
 
-/// # Safety
-/// The path is null (then empty) or ends with a NUL, and outlives the use of the slice.
-unsafe fn bytes_of<'path>(path: *const c_char) -> &'path [u8] {
-    if path.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's promise.
-    unsafe { CStr::from_ptr(path) }.to_bytes()
-}
-
 unsafe fn classify_c(path: *const c_char) -> Path {
     // SAFETY: the caller of open promises a NUL-terminated path.
-    classify(unsafe { bytes_of(path) })
+    classify(unsafe { path::bytes_of(path) })
 }
 
 unsafe fn open_(at: c_int, path: *const c_char, mut flags: c_int, mode: c_uint) -> isize {
@@ -85,7 +75,9 @@ unsafe fn open_(at: c_int, path: *const c_char, mut flags: c_int, mode: c_uint) 
             Path::Measurement => return error(libc::ENOENT),
         }
         // SAFETY: as above.
-        flags = path::flags_for(at, unsafe { bytes_of(path) }, flags);
+        if flags & libc::O_NOFOLLOW != 0 && path::is_common(at, unsafe { path::bytes_of(path) }) {
+            flags &= !libc::O_NOFOLLOW;
+        }
     }
     // SAFETY: the caller's pointer, passed on.
     unsafe { sys!(SYS_openat, at, path, flags, mode) }

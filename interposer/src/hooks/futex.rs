@@ -208,6 +208,13 @@ unsafe fn dispatch(number: i64, a: [usize; 6]) -> isize {
                     _ => error(libc::EINVAL),
                 }
             }
+            libc::SYS_statx => super::status::statx_(
+                a[0] as i32,
+                core::ptr::with_exposed_provenance(a[1]),
+                a[2] as i32,
+                a[3] as u32,
+                core::ptr::with_exposed_provenance_mut(a[4]),
+            ),
             libc::SYS_fsync | libc::SYS_fdatasync => super::file::sync(number, a[0] as i32),
             number if REFUSED.contains(&number) && Turn::have().is_some() => error(libc::ENOSYS),
             number => {

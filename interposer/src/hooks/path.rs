@@ -95,15 +95,12 @@ fn translate(path: &mut Path, len: usize) -> usize {
     len
 }
 
-/// Flags for opening a path, or a single step of one.
+/// Whether a path, or a single step of one, is a symbolic link on the way to a common name.
 ///
-/// The common names lead over two symbolic links. To the server they are real paths, so one that walks
-/// them and forbids links (MariaDB does, step by step) must not be stopped there.
-pub(crate) fn flags_for(at: c_int, path: &[u8], flags: c_int) -> c_int {
-    if flags & libc::O_NOFOLLOW == 0 {
-        return flags;
-    }
-    let ours = match path {
+/// To the server the common names are real paths, so whoever walks them step by step must not meet a
+/// link there: MariaDB forbids links, and Node.js would follow this one round and round.
+pub(crate) fn is_common(at: c_int, path: &[u8]) -> bool {
+    match path {
         b"self" => directory_is(at, |path| path == b"/proc"),
         b"1003" | b"1005" => directory_is(at, |path| {
             path.starts_with(b"/proc/") && path.ends_with(b"/fd")
@@ -112,11 +109,6 @@ pub(crate) fn flags_for(at: c_int, path: &[u8], flags: c_int) -> c_int {
             let common = |root: &Root| root.descriptor.to_bytes() == path;
             path == b"/proc/self" || roots().iter().any(common)
         }
-    };
-    if ours {
-        flags & !libc::O_NOFOLLOW
-    } else {
-        flags
     }
 }
 
@@ -141,6 +133,16 @@ fn directory_is(fd: c_int, such: impl Fn(&[u8]) -> bool) -> bool {
         )
     };
     usize::try_from(got).is_ok_and(|len| such(&target[..len]))
+}
+
+/// # Safety
+/// The path is null (then empty) or ends with a NUL, and outlives the use of the slice.
+pub(crate) unsafe fn bytes_of<'path>(path: *const c_char) -> &'path [u8] {
+    if path.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(path) }.to_bytes()
 }
 
 /// Gives a string to the caller: into its room, or into fresh memory.
@@ -261,6 +263,10 @@ pub unsafe extern "C" fn canonicalize_file_name(path: *const c_char) -> *mut c_c
 }
 
 unsafe fn readlink_(at: c_int, path: *const c_char, to: *mut c_char, room: usize) -> isize {
+    // SAFETY: the caller promises null or a NUL-terminated path.
+    if Turn::have().is_some() && is_common(at, unsafe { bytes_of(path) }) {
+        return error(libc::EINVAL);
+    }
     // SAFETY: the caller's pointers, passed on.
     let got = unsafe { sys!(libc::SYS_readlinkat, at, path, to, room) };
     if got <= 0 || Turn::have().is_none() {

@@ -3,7 +3,7 @@
 //! Identity and times are [`brolga_vfile`]'s; what depends on the file system (block counts, sizes and
 //! link counts of directories) is shown as constants.
 
-use super::{error, op};
+use super::{error, op, path};
 use crate::sys::{finish, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::{TEMPORARY_DIRECTORY_FD, WORK_DIRECTORY_FD};
@@ -142,11 +142,22 @@ fn as_stat(file: &Statx) -> Stat {
     old
 }
 
+/// Flags for a look at a path: links that the server does not know of are followed.
+unsafe fn followed(at: c_int, path: *const c_char, flags: c_int) -> c_int {
+    // SAFETY: the caller promises null or a NUL-terminated path.
+    if flags & LINK != 0 && path::is_common(at, unsafe { path::bytes_of(path) }) {
+        return flags & !LINK;
+    }
+    flags
+}
+
 unsafe fn stat_(at: c_int, path: *const c_char, to: *mut Stat, flags: c_int) -> isize {
     let Some(mut turn) = Turn::take(op::FILE) else {
         // SAFETY: the caller's pointers, passed on.
         return unsafe { sys!(libc::SYS_newfstatat, at, path, to, flags) };
     };
+    // SAFETY: the caller's promise.
+    let flags = unsafe { followed(at, path, flags) };
     // SAFETY: the caller's promise: a path, and room for the answer.
     unsafe {
         match ask(at, path, flags, 0) {
@@ -160,7 +171,7 @@ unsafe fn stat_(at: c_int, path: *const c_char, to: *mut Stat, flags: c_int) -> 
     }
 }
 
-unsafe fn statx_(
+pub(crate) unsafe fn statx_(
     at: c_int,
     path: *const c_char,
     flags: c_int,
@@ -171,6 +182,8 @@ unsafe fn statx_(
         // SAFETY: the caller's pointers, passed on.
         return unsafe { sys!(libc::SYS_statx, at, path, flags, mask, to) };
     };
+    // SAFETY: the caller's promise.
+    let flags = unsafe { followed(at, path, flags) };
     // SAFETY: the caller's promise: a path, and room for the answer.
     unsafe {
         match ask(at, path, flags, mask) {

@@ -1,4 +1,4 @@
-//! A message board in Python: the language's own HTTP server, threads, times, tokens.
+//! Message boards in Python and in JavaScript: languages' own HTTP servers, times, tokens.
 
 use super::http::Client;
 use super::recipe::{Load, Recipe, Stage, Target, stock};
@@ -12,17 +12,19 @@ const CLIENTS: usize = 4;
 
 #[test]
 fn python_survives_its_leader() {
-    survive("python_survives_its_leader", |_| {
-        Board::of(
-            "python",
-            &[("/usr/bin/python3", "python3"), ("curl", "curl")],
-        )
+    survive("python_survives_its_leader", |_| Board::python());
+}
+
+#[test]
+fn nodejs_survives_its_leader() {
+    survive("nodejs_survives_its_leader", |_| {
+        Board::of("nodejs", &[("node", "nodejs"), ("curl", "curl")])
     });
 }
 
 /// A board in one of the languages.
 #[derive(Debug)]
-struct Board {
+pub struct Board {
     name: &'static str,
     needs: &'static [(&'static str, &'static str)],
     /// What was posted, under the number that it got.
@@ -43,6 +45,13 @@ impl Board {
             needs,
             posted: Mutex::default(),
         }
+    }
+
+    pub fn python() -> Self {
+        Self::of(
+            "python",
+            &[("/usr/bin/python3", "python3"), ("curl", "curl")],
+        )
     }
 
     #[track_caller]

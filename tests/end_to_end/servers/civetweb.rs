@@ -3,18 +3,23 @@
 use super::http::Files;
 use super::recipe::{Load, Recipe, Target};
 use super::scenario::survive;
+use crate::chance::Chance;
 use std::path::Path;
 use std::process::Command;
 
 #[test]
 fn civetweb_survives_its_leader() {
-    survive("civetweb_survives_its_leader", |chance| {
-        Civetweb(Files::new(chance, &[20_000, 0, 100, 700_000]))
-    });
+    survive("civetweb_survives_its_leader", Civetweb::new);
 }
 
 #[derive(Debug)]
-struct Civetweb(Files);
+pub struct Civetweb(Files);
+
+impl Civetweb {
+    pub fn new(chance: &mut Chance) -> Self {
+        Self(Files::new(chance, &[20_000, 0, 100, 700_000]))
+    }
+}
 
 impl Recipe for Civetweb {
     fn name(&self) -> &'static str {

@@ -1,21 +1,21 @@
 //! An exact HTTP/1.1 client, which keeps its connection, and stock ones.
 
-use super::recipe::{Load, Stage, Target, stock};
+use super::recipe::{Load, Stage, Target, ended, stock};
 use crate::chance::Chance;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 const REPLY_PATIENCE: Duration = Duration::from_secs(30);
 
-/// A connection.
+/// A connection. Where a server says that it closes it, which is its right, there is a new one.
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<TcpStream>,
-    host: String,
+    address: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -37,16 +37,22 @@ impl Reply {
     }
 }
 
+#[track_caller]
+fn connected(address: SocketAddr) -> BufReader<TcpStream> {
+    let stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(REPLY_PATIENCE)).unwrap();
+    stream.set_nodelay(true).unwrap();
+    BufReader::new(stream)
+}
+
 impl Client {
     /// To the recipe's first port.
     #[track_caller]
     pub fn connect(at: &Target) -> Self {
-        let stream = TcpStream::connect(at.address(0)).unwrap();
-        stream.set_read_timeout(Some(REPLY_PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        let address = at.address(0);
         Self {
-            stream: BufReader::new(stream),
-            host: at.address(0).to_string(),
+            stream: connected(address),
+            address,
         }
     }
 
@@ -65,13 +71,17 @@ impl Client {
 
     #[track_caller]
     pub fn ask(&mut self, method: &str, path: &str, body: &[u8]) -> Reply {
-        let (host, size) = (&self.host, body.len());
+        let (host, size) = (self.address, body.len());
         let head =
             format!("{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n");
         let request = [head.as_bytes(), body].concat();
         let sent = self.stream.get_mut().write_all(&request);
         sent.unwrap_or_else(|error| panic!("{method} {path}: {error}"));
-        self.reply(&format!("{method} {path}"))
+        let reply = self.reply(&format!("{method} {path}"));
+        if reply.field("connection") == Some("close") {
+            self.stream = connected(self.address);
+        }
+        reply
     }
 
     #[track_caller]
@@ -204,10 +214,7 @@ pub fn curl(path: &str, bytes: &[u8], at: &Target, stage: &Stage) {
     let url = format!("http://{}/{path}", at.address(0));
     loop {
         let mut command = Command::new("curl");
-        let output = command
-            .args(["--silent", "--show-error", "--fail", &url])
-            .output();
-        let output = output.unwrap();
+        let output = ended(command.args(["--silent", "--show-error", "--fail", &url]));
         let told = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{url}: {}: {told}", output.status);
         assert!(

@@ -3,18 +3,23 @@
 use super::http::Files;
 use super::recipe::{Load, Recipe, Target};
 use super::scenario::survive;
+use crate::chance::Chance;
 use std::path::Path;
 use std::process::Command;
 
 #[test]
 fn lighttpd_survives_its_leader() {
-    survive("lighttpd_survives_its_leader", |chance| {
-        Lighttpd(Files::new(chance, &[20_000, 0, 100, 700_000]))
-    });
+    survive("lighttpd_survives_its_leader", Lighttpd::new);
 }
 
 #[derive(Debug)]
-struct Lighttpd(Files);
+pub struct Lighttpd(Files);
+
+impl Lighttpd {
+    pub fn new(chance: &mut Chance) -> Self {
+        Self(Files::new(chance, &[20_000, 0, 100, 700_000]))
+    }
+}
 
 impl Recipe for Lighttpd {
     fn name(&self) -> &'static str {

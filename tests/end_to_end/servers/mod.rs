@@ -3,17 +3,20 @@
 
 mod dns;
 mod http;
+mod idle;
 mod recipe;
 mod scenario;
 
 mod apache;
 mod board;
 mod civetweb;
+mod clamd;
 mod haproxy;
 mod lighttpd;
 mod mariadb;
 mod memcached;
 mod nginx;
 mod nsd;
+mod race;
 mod slapd;
 mod unbound;

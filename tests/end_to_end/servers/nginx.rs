@@ -15,12 +15,12 @@ fn nginx_survives_its_leader() {
 }
 
 #[derive(Debug)]
-struct Nginx {
+pub struct Nginx {
     files: Vec<(String, Vec<u8>)>,
 }
 
 impl Nginx {
-    fn new(chance: &mut Chance) -> Self {
+    pub fn new(chance: &mut Chance) -> Self {
         let sizes = [("small", 100), ("page.html", 20_000), ("big", 900_000)];
         let files = sizes.map(|(name, size)| (name.to_owned(), chance.bytes(size)));
         Self {

@@ -7,6 +7,7 @@
 use crate::cluster::Setup;
 use crate::harness::{eventually, free_port, replica};
 use std::fs;
+use std::io::Read;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
@@ -143,7 +144,7 @@ pub fn stock(command: &mut Command) -> String {
     said
 }
 
-/// Runs a program to its end, which may be a bad one.
+/// Runs a program to its end, which may be a bad one but must come.
 #[track_caller]
 pub fn ended(command: &mut Command) -> Output {
     let child = command
@@ -151,8 +152,34 @@ pub fn ended(command: &mut Command) -> Output {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn();
-    let child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    child.wait_with_output().unwrap()
+    let mut child = child.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let outputs = (child.stdout.take().unwrap(), child.stderr.take().unwrap());
+    let (stdout, stderr) = (
+        thread::spawn(|| all_of(outputs.0)),
+        thread::spawn(|| all_of(outputs.1)),
+    );
+    let mut status = None;
+    let ended = eventually(|| {
+        status = child.try_wait().unwrap();
+        status.is_some()
+    });
+    if !ended {
+        child.kill().unwrap();
+        status = Some(child.wait().unwrap());
+    }
+    let output = Output {
+        status: status.expect("it has ended"),
+        stdout: stdout.join().unwrap(),
+        stderr: stderr.join().unwrap(),
+    };
+    assert!(ended, "{command:?} does not end: {}", said(&output));
+    output
+}
+
+fn all_of(mut stream: impl Read) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    bytes
 }
 
 pub fn said(output: &Output) -> String {

@@ -18,7 +18,7 @@ fn slapd_survives_its_leader() {
 }
 
 #[derive(Debug, Default)]
-struct Slapd {
+pub struct Slapd {
     /// The last number of each client's entry.
     numbers: Mutex<Vec<(usize, usize)>>,
 }

@@ -1,0 +1,67 @@
+//! What servers log and use while nobody talks to them: their own timers. Measurements, run by hand:
+//! `cargo test --release --test end_to_end idle_server -- --ignored --test-threads 1`
+
+use super::board::Board;
+use super::civetweb::Civetweb;
+use super::lighttpd::Lighttpd;
+use super::memcached::Memcached;
+use super::nginx::Nginx;
+use super::recipe::{Kitchen, Recipe, Target, wait_until_ready};
+use super::slapd::Slapd;
+use crate::chance::Chance;
+use crate::cluster::Cluster;
+use crate::idle::watch_cluster;
+
+/// Entries that it logs in a minute.
+fn entries_per_minute(recipe: &dyn Recipe) -> u64 {
+    let kitchen = Kitchen::new(recipe);
+    let cluster = Cluster::start(kitchen.setup);
+    cluster.settle();
+    for node in 1..=3 {
+        let at = Target::new(node, &cluster.node_dir(node), &kitchen.ports);
+        wait_until_ready(recipe, &at);
+    }
+    let (entries, seconds) = watch_cluster(recipe.name(), &cluster);
+    cluster.stop();
+    60 * entries / seconds
+}
+
+fn chance() -> Chance {
+    Chance::seeded(1)
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_memcached() {
+    entries_per_minute(&Memcached::default());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_lighttpd() {
+    entries_per_minute(&Lighttpd::new(&mut chance()));
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_civetweb() {
+    entries_per_minute(&Civetweb::new(&mut chance()));
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_slapd() {
+    entries_per_minute(&Slapd::default());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_python() {
+    entries_per_minute(&Board::python());
+}
+
+/// It has no timers of its own.
+#[test]
+fn an_idle_nginx_writes_no_log() {
+    assert_eq!(entries_per_minute(&Nginx::new(&mut chance())), 0);
+}
