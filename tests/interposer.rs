@@ -27,7 +27,10 @@ const EXPORTS: &str = "
     __pthread_rwlock_trywrlock __pthread_rwlock_unlock __pthread_once pthread_spin_destroy
     pthread_yield __sched_yield mtx_lock mtx_trylock mtx_timedlock mtx_unlock mtx_destroy cnd_wait
     cnd_timedwait cnd_signal cnd_broadcast cnd_destroy call_once thrd_create thrd_join thrd_detach
-    thrd_yield thrd_sleep pthread_mutex_lock pthread_mutex_trylock pthread_mutex_timedlock
+    thrd_yield thrd_sleep thrd_exit pthread_exit pthread_setcancelstate pthread_setcanceltype
+    pthread_testcancel sched_setscheduler sched_setparam sched_getscheduler sched_getparam
+    pthread_setschedparam pthread_setschedprio pthread_getschedparam pthread_getattr_np
+    pthread_getcpuclockid clock_getcpuclockid pthread_mutex_lock pthread_mutex_trylock pthread_mutex_timedlock
     pthread_mutex_clocklock pthread_mutex_unlock pthread_cond_init pthread_cond_destroy
     pthread_cond_wait pthread_cond_timedwait pthread_cond_clockwait pthread_cond_signal
     pthread_cond_broadcast pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock

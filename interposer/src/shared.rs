@@ -5,6 +5,7 @@
 //! the batons, which are atomic.
 
 use crate::cycles::Counter;
+use crate::hooks::{Cancel, Priority};
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
 use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
 use brolga_tape::handover::SCHEDULER_FD;
@@ -75,6 +76,8 @@ pub struct ThreadInfo {
     pub detached: bool,
     /// The thread that waits for its end in `pthread_join`, or 0.
     pub joiner: ThreadIx,
+    pub cancel: Cancel,
+    pub priority: Priority,
 }
 
 impl ThreadInfo {
@@ -88,8 +91,19 @@ impl ThreadInfo {
             c11: false,
             detached: false,
             joiner: 0,
+            cancel: Cancel::NONE,
+            priority: Priority::NORMAL,
         }
     }
+}
+
+/// The kernel's ids of a thread.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub struct DyingThread {
+    pub pid: i32,
+    /// 0: none.
+    pub tid: i32,
 }
 
 /// What an alarm of the scheduler is for.
@@ -141,7 +155,7 @@ pub struct Shared {
     pub real_changes: u64,
     /// Kernel ids of a thread or process that has ended logically but perhaps not yet really; the next
     /// one to take the turn waits until it is gone, so that its stack and descriptors are.
-    pub dying_tid: i32,
+    pub dying_thread: DyingThread,
     pub dying_pid: i32,
     /// Status of the first process if it has ended and others go on.
     pub first_status: i32,

@@ -94,6 +94,9 @@ pub fn errno() -> c_int {
 #[inline]
 pub fn finish(result: isize) -> isize {
     if result < 0 {
+        if result == -(libc::EINTR as isize) {
+            crate::hooks::after_interruption();
+        }
         set_errno(-result as c_int);
         return -1;
     }

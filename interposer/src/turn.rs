@@ -13,7 +13,7 @@
 
 use crate::deliver::Delivered;
 use crate::hooks;
-use crate::shared::Shared;
+use crate::shared::{DyingThread, Shared};
 use crate::sys::{self, sys};
 use crate::tls;
 use brolga_dmt::{ANY, Key, Pick, Scheduler, ThreadIx, Wakeup};
@@ -170,7 +170,7 @@ impl Turn {
         #[cfg(feature = "trace")]
         crate::trace::operation(turn.scheduler(), operation);
         if due {
-            turn.attend();
+            turn.attend(operation);
         }
         Some(turn)
     }
@@ -242,7 +242,7 @@ impl Turn {
 
     /// The quantum or the budget may be used up.
     #[cold]
-    fn attend(&mut self) {
+    fn attend(&mut self, operation: u16) {
         self.perturb();
         let quantum_used = self.scheduler().quantum_used();
         while self.scheduler().admission_due() {
@@ -255,6 +255,7 @@ impl Turn {
         if self.signal_due() {
             self.deliver();
         }
+        self.cancel_at(operation);
     }
 
     /// Now and then a random real delay, for tests of determinism.
@@ -277,11 +278,20 @@ impl Turn {
 
     /// Blocks until the key is signalled, the deadline (virtual time) has passed, or a handler of a
     /// signal has run. A call that must not be ended by a signal waits again.
+    ///
+    /// For calls that are cancellation points: for a thread that is to end they end with `EINTR`, see
+    /// [`hooks::after_interruption`].
     pub fn block(&mut self, key: Key, deadline_ns: Option<u64>) -> Wakeup {
-        self.block_regardless(key, deadline_ns)
+        if self.cancel_due() {
+            return Wakeup::Interrupted;
+        }
+        match self.block_regardless(key, deadline_ns) {
+            Wakeup::Spurious | Wakeup::Restart if self.cancel_due() => Wakeup::Interrupted,
+            other => other,
+        }
     }
 
-    /// As [`Turn::block`], for calls at which a thread can't be cancelled.
+    /// As [`Turn::block`], for calls that are no cancellation points.
     pub fn block_regardless(&mut self, key: Key, deadline_ns: Option<u64>) -> Wakeup {
         self.block_bits(key, ANY, deadline_ns)
     }
@@ -291,6 +301,10 @@ impl Turn {
         self.scheduler().block_bits(key, bits, deadline_ns);
         self.switch();
         let woken = self.scheduler().wakeup();
+        if self.cancel_due() {
+            // At the next cancellation point, wherever that is.
+            self.scheduler().demand_attention();
+        }
         let delivered = if self.signal_due() {
             self.deliver()
         } else {
@@ -367,21 +381,11 @@ impl Turn {
 
     /// Waits until the thread or process that ended before us is really gone.
     fn bury(&mut self) {
-        let (tid, pid) = {
-            let shared = self.shared();
-            (
-                core::mem::take(&mut shared.dying_tid),
-                core::mem::take(&mut shared.dying_pid),
-            )
-        };
-        if tid != 0 {
-            let slot = usize::from(self.process());
-            let process = self.shared().processes[slot].real_pid;
-            // SAFETY: signal 0 only asks whether the thread exists; no pointers.
-            while unsafe { sys!(sys::SYS_tgkill, process, tid, 0) } == 0 {
-                // SAFETY: no arguments.
-                unsafe { sys!(sys::SYS_sched_yield) };
-            }
+        let shared = self.shared();
+        let thread = core::mem::take(&mut shared.dying_thread);
+        let pid = core::mem::take(&mut shared.dying_pid);
+        if thread.tid != 0 {
+            wait_for_end_of_thread(thread);
         }
         if pid != 0 {
             wait_for_end(pid);
@@ -408,7 +412,7 @@ impl Turn {
         };
         let attentive = local().perturb_us != 0;
         turn.scheduler().set_attentive(attentive);
-        turn.attend();
+        turn.attend(0);
     }
 
     /// Hands the turn on for good: the thread ends, or its process does.
@@ -458,6 +462,54 @@ impl Turn {
         tape.release_input(cursor);
         hooks::after_admission(self, operators);
     }
+}
+
+/// Waits, for the few instructions it takes, until a thread has ended that was about to.
+fn wait_for_end_of_thread(thread: DyingThread) {
+    let is_there = || {
+        if thread.pid == thread.tid {
+            return !is_remains(thread.pid);
+        }
+        // SAFETY: signal 0 only asks whether the thread exists; no pointers.
+        unsafe { sys!(sys::SYS_tgkill, thread.pid, thread.tid, 0) == 0 }
+    };
+    while is_there() {
+        // SAFETY: no arguments.
+        unsafe { sys!(sys::SYS_sched_yield) };
+    }
+}
+
+/// Whether the first thread of a process has ended: the kernel keeps its remains until all have.
+fn is_remains(pid: i32) -> bool {
+    let digits = sys::Decimal::new(u64::from(pid.cast_unsigned()));
+    let mut path = [0u8; 40];
+    let mut len = 0;
+    for part in [
+        b"/proc/",
+        digits.bytes(),
+        b"/task/",
+        digits.bytes(),
+        b"/stat",
+    ] {
+        path[len..len + part.len()].copy_from_slice(part);
+        len += part.len();
+    }
+    let mut stat = [0u8; 64];
+    // SAFETY: a path with a NUL at its end, and room for what is read.
+    let read = unsafe {
+        let fd = sys!(sys::SYS_openat, libc::AT_FDCWD, path.as_ptr(), 0, 0);
+        if fd < 0 {
+            return true;
+        }
+        let read = sys!(sys::SYS_read, fd, stat.as_mut_ptr(), stat.len());
+        sys!(sys::SYS_close, fd);
+        read
+    };
+    // The state comes after the name, which is in parentheses and may have some in it.
+    let stat = &stat[..usize::try_from(read).unwrap_or(0)];
+    let name_end = stat.iter().rposition(|byte| *byte == b')');
+    let state = name_end.and_then(|at| stat.get(at + 2));
+    matches!(state, None | Some(b'Z' | b'X'))
 }
 
 /// Sleeps until a process has ended; it may be nobody's child of ours.

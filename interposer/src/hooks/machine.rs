@@ -123,7 +123,7 @@ pub unsafe extern "C" fn sched_getcpu() -> c_int {
 }
 
 /// Processors 0 to cpus - 1, wherever the tree really runs.
-unsafe fn fill_affinity(turn: &Turn, size: usize, set: *mut u8) {
+pub(super) unsafe fn fill_affinity(turn: &Turn, size: usize, set: *mut u8) {
     // SAFETY: the caller promises `size` bytes.
     unsafe {
         core::ptr::write_bytes(set, 0, size);

@@ -16,6 +16,7 @@ macro_rules! hooks {
 }
 
 mod c11;
+mod cancel;
 mod connect;
 mod counter;
 mod crash;
@@ -30,6 +31,7 @@ mod group;
 mod interface;
 mod machine;
 mod path;
+mod priority;
 mod process;
 mod random;
 mod readiness;
@@ -48,10 +50,13 @@ mod wait;
 
 use crate::turn::Turn;
 pub(crate) use brolga_tape::operation as op;
+pub use cancel::{Cancel, after_interruption};
 pub(crate) use machine::libc_own;
+pub use priority::Priority;
 
 /// Looks up what is needed of the real libc. Called once, from the constructor.
 pub fn resolve() {
+    cancel::resolve();
     thread::resolve();
     process::resolve();
     file::resolve();

@@ -122,6 +122,7 @@ fn outlive(mut turn: Turn, status: c_int) -> ! {
         // It sleeps on for ever, so its slot is not used again.
         turn.scheduler().retire(ix);
     }
+    super::sync::threads_gone(&mut turn);
     turn.scheduler().exit();
     turn.leave();
     turn::await_end_of_tree()
@@ -232,8 +233,17 @@ fn fork_(mut turn: Turn) -> isize {
     };
     let pid = turn.shared().take_id();
     let shared = turn.shared();
-    let handle = shared.thread(me).handle;
-    *shared.thread(ix) = ThreadInfo::new(pid, handle);
+    let ThreadInfo {
+        handle,
+        cancel,
+        priority,
+        ..
+    } = *shared.thread(me);
+    *shared.thread(ix) = ThreadInfo {
+        cancel,
+        priority,
+        ..ThreadInfo::new(pid, handle)
+    };
     // A placeholder keeps the slot until the kernel's id is known.
     let Process { group, session, .. } = shared.processes[usize::from(parent)];
     shared.processes[usize::from(child)] = Process {

@@ -684,7 +684,7 @@ pub unsafe extern "C" fn sigwait(set: *const sigset_t, signal: *mut c_int) -> c_
                 unsafe { signal.write(c_int::from(info.signal)) };
                 return 0;
             }
-            Err(libc::EINTR) => {}
+            Err(libc::EINTR) => turn.cancel_if_due(),
             Err(errno) => return errno,
         }
     }

@@ -6,9 +6,10 @@
 //! turn waits until it has really gone, because its stack may be used again.
 
 use super::machine::Real;
+use super::priority::Attributes;
 use super::sync::{Until, wrapped};
 use super::{op, sync};
-use crate::shared::ThreadInfo;
+use crate::shared::{DyingThread, ThreadInfo};
 use crate::sys::{self, sys};
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, ThreadIx, Wakeup};
@@ -93,11 +94,10 @@ fn end(mut turn: Turn) {
     }
     // SAFETY: no arguments.
     let (tid, pid) = unsafe { (sys!(sys::SYS_gettid), sys!(sys::SYS_getpid)) };
-    // The kernel keeps what is left of a process's first thread until the process ends, but nobody else
-    // gets its stack.
-    if tid != pid {
-        turn.shared().dying_tid = tid as i32;
-    }
+    turn.shared().dying_thread = DyingThread {
+        pid: pid as i32,
+        tid: tid as i32,
+    };
     turn.wake(join_key(me), usize::MAX);
     sync::threads_gone(&mut turn);
     let detached = turn.shared().thread(me).detached;
@@ -128,14 +128,17 @@ fn join_key(ix: ThreadIx) -> Key {
 extern "C" fn trampoline(ix: *mut c_void) -> *mut c_void {
     let info = arrive(ix.addr() as ThreadIx);
     let argument = core::ptr::with_exposed_provenance_mut(info.argument);
-    if info.c11 {
+    let result = if info.c11 {
         // SAFETY: the creator's start routine, stored by `create`.
         let start: StartC11 = unsafe { core::mem::transmute(info.start) };
-        return core::ptr::without_provenance_mut(start(argument).cast_unsigned() as usize);
-    }
-    // SAFETY: the creator's start routine, stored by `create`.
-    let start: Start = unsafe { core::mem::transmute(info.start) };
-    start(argument)
+        core::ptr::without_provenance_mut(start(argument).cast_unsigned() as usize)
+    } else {
+        // SAFETY: the creator's start routine, stored by `create`.
+        let start: Start = unsafe { core::mem::transmute(info.start) };
+        start(argument)
+    };
+    super::cancel::begin_exit();
+    result
 }
 
 /// A new thread takes its place in the schedule.
@@ -156,21 +159,27 @@ unsafe fn create(
     let Some(ix) = turn.scheduler().reserve(process) else {
         return libc::EAGAIN;
     };
+    let me = turn.me();
+    info.priority = turn.shared().thread(me).priority;
     let mut state = libc::PTHREAD_CREATE_JOINABLE;
-    if !attributes.is_null() {
+    // SAFETY: the caller's attributes.
+    let split = (!attributes.is_null()).then(|| unsafe { Attributes::split(attributes) });
+    let mut passed_on = core::ptr::null();
+    if let Some((copy, wanted)) = &split {
         // SAFETY: the caller's attributes.
         unsafe { pthread_attr_getdetachstate(attributes, &raw mut state) };
+        info.priority = wanted.unwrap_or(info.priority);
+        passed_on = copy.pointer();
     }
     info.tid = turn.shared().take_id();
     info.detached = state == libc::PTHREAD_CREATE_DETACHED;
-    let me = turn.me();
     turn.shared().signals.thread_made(me, ix);
     *turn.shared().thread(ix) = info;
     let word = core::ptr::without_provenance_mut(usize::from(ix));
     // SAFETY: libc's own function; the trampoline gets a plain number.
     let result = unsafe {
         let real: Create = core::mem::transmute(CREATE.get());
-        real(handle, attributes, trampoline, word)
+        real(handle, passed_on, trampoline, word)
     };
     if result != 0 {
         turn.scheduler().remove(ix);
@@ -250,6 +259,9 @@ fn wait_end(turn: &mut Turn, ix: ThreadIx, until: Option<&Until>) -> c_int {
         if woken == Wakeup::TimedOut {
             return libc::ETIMEDOUT;
         }
+        if turn.cancel_due() {
+            return libc::EINTR;
+        }
     }
 }
 
@@ -280,6 +292,9 @@ unsafe fn join(handle: u64, result: *mut *mut c_void, until: Option<&Until>) -> 
         && let Some(ix) = by_handle(&mut turn, handle)
     {
         let refused = join_in_schedule(&mut turn, ix, until);
+        if refused == libc::EINTR {
+            turn.cancel_if_due();
+        }
         if refused != 0 {
             return refused;
         }
@@ -352,20 +367,6 @@ wrapped! {
     }
 }
 
-/// Cancelling a thread that sleeps in the schedule would end it at a real moment, not a logical one.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_cancel(handle: u64) -> c_int {
-    if Turn::have().is_some() {
-        crate::turn::fault(&[b"pthread_cancel is not supported yet"]);
-    }
-    static CANCEL: Real = Real::new(c"pthread_cancel");
-    // SAFETY: libc's own function with the caller's argument.
-    unsafe {
-        let real: Detach = core::mem::transmute(CANCEL.get());
-        real(handle)
-    }
-}
-
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gettid() -> c_int {
     match Turn::have() {
@@ -390,5 +391,6 @@ pub fn after_exec(turn: &mut Turn) {
         turn.scheduler().remove(ix);
     }
     sync::threads_gone(turn);
+    turn.shared().thread(me).cancel = super::Cancel::NONE;
     note_handle(turn);
 }

@@ -279,9 +279,11 @@ pub unsafe extern "C" fn clock_nanosleep(
         if flags & libc::TIMER_ABSTIME != 0 {
             let deadline = deadline_of(&mut turn, clock, ns);
             let result = sleep_until(&mut turn, deadline);
+            turn.cancel_if_due();
             return -slept(result, core::ptr::null_mut()) as c_int;
         }
         let result = sleep_for(&mut turn, ns);
+        turn.cancel_if_due();
         -slept(result, remainder) as c_int
     }
 }

@@ -54,6 +54,7 @@ operations! {
     SIGMASK = 32 "signal mask",
     SIGWAIT = 33 "sigwait",
     TIMER = 34 "timer",
+    BARRIER = 36 "barrier",
     GROUP = 40 "process group",
     CONNECT = 50 "connect",
 }

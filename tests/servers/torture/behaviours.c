@@ -73,7 +73,8 @@ static void mutex_of_kind(FILE *out, int kind, int robust)
     SHOW(out, pthread_mutexattr_setrobust(&attributes, robust));
     SHOW(out, pthread_mutex_init(&scene.mutex, &attributes));
     SHOW(out, pthread_mutex_lock(&scene.mutex));
-    SHOW(out, pthread_mutex_destroy(&scene.mutex));
+    if (robust != PTHREAD_MUTEX_ROBUST)
+        SHOW(out, pthread_mutex_destroy(&scene.mutex));
     elsewhere(try_others_mutex, &scene);
     bool recursive = kind == PTHREAD_MUTEX_RECURSIVE;
     bool checks = kind == PTHREAD_MUTEX_ERRORCHECK;
@@ -105,6 +106,37 @@ static void mutexes(FILE *out)
                                 PTHREAD_MUTEX_ERRORCHECK, PTHREAD_MUTEX_ADAPTIVE_NP};
     for (unsigned at = 0; at < 4; at++)
         mutex_of_kind(out, kinds[at], PTHREAD_MUTEX_STALLED);
+}
+
+static void *die_with_mutex(void *argument)
+{
+    struct scene *scene = argument;
+    SHOW(scene->out, pthread_mutex_lock(&scene->mutex));
+    return NULL;
+}
+
+static void robust_mutexes(FILE *out)
+{
+    mutex_of_kind(out, PTHREAD_MUTEX_NORMAL, PTHREAD_MUTEX_ROBUST);
+    mutex_of_kind(out, PTHREAD_MUTEX_RECURSIVE, PTHREAD_MUTEX_ROBUST);
+    mutex_of_kind(out, PTHREAD_MUTEX_ERRORCHECK, PTHREAD_MUTEX_ROBUST);
+    struct scene scene = {.out = out};
+    pthread_mutexattr_t attributes;
+    pthread_mutexattr_init(&attributes);
+    pthread_mutexattr_setrobust(&attributes, PTHREAD_MUTEX_ROBUST);
+    pthread_mutex_init(&scene.mutex, &attributes);
+    elsewhere(die_with_mutex, &scene);
+    SHOW(out, pthread_mutex_trylock(&scene.mutex));
+    SHOW(out, pthread_mutex_consistent(&scene.mutex));
+    SHOW(out, pthread_mutex_consistent(&scene.mutex));
+    SHOW(out, pthread_mutex_unlock(&scene.mutex));
+    elsewhere(die_with_mutex, &scene);
+    struct timespec soon = after(CLOCK_REALTIME, 1000000);
+    SHOW(out, pthread_mutex_timedlock(&scene.mutex, &soon));
+    SHOW(out, pthread_mutex_unlock(&scene.mutex));
+    SHOW(out, pthread_mutex_lock(&scene.mutex));
+    SHOW(out, pthread_mutex_trylock(&scene.mutex));
+    SHOW(out, pthread_mutex_destroy(&scene.mutex));
 }
 
 static void attributes(FILE *out)
@@ -294,6 +326,78 @@ static void thread_calls(FILE *out)
     SHOW_VALUE(out, sched_yield());
 }
 
+/* ---- cancellation ---- */
+
+static void say_so(void *argument)
+{
+    fprintf(argument, "cleaned up\n");
+}
+
+static void *be_cancelled(void *argument)
+{
+    FILE *out = argument;
+    int old = -1;
+    SHOW(out, pthread_setcancelstate(7, &old));
+    SHOW(out, pthread_setcanceltype(7, &old));
+    SHOW(out, pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &old));
+    SHOW_VALUE(out, old);
+    SHOW(out, pthread_setcanceltype(PTHREAD_CANCEL_ASYNCHRONOUS, &old));
+    SHOW_VALUE(out, old);
+    SHOW(out, pthread_setcanceltype(PTHREAD_CANCEL_DEFERRED, NULL));
+    pthread_cleanup_push(say_so, out);
+    SHOW(out, pthread_cancel(pthread_self()));
+    pthread_testcancel();
+    fprintf(out, "not cancelled while that is disabled\n");
+    SHOW(out, pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, NULL));
+    pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    SHOW(out, pthread_mutex_lock(&mutex));
+    fprintf(out, "not cancelled in a call that is no cancellation point\n");
+    pthread_testcancel();
+    fprintf(out, "still there\n");
+    pthread_cleanup_pop(0);
+    return NULL;
+}
+
+static void cancellation(FILE *out)
+{
+    pthread_t thread;
+    void *result = NULL;
+    if (pthread_create(&thread, NULL, be_cancelled, out))
+        return;
+    SHOW(out, pthread_join(thread, &result));
+    SHOW_VALUE(out, result == PTHREAD_CANCELED);
+}
+
+/* ---- policies and priorities ---- */
+
+static void priorities(FILE *out)
+{
+    struct sched_param param = {.sched_priority = 0}, high = {.sched_priority = 5};
+    int policy = -1;
+    SHOW(out, pthread_getschedparam(pthread_self(), &policy, &param));
+    SHOW_VALUE(out, policy);
+    SHOW_VALUE(out, param.sched_priority);
+    SHOW(out, pthread_setschedparam(pthread_self(), SCHED_OTHER, &high));
+    SHOW(out, pthread_setschedparam(pthread_self(), 77, &param));
+    SHOW(out, pthread_setschedparam(pthread_self(), SCHED_OTHER, &param));
+    SHOW(out, pthread_setschedprio(pthread_self(), 5));
+    SHOW(out, pthread_setschedprio(pthread_self(), 0));
+    SHOW_ERRNO(out, sched_setscheduler(0, SCHED_OTHER, &high));
+    SHOW_ERRNO(out, sched_setparam(0, &param));
+    SHOW_VALUE(out, sched_getscheduler(0));
+    SHOW_ERRNO(out, sched_getparam(0, &param));
+    SHOW_VALUE(out, sched_get_priority_max(SCHED_FIFO));
+    SHOW(out, pthread_setconcurrency(3));
+    SHOW_VALUE(out, pthread_getconcurrency());
+    clockid_t clock = 0;
+    struct timespec time;
+    SHOW(out, pthread_getcpuclockid(pthread_self(), &clock));
+    SHOW_VALUE(out, clock < 0);
+    SHOW_ERRNO(out, clock_gettime(clock, &time));
+    SHOW(out, clock_getcpuclockid(0, &clock));
+    SHOW_VALUE(out, clock < 0);
+}
+
 /* ---- futexes ---- */
 
 static int futex(unsigned *word, int operation, unsigned value, uintptr_t timeout, unsigned *other,
@@ -333,12 +437,15 @@ static void futex_calls(FILE *out)
 
 const struct behaviour behaviours[] = {
     {"mutexes", mutexes},
+    {"robust", robust_mutexes},
     {"attributes", attributes},
     {"rwlocks", rwlocks},
     {"conditions", conditions},
     {"semaphores", semaphore_calls},
     {"barriers", barrier_calls},
     {"threads", thread_calls},
+    {"cancellation", cancellation},
+    {"priorities", priorities},
     {"futexes", futex_calls},
     {NULL, NULL},
 };

@@ -20,8 +20,8 @@
 #include <unistd.h>
 
 static const struct scenario *const TABLES[] = {
-    lock_scenarios,    wait_scenarios, thread_scenarios,
-    process_scenarios, c11_scenarios,  raw_scenarios,
+    lock_scenarios, wait_scenarios, thread_scenarios, process_scenarios,
+    c11_scenarios,  raw_scenarios,  end_scenarios,
 };
 enum { TABLES_END = sizeof TABLES / sizeof *TABLES };
 

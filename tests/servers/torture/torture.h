@@ -38,6 +38,7 @@ extern const struct scenario thread_scenarios[];
 extern const struct scenario process_scenarios[];
 extern const struct scenario c11_scenarios[];
 extern const struct scenario raw_scenarios[];
+extern const struct scenario end_scenarios[];
 
 struct behaviour {
     const char *name;

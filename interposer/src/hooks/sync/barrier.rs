@@ -88,7 +88,7 @@ wrapped! {
     }
 
     fn pthread_barrier_destroy(barrier: *mut Barrier) -> c_int {
-        if let Some(mut turn) = Turn::take(op::WAIT) {
+        if let Some(mut turn) = Turn::take(op::BARRIER) {
             // SAFETY: the caller promises an initialised barrier.
             unsafe { &*barrier }.destroy(&mut turn);
         }
@@ -96,7 +96,7 @@ wrapped! {
     }
 
     fn pthread_barrier_wait(barrier: *mut Barrier) -> c_int {
-        let Some(mut turn) = Turn::take(op::WAIT) else {
+        let Some(mut turn) = Turn::take(op::BARRIER) else {
             crate::turn::fault(&[b"a thread outside the schedule waits on a barrier"]);
         };
         // SAFETY: the caller promises an initialised barrier; whoever has the turn has it alone.

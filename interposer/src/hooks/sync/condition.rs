@@ -42,7 +42,7 @@ impl Condition {
         libc::CLOCK_REALTIME
     }
 
-    /// Waits with the mutex given back meanwhile.
+    /// Waits with the mutex given back meanwhile. A thread that is cancelled has it when it ends.
     pub(super) fn wait(&self, turn: &mut Turn, mutex: &Mutex, until: Option<&Until>) -> c_int {
         let deadline = match super::deadline(turn, until) {
             Ok(deadline) => deadline,
@@ -62,6 +62,9 @@ impl Condition {
         // From here on the condition variable may be gone.
         let locked = mutex.lock(turn, None);
         mutex.count.set(depth);
+        if woken != Wakeup::Signalled {
+            turn.cancel_if_due();
+        }
         match (locked, woken) {
             (0, Wakeup::TimedOut) => libc::ETIMEDOUT,
             (result, _) => result,

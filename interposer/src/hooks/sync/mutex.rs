@@ -211,7 +211,8 @@ wrapped! {
         let mut turn = Turn::take(op::LOCK);
         let me = id(turn.as_mut());
         match mutex.try_lock(me, turn.as_mut()) {
-            libc::EDEADLK => libc::EBUSY,
+            // So glibc does with the simple kinds only.
+            libc::EDEADLK if !mutex.has(ROBUST | INHERITING) => libc::EBUSY,
             libc::EBUSY => {
                 if let Some(mut turn) = turn {
                     // Programs spin on trylock: the owner must get to run.

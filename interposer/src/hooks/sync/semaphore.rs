@@ -119,7 +119,7 @@ wrapped! {
     }
 
     fn sem_trywait(semaphore: *mut Semaphore) -> c_int {
-        let turn = Turn::take(op::WAIT);
+        let turn = Turn::take(op::LOCK);
         // SAFETY: the caller promises an initialised semaphore.
         if unsafe { &*semaphore }.try_take() {
             return 0;
