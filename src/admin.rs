@@ -12,7 +12,7 @@ mod server;
 pub use client::{Client, ask_status};
 pub use server::serve;
 
-use crate::node::{NodeHandle, NodeStatus, SlotHashes};
+use crate::node::{NodeHandle, NodeStatus, Ordered, SlotHashes};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -23,6 +23,8 @@ pub trait Answers: Send + Sync + 'static {
     fn status(&self) -> Option<NodeStatus>;
     /// Hashes just after a slot; `None` when it is not applied yet or too long ago.
     fn hashes_at(&self, slot: u64) -> Option<SlotHashes>;
+    /// Have a signal ordered for the server; `None` when the node ended.
+    fn signal(&self, signal: u32) -> Option<Ordered>;
     /// Stop the server and yourself.
     fn shutdown(&self);
 }
@@ -36,6 +38,10 @@ impl Answers for NodeHandle {
         self.hashes_at(slot)
     }
 
+    fn signal(&self, signal: u32) -> Option<Ordered> {
+        self.signal(signal)
+    }
+
     fn shutdown(&self) {
         self.shutdown();
     }
@@ -47,6 +53,7 @@ impl Answers for NodeHandle {
 enum Request {
     Status,
     HashesAt { slot: u64 },
+    Signal { signal: u32 },
     Shutdown,
 }
 
@@ -56,6 +63,10 @@ enum Request {
 enum Response {
     Status(Box<NodeStatus>),
     Hashes(Option<SlotHashes>),
+    /// A signal is in the log at this slot.
+    OrderedAt(u64),
+    /// Ask this node instead, if it is known.
+    NotLeader(Option<u64>),
     Stopping,
     Error(String),
 }

@@ -8,6 +8,7 @@ mod demo;
 mod frontend;
 mod node;
 mod run;
+mod signal;
 mod status;
 
 use clap::{Parser, Subcommand};
@@ -33,6 +34,8 @@ enum Command {
     Frontend(frontend::Options),
     /// Show how a cluster is.
     Status(status::Options),
+    /// Send the server a signal, on all replicas at the same moment of its life.
+    Signal(signal::Options),
     /// See a leader die and nothing be lost: three replicas of a small store, one minute at most.
     Demo,
     /// The bundled store, an ordinary server without any replication in it.
@@ -72,6 +75,7 @@ pub fn main() -> ExitCode {
         Command::Node(options) => node::main(&options),
         Command::Frontend(options) => frontend::main(&options),
         Command::Status(options) => status::main(&options),
+        Command::Signal(options) => signal::main(&options),
         Command::Demo => demo::main(),
         Command::Store(store) => brolga_store::run(store.options).map_err(Failure::from),
     };

@@ -11,6 +11,8 @@ use tokio::time::timeout;
 
 /// A node that does not answer within this time counts as down.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// What goes through the log may have to wait for a leader and a majority.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to one node's admin socket.
 #[derive(Debug)]
@@ -53,6 +55,20 @@ impl Client {
         }
     }
 
+    /// Has a signal ordered for the server, if the node leads. `Err` with the leader, if it is known, when
+    /// it does not; then the signal was not sent. An outer error leaves that open.
+    ///
+    /// # Errors
+    /// When the node is gone, or no majority has answered in time.
+    pub async fn signal(&mut self, signal: u32) -> io::Result<Result<u64, Option<u64>>> {
+        let answer = self.ask_within(Request::Signal { signal }, ORDER_TIMEOUT);
+        match answer.await? {
+            Response::OrderedAt(slot) => Ok(Ok(slot)),
+            Response::NotLeader(leader) => Ok(Err(leader)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
     /// Stops it.
     ///
     /// # Errors
@@ -65,12 +81,16 @@ impl Client {
     }
 
     async fn ask(&mut self, request: Request) -> io::Result<Response> {
+        self.ask_within(request, ANSWER_TIMEOUT).await
+    }
+
+    async fn ask_within(&mut self, request: Request, limit: Duration) -> io::Result<Response> {
         let mut text = serde_json::to_string(&request)?;
         text.push('\n');
         self.stream.write_all(text.as_bytes()).await?;
         let mut line = String::new();
         let mut limited = (&mut self.stream).take(LINE_BYTES_MAX);
-        if timeout(ANSWER_TIMEOUT, limited.read_line(&mut line)).await?? == 0 {
+        if timeout(limit, limited.read_line(&mut line)).await?? == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
         Ok(serde_json::from_str(&line)?)

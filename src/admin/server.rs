@@ -1,6 +1,7 @@
 //! The answering side: a side thread of the node daemon.
 
 use super::{Answers, LINE_BYTES_MAX, Request, Response, short_name};
+use crate::node::Ordered;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -101,6 +102,15 @@ fn respond(line: &str, node: &dyn Answers) -> Response {
             None => Response::Error("the node is stopping".into()),
         },
         Ok(Request::HashesAt { slot }) => Response::Hashes(node.hashes_at(slot)),
+        Ok(Request::Signal { signal }) if !(1..=64).contains(&signal) => {
+            Response::Error(format!("{signal} is not the number of a signal"))
+        }
+        Ok(Request::Signal { signal }) => match node.signal(signal) {
+            Some(Ordered::At(slot)) => Response::OrderedAt(slot),
+            Some(Ordered::NotLeader(leader)) => Response::NotLeader(leader),
+            Some(Ordered::Lost) => Response::NotLeader(None),
+            None => Response::Error("the node is stopping".into()),
+        },
         Ok(Request::Shutdown) => {
             node.shutdown();
             Response::Stopping

@@ -60,6 +60,13 @@ impl Answers for MadeUp {
         (slot < 100).then(|| hashes(slot))
     }
 
+    fn signal(&self, signal: u32) -> Option<Ordered> {
+        Some(match signal {
+            1 => Ordered::At(7),
+            _ => Ordered::NotLeader(Some(2)),
+        })
+    }
+
     fn shutdown(&self) {
         self.ended.store(true, Ordering::SeqCst);
     }
@@ -82,6 +89,9 @@ fn questions_reach_the_node_and_answers_come_back() {
         assert_eq!(client.status().await.unwrap(), status());
         assert_eq!(client.hashes_at(99).await.unwrap(), Some(hashes(99)));
         assert_eq!(client.hashes_at(100).await.unwrap(), None);
+        assert_eq!(client.signal(1).await.unwrap(), Ok(7));
+        assert_eq!(client.signal(2).await.unwrap(), Err(Some(2)));
+        assert!(client.signal(65).await.is_err());
         client.shut_down().await.unwrap();
         let gone = client.status().await.unwrap_err().to_string();
         assert_eq!(gone, "the node is stopping");

@@ -13,6 +13,7 @@
 //! * `feeder`, `tape_map`: from the log to the server; `conns`: what the log says of connections;
 //! * `sidecar`: a frontend that runs alone; `sidecars`, `retained`: the nodes' side of it; `wire`:
 //!   what they speak;
+//! * `operator`: signals that an operator sends;
 //! * `output`, `recent`: from the server back, and the hashes by which replicas are compared;
 //! * `checking`: replicas are compared as they go; `ledger`: who agrees with whom, and who is wrong;
 //!   `exchange`: what is said about it; `difference`: it in words; `gate`: output that is held back;
@@ -33,6 +34,7 @@ mod gate;
 mod ledger;
 mod life;
 mod listeners;
+mod operator;
 mod output;
 mod peer_frames;
 mod proposer;
@@ -61,6 +63,7 @@ mod fake_server;
 pub use datagrams::DatagramCounts;
 pub use difference::{Connection, Difference, Place};
 pub use error::NodeError;
+pub use operator::Ordered;
 pub use output::SlotHashes;
 pub use proposer::Proposed;
 pub use quarantine::{Quarantine, QuarantineError};

@@ -12,7 +12,7 @@
 
 use super::output::ServerClock;
 use brolga_tape::ENTRY_BYTES_MAX;
-use brolga_tape::entry::{ENTRY_HEADER_BYTES, EVENT_HEADER_BYTES, EntryBuilder};
+use brolga_tape::entry::{ENTRY_HEADER_BYTES, EVENT_HEADER_BYTES, EntryBuilder, Event};
 use brolga_tape::record::NO_DEADLINE;
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
@@ -177,6 +177,14 @@ impl Proposer {
         self.proposed.genesis += 1;
         let time_ns = self.time.advance(view);
         Some(EntryBuilder::new().finish(time_ns, GENESIS_CLOCKS))
+    }
+
+    /// An entry with one event that no client waits for.
+    pub fn entry_for(&mut self, event: &Event<'_>, view: &View) -> Vec<u8> {
+        let mut entry = EntryBuilder::new();
+        entry.push(event);
+        let clocks = client_clocks(self.knobs.clocks_per_event, &entry);
+        entry.finish(self.time.advance(view), clocks)
     }
 
     fn client_entry(&mut self, view: &View) -> Vec<u8> {

@@ -5,6 +5,7 @@ use super::conns::Conns;
 use super::error::NodeError;
 use super::feeder::Feeder;
 use super::frontend::{Frontend, Tokens};
+use super::operator::Operator;
 use super::output::Output;
 use super::proposer::{Knobs, Proposer};
 use super::quarantine::Quarantine;
@@ -79,6 +80,7 @@ pub struct Node<H> {
     pub(super) frame: Vec<u8>,
     pub(super) life: super::life::Life,
     pub(super) checking: Checking,
+    pub(super) operator: Operator,
 }
 
 impl<H> std::fmt::Debug for Node<H> {
@@ -150,6 +152,7 @@ impl<H: ServerHost> Node<H> {
             frame: Vec::new(),
             life: super::life::Life::default(),
             checking,
+            operator: Operator::default(),
             config,
         };
         Ok((node, handle))
@@ -241,6 +244,7 @@ impl<H: ServerHost> Node<H> {
             match self.queries.try_recv() {
                 Ok(Query::Status(reply)) => drop(reply.send(self.status())),
                 Ok(Query::HashesAt(slot, reply)) => drop(reply.send(self.output.hashes_at(slot))),
+                Ok(Query::Signal(signal, reply)) => self.signal(signal, reply),
                 Ok(Query::Shutdown) => return true,
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return false,
             }

@@ -2,6 +2,7 @@
 
 use super::datagrams::DatagramCounts;
 use super::difference::Difference;
+use super::operator::Ordered;
 use super::output::SlotHashes;
 use super::proposer::Proposed;
 use super::quarantine::Quarantine;
@@ -128,6 +129,8 @@ pub enum Query {
     Status(oneshot::Sender<NodeStatus>),
     /// Both hashes after a slot, if still known.
     HashesAt(u64, oneshot::Sender<Option<SlotHashes>>),
+    /// Send the server a signal (its number, 1 to 64), through the log.
+    Signal(u32, oneshot::Sender<Ordered>),
     /// Stop the server and end.
     Shutdown,
 }
@@ -167,6 +170,15 @@ impl NodeHandle {
         let (reply, answer) = oneshot::channel();
         self.ask(Query::HashesAt(slot, reply));
         answer.blocking_recv().ok().flatten()
+    }
+
+    /// Has the leader order a signal for the server, for threads that may wait; `None` when the node
+    /// has ended.
+    #[must_use]
+    pub fn signal(&self, signal: u32) -> Option<Ordered> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Query::Signal(signal, reply));
+        answer.blocking_recv().ok()
     }
 
     /// Makes the node stop its server and end. It may have ended already.

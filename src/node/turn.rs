@@ -9,6 +9,7 @@ use super::error::NodeError;
 use super::feeder::Log;
 use super::frontend::{Frontend, Published};
 use super::life::ServerNews;
+use super::operator::Ordered;
 use super::output::Sink;
 use super::peer_frames::PeerFrame;
 use super::proposer::View;
@@ -22,6 +23,7 @@ use brolga_tape::entry::{Entry, Event};
 use brolga_tape::record::Record;
 use bytes::Bytes;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use tokio::sync::oneshot;
 
 impl Log for Replica {
     fn chosen_upto(&self) -> u64 {
@@ -94,6 +96,9 @@ impl<H: ServerHost> Node<H> {
             for since in self.absent.values_mut() {
                 *since = now;
             }
+        }
+        if leadership.leader != Some(self.id) {
+            self.operator.leader_changed(leadership.leader);
         }
         self.alive_at = None;
         self.upstream.lost();
@@ -209,6 +214,7 @@ impl<H: ServerHost> Node<H> {
 
     fn propose(&mut self, now: Instant) {
         self.give_up_the_absent(now);
+        self.propose_signals(now);
         while let Some(entry) = self.proposer.poll(&self.view(now)) {
             if let Err(error) = self.replica.propose(Bytes::from(entry)) {
                 tracing::debug!(%error, "not proposed");
@@ -217,6 +223,33 @@ impl<H: ServerHost> Node<H> {
                 return;
             }
         }
+    }
+
+    /// Somebody wants the server to get a signal.
+    pub(super) fn signal(&mut self, signal: u32, reply: oneshot::Sender<Ordered>) {
+        self.operator.wish(signal, reply);
+        let leader = self.leadership.leader;
+        if leader != Some(self.id) {
+            self.operator.leader_changed(leader);
+        }
+    }
+
+    fn propose_signals(&mut self, now: Instant) {
+        let view = self.view(now);
+        // The first entry starts the server.
+        if !view.may_propose || view.last_slot == 0 {
+            return;
+        }
+        let Self {
+            operator,
+            proposer,
+            replica,
+            ..
+        } = self;
+        operator.propose(|signal| {
+            let entry = proposer.entry_for(&Event::Signal { signal }, &view);
+            replica.propose(Bytes::from(entry)).ok()
+        });
     }
 
     // ---- the server ----
@@ -248,21 +281,25 @@ impl<H: ServerHost> Node<H> {
             frontend,
             sidecars,
             proposer,
+            operator,
             ..
         } = self;
         let mut given_up = false;
+        let mut signals = Vec::new();
         feeder.observe(replica, |slot, bytes| {
             let mut committed = Committed {
                 conns,
                 frontend,
                 sidecars,
                 given_up: false,
+                signals: &mut signals,
             };
             if let Some(time_ns) = committed.entry(slot, bytes) {
                 proposer.observe_time(time_ns, now);
             }
             given_up |= committed.given_up;
         })?;
+        operator.seen(feeder.seen(), &signals);
         if given_up {
             self.start_frontend_over()?;
         }
@@ -370,6 +407,8 @@ struct Committed<'a> {
     sidecars: &'a mut Sidecars,
     /// The node's own frontend was given up.
     given_up: bool,
+    /// Operators' signals, with their slots.
+    signals: &'a mut Vec<(u64, u32)>,
 }
 
 impl Committed<'_> {
@@ -381,6 +420,7 @@ impl Committed<'_> {
         };
         for event in entry.events() {
             match event {
+                Ok(Event::Signal { signal }) => self.signals.push((slot, signal)),
                 Ok(event) => self.event(&event),
                 Err(error) => tracing::error!(slot, %error, "an event of the log is broken"),
             }

@@ -2,7 +2,9 @@
 
 use crate::chance::scaled;
 use crate::cluster::{Cluster, Setup, say};
+use crate::harness::{eventually, finish};
 use crate::native::{Native, ask, build};
+use brolga::node::{NodeStatus, ServerState};
 
 const ROUNDS: usize = 3;
 
@@ -30,5 +32,54 @@ fn signals_and_timers_do_what_they_do_natively() {
         "signals: {} rounds as native, {hashes}",
         scaled(ROUNDS)
     ));
+    cluster.stop();
+}
+
+/// `brolga signal`: counted alike by the servers of all replicas, and in the end ending all of them.
+#[test]
+fn operators_signals_reach_all_replicas_at_the_same_slot() {
+    let name = "operators_signals_reach_all_replicas_at_the_same_slot";
+    let program = build("operator");
+    let cluster = Cluster::start(
+        Setup::new(|port| vec![program.to_str().unwrap().to_owned(), port.to_string()])
+            .perturbed(300),
+    );
+    cluster.settle();
+    let data = cluster.data();
+    let send = |signal: &str| {
+        let sent = finish(&["signal", "--data", data.to_str().unwrap(), signal]);
+        assert_eq!(sent.code, Some(0), "{sent:?}");
+        let slot = sent.stdout.trim().rsplit(' ').next();
+        slot.and_then(|slot| slot.parse::<u64>().ok())
+            .unwrap_or_else(|| panic!("{sent:?}"))
+    };
+    let mut last = 0;
+    for signal in ["HUP", "usr1", "SIGHUP", "RTMIN+2", "1"] {
+        let slot = send(signal);
+        assert!(slot > last, "{slot} after {last}");
+        last = slot;
+    }
+    for node in 1..=3 {
+        assert_eq!(ask(cluster.address(node), "?"), "HUP 3 USR1 1 RT 1\n");
+    }
+    let hashes = cluster.settle().hashes();
+    let refused = finish(&["signal", "--data", data.to_str().unwrap(), "KILL"]);
+    assert!(
+        refused.code == Some(2) && refused.stderr.contains("is for processes"),
+        "{refused:?}"
+    );
+    send("TERM");
+    let ended = eventually(|| {
+        let view = cluster.any_view();
+        let ended = |it: &NodeStatus| {
+            it.server
+                == ServerState::Exited {
+                    how: "exit status 3".into(),
+                }
+        };
+        view.all().is_some_and(|all| all.into_iter().all(ended))
+    });
+    assert!(ended, "{:#?}", cluster.any_view());
+    say(&format!("{name}: {hashes}"));
     cluster.stop();
 }
