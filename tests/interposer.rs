@@ -16,7 +16,9 @@ const EXPORTS: &str = "
     dup3 fcntl fcntl64 __fcntl ioctl pipe pipe2 eventfd eventfd_read eventfd_write
     open open64 openat openat64 __open __open64 __open_2 __open64_2 __openat_2 __openat64_2
     fopen fopen64 fdopen _IO_fdopen dprintf vdprintf __dprintf_chk __vdprintf_chk
-    fsync fdatasync sync_file_range msync
+    capget capset getpriority setpriority prlimit prlimit64 sched_setscheduler sched_getscheduler
+    sched_setparam sched_getparam sched_rr_get_interval
+    shm_open shm_unlink fsync fdatasync sync_file_range msync
     epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 poll ppoll __poll
     __poll_chk __ppoll_chk select pselect timerfd_create
     pthread_create pthread_join pthread_timedjoin_np pthread_tryjoin_np pthread_clockjoin_np

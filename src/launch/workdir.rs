@@ -7,9 +7,10 @@
 use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
+use nix::unistd::geteuid;
 use std::fs::{self, DirBuilder, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
 /// 2000-01-01T00:00:00Z: access and modification time of every file of the genesis.
@@ -86,11 +87,23 @@ fn copy_directory(from: &Path, to: &Path) -> Result<(), WorkdirError> {
     for name in names {
         copy_one(&from.join(&name), &to.join(&name))?;
     }
+    set_owner(from, to)?;
     set_mode(
         to,
         at("read", from, fs::metadata(from))?.permissions().mode(),
     )?;
     set_times(to)
+}
+
+/// Files keep their owners, since some servers (PostgreSQL) insist on their own user; but only root can
+/// give files away, and whoever is not runs the server as itself.
+fn set_owner(from: &Path, to: &Path) -> Result<(), WorkdirError> {
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let owner = at("read", from, fs::symlink_metadata(from))?;
+    let done = lchown(to, Some(owner.uid()), Some(owner.gid()));
+    at("give away", to, done)
 }
 
 fn copy_one(from: &Path, to: &Path) -> Result<(), WorkdirError> {
@@ -101,8 +114,13 @@ fn copy_one(from: &Path, to: &Path) -> Result<(), WorkdirError> {
     if kind.is_symlink() {
         let target = at("read", from, fs::read_link(from))?;
         at("create", to, symlink(target, to))?;
+        set_owner(from, to)?;
     } else if kind.is_file() {
-        at("copy", from, fs::copy(from, to))?; // copies the mode too
+        at("copy", from, fs::copy(from, to))?;
+        set_owner(from, to)?;
+        // Giving a file away has taken its special modes.
+        let mode = at("read", from, fs::metadata(from))?.permissions().mode();
+        set_mode(to, mode)?;
     } else {
         return Err(WorkdirError::Special(from.to_owned()));
     }
@@ -140,7 +158,6 @@ fn at<T>(action: &'static str, path: &Path, done: io::Result<T>) -> Result<T, Wo
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::os::unix::fs::MetadataExt;
 
     #[test]
     fn genesis_is_copied_with_modes_and_constant_times() {
@@ -166,6 +183,32 @@ mod tests {
             let time = fs::symlink_metadata(dir.join(path)).unwrap().mtime();
             assert_eq!(time, GENESIS_SECONDS, "{path}");
         }
+    }
+
+    #[test]
+    fn files_keep_their_owners_where_that_can_be() {
+        let top = tempfile::tempdir().unwrap();
+        let (genesis, dir) = (top.path().join("genesis"), top.path().join("work"));
+        fs::create_dir_all(genesis.join("sub")).unwrap();
+        fs::write(genesis.join("sub/key"), "").unwrap();
+        symlink("nowhere", genesis.join("link")).unwrap();
+        set_mode(&genesis.join("sub/key"), 0o4750).unwrap();
+        let own = geteuid().as_raw();
+        // Nobody but root can give files away, so that others only see that it is not tried.
+        let stranger = if own == 0 { 12345 } else { own };
+        for path in ["", "sub", "sub/key", "link"] {
+            lchown(genesis.join(path), Some(stranger), None).unwrap();
+        }
+        set_mode(&genesis.join("sub/key"), 0o4750).unwrap();
+
+        prepare_workdir(&dir, Some(&genesis)).unwrap();
+
+        for path in ["", "sub", "sub/key", "link"] {
+            let owner = fs::symlink_metadata(dir.join(path)).unwrap().uid();
+            assert_eq!(owner, stranger, "{path}");
+        }
+        let mode = fs::metadata(dir.join("sub/key")).unwrap().mode();
+        assert_eq!(mode & 0o7777, 0o4750);
     }
 
     #[test]

@@ -1,7 +1,9 @@
 /* A server that says what it sees of the machine it runs on. */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <ifaddrs.h>
+#include <linux/capability.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -10,10 +12,14 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
+
+int capget(cap_user_header_t header, cap_user_data_t data);
 
 static int client;
 
@@ -61,6 +67,32 @@ static void interfaces(int socket)
     }
 }
 
+/* What is done to a process that is named by its id, and to shared memory that has a name. */
+static void names(void)
+{
+    struct sched_param parameter;
+    struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3, .pid = getpid()};
+    struct __user_cap_data_struct data[2];
+    int nice = getpriority(PRIO_PROCESS, getpid());
+    say("priority same %d set %d, scheduler %d parameter %d, capabilities %d, stranger %d\n",
+        nice == getpriority(PRIO_PROCESS, 0),
+        setpriority(PRIO_PROCESS, getpid(), nice), sched_getscheduler(getpid()),
+        sched_getparam(getpid(), &parameter), capget(&header, data), sched_getscheduler(77));
+    int made = shm_open("/brolga-test", O_RDWR | O_CREAT | O_EXCL, 0600);
+    int again = shm_open("/brolga-test", O_RDWR | O_CREAT | O_EXCL, 0600);
+    say("memory made %d, again %d", made >= 0, again >= 0);
+    char byte = 7, found = 0;
+    if (pwrite(made, &byte, 1, 0) != 1)
+        exit(1);
+    again = shm_open("brolga-test", O_RDONLY, 0);
+    if (pread(again, &found, 1, 0) != 1)
+        exit(1);
+    int removed = shm_unlink("/brolga-test"), missing = shm_unlink("/brolga-test");
+    say(", holds %d, removed %d %d\n", found, removed, missing);
+    close(made);
+    close(again);
+}
+
 int main(int argc, char **argv)
 {
     int listener = socket(AF_INET, SOCK_STREAM, 0);
@@ -79,6 +111,7 @@ int main(int argc, char **argv)
         sysinfo(&info);
         say("host %s %s processors %ld uptime %ld load %lu\n", host, system.nodename,
             sysconf(_SC_NPROCESSORS_ONLN), info.uptime > 0, info.loads[0]);
+        names();
         close(client);
     }
 }

@@ -15,6 +15,7 @@ macro_rules! hooks {
     )* };
 }
 
+mod by_id;
 mod c11;
 mod cancel;
 mod connect;
@@ -35,6 +36,7 @@ mod priority;
 mod process;
 mod random;
 mod readiness;
+mod shm;
 mod signal;
 mod socket;
 mod status;
