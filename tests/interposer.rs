@@ -32,7 +32,8 @@ const EXPORTS: &str = "
     thrd_yield thrd_sleep thrd_exit pthread_exit pthread_setcancelstate pthread_setcanceltype
     pthread_testcancel sched_setscheduler sched_setparam sched_getscheduler sched_getparam
     pthread_setschedparam pthread_setschedprio pthread_getschedparam pthread_getattr_np
-    pthread_getcpuclockid clock_getcpuclockid pthread_mutex_lock pthread_mutex_trylock pthread_mutex_timedlock
+    pthread_getcpuclockid clock_getcpuclockid pthread_mutex_lock pthread_mutex_trylock
+    pthread_mutex_timedlock
     pthread_mutex_clocklock pthread_mutex_unlock pthread_cond_init pthread_cond_destroy
     pthread_cond_wait pthread_cond_timedwait pthread_cond_clockwait pthread_cond_signal
     pthread_cond_broadcast pthread_rwlock_init pthread_rwlock_destroy pthread_rwlock_rdlock
@@ -46,7 +47,7 @@ const EXPORTS: &str = "
     times getrusage nanosleep usleep sleep getloadavg
     getrandom getentropy arc4random arc4random_buf arc4random_uniform
     execve execv execvp execvpe fexecve execveat execl execlp execle posix_spawn posix_spawnp system
-    popen
+    popen _IO_popen
     fork __fork _Fork vfork __vfork daemon _exit _Exit wait __wait wait3 wait4 waitpid __waitpid waitid
     pidfd_open pidfd_getfd pidfd_send_signal kill getpid getppid gettid
     getpgid __getpgid getpgrp setpgid __setpgid setpgrp getsid setsid tcgetpgrp tcsetpgrp tcgetsid

@@ -47,6 +47,10 @@ pub struct Process {
     pub ended: bool,
     /// It has ended, and nobody will wait for it.
     pub discarded: bool,
+    /// Its maker waits until it executes its program.
+    pub spawning: bool,
+    /// Why it could not, as an errno.
+    pub spawn_error: i32,
     /// Slot of the process that is its parent for the kernel.
     pub collector: u16,
     /// As `waitpid` gives it.
@@ -226,6 +230,8 @@ impl Shared {
             executed: true,
             ended: false,
             discarded: false,
+            spawning: false,
+            spawn_error: 0,
             collector: INIT,
             status: 0,
         };

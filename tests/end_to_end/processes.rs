@@ -5,6 +5,7 @@ use crate::cluster::{Cluster, Setup, say};
 use crate::harness::eventually;
 use crate::native::{Native, ask, build};
 use brolga::node::ServerState;
+use std::io::Write;
 
 /// Asks a native and a wrapped server of `tests/servers/processes.c` the same, and wants the same lines.
 #[track_caller]
@@ -44,6 +45,16 @@ fn children_are_waited_for_as_posix_says() {
     as_native("wo", "orphans end, nobody waits 1\n");
 }
 
+#[test]
+fn programs_are_executed_in_the_schedule() {
+    as_native("e", "signals: reaped 1 exited 1 status 3 signal 0\n");
+}
+
+#[test]
+fn children_that_libc_makes_are_in_the_schedule() {
+    as_native("pc", "nobody left 1\n");
+}
+
 /// The program that is started ends at once, and the server goes on: it lives as long as its tree.
 #[test]
 fn a_daemon_outlives_the_program_that_started_it() {
@@ -68,16 +79,43 @@ fn a_daemon_outlives_the_program_that_started_it() {
         assert_eq!(ask(cluster.address(homes[1]), "g"), before);
         // What it is told to do last, it does on every replica: its end is the server's end.
         assert_eq!(ask(cluster.address(homes[0]), "q"), "");
-        let over = ServerState::Exited {
-            how: "exit status 5".into(),
-        };
-        let ended = eventually(|| {
-            let view = cluster.any_view();
-            view.all()
-                .is_some_and(|all| all.iter().all(|status| status.server == over))
+        wait_for_state(&cluster, |state| {
+            let over = ServerState::Exited {
+                how: "exit status 5".into(),
+            };
+            *state == over
         });
-        assert!(ended, "{:#?}", cluster.any_view());
         say(&format!("{how}: alive after the leader's death, {hashes}"));
         cluster.stop();
     }
+}
+
+/// Waits until the servers of all replicas are in a state, whatever that means for the cluster.
+#[track_caller]
+fn wait_for_state(cluster: &Cluster, reached: impl Fn(&ServerState) -> bool) {
+    let everywhere = eventually(|| {
+        let view = cluster.any_view();
+        let all = view.all();
+        all.is_some_and(|all| all.iter().all(|status| reached(&status.server)))
+    });
+    assert!(everywhere, "{:#?}", cluster.any_view());
+}
+
+/// It would run outside of the schedule, unnoticed.
+#[test]
+fn a_program_that_cannot_be_wrapped_ends_the_server_with_a_line() {
+    let program = build("processes");
+    let cluster = Cluster::start(Setup::new(|port| {
+        vec![program.to_str().unwrap().to_owned(), port.to_string()]
+    }));
+    let homes = cluster.settle().followers();
+    let mut stream = std::net::TcpStream::connect(cluster.address(homes[0])).unwrap();
+    stream.write_all(b"u").unwrap();
+    wait_for_state(&cluster, |state| match state {
+        ServerState::Faulted { message } => {
+            message.contains("/sbin/ldconfig") && message.contains("statically linked")
+        }
+        _ => false,
+    });
+    cluster.stop();
 }

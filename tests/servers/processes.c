@@ -1,12 +1,14 @@
 /* A server that tries what programs do with processes: a letter per connection says what, and it answers
  * with what it saw. POSIX fixes every answer, so a native run gives the same lines. */
 #define _GNU_SOURCE
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <spawn.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -315,6 +317,384 @@ static void orphans(void)
     say("orphans end, nobody waits %d\n", wait(NULL) == -1 && errno == ECHILD);
 }
 
+/* ---- executing programs ---- */
+
+static char *self;
+extern char **environ;
+
+/* What `self child ...` does: says what it was given, and whether it is whole. */
+static void *nothing(void *argument)
+{
+    return argument;
+}
+
+static int be_child(int argc, char **argv)
+{
+    for (int at = 2; at < argc; at++)
+        printf("%s ", argv[at]);
+    int count = 0;
+    for (char **pair = environ; *pair; pair++) {
+        if (strncmp(*pair, "LD_PRELOAD=", 11) == 0)
+            continue;
+        count++;
+        if (strncmp(*pair, "ONLY=", 5) == 0)
+            printf("%s ", *pair);
+    }
+    if (argc > 2 && strcmp(argv[2], "count") == 0)
+        printf("environment %d ", count);
+    pthread_t thread;
+    void *result = NULL;
+    pthread_create(&thread, NULL, nothing, &count);
+    pthread_join(thread, &result);
+    sigset_t blocked;
+    sigprocmask(SIG_BLOCK, NULL, &blocked);
+    pid_t child = fork();
+    if (child == 0)
+        _exit(0);
+    printf("main %d thread %d child %d leader %d blocked %d ignored %d\n", getpid() == gettid(),
+           result == &count, waitpid(child, NULL, 0) == child, getpgrp() == getpid(),
+           sigismember(&blocked, SIGUSR1), signal(SIGUSR2, SIG_DFL) == SIG_IGN);
+    return argc;
+}
+
+typedef void (*body)(void);
+
+static int output[2];
+
+/* Says what a child prints that runs `run`, and how it ends. */
+static void say_output(const char *what, body run)
+{
+    pipe(output);
+    pid_t child = fork();
+    if (child == 0) {
+        dup2(output[1], 1);
+        run();
+        say("%s failed %d\n", what, errno);
+        _exit(99);
+    }
+    close(output[1]);
+    char got[4096];
+    size_t length = 0;
+    ssize_t now;
+    while ((now = read(output[0], got + length, sizeof got - length)) > 0)
+        length += now;
+    close(output[0]);
+    say("%s: %.*s", what, (int)length, got);
+    say_end(what, child);
+}
+
+static void by_execl(void)
+{
+    execl(self, "name", "child", "a", "b", "c", "d", "e", "f", "g", "h", NULL);
+}
+
+static void by_execv(void)
+{
+    char *arguments[] = {"name", "child", "v", NULL};
+    execv(self, arguments);
+}
+
+static void by_execve(void)
+{
+    char *arguments[] = {"name", "child", "count", NULL}, *none[] = {NULL};
+    execve(self, arguments, none);
+}
+
+static void by_execle(void)
+{
+    char *only[] = {"ONLY=this", "PATH=/nowhere", NULL};
+    execle(self, "name", "child", "count", "b", "c", "d", "e", "f", NULL, only);
+}
+
+static void by_execlp(void)
+{
+    execlp("sh", "sh", "-c", "echo $0 $1 $2 $3 $4 $5", "null", "1", "2", "3", "4", NULL);
+}
+
+static void by_execvpe(void)
+{
+    char *arguments[] = {"sh", "-c", "echo $ONLY", NULL}, *only[] = {"ONLY=that", "LD_PRELOAD=", NULL};
+    execvpe("sh", arguments, only);
+}
+
+static void by_fexecve(void)
+{
+    char *arguments[] = {"name", "child", "fexecve", NULL};
+    fexecve(open(self, O_RDONLY | O_CLOEXEC), arguments, environ);
+}
+
+static void by_execveat(void)
+{
+    char *arguments[] = {"name", "child", "execveat", NULL};
+    execveat(AT_FDCWD, self, arguments, environ, 0);
+}
+
+static char script[200];
+
+static void write_script(const char *text)
+{
+    const char *folder = getenv("TMPDIR");
+    snprintf(script, sizeof script, "%s/script-XXXXXX", folder ? folder : "/tmp");
+    int file = mkstemp(script);
+    write(file, text, strlen(text));
+    fchmod(file, 0755);
+    close(file);
+}
+
+static void by_script(void)
+{
+    execl(script, "name", "argument", NULL);
+}
+
+static void by_script_of_no_shell(void)
+{
+    execlp(script, "name", "argument", NULL);
+}
+
+static void missing(void)
+{
+    execlp("there-is-no-such-program", "name", NULL);
+}
+
+static void not_executable(void)
+{
+    chmod(script, 0644);
+    execl(script, "name", NULL);
+}
+
+static void *execute(void *argument)
+{
+    by_execv();
+    return argument;
+}
+
+static void from_a_thread(void)
+{
+    pthread_t threads[3];
+    int never[2];
+    pipe(never);
+    pthread_create(&threads[0], NULL, execute, NULL);
+    char byte;
+    read(never[0], &byte, 1);
+}
+
+static void after_closefrom(void)
+{
+    closefrom(3);
+    by_execv();
+}
+
+static void after_close_range(void)
+{
+    close_range(3, ~0U, CLOSE_RANGE_CLOEXEC);
+    by_execv();
+}
+
+static void after_closing_all(void)
+{
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    for (int fd = 3; fd < (int)limit.rlim_cur && fd < 20000; fd++)
+        close(fd);
+    by_execv();
+}
+
+static void after_marking_all(void)
+{
+    for (int fd = 3; fd < 2000; fd++)
+        fcntl(fd, F_SETFD, FD_CLOEXEC);
+    by_execv();
+}
+
+static void after_closing_the_listed(void)
+{
+    DIR *folder = opendir("/proc/self/fd");
+    struct dirent *entry;
+    while ((entry = readdir(folder))) {
+        int fd = atoi(entry->d_name);
+        if (fd > 2 && fd != dirfd(folder))
+            close(fd);
+    }
+    by_execv();
+}
+
+static void by_vfork(void)
+{
+    pid_t child = vfork();
+    if (child == 0) {
+        execl(self, "name", "child", "vfork", NULL);
+        _exit(1);
+    }
+    int status;
+    waitpid(child, &status, 0);
+    _exit(WEXITSTATUS(status));
+}
+
+static void with_signals_set(void)
+{
+    signal(SIGUSR2, SIG_IGN);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    sigprocmask(SIG_BLOCK, &set, NULL);
+    by_execv();
+}
+
+static void executions(void)
+{
+    say_output("execl", by_execl);
+    say_output("execv", by_execv);
+    say_output("execve", by_execve);
+    say_output("execle", by_execle);
+    say_output("execlp", by_execlp);
+    say_output("execvpe", by_execvpe);
+    say_output("fexecve", by_fexecve);
+    say_output("execveat", by_execveat);
+    write_script("#! /bin/sh -e\necho script $1\n");
+    say_output("script", by_script);
+    say_output("not executable", not_executable);
+    unlink(script);
+    write_script("echo by the shell $1\n");
+    say_output("no format", by_script);
+    say_output("script without its shell", by_script_of_no_shell);
+    unlink(script);
+    say_output("missing", missing);
+    say_output("from a thread", from_a_thread);
+    say_output("closefrom", after_closefrom);
+    say_output("close_range", after_close_range);
+    say_output("closing all", after_closing_all);
+    say_output("marking all", after_marking_all);
+    say_output("closing the listed", after_closing_the_listed);
+    say_output("vfork", by_vfork);
+    say_output("signals", with_signals_set);
+}
+
+/* ---- children that libc makes ---- */
+
+static void say_read(const char *what, int from, pid_t child)
+{
+    char got[4096];
+    size_t length = 0;
+    ssize_t now;
+    while ((now = read(from, got + length, sizeof got - length)) > 0)
+        length += now;
+    close(from);
+    say("%s: %.*s", what, (int)length, got);
+    say_end(what, child);
+}
+
+static void spawns(void)
+{
+    char *arguments[] = {"name", "child", "spawned", NULL};
+    pid_t child = -1;
+    int ends[2];
+    posix_spawn_file_actions_t actions;
+    posix_spawnattr_t attributes;
+
+    pipe(ends);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+    posix_spawn_file_actions_addclose(&actions, ends[0]);
+    posix_spawn_file_actions_addclose(&actions, ends[1]);
+    posix_spawn_file_actions_addclose(&actions, 19);
+    int result = posix_spawn(&child, self, &actions, NULL, arguments, environ);
+    close(ends[1]);
+    say("spawn %d\n", result);
+    say_read("spawned", ends[0], child);
+
+    pipe(ends);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+    posix_spawn_file_actions_addclosefrom_np(&actions, 3);
+    posix_spawnattr_init(&attributes);
+    posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP | POSIX_SPAWN_SETSIGMASK |
+                                              POSIX_SPAWN_SETSIGDEF);
+    posix_spawnattr_setpgroup(&attributes, 0);
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR1);
+    posix_spawnattr_setsigmask(&attributes, &set);
+    sigemptyset(&set);
+    sigaddset(&set, SIGUSR2);
+    posix_spawnattr_setsigdefault(&attributes, &set);
+    signal(SIGUSR2, SIG_IGN);
+    result = posix_spawn(&child, self, &actions, &attributes, arguments, environ);
+    close(ends[1]);
+    say("spawn with attributes %d\n", result);
+    say_read("spawned", ends[0], child);
+
+    pipe(ends);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawn_file_actions_init(&actions);
+    posix_spawn_file_actions_addchdir_np(&actions, "/usr");
+    posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
+    posix_spawn_file_actions_adddup2(&actions, ends[1], 1);
+    char *shell[] = {"sh", "-c", "cat; echo read nothing in $PWD; pwd", NULL};
+    char *environment[] = {"ONLY=this", NULL};
+    result = posix_spawnp(&child, "sh", &actions, NULL, shell, environment);
+    close(ends[1]);
+    say("spawnp %d\n", result);
+    say_read("spawned", ends[0], child);
+    signal(SIGUSR2, SIG_DFL);
+
+    child = 55;
+    result = posix_spawn(&child, "/there/is/none", NULL, NULL, arguments, environ);
+    say("none %d pid %d left %d\n", result == ENOENT, child, waitpid(-1, NULL, 0) == -1);
+    posix_spawn_file_actions_addopen(&actions, 0, "/there/is/none", O_RDONLY, 0);
+    result = posix_spawn(&child, self, &actions, NULL, arguments, environ);
+    say("action fails %d pid %d\n", result == ENOENT, child);
+    result = posix_spawnp(&child, "there-is-no-such-program", NULL, NULL, arguments, environ);
+    say("none in the path %d left %d\n", result == ENOENT, waitpid(-1, NULL, 0) == -1);
+    posix_spawn_file_actions_destroy(&actions);
+    posix_spawnattr_destroy(&attributes);
+}
+
+static volatile sig_atomic_t children_ended;
+
+static void on_child(int signal)
+{
+    (void)signal;
+    children_ended++;
+}
+
+static void commands(void)
+{
+    say("shell %d\n", system(NULL) != 0);
+    int status = system("exit 3");
+    say("exit %d %d\n", WIFEXITED(status), WEXITSTATUS(status));
+    status = system("kill -9 $$");
+    say("killed %d %d\n", WIFSIGNALED(status), WTERMSIG(status));
+    signal(SIGCHLD, on_child);
+    children_ended = 0;
+    status = system("kill -INT $PPID; kill -QUIT $PPID; exit 0");
+    say("ignored meanwhile %d, blocked meanwhile %d\n", status, children_ended);
+    say("not after %d\n", signal(SIGINT, SIG_DFL) == SIG_DFL);
+    signal(SIGCHLD, SIG_IGN);
+    status = system("exit 0");
+    say("nobody to wait for %d %d\n", status, errno == ECHILD);
+    signal(SIGCHLD, SIG_DFL);
+    status = system("there-is-no-such-command 2> /dev/null");
+    say("unknown %d\n", WEXITSTATUS(status));
+
+    FILE *from = popen("i=0; while [ $i -lt 20000 ]; do echo $i; i=$((i+1)); done; exit 4", "r");
+    FILE *other = popen("cat > /dev/null; exit 6", "we");
+    say("at exec %d %d\n", fcntl(fileno(from), F_GETFD), fcntl(fileno(other), F_GETFD));
+    FILE *third = popen("read line; echo got $line 1>&2; exit 7", "w");
+    say_stream("a long text", from);
+    for (int line = 0; line < 20000; line++)
+        fprintf(other, "line %d\n", line);
+    say("statuses %d", WEXITSTATUS(pclose(from)));
+    say(" %d", WEXITSTATUS(pclose(other)));
+    fprintf(third, "a line\n");
+    say(" %d\n", WEXITSTATUS(pclose(third)));
+    say("bad mode %d\n", popen("true", "rw") == NULL && errno == EINVAL);
+    from = popen("there-is-no-such-command 2> /dev/null", "r");
+    int got = fgetc(from);
+    say("unknown %d %d\n", got == EOF, WEXITSTATUS(pclose(from)));
+    say("nobody left %d\n", wait(NULL) == -1 && errno == ECHILD);
+}
+
 static void answer(char command)
 {
     switch (command) {
@@ -323,7 +703,11 @@ static void answer(char command)
     case 'g': groups(); break;
     case 'w': waits(); break;
     case 'o': orphans(); break;
+    case 'e': executions(); break;
+    case 'p': spawns(); break;
+    case 'c': commands(); break;
     case 'q': exit(5);
+    case 'u': system("/sbin/ldconfig --version"); break; /* statically linked */
     default: say("what?\n");
     }
 }
@@ -344,6 +728,9 @@ static void become_daemon(const char *how)
 
 int main(int argc, char **argv)
 {
+    self = argv[0];
+    if (argc > 1 && strcmp(argv[1], "child") == 0)
+        return be_child(argc, argv);
     if (argc > 2)
         become_daemon(argv[1]);
     int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -352,6 +739,9 @@ int main(int argc, char **argv)
     struct sockaddr_in address = {.sin_family = AF_INET,
                                   .sin_port = htons(atoi(argv[argc - 1]))};
     signal(SIGPIPE, SIG_IGN);
+    /* Ignored where a shell has started it in the background. */
+    signal(SIGINT, SIG_DFL);
+    signal(SIGQUIT, SIG_DFL);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0)
         return 1;
     for (;;) {

@@ -7,7 +7,7 @@ use super::socket;
 use super::vectors::{Vectors, total_len};
 use super::{counter, error, op, stdio};
 use crate::sys::{self, finish, sys};
-use crate::turn::{REAL, Turn};
+use crate::turn::{REAL, Turn, is_active};
 use brolga_dmt::Wakeup;
 use brolga_tape::handover::{FIRST_FD, LAST_FD};
 use brolga_vnet::Object;
@@ -484,14 +484,18 @@ pub unsafe extern "C" fn dup(old: c_int) -> c_int {
     finish(duplicated(old, unsafe { sys!(sys::SYS_dup, old) })) as c_int
 }
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+pub(crate) fn dup2_(old: c_int, new: c_int) -> isize {
     let _turn = Turn::take(op::DUP);
     if is_ours(new) {
-        return finish(error(libc::EBADF)) as c_int;
+        return error(libc::EBADF);
     }
     // SAFETY: plain integers.
-    finish(duplicated(old, unsafe { sys!(sys::SYS_dup2, old, new) })) as c_int
+    duplicated(old, unsafe { sys!(sys::SYS_dup2, old, new) })
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn dup2(old: c_int, new: c_int) -> c_int {
+    finish(dup2_(old, new)) as c_int
 }
 
 #[unsafe(no_mangle)]
@@ -516,6 +520,10 @@ fn asks_for_sigio(command: c_int) -> bool {
 }
 
 fn fcntl_(fd: c_int, command: c_int, mut argument: usize) -> isize {
+    // Programs that mark all descriptors to be closed at exec must not lose us.
+    if is_ours(fd) && is_active() {
+        return error(libc::EBADF);
+    }
     let turn = Turn::take(op::DUP);
     if turn.is_some() && asks_for_sigio(command) {
         return 0;
@@ -608,11 +616,18 @@ unsafe fn pair(result: isize, fds: *mut c_int) -> isize {
     0
 }
 
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pipe2(fds: *mut c_int, flags: c_int) -> c_int {
+/// # Safety
+/// `fds` has room for two.
+pub(crate) unsafe fn pipe2_(fds: *mut c_int, flags: c_int) -> isize {
     let _turn = Turn::take(op::PIPE);
     // SAFETY: the caller's pointer, passed on.
-    finish(unsafe { pair(sys!(sys::SYS_pipe2, fds, flags), fds) }) as c_int
+    unsafe { pair(sys!(sys::SYS_pipe2, fds, flags), fds) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pipe2(fds: *mut c_int, flags: c_int) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { pipe2_(fds, flags) }) as c_int
 }
 
 #[unsafe(no_mangle)]

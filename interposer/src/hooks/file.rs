@@ -66,7 +66,12 @@ unsafe fn classify_c(path: *const c_char) -> Path {
     classify(unsafe { path::bytes_of(path) })
 }
 
-unsafe fn open_(at: c_int, path: *const c_char, mut flags: c_int, mode: c_uint) -> isize {
+pub(crate) unsafe fn open_(
+    at: c_int,
+    path: *const c_char,
+    mut flags: c_int,
+    mode: c_uint,
+) -> isize {
     if let Some(mut turn) = Turn::take(op::FILE) {
         // SAFETY: the caller's promise.
         match unsafe { classify_c(path) } {

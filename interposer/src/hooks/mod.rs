@@ -39,6 +39,7 @@ mod readiness;
 mod shm;
 mod signal;
 mod socket;
+mod spawn;
 mod status;
 mod stdio;
 mod sync;
@@ -101,6 +102,11 @@ pub(crate) fn own(result: core::ffi::c_int) -> isize {
         -1 => error(crate::sys::errno()),
         other => other as isize,
     }
+}
+
+/// A wait status, or -1 with errno set.
+pub(crate) fn finish_status(result: isize) -> core::ffi::c_int {
+    crate::sys::finish(result) as core::ffi::c_int
 }
 
 /// An error as the kernel returns it.

@@ -17,6 +17,8 @@ type Fork = unsafe extern "C" fn() -> c_int;
 type OnExit = unsafe extern "C" fn(c_int, *mut c_void);
 
 static FORK: Real = Real::new(c"fork");
+/// Without the program's atfork handlers.
+static FORK_ONLY: Real = Real::new(c"_Fork");
 static EXIT: Real = Real::new(c"_exit");
 
 /// Signalled when a process ends.
@@ -37,6 +39,7 @@ unsafe extern "C" {
 
 pub fn resolve() {
     FORK.get();
+    FORK_ONLY.get();
     EXIT.get();
     // Registered first, so run last.
     // SAFETY: a function with the right signature that stays.
@@ -148,14 +151,14 @@ fn tell_parent(turn: &mut Turn, process: u16) {
     if child.parent != INIT {
         turn.post_to_process(child.parent, wait::told_by_signal(&child));
     }
-    if wait::waits_for_nobody(turn, child.parent) {
+    if !child.spawning && wait::waits_for_nobody(turn, child.parent) {
         discard(turn, process);
     }
 }
 
 /// Nobody will wait for a process that has ended. Its slot is free once the kernel's remains are
 /// collected, which only the process that is its parent there can do.
-fn discard(turn: &mut Turn, process: u16) {
+pub(crate) fn discard(turn: &mut Turn, process: u16) {
     let root_is_gone = turn.shared().processes[usize::from(FIRST)].real_pid == 0;
     let entry = &mut turn.shared().processes[usize::from(process)];
     if process == FIRST || (entry.collector == FIRST && root_is_gone) {
@@ -222,7 +225,12 @@ fn free_slot(turn: &mut Turn) -> Option<u16> {
     u16::try_from(at).ok()
 }
 
-fn fork_(mut turn: Turn) -> isize {
+/// A child that is about to execute a program: without the program's atfork handlers.
+pub(crate) fn fork_for_exec(turn: Turn) -> isize {
+    fork_(turn, &FORK_ONLY)
+}
+
+fn fork_(mut turn: Turn, own: &Real) -> isize {
     let (parent, me) = (turn.process(), turn.me());
     wait::collect_discarded(&mut turn);
     let Some(child) = free_slot(&mut turn) else {
@@ -255,15 +263,17 @@ fn fork_(mut turn: Turn) -> isize {
         executed: false,
         ended: false,
         discarded: false,
+        spawning: false,
+        spawn_error: 0,
         collector: parent,
         status: 0,
     };
     shared.net.copy_descriptors(parent, child);
     shared.signals.process_made(parent, child);
     shared.signals.thread_made(me, ix);
-    // SAFETY: libc's own fork, which runs the program's atfork handlers.
+    // SAFETY: one of libc's own forks.
     let real_pid = unsafe {
-        let real: Fork = core::mem::transmute(FORK.get());
+        let real: Fork = core::mem::transmute(own.get());
         real()
     };
     if real_pid == 0 {
@@ -296,7 +306,7 @@ fn start_child(process: u16, ix: u16) -> isize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fork() -> c_int {
     match Turn::take(op::FORK) {
-        Some(turn) => finish(fork_(turn)) as c_int,
+        Some(turn) => finish(fork_(turn, &FORK)) as c_int,
         // SAFETY: libc's own fork.
         None => unsafe {
             let real: Fork = core::mem::transmute(FORK.get());
@@ -437,4 +447,6 @@ pub(crate) fn is_meant(turn: &mut Turn, process: u16, selector: c_int) -> bool {
 pub fn after_exec(turn: &mut Turn) {
     let process = usize::from(turn.process());
     turn.shared().processes[process].executed = true;
+    // Whoever has spawned it waits for that.
+    turn.wake(CHILD, usize::MAX);
 }

@@ -63,6 +63,23 @@ pub struct Sigaction {
     restorer: usize,
 }
 
+impl Sigaction {
+    pub(crate) const DEFAULT: Self = Self::with_handler(vsignal::DEFAULT);
+
+    pub(crate) const fn with_handler(handler: usize) -> Self {
+        Self {
+            handler,
+            mask: [0; 16],
+            flags: 0,
+            restorer: 0,
+        }
+    }
+
+    pub(crate) fn handler(&self) -> usize {
+        self.handler
+    }
+}
+
 const _: () = assert!(size_of::<Sigaction>() == size_of::<libc::sigaction>());
 
 /// libc's own, for what the kernel is to know.

@@ -7,6 +7,7 @@
 use super::descriptor::{close_, object, read_, write_};
 use super::machine::libc_own;
 use super::op;
+use super::spawn::close_pipe;
 use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -62,16 +63,28 @@ const FUNCTIONS: Functions = Functions {
 #[derive(Clone, Copy)]
 struct Cookie {
     descriptor: c_int,
+    /// The command at the other end that closing waits for, or 0.
+    command: c_int,
 }
 
 impl Cookie {
+    fn plain(descriptor: c_int) -> Self {
+        Self {
+            descriptor,
+            command: 0,
+        }
+    }
+
     fn word(self) -> usize {
-        self.descriptor.cast_unsigned() as usize
+        let half = |number: c_int| number.cast_unsigned() as usize;
+        half(self.descriptor) | half(self.command) << 32
     }
 
     fn of(word: usize) -> Self {
+        let half = |at: u32| ((word >> at) as u32).cast_signed();
         Self {
-            descriptor: (word as u32).cast_signed(),
+            descriptor: half(0),
+            command: half(32),
         }
     }
 }
@@ -111,7 +124,14 @@ unsafe extern "C" fn seek(cookie: usize, offset: *mut i64, whence: c_int) -> c_i
 }
 
 unsafe extern "C" fn close(cookie: usize) -> c_int {
-    finish(close_(Cookie::of(cookie).descriptor)) as c_int
+    let Cookie {
+        descriptor,
+        command,
+    } = Cookie::of(cookie);
+    if command != 0 {
+        return close_pipe(descriptor, command);
+    }
+    finish(close_(descriptor)) as c_int
 }
 
 /// A stream of ours; null with errno set when there is no memory for it.
@@ -179,11 +199,21 @@ pub(crate) unsafe fn open_by_name(
         return core::ptr::null_mut();
     }
     // SAFETY: the caller's mode.
-    let stream = unsafe { open_stream(Cookie { descriptor: fd }, mode) };
+    let stream = unsafe { open_stream(Cookie::plain(fd), mode) };
     if stream.is_null() {
         close_(fd);
     }
     stream.cast()
+}
+
+/// The stream of a command that `popen` has started.
+pub(crate) fn open_command(descriptor: c_int, command: c_int, mode: &CStr) -> *mut c_void {
+    let cookie = Cookie {
+        descriptor,
+        command,
+    };
+    // SAFETY: a NUL-terminated mode.
+    unsafe { open_stream(cookie, mode.as_ptr()) }.cast()
 }
 
 unsafe fn fdopen_(fd: c_int, mode: *const c_char) -> *mut c_void {
@@ -201,7 +231,7 @@ unsafe fn fdopen_(fd: c_int, mode: *const c_char) -> *mut c_void {
             return core::ptr::null_mut();
         }
         // SAFETY: the caller's mode.
-        return unsafe { open_stream(Cookie { descriptor: fd }, mode) }.cast();
+        return unsafe { open_stream(Cookie::plain(fd), mode) }.cast();
     }
     libc_own!(fdopen(fd: c_int, mode: *const c_char) -> *mut c_void)
 }
@@ -240,7 +270,7 @@ pub(crate) unsafe extern "C" fn print_to(
         if len < 0 {
             return len;
         }
-        let cookie = Cookie { descriptor: fd }.word();
+        let cookie = Cookie::plain(fd).word();
         let put = write(cookie, text.cast(), len.cast_unsigned() as usize);
         free(text.cast());
         if put == len as isize { len } else { -1 }
@@ -288,7 +318,7 @@ pub(crate) fn adopt(turn: &mut Turn, fd: c_int) {
         if !core::ptr::eq(*variable, own) {
             return;
         }
-        let stream = open_stream(Cookie { descriptor: fd }, mode.as_ptr());
+        let stream = open_stream(Cookie::plain(fd), mode.as_ptr());
         if stream.is_null() {
             return;
         }

@@ -392,5 +392,8 @@ pub fn after_exec(turn: &mut Turn) {
     }
     sync::threads_gone(turn);
     turn.shared().thread(me).cancel = super::Cancel::NONE;
+    // Whichever thread it was, it is the main one now.
+    let pid = turn.shared().processes[usize::from(process)].pid;
+    turn.shared().thread(me).tid = pid;
     note_handle(turn);
 }

@@ -52,3 +52,43 @@ pub unsafe extern "C" fn dprintf(fd: c_int, format: *const c_char) -> c_int {
 pub unsafe extern "C" fn __dprintf_chk(fd: c_int, flag: c_int, format: *const c_char) -> c_int {
     formatted!(super::stdio::__vdprintf_chk, "24", "rcx")
 }
+
+/// A function whose arguments are all words: calls `$function` with where they are, those that came in
+/// registers and those that came on the stack.
+macro_rules! listed {
+    ($function:path) => {
+        core::arch::naked_asm!(
+            "push r9",
+            "push r8",
+            "push rcx",
+            "push rdx",
+            "push rsi",
+            "push rdi",
+            "mov rdi, rsp",
+            "lea rsi, [rsp + 56]",
+            "sub rsp, 8",
+            "call {function}",
+            "add rsp, 56",
+            "ret",
+            function = sym $function,
+        )
+    };
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn execl(path: *const c_char, first: *const c_char) -> c_int {
+    listed!(super::exec::execl_)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn execlp(file: *const c_char, first: *const c_char) -> c_int {
+    listed!(super::exec::execlp_)
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(naked)]
+pub unsafe extern "C" fn execle(path: *const c_char, first: *const c_char) -> c_int {
+    listed!(super::exec::execle_)
+}

@@ -56,7 +56,7 @@ fn find(turn: &mut Turn, which: Which) -> Found {
         if !process.is_there() || process.parent != parent || !which.fits(process) {
             continue;
         }
-        if !process.ended {
+        if !process.ended || process.spawning {
             if matches!(found, Found::None) {
                 found = Found::Running;
             }
@@ -101,6 +101,21 @@ pub(crate) fn collect_discarded(turn: &mut Turn) {
         let process = &turn.shared().processes[usize::from(at)];
         if process.real_pid != 0 && process.discarded && process.collector == me {
             collect(turn, at);
+        }
+    }
+}
+
+/// Waits for one child to end and reaps it, whatever signals come; gives its status.
+pub(crate) fn reap_one(turn: &mut Turn, pid: c_int) -> Result<c_int, c_int> {
+    loop {
+        match await_end(turn, Which::One(pid), true) {
+            Ok(Some(child)) => {
+                let status = turn.shared().processes[usize::from(child)].status;
+                collect(turn, child);
+                return Ok(status);
+            }
+            Ok(None) | Err(libc::EINTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
 }

@@ -1,0 +1,174 @@
+//! Whether a program that is about to be executed would have us in it, as `src/elf.rs` in the node asks of
+//! the first one: a dynamically linked program of this machine for which the linker heeds `LD_PRELOAD`,
+//! or a script of one.
+
+use crate::sys::{self, sys};
+use core::ffi::{CStr, c_char, c_int};
+
+/// The kernel follows a chain of script interpreters this far, and looks at this much of a first line.
+const INTERPRETERS_MAX: u32 = 5;
+const LINE_BYTES: usize = 256;
+const PATH_BYTES: usize = 4096;
+
+/// What would become of us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// We are there again.
+    Wrapped,
+    /// It would run without us, because it is so.
+    Lost(&'static str),
+    /// The kernel will say what is wrong with it.
+    Refused,
+}
+
+/// An open file that is closed again.
+struct Open(c_int);
+
+impl Open {
+    fn new(at: c_int, path: &CStr) -> Option<Self> {
+        let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+        // SAFETY: a NUL-terminated path.
+        let fd = unsafe { sys!(sys::SYS_openat, at, path.as_ptr(), flags) };
+        (fd >= 0).then_some(Self(fd as c_int))
+    }
+
+    /// Bytes read at a place.
+    fn read(&self, to: &mut [u8], place: u64) -> usize {
+        // SAFETY: pointer and length of a valid slice.
+        let got = unsafe { sys!(sys::SYS_pread64, self.0, to.as_mut_ptr(), to.len(), place) };
+        usize::try_from(got).unwrap_or(0)
+    }
+
+    fn status(&self) -> Option<libc::stat> {
+        let mut status = core::mem::MaybeUninit::<libc::stat>::uninit();
+        // SAFETY: room for the answer, filled on success.
+        unsafe {
+            (sys!(libc::SYS_fstat, self.0, status.as_mut_ptr()) == 0).then(|| status.assume_init())
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        // SAFETY: our own descriptor.
+        unsafe { sys!(sys::SYS_close, self.0) };
+    }
+}
+
+/// What would become of us in the program that `execveat` finds.
+///
+/// # Safety
+/// `path` is NUL-terminated.
+pub unsafe fn fate(at: c_int, path: *const c_char, flags: c_int) -> Fate {
+    // SAFETY: the caller's promise.
+    let path = unsafe { CStr::from_ptr(path) };
+    if !path.is_empty() || flags & libc::AT_EMPTY_PATH == 0 {
+        return fate_of_file(at, path, 0);
+    }
+    let mut by_number = [0u8; 32];
+    let digits = sys::Decimal::new(at.cast_unsigned().into());
+    let prefix = b"/proc/self/fd/";
+    by_number[..prefix.len()].copy_from_slice(prefix);
+    by_number[prefix.len()..][..digits.bytes().len()].copy_from_slice(digits.bytes());
+    match CStr::from_bytes_until_nul(&by_number) {
+        Ok(path) => fate_of_file(libc::AT_FDCWD, path, 0),
+        Err(_) => Fate::Refused,
+    }
+}
+
+fn fate_of_file(at: c_int, path: &CStr, depth: u32) -> Fate {
+    // One that may be executed but not read is taken for an ordinary one.
+    let Some(file) = Open::new(at, path) else {
+        return Fate::Wrapped;
+    };
+    let Some(status) = file.status() else {
+        return Fate::Refused;
+    };
+    if status.st_mode & libc::S_IFMT != libc::S_IFREG || status.st_mode & 0o111 == 0 {
+        return Fate::Refused;
+    }
+    let mut start = [0u8; LINE_BYTES];
+    let got = file.read(&mut start, 0);
+    let start = &start[..got];
+    if let Some(line) = start.strip_prefix(b"#!") {
+        return fate_of_script(line, depth);
+    }
+    if !start.starts_with(b"\x7fELF") {
+        return Fate::Refused;
+    }
+    if gains_rights(&file, &status) {
+        return Fate::Lost("setuid, setgid or has file capabilities");
+    }
+    fate_of_elf(&file, start)
+}
+
+fn fate_of_script(line: &[u8], depth: u32) -> Fate {
+    let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
+    let blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
+    let from = line.iter().position(|byte| !blank(byte)).unwrap_or(0);
+    let name = line[from..].split(blank).next().unwrap_or(&[]);
+    let mut path = [0u8; PATH_BYTES];
+    if depth >= INTERPRETERS_MAX || name.is_empty() || name.len() >= path.len() {
+        return Fate::Refused;
+    }
+    path[..name.len()].copy_from_slice(name);
+    match CStr::from_bytes_until_nul(&path) {
+        Ok(path) => fate_of_file(libc::AT_FDCWD, path, depth + 1),
+        Err(_) => Fate::Refused,
+    }
+}
+
+/// Whether the linker would distrust the environment.
+fn gains_rights(file: &Open, status: &libc::stat) -> bool {
+    // SAFETY: plain integers.
+    let (user, group, never) = unsafe {
+        (
+            sys!(libc::SYS_getuid) as u32,
+            sys!(libc::SYS_getgid) as u32,
+            sys!(sys::SYS_prctl, libc::PR_GET_NO_NEW_PRIVS, 0, 0, 0, 0) == 1,
+        )
+    };
+    if never {
+        return false;
+    }
+    let sets_group = libc::S_ISGID | libc::S_IXGRP;
+    let by_mode = (status.st_mode & libc::S_ISUID != 0 && status.st_uid != user)
+        || (status.st_mode & sets_group == sets_group && status.st_gid != group);
+    let name = c"security.capability".as_ptr();
+    // SAFETY: a NUL-terminated name; the size is asked for only.
+    by_mode || (user != 0 && unsafe { sys!(libc::SYS_fgetxattr, file.0, name, 0, 0) } > 0)
+}
+
+fn word<const BYTES: usize>(from: &[u8], at: usize) -> [u8; BYTES] {
+    let mut bytes = [0; BYTES];
+    if let Some(found) = from.get(at..at + BYTES) {
+        bytes.copy_from_slice(found);
+    }
+    bytes
+}
+
+/// An ELF file, by its header and program headers (`<elf.h>`).
+fn fate_of_elf(file: &Open, start: &[u8]) -> Fate {
+    const CLASS_64: u8 = 2;
+    const MACHINE_X86_64: u16 = 62;
+    const INTERPRETER: u32 = 3;
+    if start.get(4) != Some(&CLASS_64) {
+        return Fate::Lost("a 32-bit program");
+    }
+    if u16::from_le_bytes(word(start, 18)) != MACHINE_X86_64 {
+        return Fate::Refused;
+    }
+    let table = u64::from_le_bytes(word(start, 32));
+    let size = u64::from(u16::from_le_bytes(word(start, 54)));
+    let count = u64::from(u16::from_le_bytes(word(start, 56)));
+    let dynamic = (0..count).any(|number| {
+        let mut kind = [0u8; 4];
+        file.read(&mut kind, table + number * size) == kind.len()
+            && u32::from_le_bytes(kind) == INTERPRETER
+    });
+    if dynamic {
+        Fate::Wrapped
+    } else {
+        Fate::Lost("statically linked")
+    }
+}
