@@ -427,6 +427,9 @@ impl Turn {
     /// it.
     fn admit_next(&mut self) {
         let shared = self.shared();
+        shared.net.publish_ports(&mut Outside {
+            scheduler: &mut shared.scheduler,
+        });
         if shared.scheduler.take_report() {
             let scheduler = &shared.scheduler;
             let record = Record::Done {

@@ -4,8 +4,12 @@
 //! Loss is bounded by what the kernel's buffer and the held ones take: while nothing is committed,
 //! nothing more is read, and what has waited for too long is not sent up again, since its sender has
 //! given up. None is applied twice: they are numbered, and so are the answers.
+//!
+//! What the server sends to others, unasked, leaves at the leader's node: from the port if it is open, or
+//! else from a socket that stands for it.
 
 use super::client::Events;
+use super::errands::Errands;
 use super::listeners::PublishError;
 use super::sys;
 use brolga_tape::DATAGRAM_BYTES_MAX;
@@ -15,10 +19,12 @@ use mio::{Interest, Registry, Token};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+/// Poll tokens of ports.
+const PORTS: usize = 1 << 16;
 /// Held bytes, beyond which nothing more is read until something is committed.
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 /// What a held datagram counts beside its payload.
@@ -37,12 +43,12 @@ pub struct DatagramCounts {
     pub answered: u64,
     /// Dropped because they could not be committed in time.
     pub stale: u64,
-    /// Answers that the kernel did not take.
+    /// What the kernel did not take, and what was for a group.
     pub unsent: u64,
     /// Committed, and dropped by every replica because the server did not read.
     pub lost: u64,
-    /// Sent by the server to somebody that no frontend has heard of, and dropped.
-    pub astray: u64,
+    /// Sent by this node, as the leader, to peers that nobody has heard before.
+    pub unasked: u64,
 }
 
 #[derive(Debug, Default)]
@@ -63,9 +69,20 @@ struct Held {
     since: Instant,
 }
 
-/// An answer of the server.
+/// What has come and is not committed.
+#[derive(Debug)]
+struct Inbox {
+    last_number: u64,
+    /// Oldest first.
+    held: VecDeque<Held>,
+    held_bytes: usize,
+    received: u64,
+    buffer: Vec<u8>,
+}
+
+/// A datagram of the server.
 #[derive(Clone, Copy, Debug)]
-pub struct Answer<'a> {
+pub struct Parcel<'a> {
     /// Counts up from 1.
     pub number: u64,
     /// Where it comes from.
@@ -83,49 +100,60 @@ pub struct Datagrams {
     registry: Registry,
     first_token: usize,
     ports: BTreeMap<u16, Port>,
+    errands: Errands,
     live: bool,
-    last_number: u64,
-    /// Not committed yet, oldest first.
-    held: VecDeque<Held>,
-    held_bytes: usize,
+    inbox: Inbox,
     last_answer: u64,
+    last_unasked: u64,
     counts: DatagramCounts,
-    buffer: Vec<u8>,
 }
 
 impl Datagrams {
-    /// Opens ports at `address`, with poll tokens from `first_token` up, one for each port number.
-    pub fn new(address: IpAddr, registry: Registry, first_token: usize) -> Self {
+    /// Opens ports at `address`, with poll tokens from `first_token` up: one for each port number, then
+    /// those of the errands.
+    pub fn new(address: IpAddr, registry: [Registry; 2], first_token: usize) -> Self {
+        let [registry, for_errands] = registry;
         Self {
             address,
             registry,
             first_token,
             ports: BTreeMap::new(),
+            errands: Errands::new(for_errands, first_token + PORTS),
             live: false,
-            last_number: 0,
-            held: VecDeque::new(),
-            held_bytes: 0,
+            inbox: Inbox {
+                last_number: 0,
+                held: VecDeque::new(),
+                held_bytes: 0,
+                received: 0,
+                buffer: vec![0; DATAGRAM_BYTES_MAX + 1],
+            },
             last_answer: 0,
+            last_unasked: 0,
             counts: DatagramCounts::default(),
-            buffer: vec![0; DATAGRAM_BYTES_MAX + 1],
         }
     }
 
-    /// The port that a poll token stands for.
-    pub fn port_of(&self, token: Token) -> Option<u16> {
+    /// True when the poll token is one of ours.
+    pub fn owns(&self, token: Token) -> bool {
+        self.port_of(token).is_some() || self.errands.owns(token)
+    }
+
+    fn port_of(&self, token: Token) -> Option<u16> {
         let port = token.0.checked_sub(self.first_token)?;
         u16::try_from(port).ok()
     }
 
     /// What has become of datagrams.
     pub fn counts(&self) -> DatagramCounts {
-        self.counts
+        DatagramCounts {
+            received: self.inbox.received,
+            ..self.counts
+        }
     }
 
-    /// Every replica has dropped so many from the log, and so many of the server's.
-    pub fn server_dropped(&mut self, lost: Option<u64>, astray: Option<u64>) {
-        self.counts.lost = lost.unwrap_or(self.counts.lost);
-        self.counts.astray = astray.unwrap_or(self.counts.astray);
+    /// Every replica has dropped so many from the log.
+    pub fn server_lost(&mut self, total: u64) {
+        self.counts.lost = total;
     }
 
     // ---- ports ----
@@ -181,11 +209,13 @@ impl Datagrams {
     pub fn retire(&mut self) {
         self.live = false;
         self.ports.clear();
+        self.errands.close_all();
     }
 
     /// The server is gone for good.
     pub fn close_all(&mut self) {
         self.ports.clear();
+        self.errands.close_all();
     }
 
     fn open_all(&mut self) -> Result<(), PublishError> {
@@ -207,110 +237,178 @@ impl Datagrams {
     // ---- from clients ----
 
     /// The poll says that there is something to read.
-    pub fn ready(&mut self, port: u16) {
-        if let Some(port) = self.ports.get_mut(&port) {
-            port.readable = true;
+    pub fn ready(&mut self, token: Token) {
+        match self.port_of(token) {
+            Some(port) => {
+                if let Some(port) = self.ports.get_mut(&port) {
+                    port.readable = true;
+                }
+            }
+            None => self.errands.ready(token),
         }
     }
 
     /// Reads what there is, as far as it can be held, and says so in `events`.
     pub fn receive(&mut self, frontend: u64, now: Instant, events: &mut impl Events) {
-        let Self {
-            ports,
-            held,
-            held_bytes,
-            buffer,
-            counts,
-            last_number,
-            ..
-        } = self;
-        for (number, port) in ports.iter_mut().filter(|(_, port)| port.readable) {
-            let Some(socket) = &port.socket else { continue };
-            while *held_bytes < HELD_BYTES_MAX {
-                let got = match sys::receive_datagram(socket.as_fd(), buffer) {
-                    Ok(got) => got,
-                    Err(error) if is_about_one_datagram(&error) => continue,
-                    Err(error) => {
-                        if error.kind() != io::ErrorKind::WouldBlock {
-                            tracing::warn!(%error, port = number, "cannot read datagrams for now");
-                        }
-                        port.readable = false;
-                        break;
-                    }
-                };
-                *last_number += 1;
-                counts.received += 1;
-                let local = got.local.unwrap_or(self.address);
-                let one = Held {
-                    number: *last_number,
-                    peer: got.peer,
-                    local: SocketAddr::new(local.to_canonical(), *number),
-                    bytes: buffer[..got.len].into(),
-                    since: now,
-                };
-                one.say(frontend, events);
-                *held_bytes += one.cost();
-                held.push_back(one);
-            }
+        let mut say = |one: &Held| one.say(frontend, events);
+        let inbox = &mut self.inbox;
+        for (number, port) in &mut self.ports {
+            let Some(socket) = port.socket.as_ref().filter(|_| port.readable) else {
+                continue;
+            };
+            let local = |ip: Option<IpAddr>| {
+                let ip = ip.unwrap_or(self.address).to_canonical();
+                SocketAddr::new(ip, *number)
+            };
+            port.readable = !inbox.drain(socket, now, local, &mut say);
+        }
+        for errand in self
+            .errands
+            .all()
+            .iter_mut()
+            .filter(|errand| errand.readable)
+        {
+            let local = errand.local;
+            errand.readable = !inbox.drain(&errand.socket, now, |_| local, &mut say);
         }
     }
 
     /// Something that was read is not committed.
     pub fn is_outstanding(&self) -> bool {
-        !self.held.is_empty()
+        !self.inbox.held.is_empty()
     }
 
     /// Everything up to this number is committed, or has no effect any more.
     pub fn committed(&mut self, number: u64) {
-        while let Some(first) = self.held.front()
-            && first.number <= number
-        {
-            self.held_bytes -= first.cost();
-            self.held.pop_front();
-        }
+        self.inbox.forget(number);
     }
 
     /// Says everything again that is not committed.
     pub fn resend(&mut self, frontend: u64, now: Instant, events: &mut impl Events) {
-        while let Some(first) = self.held.front()
+        while let Some(first) = self.inbox.held.front()
             && now.saturating_duration_since(first.since) > STALE_AFTER
         {
+            let number = first.number;
             self.counts.stale += 1;
-            self.committed(self.held[0].number);
+            self.inbox.forget(number);
         }
-        for one in &self.held {
+        for one in &self.inbox.held {
             one.say(frontend, events);
         }
     }
 
     /// The frontend has another identity: what was said under the old one has no effect.
     pub fn start_over(&mut self) {
-        self.held.clear();
-        self.held_bytes = 0;
-        self.last_number = 0;
+        self.inbox.forget(u64::MAX);
+        self.inbox.last_number = 0;
         self.last_answer = 0;
     }
 
-    // ---- to clients ----
+    // ---- to clients and others ----
 
     /// Sends an answer, unless it was sent before.
-    pub fn answer(&mut self, answer: &Answer<'_>) {
-        if answer.number <= self.last_answer {
+    pub fn answer(&mut self, parcel: &Parcel<'_>) {
+        if parcel.number <= self.last_answer {
             return;
         }
-        self.last_answer = answer.number;
-        let port = self.ports.get(&answer.local.port());
-        let sent = match port.and_then(|port| port.socket.as_ref()) {
-            None => false, // The server has closed the port since.
-            Some(socket) => {
-                let source = self.address.is_unspecified().then(|| answer.local.ip());
-                let sent = sys::send_datagram(socket.as_fd(), answer.bytes, source, answer.peer);
-                sent.is_ok()
+        self.last_answer = parcel.number;
+        let source = self.address.is_unspecified();
+        let source = source.then(|| parcel.local.ip());
+        match self.send_from_port(parcel, source) {
+            Some(Ok(())) => self.counts.answered += 1,
+            // The server has closed the port since, or the kernel has no room.
+            None | Some(Err(_)) => self.counts.unsent += 1,
+        }
+    }
+
+    /// Something that the server sends of its own accord. Only the node that leads sends it, and none a
+    /// second time for a replay.
+    pub fn unasked(&mut self, parcel: &Parcel<'_>, leads: bool) {
+        if parcel.number <= self.last_unasked {
+            return;
+        }
+        self.last_unasked = parcel.number;
+        if !leads || !self.live {
+            return;
+        }
+        match self.send_unasked(parcel) {
+            Ok(()) => self.counts.unasked += 1,
+            Err(error) => {
+                tracing::debug!(%error, peer = %parcel.peer, "a datagram of the server is not sent");
+                self.counts.unsent += 1;
             }
-        };
-        match sent {
-            true => self.counts.answered += 1,
-            false => self.counts.unsent += 1,
+        }
+    }
+
+    fn send_unasked(&mut self, parcel: &Parcel<'_>) -> io::Result<()> {
+        if is_group(parcel.peer.ip()) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        match self.send_from_port(parcel, None) {
+            Some(sent) => sent,
+            None => self.errands.send(parcel.local, parcel.peer, parcel.bytes),
+        }
+    }
+
+    /// From an open port; `None` if it is not one.
+    fn send_from_port(
+        &self,
+        parcel: &Parcel<'_>,
+        source: Option<IpAddr>,
+    ) -> Option<io::Result<()>> {
+        let port = self.ports.get(&parcel.local.port())?;
+        let socket = port.socket.as_ref()?;
+        let sent = sys::send_datagram(socket.as_fd(), parcel.bytes, source, parcel.peer);
+        Some(sent)
+    }
+}
+
+fn is_group(ip: IpAddr) -> bool {
+    ip.is_multicast() || ip == IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+impl Inbox {
+    /// Reads what a socket has, as far as it can be held, and says so. True when it is empty.
+    fn drain(
+        &mut self,
+        socket: &UdpSocket,
+        now: Instant,
+        local: impl Fn(Option<IpAddr>) -> SocketAddr,
+        mut say: impl FnMut(&Held),
+    ) -> bool {
+        while self.held_bytes < HELD_BYTES_MAX {
+            let got = match sys::receive_datagram(socket.as_fd(), &mut self.buffer) {
+                Ok(got) => got,
+                Err(error) if is_about_one_datagram(&error) => continue,
+                Err(error) => {
+                    if error.kind() != io::ErrorKind::WouldBlock {
+                        tracing::warn!(%error, "cannot read datagrams for now");
+                    }
+                    return true;
+                }
+            };
+            self.last_number += 1;
+            self.received += 1;
+            let one = Held {
+                number: self.last_number,
+                peer: got.peer,
+                local: local(got.local),
+                bytes: self.buffer[..got.len].into(),
+                since: now,
+            };
+            say(&one);
+            self.held_bytes += one.cost();
+            self.held.push_back(one);
+        }
+        false
+    }
+
+    fn forget(&mut self, upto: u64) {
+        while let Some(first) = self.held.front()
+            && first.number <= upto
+        {
+            self.held_bytes -= first.cost();
+            self.held.pop_front();
         }
     }
 }
@@ -365,8 +463,9 @@ mod tests {
 
     fn datagrams(address: &str) -> (mio::Poll, Datagrams, SocketAddr) {
         let poll = mio::Poll::new().unwrap();
-        let registry = poll.registry().try_clone().unwrap();
-        let mut datagrams = Datagrams::new(address.parse().unwrap(), registry, 1000);
+        let registry = || poll.registry().try_clone().unwrap();
+        let address_parsed = address.parse().unwrap();
+        let mut datagrams = Datagrams::new(address_parsed, [registry(), registry()], 1000);
         datagrams.listen(1, free_port(address)).unwrap();
         assert!(datagrams.addresses().is_empty());
         datagrams.go_live().unwrap();
@@ -419,7 +518,11 @@ mod tests {
         while all.len() < count {
             assert!(started.elapsed() < Duration::from_secs(10), "{}", all.len());
             let ports: Vec<u16> = datagrams.ports.keys().copied().collect();
-            ports.into_iter().for_each(|port| datagrams.ready(port));
+            let tokens = ports
+                .into_iter()
+                .map(|port| Token(1000 + usize::from(port)));
+            tokens.for_each(|token| datagrams.ready(token));
+            datagrams.ready(Token(1000 + PORTS));
             datagrams.receive(FRONTEND, Instant::now(), &mut outbox);
             all.extend(said(&mut outbox));
         }
@@ -455,7 +558,7 @@ mod tests {
         client.send_to(b"two", at).unwrap();
         assert_eq!(read(&mut datagrams, 1)[0].0, 4);
         datagrams.committed(4);
-        assert_eq!(datagrams.held_bytes, 0);
+        assert_eq!(datagrams.inbox.held_bytes, 0);
     }
 
     #[test]
@@ -467,15 +570,15 @@ mod tests {
         for _ in 0..40 {
             client.send_to(&large, at).unwrap();
             let mut outbox = Outbox::default();
-            datagrams.ready(at.port());
+            datagrams.ready(Token(1000 + usize::from(at.port())));
             datagrams.receive(FRONTEND, Instant::now(), &mut outbox);
-            most = most.max(datagrams.held_bytes);
+            most = most.max(datagrams.inbox.held_bytes);
         }
         assert!(most >= HELD_BYTES_MAX, "{most}");
         assert!(most < HELD_BYTES_MAX + 2 * large.len(), "{most}");
-        let (held, next) = (datagrams.held.len(), datagrams.last_number + 1);
+        let (held, next) = (datagrams.inbox.held.len(), datagrams.inbox.last_number + 1);
         assert!(held < 40);
-        datagrams.committed(datagrams.last_number);
+        datagrams.committed(datagrams.inbox.last_number);
         let mut outbox = Outbox::default();
         datagrams.receive(FRONTEND, Instant::now(), &mut outbox);
         assert_eq!(said(&mut outbox)[0].0, next, "reading goes on by itself");
@@ -498,7 +601,7 @@ mod tests {
             let (number, peer, local, _) = read(&mut datagrams, 1).remove(0);
             assert_eq!((number, local), (1, asked), "{publish}");
             assert_eq!(peer, client.local_addr().unwrap());
-            let answer = |number, bytes| Answer {
+            let answer = |number, bytes| Parcel {
                 number,
                 local,
                 peer,
@@ -528,5 +631,39 @@ mod tests {
             .listen(2, taken.local_addr().unwrap().port())
             .unwrap_err();
         assert!(error.to_string().contains("already in use"), "{error}");
+    }
+
+    #[test]
+    fn what_the_server_sends_unasked_leaves_once_at_the_leader() {
+        let (_poll, mut datagrams, at) = datagrams("127.0.0.1");
+        let far = client("127.0.0.1");
+        let peer = far.local_addr().unwrap();
+        let parcel = |number, port, bytes| Parcel {
+            number,
+            local: SocketAddr::from(([127, 0, 0, 1], port)),
+            peer,
+            bytes,
+        };
+        datagrams.unasked(&parcel(1, 61_000, b"others send it"), false);
+        datagrams.unasked(&parcel(2, 61_000, b"asked"), true);
+        datagrams.unasked(&parcel(2, 61_000, b"again"), true);
+        datagrams.unasked(&parcel(3, at.port(), b"port"), true);
+        let mut buffer = [0; 100];
+        let (len, errand) = far.recv_from(&mut buffer).unwrap();
+        assert_eq!(&buffer[..len], b"asked");
+        let (len, port) = far.recv_from(&mut buffer).unwrap();
+        assert_eq!((&buffer[..len], port), (&b"port"[..], at));
+        far.send_to(b"answer", errand).unwrap();
+        let said = read(&mut datagrams, 1);
+        let local = "127.0.0.1:61000".parse().unwrap();
+        assert_eq!(said, [(1, peer, local, b"answer".to_vec())]);
+        let group = Parcel {
+            number: 4,
+            peer: "239.255.255.250:1900".parse().unwrap(),
+            ..parcel(4, 61_000, b"group")
+        };
+        datagrams.unasked(&group, true);
+        let counts = datagrams.counts();
+        assert_eq!((counts.unasked, counts.unsent), (2, 1));
     }
 }

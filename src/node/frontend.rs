@@ -6,7 +6,7 @@
 
 use super::client::{Client, DATA_BYTES_MAX, Events, Identity, Origin};
 use super::conns::{IdMap, Progress};
-use super::datagrams::{Answer, DatagramCounts, Datagrams};
+use super::datagrams::{DatagramCounts, Datagrams, Parcel};
 use super::listeners::{Listeners, PublishError};
 use super::sys;
 use brolga_tape::ConnId;
@@ -66,7 +66,7 @@ impl Events for Outbox {
 pub struct Tokens {
     /// The first of 65536 for listening sockets.
     pub listeners: usize,
-    /// The first of 65536 for ports that take datagrams.
+    /// The first of 65536 for ports that take datagrams, and then some for what the server sends unasked.
     pub datagrams: usize,
     /// The first for clients.
     pub clients: usize,
@@ -115,17 +115,17 @@ impl Frontend {
         id: u64,
         node: u64,
         publish: IpAddr,
-        registry: [Registry; 3],
+        registry: [Registry; 4],
         tokens: Tokens,
     ) -> Self {
-        let [registry, for_listeners, for_datagrams] = registry;
+        let [registry, for_listeners, one, two] = registry;
         let mut frontend = Self {
             id,
             node,
             tokens,
             registry,
             listeners: Listeners::new(publish, for_listeners, tokens.listeners),
-            datagrams: Datagrams::new(publish, for_datagrams, tokens.datagrams),
+            datagrams: Datagrams::new(publish, [one, two], tokens.datagrams),
             accept_retry: None,
             clients: Vec::new(),
             free: Vec::new(),
@@ -201,7 +201,7 @@ impl Frontend {
     pub fn owns(&self, token: Token) -> bool {
         token.0 >= self.tokens.clients
             || self.listeners.port_of(token).is_some()
-            || self.datagrams.port_of(token).is_some()
+            || self.datagrams.owns(token)
     }
 
     /// Something happened at a socket.
@@ -210,8 +210,8 @@ impl Frontend {
             self.client_ready(index, event);
         } else if let Some(port) = self.listeners.port_of(event.token()) {
             self.accept(port, now);
-        } else if let Some(port) = self.datagrams.port_of(event.token()) {
-            self.datagrams.ready(port);
+        } else {
+            self.datagrams.ready(event.token());
         }
     }
 
@@ -541,9 +541,16 @@ impl Frontend {
         self.drop_clients();
     }
 
-    /// Every replica has dropped so many datagrams from the log, and so many of the server's.
-    pub fn server_dropped(&mut self, lost: Option<u64>, astray: Option<u64>) {
-        self.datagrams.server_dropped(lost, astray);
+    /// Every replica has dropped so many datagrams from the log.
+    pub fn server_lost(&mut self, total: u64) {
+        self.datagrams.server_lost(total);
+    }
+
+    /// A datagram for somebody that no frontend has heard; `leads`: it is for this node to send it.
+    pub fn unasked(&mut self, record: &Record<'_>, leads: bool) {
+        if let Some(parcel) = parcel(record) {
+            self.datagrams.unasked(&parcel, leads);
+        }
     }
 
     /// Serves nobody until [`Frontend::go_live`]; ports that the server opens meanwhile are noted.
@@ -580,18 +587,11 @@ impl Frontend {
                 client.server_closed(reset);
                 true
             }),
-            Record::Datagram {
-                number,
-                local,
-                peer,
-                bytes,
-                ..
-            } => self.datagrams.answer(&Answer {
-                number,
-                local,
-                peer,
-                bytes,
-            }),
+            Record::Datagram { .. } => {
+                if let Some(parcel) = parcel(record) {
+                    self.datagrams.answer(&parcel);
+                }
+            }
             _ => {}
         }
     }
@@ -622,5 +622,23 @@ impl Frontend {
                 }
             }
         }
+    }
+}
+
+fn parcel<'a>(record: &Record<'a>) -> Option<Parcel<'a>> {
+    match *record {
+        Record::Datagram {
+            number,
+            local,
+            peer,
+            bytes,
+            ..
+        } => Some(Parcel {
+            number,
+            local,
+            peer,
+            bytes,
+        }),
+        _ => None,
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! The parts know little of each other, and most do no input or output of their own:
 //!
-//! * `frontend`, `client`, `listeners`: the clients' TCP connections; `datagrams`: their datagrams;
+//! * `frontend`, `client`, `listeners`: the clients' TCP connections; `datagrams`: their datagrams,
+//!   `errands`: those that the server sends unasked;
 //! * `upstream`, `peer_frames`: their way to the leader;
 //! * `away`: who is given up; `proposer`: what a leader proposes and when;
 //! * `feeder`, `tape_map`: from the log to the server; `conns`: what the log says of connections;
@@ -26,6 +27,7 @@ mod client;
 mod conns;
 mod datagrams;
 mod difference;
+mod errands;
 mod error;
 mod exchange;
 mod feeder;

@@ -36,7 +36,7 @@ const FIRST_REPLICA_TOKEN: usize = 1 << 10;
 const FIRST_SIDECAR_TOKEN: usize = 1 << 19;
 /// One token for each port that the server can listen on.
 const FIRST_LISTENER_TOKEN: usize = 1 << 20;
-/// One token for each port at which the server can take datagrams.
+/// One token for each port at which the server can take datagrams, and some more.
 const FIRST_DATAGRAM_TOKEN: usize = FIRST_LISTENER_TOKEN + (1 << 16);
 /// Tokens of clients start here and have no end.
 const FIRST_CLIENT_TOKEN: usize = 1 << 21;
@@ -308,7 +308,7 @@ fn open_sidecars(config: &NodeConfig, poll: &Poll) -> Result<Sidecars, NodeError
 
 fn open_frontend(config: &NodeConfig, poll: &Poll) -> io::Result<Frontend> {
     let registry = || poll.registry().try_clone();
-    let registries = [registry()?, registry()?, registry()?];
+    let registries = [registry()?, registry()?, registry()?, registry()?];
     let tokens = Tokens {
         listeners: FIRST_LISTENER_TOKEN,
         datagrams: FIRST_DATAGRAM_TOKEN,

@@ -114,7 +114,7 @@ impl Sidecar {
         };
         let id = sys::random_u64()?;
         let registry = || poll.registry().try_clone();
-        let registries = [registry()?, registry()?, registry()?];
+        let registries = [registry()?, registry()?, registry()?, registry()?];
         let mut frontend = Frontend::new(id, id, config.publish, registries, TOKENS);
         frontend.say_farewell();
         let timer = Timer::new(poll.registry(), TIMER)?;

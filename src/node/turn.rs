@@ -326,6 +326,8 @@ impl<H: ServerHost> Node<H> {
             conns,
             life,
             checking,
+            leadership,
+            id,
             ..
         } = self
         else {
@@ -342,6 +344,7 @@ impl<H: ServerHost> Node<H> {
             sidecars,
             conns,
             news: &mut life.news,
+            leads: leadership.leader == Some(*id),
         };
         let used = output
             .take(bytes, now, &mut checking.gate.before(&mut records))
@@ -365,6 +368,8 @@ impl<H: ServerHost> Node<H> {
             conns,
             life,
             checking,
+            leadership,
+            id,
             ..
         } = self;
         let mut records = Records {
@@ -373,6 +378,7 @@ impl<H: ServerHost> Node<H> {
             sidecars,
             conns,
             news: &mut life.news,
+            leads: leadership.leader == Some(*id),
         };
         checking.gate.before(&mut records).done(slot);
         true
@@ -386,6 +392,8 @@ impl<H: ServerHost> Node<H> {
             conns,
             life,
             checking,
+            leadership,
+            id,
             ..
         } = self;
         let own = frontend.id();
@@ -395,6 +403,7 @@ impl<H: ServerHost> Node<H> {
             sidecars,
             conns,
             news: &mut life.news,
+            leads: leadership.leader == Some(*id),
         };
         checking.gate.set_limit(limit, &mut records);
     }
@@ -469,6 +478,8 @@ struct Records<'a> {
     sidecars: &'a mut Sidecars,
     conns: &'a mut Conns,
     news: &'a mut Vec<ServerNews>,
+    /// This node leads, as far as it knows.
+    leads: bool,
 }
 
 impl Records<'_> {
@@ -524,16 +535,12 @@ impl Sink for Records<'_> {
                 self.sidecars.ports_changed(record);
                 self.news.push(ServerNews::Unlisten(listener));
             }
-            Record::Datagram {
-                frontend: 0,
-                number,
-                ..
-            } => self.frontend.server_dropped(None, Some(number)),
+            Record::Datagram { frontend: 0, .. } => self.frontend.unasked(record, self.leads),
             Record::Datagram { frontend, .. } if frontend == self.own => {
                 self.frontend.record(record);
             }
             Record::Datagram { frontend, .. } => self.sidecars.datagram(frontend, record),
-            Record::Lost { total } => self.frontend.server_dropped(Some(total), None),
+            Record::Lost { total } => self.frontend.server_lost(total),
             Record::Exit { status } => self.news.push(ServerNews::Exit(status)),
             Record::Fault { message } => {
                 let message = String::from_utf8_lossy(message).into_owned();

@@ -10,7 +10,7 @@ use crate::sys::{finish, sys};
 use crate::turn::{self, Turn};
 use brolga_dmt::Wakeup;
 use brolga_tape::DATAGRAM_BYTES_MAX;
-use brolga_vnet::{DatagramError, Envelope, Received, SocketIx, WaitOn};
+use brolga_vnet::{DatagramError, Envelope, Received, SocketIx, WaitOn, Way};
 use core::ffi::{c_int, c_uint, c_void};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use libc::{cmsghdr, in_pktinfo, in6_pktinfo, mmsghdr, msghdr, socklen_t, timespec};
@@ -70,11 +70,11 @@ pub(crate) unsafe fn bind(
         Ok(to) => to,
         Err(failure) => return failure,
     };
-    let (net, mut outside) = turn.net();
+    let net = &mut turn.shared().net;
     if net.socket(ix).local().is_some() {
         return error(libc::EINVAL);
     }
-    match net.bind_datagram(ix, to, &mut outside) {
+    match net.bind_datagram(ix, to) {
         Ok(()) => 0,
         Err(failure) => errno(failure),
     }
@@ -342,8 +342,13 @@ pub(crate) unsafe fn send(turn: &mut Turn, ix: SocketIx, message: &msghdr, flags
     if len > DATAGRAM_BYTES_MAX {
         return error(libc::EMSGSIZE);
     }
+    let way = Way {
+        to,
+        source,
+        loopback_is_outside: turn.local().host_loopback,
+    };
     let (net, mut outside) = turn.net();
-    let sent = net.send_datagram(ix, to, source, len, &mut outside, |room| {
+    let sent = net.send_datagram(ix, &way, len, &mut outside, |room| {
         // SAFETY: the caller's promise; the room is as long as the vectors.
         unsafe { vectors.gather(room) };
     });

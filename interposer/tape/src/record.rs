@@ -89,8 +89,8 @@ pub enum Record<'a> {
     },
     /// A datagram of the server for somebody outside.
     Datagram {
-        /// The frontend that is to send it: the one that `peer` was last heard through. 0: none was
-        /// ever heard of, or `peer` is a group.
+        /// The frontend that is to send it: the one that `peer` was last heard through. 0: none was ever
+        /// heard of, and the leader's node sends it of the server's own accord.
         frontend: u64,
         /// Counts up from 1 within the frontend, so that a server that replays sends nothing twice.
         number: u64,

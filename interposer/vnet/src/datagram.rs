@@ -2,8 +2,11 @@
 //!
 //! What comes from outside is an event of the log; what is sent to a port of the tree itself is
 //! delivered here. A datagram for anybody else goes to the frontend through which that peer was last
-//! heard. As with connections, the address that a socket is bound to says who inside may send to it,
-//! not where the node opens the port.
+//! heard; if there is none, the leader's node sends it. As with connections, the address that a socket
+//! is bound to says who inside may send to it, not where the node opens the port.
+//!
+//! A port that the server names is opened outside once the server has nothing else to do, so that one
+//! which it gives to a socket that it connects at once, to ask others, stays closed.
 //!
 //! Loss is decided here and nowhere else once a datagram is in the log: a queue that is full drops
 //! what comes, at the same datagram on every replica.
@@ -81,6 +84,8 @@ pub struct DatagramOptions {
     pub tells_local_v6: bool,
     /// The server named the port, so it is open outside unless the socket has a peer.
     named: bool,
+    /// It is to be opened outside.
+    unpublished: bool,
     /// The next socket of its bucket.
     next: SocketIx,
 }
@@ -91,6 +96,7 @@ impl DatagramOptions {
         tells_local: false,
         tells_local_v6: false,
         named: false,
+        unpublished: false,
         next: 0,
     };
 }
@@ -105,11 +111,24 @@ pub(crate) struct Datagrams {
     waiting_bytes: u64,
     /// Dropped because a queue was full, or nobody had the port.
     lost: u64,
-    /// Sent to nobody known.
-    astray: u64,
+    /// Sent to peers that no frontend has heard.
+    unasked: u64,
+    /// Sockets whose port is to be opened outside.
+    unpublished: u32,
     routes: Routes,
     /// What is being sent, in one piece.
     outgoing: [u8; DATAGRAM_BYTES_MAX],
+}
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    /// Its receiver, if not the socket's peer.
+    pub to: Option<SocketAddr>,
+    /// The address that it is to come from, if that is one of ours.
+    pub source: Option<IpAddr>,
+    /// Where nobody in the tree has the port, a loopback address is that of the machine that sends.
+    pub loopback_is_outside: bool,
 }
 
 /// Where the bytes of a datagram are.
@@ -247,7 +266,7 @@ impl Net {
         core::iter::successors(some(self.first_bound(port)), next)
     }
 
-    /// Gives a socket its address; port 0 stands for any that is free. A named port is open outside.
+    /// Gives a socket its address; port 0 stands for any that is free. A named port will be open outside.
     ///
     /// # Errors
     /// [`DatagramError::InUse`], [`DatagramError::NoPort`].
@@ -255,7 +274,6 @@ impl Net {
         &mut self,
         ix: SocketIx,
         address: SocketAddr,
-        world: &mut impl World,
     ) -> Result<(), DatagramError> {
         let address = plain(address);
         let named = address.port() != 0;
@@ -279,7 +297,7 @@ impl Net {
         socket.local = Some(address);
         socket.datagram.next = next;
         socket.datagram.named = named;
-        self.publish(ix, world);
+        self.want_published(ix);
         Ok(())
     }
 
@@ -299,32 +317,55 @@ impl Net {
         Err(DatagramError::NoPort)
     }
 
-    /// Opens the port outside if it should be and is not.
-    fn publish(&mut self, ix: SocketIx, world: &mut impl World) {
-        let socket = self.socket(ix);
-        let wanted = socket.datagram.named && socket.peer.is_none() && socket.listener == 0;
-        let Some(address) = socket.local.filter(|_| wanted) else {
-            return;
-        };
-        self.listeners_made += 1;
-        let listener = self.listeners_made;
-        self.socket_mut(ix).listener = listener;
-        world.emit(&Record::Listen {
-            listener,
-            address,
-            transport: Transport::Datagram,
-        });
+    /// The port should be open outside if it is named and the socket has no peer.
+    fn want_published(&mut self, ix: SocketIx) {
+        let socket = self.socket_mut(ix);
+        let options = &mut socket.datagram;
+        if options.named && socket.peer.is_none() && socket.listener == 0 && !options.unpublished {
+            options.unpublished = true;
+            self.datagrams.unpublished += 1;
+        }
+    }
+
+    /// The server has had its time: opens ports outside that are still wanted.
+    pub fn publish_ports(&mut self, world: &mut impl World) {
+        let mut ix = 0;
+        while self.datagrams.unpublished > 0 {
+            ix += 1;
+            let socket = self.socket_mut(ix);
+            if !core::mem::take(&mut socket.datagram.unpublished) {
+                continue;
+            }
+            self.datagrams.unpublished -= 1;
+            self.listeners_made += 1;
+            let listener = self.listeners_made;
+            let socket = self.socket_mut(ix);
+            socket.listener = listener;
+            let Some(address) = socket.local else {
+                unreachable!("only bound sockets are published")
+            };
+            world.emit(&Record::Listen {
+                listener,
+                address,
+                transport: Transport::Datagram,
+            });
+        }
     }
 
     fn withdraw(&mut self, ix: SocketIx, world: &mut impl World) {
-        let listener = core::mem::take(&mut self.socket_mut(ix).listener);
+        let socket = self.socket_mut(ix);
+        if core::mem::take(&mut socket.datagram.unpublished) {
+            self.datagrams.unpublished -= 1;
+            return;
+        }
+        let listener = core::mem::take(&mut socket.listener);
         if listener != 0 {
             world.emit(&Record::Unlisten { listener });
         }
     }
 
     /// A socket that sends before it was bound gets a free port at any address.
-    fn bind_if_fresh(&mut self, ix: SocketIx, world: &mut impl World) -> Result<(), DatagramError> {
+    fn bind_if_fresh(&mut self, ix: SocketIx) -> Result<(), DatagramError> {
         let socket = self.socket(ix);
         if socket.local.is_some() {
             return Ok(());
@@ -333,7 +374,7 @@ impl Net {
             true => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
             false => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         };
-        self.bind_datagram(ix, SocketAddr::new(any, 0), world)
+        self.bind_datagram(ix, SocketAddr::new(any, 0))
     }
 
     /// Gives a socket its only peer, or takes it away.
@@ -348,11 +389,11 @@ impl Net {
     ) -> Result<(), DatagramError> {
         let Some(peer) = peer else {
             self.socket_mut(ix).peer = None;
-            self.publish(ix, world);
+            self.want_published(ix);
             return Ok(());
         };
         let peer = self.destination(ix, peer)?;
-        self.bind_if_fresh(ix, world)?;
+        self.bind_if_fresh(ix)?;
         self.socket_mut(ix).peer = Some(peer);
         self.withdraw(ix, world);
         Ok(())
@@ -383,11 +424,14 @@ impl Net {
         world: &mut impl World,
     ) {
         let (peer, local) = (plain(peer), plain(local));
-        self.datagrams.routes.learn(peer, local, frontend);
-        match self.receiver(peer, local, false) {
-            Some(to) => self.deliver(to, peer, local, Payload::Event(bytes), world),
-            None => self.lose(world),
+        let Some(to) = self.receiver(peer, local, false) else {
+            return self.lose(world);
+        };
+        // An answer to a socket that has asked: the next question goes by whoever leads then.
+        if self.socket(to).listener != 0 {
+            self.datagrams.routes.learn(peer, local, frontend);
         }
+        self.deliver(to, peer, local, Payload::Event(bytes), world);
     }
 
     fn lose(&mut self, world: &mut impl World) {
@@ -533,16 +577,14 @@ impl Net {
         }
     }
 
-    /// Sends a datagram of `len` bytes, which `fill` writes, to `to` or else to the socket's peer;
-    /// from the address `source` if that is one of ours.
+    /// Sends a datagram of `len` bytes, which `fill` writes.
     ///
     /// # Errors
     /// See [`DatagramError`].
     pub fn send_datagram(
         &mut self,
         ix: SocketIx,
-        to: Option<SocketAddr>,
-        source: Option<IpAddr>,
+        way: &Way,
         len: usize,
         world: &mut impl World,
         fill: impl FnOnce(&mut [u8]),
@@ -554,7 +596,8 @@ impl Net {
         if socket.output_ended {
             return Err(DatagramError::Shut);
         }
-        let to = to.or(socket.peer).ok_or(DatagramError::NoDestination)?;
+        let to = way.to.or(socket.peer);
+        let to = to.ok_or(DatagramError::NoDestination)?;
         let to = self.destination(ix, to)?;
         let most = match to {
             SocketAddr::V4(_) => DATAGRAM_BYTES_MAX - 20,
@@ -563,18 +606,19 @@ impl Net {
         if len > most {
             return Err(DatagramError::TooLong);
         }
-        self.bind_if_fresh(ix, world)?;
+        self.bind_if_fresh(ix)?;
         fill(&mut self.datagrams.outgoing[..len]);
-        self.route(ix, to, source, len, world);
+        self.route(ix, to, way, len, world);
         Ok(())
     }
 
-    /// Outside if the peer was last heard from there, otherwise to a socket of the tree.
+    /// Outside if the peer was last heard from there, otherwise to a socket of the tree, otherwise by
+    /// the leader's node.
     fn route(
         &mut self,
         ix: SocketIx,
         to: SocketAddr,
-        source: Option<IpAddr>,
+        way: &Way,
         len: usize,
         world: &mut impl World,
     ) {
@@ -583,7 +627,7 @@ impl Net {
         let Some(bound) = socket.local else {
             unreachable!("a socket is bound before it sends")
         };
-        let source = source.map(|ip| ip.to_canonical());
+        let source = way.source.map(|ip| ip.to_canonical());
         if let Some((local, frontend)) = self.datagrams.routes.find(to, bound.port(), source) {
             return self.emit_datagram(frontend, local, to, len, world);
         }
@@ -598,7 +642,7 @@ impl Net {
                 self.datagrams.routes.forget(from, to.port());
                 self.deliver(receiver, from, to, Payload::Outgoing(len), world);
             }
-            None if to.ip().is_loopback() => {
+            None if to.ip().is_loopback() && !way.loopback_is_outside => {
                 // As if the kernel had answered that nobody has the port.
                 if connected {
                     self.socket_mut(ix).error = errno::REFUSED;
@@ -620,8 +664,8 @@ impl Net {
         let (frontend, number) = match self.frontends.next_answer(frontend) {
             Some(number) => (frontend, number),
             None => {
-                self.datagrams.astray += 1;
-                (0, self.datagrams.astray)
+                self.datagrams.unasked += 1;
+                (0, self.datagrams.unasked)
             }
         };
         world.emit(&Record::Datagram {

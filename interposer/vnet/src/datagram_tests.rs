@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use crate::tests::{Log, net};
-use crate::{DatagramError, Envelope, Net, Object, Received, SocketIx, State, WaitOn, ready};
+use crate::{DatagramError, Envelope, Net, Object, Received, SocketIx, State, WaitOn, Way, ready};
 use brolga_tape::entry::Event;
 use core::net::SocketAddr;
 use std::boxed::Box;
@@ -28,7 +28,8 @@ fn datagram<'a>(number: u64, peer: &str, local: &str, bytes: &'a [u8]) -> Event<
 /// Makes a socket, names it by descriptor `fd` of process 0 and binds it.
 fn bound(net: &mut Net, log: &mut Log, fd: i32, address: &str) -> SocketIx {
     let ix = fresh(net, fd, at(address).is_ipv6());
-    net.bind_datagram(ix, at(address), log).unwrap();
+    net.bind_datagram(ix, at(address)).unwrap();
+    net.publish_ports(log);
     ix
 }
 
@@ -70,8 +71,11 @@ fn send(
     to: &str,
     bytes: &[u8],
 ) -> Result<(), DatagramError> {
-    let to = (!to.is_empty()).then(|| at(to));
-    net.send_datagram(ix, to, None, bytes.len(), log, |room| {
+    let way = Way {
+        to: (!to.is_empty()).then(|| at(to)),
+        ..Way::default()
+    };
+    net.send_datagram(ix, &way, bytes.len(), log, |room| {
         room.copy_from_slice(bytes);
     })
 }
@@ -248,11 +252,11 @@ fn peers_are_shared_out_among_sockets_of_one_port() {
     for fd in 3..6 {
         let ix = fresh(&mut net, fd, false);
         net.socket_mut(ix).reuse_port = true;
-        net.bind_datagram(ix, at("0.0.0.0:53"), &mut log).unwrap();
+        net.bind_datagram(ix, at("0.0.0.0:53")).unwrap();
         sockets.push(ix);
     }
     let stranger = fresh(&mut net, 6, false);
-    let taken = net.bind_datagram(stranger, at("127.0.0.1:53"), &mut log);
+    let taken = net.bind_datagram(stranger, at("127.0.0.1:53"));
     assert_eq!(taken, Err(DatagramError::InUse));
     for round in 0..2u64 {
         for port in 0..300u16 {
@@ -281,22 +285,21 @@ fn the_best_fitting_socket_gets_a_datagram() {
     let four = bound(&mut net, &mut log, 3, "0.0.0.0:53");
     let six = fresh(&mut net, 4, true);
     assert_eq!(
-        net.bind_datagram(six, at("[::]:53"), &mut log),
+        net.bind_datagram(six, at("[::]:53")),
         Err(DatagramError::InUse),
         "it takes version 4 too"
     );
     net.socket_mut(six).datagram.v6_only = true;
-    net.bind_datagram(six, at("[::]:53"), &mut log).unwrap();
+    net.bind_datagram(six, at("[::]:53")).unwrap();
     let narrow = fresh(&mut net, 5, false);
     for ix in [four, narrow] {
         net.socket_mut(ix).reuse_address = true;
     }
-    net.bind_datagram(narrow, at("127.0.0.2:53"), &mut log)
-        .unwrap();
+    net.bind_datagram(narrow, at("127.0.0.2:53")).unwrap();
     let of_peer = fresh(&mut net, 6, false);
     net.socket_mut(of_peer).reuse_address = true;
-    net.bind_datagram(of_peer, at("0.0.0.0:53"), &mut log)
-        .unwrap();
+    net.bind_datagram(of_peer, at("0.0.0.0:53")).unwrap();
+    net.publish_ports(&mut log);
     log.take();
     net.connect_datagram(of_peer, Some(at("10.0.0.9:7")), &mut log)
         .unwrap();
@@ -313,6 +316,7 @@ fn the_best_fitting_socket_gets_a_datagram() {
         }
     }
     net.connect_datagram(of_peer, None, &mut log).unwrap();
+    net.publish_ports(&mut log);
     assert!(log.take()[0].starts_with("Listen { listener: 5, "));
 }
 
@@ -362,4 +366,55 @@ fn ports_of_closed_sockets_are_free_again() {
     net.clear_process(0, &mut log);
     let again = bound(&mut net, &mut log, 3, ports[1]);
     assert_eq!(receive(&mut net, again, 9, false).0, Received::WouldBlock);
+}
+
+#[test]
+fn a_socket_that_asks_others_is_not_open_outside() {
+    let (mut net, mut log) = (net(), Log::default());
+    let ix = fresh(&mut net, 3, false);
+    net.bind_datagram(ix, at("0.0.0.0:5000")).unwrap();
+    net.connect_datagram(ix, Some(at("192.0.2.1:53")), &mut log)
+        .unwrap();
+    net.publish_ports(&mut log);
+    send(&mut net, &mut log, ix, "", b"?").unwrap();
+    let asked = "Datagram { frontend: 0, number: 1, local: 127.0.0.1:5000, peer: 192.0.2.1:53, \
+                 bytes: [63] }";
+    assert_eq!(log.take(), [asked]);
+    net.apply(
+        &datagram(1, "192.0.2.1:53", "127.0.0.1:5000", b"!"),
+        &mut log,
+    );
+    net.apply(
+        &datagram(2, "192.0.2.2:53", "127.0.0.1:5000", b"not asked"),
+        &mut log,
+    );
+    assert_eq!(text(&mut net, ix), Some(b"!".to_vec()));
+    assert_eq!(text(&mut net, ix), None);
+    assert_eq!(log.take(), ["Lost { total: 1 }"]);
+    // Whoever leads then asks the next time, not whoever had the answer.
+    send(&mut net, &mut log, ix, "", b"?").unwrap();
+    assert!(log.take()[0].starts_with("Datagram { frontend: 0, number: 2, "));
+    let closed = fresh(&mut net, 4, false);
+    net.bind_datagram(closed, at("0.0.0.0:5001")).unwrap();
+    net.clear_object(0, 4, &mut log);
+    net.publish_ports(&mut log);
+    assert!(log.take().is_empty());
+}
+
+#[test]
+fn loopback_is_outside_if_that_is_wanted_and_nobody_has_the_port() {
+    let (mut net, mut log, server) = serving();
+    let ix = bound(&mut net, &mut log, 4, "0.0.0.0:0");
+    log.take();
+    for (to, inside) in [("127.0.0.1:53", true), ("127.0.0.1:54", false)] {
+        let way = Way {
+            to: Some(at(to)),
+            source: None,
+            loopback_is_outside: true,
+        };
+        let sent = net.send_datagram(ix, &way, 1, &mut log, |room| room[0] = 7);
+        assert_eq!(sent, Ok(()));
+        assert_eq!(text(&mut net, server).is_some(), inside);
+        assert_eq!(log.take().is_empty(), inside);
+    }
 }

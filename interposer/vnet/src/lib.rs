@@ -38,7 +38,7 @@ mod table;
 
 pub use connect::ConnectOutcome;
 pub use counter::CounterKind;
-pub use datagram::{DatagramError, DatagramOptions, Envelope, Received, plain};
+pub use datagram::{DatagramError, DatagramOptions, Envelope, Received, Way, plain};
 pub use descriptors::{FDS_MAX, Object, PROCESSES_MAX};
 pub use epoll::{EpollError, EpollIx};
 pub use stream::{ReadOutcome, WriteOutcome};

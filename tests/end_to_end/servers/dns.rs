@@ -10,6 +10,9 @@ use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 const A: u16 = 1;
@@ -210,6 +213,93 @@ fn perf(at: &Target, stage: &Stage) {
     }
 }
 
+/// A DNS server that is not wrapped: it has an address for every name.
+#[derive(Debug)]
+pub struct Elsewhere {
+    at: SocketAddr,
+    asked: Arc<AtomicUsize>,
+}
+
+impl Elsewhere {
+    /// Answers at this address until it is dropped.
+    pub fn start(at: SocketAddr) -> Self {
+        let socket = UdpSocket::bind(at).unwrap();
+        let asked = Arc::default();
+        let count = Arc::clone(&asked);
+        thread::spawn(move || serve_elsewhere(&socket, &count));
+        Self { at, asked }
+    }
+
+    /// How many questions came.
+    pub fn asked(&self) -> usize {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    fn address(name: &str) -> [u8; 4] {
+        let sum = name.bytes().fold(7u16, |sum, byte| {
+            sum.wrapping_mul(31).wrapping_add(byte.into())
+        });
+        let [high, low] = sum.to_be_bytes();
+        [198, 18, high, low]
+    }
+
+    /// Asks the wrapped server for names that it has to ask us for.
+    pub fn load(mut chance: Chance, at: &Target, stage: &Stage) {
+        let mut client = Client::new(at.address(0));
+        while stage.step() {
+            let questions = (0..PIPELINED).map(|_| {
+                let name = format!("n{}.elsewhere.test", chance.below(10_000));
+                Question {
+                    answer: Some(Self::address(&name).into()),
+                    kind: A,
+                    name,
+                }
+            });
+            client.ask(&questions.collect::<Vec<_>>());
+        }
+    }
+}
+
+impl Drop for Elsewhere {
+    fn drop(&mut self) {
+        // An empty datagram ends it. Should it get lost, the thread ends with the process.
+        let socket = UdpSocket::bind((self.at.ip(), 0)).unwrap();
+        let _ = socket.send_to(&[], self.at);
+    }
+}
+
+fn serve_elsewhere(socket: &UdpSocket, asked: &AtomicUsize) {
+    let mut buffer = [0; 2048];
+    loop {
+        let Ok((len, peer)) = socket.recv_from(&mut buffer) else {
+            return;
+        };
+        if len == 0 {
+            return;
+        }
+        asked.fetch_add(1, Ordering::Relaxed);
+        let (name, end) = name_in(&buffer[..len]);
+        let mut answer = buffer[..end].to_vec();
+        // An answer, authoritative as asked, with one record and without extensions.
+        answer[2..12].copy_from_slice(&[0x84 | buffer[2] & 1, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+        answer.extend([0xC0, 12, 0, A as u8, 0, 1, 0, 0, 0x0E, 0x10, 0, 4]);
+        answer.extend(Elsewhere::address(&name));
+        // Whoever has asked may be dead.
+        let _ = socket.send_to(&answer, peer);
+    }
+}
+
+/// The name in a question, and where the question ends.
+fn name_in(message: &[u8]) -> (String, usize) {
+    let (mut labels, mut at) = (Vec::new(), 12);
+    while message[at] != 0 {
+        let end = at + 1 + usize::from(message[at]);
+        labels.push(String::from_utf8_lossy(&message[at + 1..end]).into_owned());
+        at = end;
+    }
+    (labels.join("."), at + 5)
+}
+
 /// One port that questions are asked from.
 struct Client {
     socket: UdpSocket,
@@ -272,8 +362,8 @@ impl Client {
 impl Question {
     fn encode(&self, id: u16) -> Vec<u8> {
         let mut bytes = id.to_be_bytes().to_vec();
-        // Nothing asked for but one answer.
-        bytes.extend([0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+        // One question, and whoever is asked may ask others.
+        bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         for label in self.name.split('.') {
             bytes.push(label.len() as u8);
             bytes.extend(label.bytes());

@@ -1,13 +1,14 @@
-//! unbound with two threads and local data, which change while it serves.
+//! unbound with two threads: local data, which change while it serves, and a zone for which it asks a
+//! server outside.
 
-use super::dns::{Hosts, dig};
+use super::dns::{Elsewhere, Hosts, dig};
 use super::recipe::{Load, Recipe, Stage, Target, stock};
 use super::scenario::survive;
 use crate::chance::Chance;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// Names that are changed again and again.
 const CHANGING: usize = 20;
@@ -21,6 +22,7 @@ fn unbound_survives_its_leader() {
 struct Unbound {
     hosts: Hosts,
     chance: Mutex<Chance>,
+    elsewhere: OnceLock<Elsewhere>,
 }
 
 impl Unbound {
@@ -28,6 +30,7 @@ impl Unbound {
         Self {
             hosts: Hosts::new(chance),
             chance: Mutex::new(chance.clone()),
+            elsewhere: OnceLock::new(),
         }
     }
 
@@ -79,23 +82,33 @@ impl Recipe for Unbound {
     }
 
     fn ports(&self) -> &'static [u16] {
-        &[5301, 8953]
+        &[5301, 8953, 5302]
     }
 
     fn prepare(&self, genesis: &Path) {
         let quoted = |record: &String| format!("local-data: '{record}'\n");
         let data: String = self.hosts.records().iter().map(quoted).collect();
         fs::write(genesis.join("hosts.data"), data).unwrap();
+        let configuration = fs::read_to_string(genesis.join("unbound.conf")).unwrap();
+        let forward = configuration.split("forward-addr: ").nth(1).unwrap();
+        let address = forward.lines().next().unwrap().replace('@', ":");
+        let elsewhere = Elsewhere::start(address.parse().unwrap());
+        self.elsewhere.set(elsewhere).expect("prepared once");
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let mut load = self.hosts.load(&mut self.chance.lock().unwrap());
+        let chance = &mut self.chance.lock().unwrap();
+        let mut load = self.hosts.load(chance);
         load.push(Box::new(Self::change));
+        let seeded = Chance::seeded(chance.next());
+        load.push(Box::new(|at, stage| Elsewhere::load(seeded, at, stage)));
         load
     }
 
     /// All data, and how many questions each thread was asked.
     fn dump(&self, at: &Target) -> String {
+        let asked = self.elsewhere.get().expect("prepared").asked();
+        assert!(asked > 0, "nobody was asked");
         let data = stock(&mut control(at, &["list_local_data"]));
         assert!(data.lines().count() > 400, "{data}");
         let statistics = stock(&mut control(at, &["stats_noreset"]));
