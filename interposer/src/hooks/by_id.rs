@@ -36,10 +36,6 @@ macro_rules! by_id {
 }
 
 by_id! {
-    sched_setscheduler(policy: c_int, to: *const c_void) = libc::SYS_sched_setscheduler;
-    sched_getscheduler() = libc::SYS_sched_getscheduler;
-    sched_setparam(to: *const c_void) = libc::SYS_sched_setparam;
-    sched_getparam(to: *mut c_void) = libc::SYS_sched_getparam;
     sched_rr_get_interval(to: *mut libc::timespec) = libc::SYS_sched_rr_get_interval;
     prlimit(resource: c_int, new: *const c_void, old: *mut c_void) = libc::SYS_prlimit64;
     prlimit64(resource: c_int, new: *const c_void, old: *mut c_void) = libc::SYS_prlimit64;
