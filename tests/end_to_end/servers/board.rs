@@ -17,9 +17,7 @@ fn python_survives_its_leader() {
 
 #[test]
 fn nodejs_survives_its_leader() {
-    survive("nodejs_survives_its_leader", |_| {
-        Board::of("nodejs", &[("node", "nodejs"), ("curl", "curl")])
-    });
+    survive("nodejs_survives_its_leader", |_| Board::nodejs());
 }
 
 /// A board in one of the languages.
@@ -45,6 +43,10 @@ impl Board {
             needs,
             posted: Mutex::default(),
         }
+    }
+
+    pub fn nodejs() -> Self {
+        Self::of("nodejs", &[("node", "nodejs"), ("curl", "curl")])
     }
 
     pub fn python() -> Self {

@@ -18,13 +18,11 @@ const REPLY_PATIENCE: Duration = Duration::from_secs(30);
 
 #[test]
 fn clamd_survives_its_leader() {
-    survive("clamd_survives_its_leader", |chance| Clamd {
-        files: (0..FILES).map(|number| file(number, chance)).collect(),
-    });
+    survive("clamd_survives_its_leader", Clamd::new);
 }
 
 #[derive(Debug)]
-struct Clamd {
+pub struct Clamd {
     files: Vec<Vec<u8>>,
 }
 
@@ -91,6 +89,12 @@ impl Client {
 }
 
 impl Clamd {
+    pub fn new(chance: &mut Chance) -> Self {
+        Self {
+            files: (0..FILES).map(|number| file(number, chance)).collect(),
+        }
+    }
+
     /// Streams over a connection that is kept.
     fn session(&self, first: usize, at: &Target, stage: &Stage) {
         let mut client = Client::connect(at);

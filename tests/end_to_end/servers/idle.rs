@@ -3,10 +3,12 @@
 
 use super::board::Board;
 use super::civetweb::Civetweb;
+use super::clamd::Clamd;
 use super::lighttpd::Lighttpd;
 use super::memcached::Memcached;
 use super::nginx::Nginx;
 use super::recipe::{Kitchen, Recipe, Target, wait_until_ready};
+use super::redis::Redis;
 use super::slapd::Slapd;
 use crate::chance::Chance;
 use crate::cluster::Cluster;
@@ -58,6 +60,24 @@ fn idle_server_slapd() {
 #[ignore = "a measurement"]
 fn idle_server_python() {
     entries_per_minute(&Board::python());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_clamd() {
+    entries_per_minute(&Clamd::new(&mut chance()));
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_nodejs() {
+    entries_per_minute(&Board::nodejs());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_redis() {
+    entries_per_minute(&Redis::default());
 }
 
 /// It has no timers of its own.

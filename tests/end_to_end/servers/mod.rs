@@ -18,5 +18,6 @@ mod memcached;
 mod nginx;
 mod nsd;
 mod race;
+mod redis;
 mod slapd;
 mod unbound;
