@@ -42,7 +42,7 @@ const EXPORTS: &str = "
     pthread_rwlock_clockwrlock pthread_rwlock_unlock pthread_barrier_init pthread_barrier_wait
     pthread_barrier_destroy pthread_spin_init pthread_spin_lock pthread_spin_trylock
     pthread_spin_unlock pthread_once sem_init sem_destroy sem_wait sem_trywait sem_timedwait
-    sem_clockwait sem_post sem_getvalue sched_yield syscall
+    sem_clockwait sem_post sem_getvalue sem_open sem_close sem_unlink sched_yield syscall
     clock_gettime __clock_gettime clock_getres clock_nanosleep gettimeofday time timespec_get clock
     times getrusage nanosleep usleep sleep getloadavg
     getrandom getentropy arc4random arc4random_buf arc4random_uniform

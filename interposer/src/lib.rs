@@ -21,6 +21,7 @@ mod cycles;
 mod deliver;
 mod hooks;
 mod init;
+mod mapping;
 mod program;
 mod shared;
 mod symbols;

@@ -13,6 +13,7 @@
 
 use crate::deliver::Delivered;
 use crate::hooks;
+use crate::mapping;
 use crate::shared::{DyingThread, Shared};
 use crate::sys::{self, sys};
 use crate::tls;
@@ -231,12 +232,18 @@ impl Turn {
         }
     }
 
-    /// A key for an object that processes share at `address`.
-    #[inline]
-    pub fn shared_key(space: u64, address: usize) -> Key {
+    /// A key for an object at `address` that processes share, wherever each has mapped it.
+    #[cold]
+    pub fn shared_key(&self, space: u64, address: usize) -> Key {
+        const IS_SHARED: u64 = 1 << 63;
+        const INODE_BITS: u64 = (1 << 39) - 1;
+        let Some(place) = mapping::place_of(address) else {
+            return self.private_key(space, address);
+        };
+        let device = u64::from(place.device & 0xFFFF);
         Key {
-            space,
-            id: address as u64,
+            space: IS_SHARED | (place.inode & INODE_BITS) << 24 | device << 8 | space,
+            id: place.offset,
         }
     }
 

@@ -10,7 +10,7 @@
 //! | `BROLGA_E2E_SCALE` | multiplies requests, files and kills | 1 |
 //! | `BROLGA_E2E_IDLE_SECONDS` | how long idle clusters are watched | 10 |
 //! | `BROLGA_E2E_FAILOVERS` | runs of the gap measurement | 5 |
-//! | `BROLGA_E2E_TORTURE` | iterations of the torture suite | 66 |
+//! | `BROLGA_E2E_TORTURE` | iterations of the torture suite | 84 |
 //! | `BROLGA_E2E_SEED` | repeats a random choice that a test has printed | random |
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]

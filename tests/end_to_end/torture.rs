@@ -147,7 +147,7 @@ fn torture(address: SocketAddr, expected: &Expected, share: u64, chance: &mut Ch
 fn tortured_replicas_agree_with_each_other_and_with_a_native_run() {
     let name = "tortured_replicas_agree_with_each_other_and_with_a_native_run";
     let program = build("torture");
-    let iterations = setting("BROLGA_E2E_TORTURE", 66);
+    let iterations = setting("BROLGA_E2E_TORTURE", 84);
     let mut chance = Chance::shown(name);
     let expected = natively(&program, iterations, chance.next());
     let cluster = Cluster::start(setup(&program));

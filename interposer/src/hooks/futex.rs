@@ -11,7 +11,7 @@ fn key(turn: &Turn, word: usize, operation: i32) -> Key {
     if operation & libc::FUTEX_PRIVATE_FLAG != 0 {
         return turn.private_key(space::FUTEX, word);
     }
-    Turn::shared_key(space::FUTEX, word)
+    turn.shared_key(space::FUTEX, word)
 }
 
 /// FUTEX_WAIT takes a relative timeout, FUTEX_WAIT_BITSET an absolute one.

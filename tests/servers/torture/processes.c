@@ -1,6 +1,7 @@
 /* Processes: storms of forks with threads and pipes, locks in memory that processes share. */
 #include "torture.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
@@ -232,16 +233,26 @@ static void use_commons(struct run *run, struct commons *commons, unsigned numbe
     }
 }
 
-static void shared(struct run *run)
+/* In the mapping that all have, or in another one of the same memory. */
+static struct commons *commons_for(struct commons *commons, int memory)
 {
-    struct commons *commons = mmap(NULL, sizeof *commons, PROT_READ | PROT_WRITE,
-                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (memory < 0)
+        return commons;
+    return mmap(NULL, sizeof *commons, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+}
+
+static void share(struct run *run, struct commons *commons, int memory)
+{
     commons_init(run, commons);
     pid_t children[SHARERS - 1];
     for (unsigned at = 0; at < SHARERS - 1; at++) {
         children[at] = fork();
         if (children[at] == 0) {
-            use_commons(run, commons, at);
+            struct commons *own = commons;
+            /* Each at an address of its own. */
+            for (unsigned maps = 0; maps <= at; maps++)
+                own = commons_for(commons, memory);
+            use_commons(run, own, at);
             _exit(7);
         }
     }
@@ -259,6 +270,84 @@ static void shared(struct run *run)
     munmap(commons, sizeof *commons);
 }
 
+static void shared(struct run *run)
+{
+    struct commons *commons = mmap(NULL, sizeof *commons, PROT_READ | PROT_WRITE,
+                                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    share(run, commons, -1);
+}
+
+static void addresses(struct run *run)
+{
+    int memory = memfd_create("torture", MFD_CLOEXEC);
+    CHECK(run, memory >= 0 && !ftruncate(memory, sizeof(struct commons)));
+    share(run, commons_for(NULL, memory), memory);
+    close(memory);
+}
+
+/* ---- semaphores with names ---- */
+
+static sem_t *named(struct run *run, unsigned number, int flags)
+{
+    char name[64];
+    snprintf(name, sizeof name, "/torture-%llu-%u", (unsigned long long)run->seed, number);
+    if (flags < 0) {
+        CHECK(run, !sem_unlink(name));
+        CHECK(run, sem_unlink(name) && errno == ENOENT);
+        return NULL;
+    }
+    sem_t *semaphore = sem_open(name, flags, 0600, number == 0);
+    if (flags & O_EXCL) {
+        CHECK(run, sem_open(name, flags, 0600, 0) == SEM_FAILED && errno == EEXIST);
+        CHECK(run, sem_open(name, 0) == semaphore && !sem_close(semaphore));
+    }
+    CHECK(run, semaphore != SEM_FAILED);
+    return semaphore;
+}
+
+static void relay(struct run *run, sem_t *own, sem_t *next, unsigned number)
+{
+    for (unsigned round = 0; round < run->count; round++) {
+        CHECK(run, !sem_wait(own));
+        event(run, number);
+        CHECK(run, !sem_post(next));
+    }
+}
+
+static void names(struct run *run)
+{
+    sem_t *batons[SHARERS];
+    pid_t children[SHARERS];
+    for (unsigned at = 0; at < SHARERS; at++)
+        batons[at] = named(run, at, O_CREAT | O_EXCL);
+    for (unsigned at = 1; at < SHARERS; at++) {
+        children[at] = fork();
+        if (children[at] == 0) {
+            /* One of them by the parent's mapping, the other by an own one. */
+            CHECK(run, !sem_close(batons[at]));
+            relay(run, named(run, at, 0), batons[(at + 1) % SHARERS], at);
+            _exit(0);
+        }
+    }
+    relay(run, batons[0], batons[1], 0);
+    int value = -1;
+    for (unsigned at = 1; at < SHARERS; at++) {
+        int status = -1;
+        CHECK(run, waitpid(children[at], &status, 0) == children[at] && status == 0);
+    }
+    for (unsigned at = 0; at < SHARERS; at++) {
+        CHECK(run, !sem_getvalue(batons[at], &value));
+        same(run, (uint64_t)value);
+        CHECK(run, !sem_close(batons[at]));
+        named(run, at, -1);
+    }
+    CHECK(run, sem_open("/", O_CREAT, 0600, 0) == SEM_FAILED && errno == EINVAL);
+    CHECK(run, sem_open("/not/there", 0) == SEM_FAILED && errno == EINVAL);
+    CHECK(run, sem_open("/torture-none", 0) == SEM_FAILED && errno == ENOENT);
+    same(run, order_of(run));
+}
+
 const struct scenario process_scenarios[] = {
-    {"forks", forks}, {"ring", ring}, {"shared", shared}, {NULL, NULL},
+    {"forks", forks},         {"ring", ring},   {"shared", shared},
+    {"addresses", addresses}, {"names", names}, {NULL, NULL},
 };

@@ -17,6 +17,7 @@
 mod barrier;
 pub(super) mod condition;
 pub(super) mod mutex;
+mod named;
 pub(super) mod once;
 mod rwlock;
 mod semaphore;
@@ -51,7 +52,7 @@ fn id(turn: Option<&mut Turn>) -> i32 {
 fn key_of<T>(turn: &Turn, space: u64, object: &T, shared: bool) -> Key {
     let address = core::ptr::from_ref(object).addr();
     if shared {
-        return Turn::shared_key(space, address);
+        return turn.shared_key(space, address);
     }
     turn.private_key(space, address)
 }

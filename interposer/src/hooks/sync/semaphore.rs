@@ -1,4 +1,4 @@
-//! Unnamed and named semaphores.
+//! Semaphores.
 
 use super::super::{error, op};
 use super::{Until, deadline, key_of, wrapped};
@@ -9,7 +9,7 @@ use core::cell::Cell;
 use core::ffi::{c_int, c_uint};
 use libc::{clockid_t, timespec};
 
-/// The first words of glibc's `sem_t`, which its `sem_open` fills in.
+/// The first words of glibc's `sem_t`.
 #[repr(C)]
 pub struct Semaphore {
     value: Cell<u32>,
@@ -20,9 +20,22 @@ pub struct Semaphore {
 /// glibc's mark of a semaphore that processes share.
 const SHARED: u32 = 128;
 /// `SEM_VALUE_MAX`.
-const VALUE_MAX: u32 = i32::MAX as u32;
+pub(super) const VALUE_MAX: u32 = i32::MAX as u32;
 
 impl Semaphore {
+    fn new(value: u32, shared: bool) -> Self {
+        Self {
+            value: Cell::new(value),
+            waiters: Cell::new(0),
+            private: u32::from(shared) * SHARED,
+        }
+    }
+
+    /// One that processes share.
+    pub(super) fn shared(value: u32) -> Self {
+        Self::new(value, true)
+    }
+
     fn key(&self, turn: &Turn) -> Key {
         key_of(turn, space::SEMAPHORE, self, self.private == SHARED)
     }
@@ -85,11 +98,7 @@ wrapped! {
         if value > VALUE_MAX {
             return finish(error(libc::EINVAL)) as c_int;
         }
-        let fresh = Semaphore {
-            value: Cell::new(value),
-            waiters: Cell::new(0),
-            private: if shared != 0 { SHARED } else { 0 },
-        };
+        let fresh = Semaphore::new(value, shared != 0);
         // SAFETY: the caller promises room for a semaphore.
         unsafe { semaphore.write(fresh) };
         0
