@@ -11,7 +11,9 @@ const IMAGE: &str = env!("BROLGA_INTERPOSER_IMAGE");
 const EXPORTS: &str = "
     socket socketpair bind listen accept accept4 connect shutdown send sendto sendmsg sendmmsg recv
     recvfrom recvmsg recvmmsg __recv_chk __recvfrom_chk __send getsockopt setsockopt getsockname
-    getpeername sendfile sendfile64 splice tee vmsplice __connect
+    getpeername sendfile sendfile64 splice tee vmsplice __connect sockatmark getaddrinfo
+    gethostbyname gethostbyname2 gethostbyaddr gethostbyname_r gethostbyname2_r gethostbyaddr_r
+    getnameinfo
     read readv write writev __read __write __read_chk close __close closefrom close_range dup dup2
     dup3 fcntl fcntl64 __fcntl ioctl pipe pipe2 eventfd eventfd_read eventfd_write
     open open64 openat openat64 __open __open64 __open_2 __open64_2 __openat_2 __openat64_2

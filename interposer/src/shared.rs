@@ -239,6 +239,20 @@ impl Shared {
         ix
     }
 
+    /// The id that the server sees of a process that the kernel has named; 0 for one outside the tree, as
+    /// the kernel does across namespaces.
+    pub fn virtual_pid(&self, real_pid: i32) -> i32 {
+        let known = self.process_of(real_pid).filter(|_| real_pid != 0);
+        known.map_or(0, |at| self.processes[usize::from(at)].pid)
+    }
+
+    /// The kernel's id of a process that the server has named; others are left as they are, for the
+    /// kernel to refuse.
+    pub fn real_pid(&self, pid: i32) -> i32 {
+        let known = self.process_by_id(pid);
+        known.map_or(pid, |at| self.processes[usize::from(at)].real_pid)
+    }
+
     /// The process slot of a virtual id.
     pub fn process_by_id(&self, pid: i32) -> Option<u16> {
         let there = |process: &Process| process.is_there() && process.pid == pid;

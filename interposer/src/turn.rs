@@ -666,8 +666,8 @@ pub fn key_of(on: WaitOn) -> Key {
 
 impl World for Outside<'_> {
     #[inline]
-    fn wake(&mut self, on: WaitOn, count: usize) {
-        self.scheduler.wake(key_of(on), count);
+    fn wake(&mut self, on: WaitOn, count: usize) -> usize {
+        self.scheduler.wake(key_of(on), count)
     }
 
     fn emit(&mut self, record: &Record<'_>) {

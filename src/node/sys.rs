@@ -431,6 +431,11 @@ fn put_source(message: &mut libc::msghdr, control: &mut Control, source: IpAddr)
     }
 }
 
+/// Bytes that are sent out of band come in line.
+pub fn take_urgent_in_line(stream: &mio::net::TcpStream) -> io::Result<()> {
+    socket2::SockRef::from(stream).set_out_of_band_inline(true)
+}
+
 /// What came of connecting `stream`, which the poll has told something about: its own address. `None`
 /// while nobody has answered.
 pub fn dial_answer(stream: &mio::net::TcpStream) -> Option<io::Result<SocketAddr>> {

@@ -41,6 +41,7 @@ mod relay;
 mod servers;
 mod signals;
 mod snapshots;
+mod sockets;
 mod store;
 mod surroundings;
 mod torture;

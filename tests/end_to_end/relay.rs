@@ -17,7 +17,7 @@ const CLIENTS: usize = 6;
 const TRIES: usize = 10;
 
 /// The relay; `kind` is `events` or `threads`. `None`, and said so, when there is no python3.
-fn setup(test: &str, kind: &str, target: SocketAddr, echo: Option<u16>) -> Option<Setup> {
+fn setup(test: &str, kind: &str, target: &str, echo: Option<u16>) -> Option<Setup> {
     if !Path::new(PYTHON).exists() {
         say(&format!(
             "{test}: SKIPPED, python3 is not installed (tests/setup.sh)"
@@ -25,10 +25,9 @@ fn setup(test: &str, kind: &str, target: SocketAddr, echo: Option<u16>) -> Optio
         return None;
     }
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/relay.py");
-    let target = target.to_string();
     Some(Setup::new(|port| {
         let port = port.to_string();
-        let fixed = [PYTHON, script, kind, &port, &target];
+        let fixed = [PYTHON, script, kind, &port, target];
         let echo = echo.map(|echo| echo.to_string());
         let words = fixed.map(str::to_owned).into_iter();
         words.chain(echo).collect()
@@ -37,7 +36,7 @@ fn setup(test: &str, kind: &str, target: SocketAddr, echo: Option<u16>) -> Optio
 
 /// The same, with a target on this machine's loopback that is not wrapped.
 fn setup_outside(test: &str, kind: &str, target: SocketAddr) -> Option<Setup> {
-    setup(test, kind, target, None).map(|setup| setup.flag("--host-loopback"))
+    setup(test, kind, &target.to_string(), None).map(|setup| setup.flag("--host-loopback"))
 }
 
 #[test]
@@ -58,8 +57,9 @@ fn threads_that_connect_to_their_own_process_relay_every_byte() {
 
 fn relay_to_itself(test: &str, kind: &str) {
     let echo = free_port();
-    let target = SocketAddr::from(([127, 0, 0, 1], echo));
-    if let Some(setup) = setup(test, kind, target, Some(echo)) {
+    // Over version 6, where nobody listens, and then over version 4.
+    let target = format!("localhost:{echo}");
+    if let Some(setup) = setup(test, kind, &target, Some(echo)) {
         let cluster = Cluster::start(setup.perturbed(200));
         relay_bytes(test, &cluster);
         cluster.stop();
@@ -90,7 +90,7 @@ fn relay_bytes(test: &str, cluster: &Cluster) {
 fn nobody_is_found_on_loopback_whatever_runs_on_the_machine() {
     let test = "nobody_is_found_on_loopback_whatever_runs_on_the_machine";
     let other = Outside::echo();
-    let Some(setup) = setup(test, "events", other.address, None) else {
+    let Some(setup) = setup(test, "events", &other.address.to_string(), None) else {
         return;
     };
     let cluster = Cluster::start(setup);
@@ -98,6 +98,21 @@ fn nobody_is_found_on_loopback_whatever_runs_on_the_machine() {
     assert_eq!(all_of(client), "Connection refused\n");
     cluster.settle();
     assert_eq!(other.connections(), 0);
+    cluster.stop();
+}
+
+#[test]
+fn a_name_that_no_file_knows_is_unknown() {
+    let test = "a_name_that_no_file_knows_is_unknown";
+    let Some(setup) = setup(test, "threads", "database.invalid:5432", None) else {
+        return;
+    };
+    let cluster = Cluster::start(setup);
+    for node in 1..=3 {
+        let client = TcpStream::connect(cluster.address(node)).unwrap();
+        assert_eq!(all_of(client), "Name or service not known\n");
+    }
+    cluster.settle();
     cluster.stop();
 }
 

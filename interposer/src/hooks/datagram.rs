@@ -42,7 +42,7 @@ fn errno(failure: DatagramError) -> isize {
 ///
 /// # Safety
 /// `to` points to `len` readable bytes, or is null.
-unsafe fn address_for(
+pub(crate) unsafe fn address_for(
     turn: &mut Turn,
     ix: SocketIx,
     to: *const c_void,
@@ -532,7 +532,6 @@ pub(crate) unsafe fn note_option(
         (libc::SOL_SOCKET, libc::SO_BINDTODEVICE)
         | (libc::IPPROTO_IP, libc::IP_MULTICAST_IF)
         | (libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_IF) => return Setting::Done(0),
-        (libc::IPPROTO_IPV6, libc::IPV6_V6ONLY) => options.v6_only = on,
         (libc::IPPROTO_IP, libc::IP_PKTINFO) => options.tells_local = on,
         (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO) => options.tells_local_v6 = on,
         (libc::IPPROTO_IP | libc::IPPROTO_IPV6, group) if GROUPS.contains(&group) => {

@@ -12,7 +12,7 @@ use brolga_dmt::Wakeup;
 use brolga_tape::handover::{FIRST_FD, LAST_FD};
 use brolga_vnet::Object;
 use core::ffi::{c_int, c_long, c_short, c_uint, c_void};
-use libc::{iovec, off_t};
+use libc::iovec;
 
 /// What a descriptor of this process names.
 pub(crate) fn object(turn: &mut Turn, fd: c_int) -> Option<Object> {
@@ -37,13 +37,13 @@ fn is_ours(fd: c_int) -> bool {
 
 // ---- real objects that can block ----
 
-fn is_nonblocking(fd: c_int) -> bool {
+pub(crate) fn is_nonblocking(fd: c_int) -> bool {
     // SAFETY: F_GETFL takes no pointer.
     let flags = unsafe { sys!(sys::SYS_fcntl, fd, libc::F_GETFL) };
     flags < 0 || flags as c_int & libc::O_NONBLOCK != 0
 }
 
-fn is_ready(fd: c_int, events: c_short) -> bool {
+pub(crate) fn is_ready(fd: c_int, events: c_short) -> bool {
     let mut poll = libc::pollfd {
         fd,
         events,
@@ -78,7 +78,7 @@ pub(crate) fn on_stream(
 
 /// Runs a call that must not block, on a descriptor that would let it. Nobody else sees the flag, since
 /// we have the turn.
-fn without_blocking(fd: c_int, call: impl FnOnce() -> isize) -> isize {
+pub(crate) fn without_blocking(fd: c_int, call: impl FnOnce() -> isize) -> isize {
     // SAFETY: F_GETFL and F_SETFL take no pointer.
     unsafe {
         let flags = sys!(sys::SYS_fcntl, fd, libc::F_GETFL);
@@ -175,6 +175,9 @@ pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
             if let Some(kind) = turn.shared().net.counter_kind(ix) {
                 // SAFETY: the caller promises `len` writable bytes.
                 return unsafe { counter::read(&mut turn, ix, kind, to, len) };
+            }
+            if len == 0 {
+                return 0; // Unlike for recv.
             }
             let mut vector = iovec {
                 iov_base: to,
@@ -289,92 +292,6 @@ hooks! {
     writev(fd: c_int, vectors: *const iovec, count: c_int) = writev_(fd, vectors, count);
 }
 
-/// Like the kernel: as much as the file gives, as much as the connection takes.
-unsafe fn sendfile_(to: c_int, from: c_int, offset: *mut off_t, count: usize) -> isize {
-    let raw = || {
-        // SAFETY: the caller's pointer, passed on.
-        unsafe { sys!(libc::SYS_sendfile, to, from, offset, count) }
-    };
-    let Some(mut turn) = Turn::take(op::WRITE) else {
-        return raw();
-    };
-    let Some(Object::Socket(ix)) = object(&mut turn, to) else {
-        return raw();
-    };
-    const PIECE_BYTES: usize = 16 * 1024;
-    let mut piece = [0u8; PIECE_BYTES];
-    // SAFETY: the caller promises null or a valid offset.
-    let mut at = unsafe { offset.as_ref().copied() };
-    let mut sent = 0;
-    while sent < count {
-        let want = PIECE_BYTES.min(count - sent);
-        // SAFETY: our own buffer.
-        let got = unsafe {
-            match at {
-                Some(at) => sys!(sys::SYS_pread64, from, piece.as_mut_ptr(), want, at),
-                None => sys!(sys::SYS_read, from, piece.as_mut_ptr(), want),
-            }
-        };
-        if got <= 0 {
-            return if sent > 0 { sent as isize } else { got };
-        }
-        let mut vector = iovec {
-            iov_base: piece.as_mut_ptr().cast(),
-            iov_len: got as usize,
-        };
-        let Some(turn) = Turn::have() else { break };
-        // SAFETY: `got` bytes of our own buffer were just filled.
-        let put = unsafe { socket::transmit(turn, ix, Vectors::one(&mut vector), 0) };
-        let taken = put.max(0);
-        if at.is_none() && taken < got {
-            // SAFETY: plain integers; gives back what the connection did not take.
-            unsafe { sys!(sys::SYS_lseek, from, taken - got, libc::SEEK_CUR) };
-        }
-        at = at.map(|at| at + taken as off_t);
-        sent += taken as usize;
-        // SAFETY: the caller promises null or a valid offset.
-        if let (Some(offset), Some(at)) = (unsafe { offset.as_mut() }, at) {
-            *offset = at;
-        }
-        if put < got {
-            return if sent > 0 { sent as isize } else { put };
-        }
-    }
-    sent as isize
-}
-
-hooks! {
-    sendfile(to: c_int, from: c_int, offset: *mut off_t, count: usize)
-        = sendfile_(to, from, offset, count);
-    sendfile64(to: c_int, from: c_int, offset: *mut off_t, count: usize)
-        = sendfile_(to, from, offset, count);
-}
-
-macro_rules! refused_on_sockets {
-    ($($name:ident = $number:expr, $text:literal;)*) => { $(
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name(
-            a: c_int, b: usize, c: usize, d: usize, e: usize, f: usize,
-        ) -> isize {
-            if let Some(mut turn) = Turn::have() {
-                for fd in [a, b as c_int, c as c_int] {
-                    if let Some(Object::Socket(_)) = object(&mut turn, fd) {
-                        crate::turn::fault(&[$text, b" on a client's connection is not supported yet"]);
-                    }
-                }
-            }
-            // SAFETY: the caller's arguments, passed on.
-            finish(unsafe { sys!($number, a, b, c, d, e, f) })
-        }
-    )* };
-}
-
-refused_on_sockets! {
-    splice = libc::SYS_splice, b"splice";
-    tee = libc::SYS_tee, b"tee";
-    vmsplice = libc::SYS_vmsplice, b"vmsplice";
-}
-
 // ---- close and duplicate ----
 
 pub(crate) fn close_(fd: c_int) -> isize {
@@ -464,8 +381,12 @@ fn duplicated(old: c_int, new: isize) -> isize {
     if new < 0 || new == old as isize {
         return new;
     }
-    if object(&mut turn, new as c_int).is_some() {
+    let replaced = object(&mut turn, new as c_int);
+    if replaced.is_some() {
         forget(&mut turn, new as c_int);
+    }
+    if replaced == Some(Object::Stream) {
+        turn.real_changed();
     }
     match object(&mut turn, old) {
         Some(object) => {
@@ -562,8 +483,12 @@ pub unsafe extern "C" fn __fcntl(fd: c_int, command: c_int, argument: usize) -> 
     finish(fcntl_(fd, command, argument)) as c_int
 }
 
+/// Whether the next byte is the one out of band; `<asm/sockios.h>`.
+pub(crate) const SIOCATMARK: libc::c_ulong = 0x8905;
+
 unsafe fn ioctl_(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> isize {
     const FIOASYNC: libc::c_ulong = 0x5452;
+    const SIOCOUTQNSD: libc::c_ulong = 0x894B;
     if request == FIOASYNC && Turn::have().is_some() {
         return 0; // As for fcntl.
     }
@@ -575,16 +500,20 @@ unsafe fn ioctl_(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> isi
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {
         let net = &mut turn.shared().net;
-        match request {
-            libc::FIONREAD => {
-                let unread = c_int::try_from(net.unread(ix)).unwrap_or(c_int::MAX);
-                // SAFETY: the caller promises room for an int.
-                unsafe { argument.write(unread) };
-                return 0;
-            }
+        let answer = match request {
+            libc::FIONREAD => Some(net.unread(ix)),
+            libc::TIOCOUTQ | SIOCOUTQNSD => Some(net.unsent(ix)),
+            SIOCATMARK => Some(0),
+            _ => None,
+        };
+        if let Some(answer) = answer {
+            // SAFETY: the caller promises room for an int.
+            unsafe { argument.write(c_int::try_from(answer).unwrap_or(c_int::MAX)) };
+            return 0;
+        }
+        if request == libc::FIONBIO {
             // SAFETY: the caller promises an int.
-            libc::FIONBIO => net.socket_mut(ix).nonblocking = unsafe { *argument } != 0,
-            _ => {}
+            net.socket_mut(ix).nonblocking = unsafe { *argument } != 0;
         }
     }
     // SAFETY: the caller's argument, passed on.

@@ -21,7 +21,8 @@ struct Interface {
 
 const UP: c_int = libc::IFF_UP | libc::IFF_RUNNING;
 
-/// The second one's address is of the documentation's network (RFC 5737): nobody has it.
+/// The second one's address is of the documentation's network (RFC 5737): nobody has it. The virtual
+/// sockets know it, so that the server finds itself there.
 static INTERFACES: [Interface; 2] = [
     Interface {
         index: 1,

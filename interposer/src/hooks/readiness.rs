@@ -126,6 +126,7 @@ fn control_virtual(
         Err(EpollError::Exists) => error(libc::EEXIST),
         Err(EpollError::Missing) => error(libc::ENOENT),
         Err(EpollError::Full) => error(libc::ENOSPC),
+        Err(EpollError::Exclusive) => error(libc::EINVAL),
     }
 }
 
@@ -146,20 +147,29 @@ unsafe fn control(epfd: c_int, operation: c_int, fd: c_int, event: *mut epoll_ev
             let event = unsafe { (!event.is_null()).then(|| event.read_unaligned()) };
             control_virtual(&mut turn, epoll, operation, socket, fd, event)
         }
-        Some(Object::Epoll(_)) => {
-            crate::turn::fault(&[b"an epoll instance inside another is not supported yet"])
-        }
-        _ => {
+        other => {
             let result = raw();
-            if result == 0 {
-                let change = match operation {
-                    libc::EPOLL_CTL_ADD => 1,
-                    libc::EPOLL_CTL_DEL => -1,
-                    _ => 0,
-                };
-                turn.shared().net.epoll_real_items(epoll, change);
+            if result != 0 {
+                return result;
             }
-            result
+            let change = match operation {
+                libc::EPOLL_CTL_ADD => 1,
+                libc::EPOLL_CTL_DEL => -1,
+                _ => 0,
+            };
+            turn.shared().net.epoll_real_items(epoll, change);
+            // The kernel knows of what is real in the inner one, and has seen that there is no loop.
+            match other {
+                Some(Object::Epoll(inner)) => match turn.shared().net.stand_in(inner) {
+                    // SAFETY: the kernel has read it just now.
+                    Some(stand_in) => unsafe {
+                        let event = (!event.is_null()).then(|| event.read_unaligned());
+                        control_virtual(&mut turn, epoll, operation, stand_in, fd, event)
+                    },
+                    None => error(libc::ENOMEM),
+                },
+                _ => 0,
+            }
         }
     }
 }
@@ -334,7 +344,7 @@ fn ready_now(turn: &mut Turn, fd: c_int, events: c_short) -> c_short {
             let wanted = events as u32 & 0xFFFF | ready::ERR | ready::HUP;
             (turn.shared().net.readiness(ix) & wanted) as c_short
         }
-        Some(Object::Epoll(ix)) if turn.shared().net.epoll_maybe_ready(ix) => events & libc::POLLIN,
+        Some(Object::Epoll(ix)) if turn.shared().net.epoll_ready(ix) => events & libc::POLLIN,
         _ => {
             let mut one = pollfd {
                 fd,

@@ -3,10 +3,10 @@
 //! Datagrams are seen to in `datagram.rs`. UNIX sockets are real objects inside the tree. Others are
 //! refused where they would reach a network.
 
-use super::datagram::{self, Setting, is_datagram};
+use super::datagram::{self, is_datagram};
 use super::descriptor::{name, object, on_stream};
 use super::vectors::Vectors;
-use super::{error, op};
+use super::{error, op, rights};
 use crate::address;
 use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn, key_of};
@@ -47,7 +47,8 @@ pub(crate) unsafe fn receive(
         return error(libc::EAGAIN);
     }
     if flags & libc::MSG_OOB != 0 {
-        turn::fault(&[b"MSG_OOB on a connection is not supported"]);
+        // Frontends put what comes out of band in line, so that there is never any.
+        return error(libc::EINVAL);
     }
     // SAFETY: the caller's promise.
     let wanted = unsafe { vectors.len() };
@@ -57,10 +58,18 @@ pub(crate) unsafe fn receive(
     let deadline = deadline(&mut turn, timeout);
     let peek = flags & libc::MSG_PEEK != 0;
     let drop = flags & libc::MSG_TRUNC != 0;
-    let all = flags & libc::MSG_WAITALL != 0 && !peek;
+    let all = flags & libc::MSG_WAITALL != 0;
     let mut got = 0;
     loop {
         let mut at = got;
+        if all && peek && turn.shared().net.awaits_more(ix, wanted) {
+            // All of it or nothing: what is there is not taken away.
+            match waits.then(|| wait(&mut turn, ix, WaitOn::Readable(ix), deadline)) {
+                Some(Wakeup::Interrupted) => return error(libc::EINTR),
+                Some(Wakeup::TimedOut) | None => {}
+                Some(_) => continue,
+            }
+        }
         let (net, mut outside) = turn.net();
         let outcome = net.read(ix, wanted - got, peek, &mut outside, |piece| {
             if !drop {
@@ -72,7 +81,7 @@ pub(crate) unsafe fn receive(
         let result = match outcome {
             ReadOutcome::Bytes(count) => {
                 got += count;
-                if !all || got == wanted {
+                if !all || peek || got == wanted {
                     turn.scheduler().note(got as u64);
                     return got as isize;
                 }
@@ -81,7 +90,7 @@ pub(crate) unsafe fn receive(
             ReadOutcome::End => 0,
             ReadOutcome::Failed(errno) => error(errno.into()),
             ReadOutcome::NotConnected => error(libc::ENOTCONN),
-            ReadOutcome::WouldBlock if wanted == got => 0,
+            ReadOutcome::WouldBlock if got > 0 && wanted == got => 0,
             ReadOutcome::WouldBlock if waits => {
                 match wait(&mut turn, ix, WaitOn::Readable(ix), deadline) {
                     Wakeup::TimedOut => error(libc::EAGAIN),
@@ -113,7 +122,7 @@ pub(crate) unsafe fn transmit(
         return unsafe { datagram::write(&mut turn, ix, vectors, flags) };
     }
     if flags & libc::MSG_OOB != 0 {
-        turn::fault(&[b"MSG_OOB on a connection is not supported"]);
+        return error(libc::EOPNOTSUPP);
     }
     // SAFETY: the caller's promise.
     let wanted = unsafe { vectors.len() };
@@ -132,14 +141,13 @@ pub(crate) unsafe fn transmit(
                 sent += piece.len();
                 continue;
             }
-            WriteOutcome::Broken => {
+            WriteOutcome::Broken | WriteOutcome::NotConnected => {
                 if sent == 0 && flags & libc::MSG_NOSIGNAL == 0 {
                     super::signal::raise_sigpipe(&mut turn);
                 }
                 error(libc::EPIPE)
             }
             WriteOutcome::Failed(errno) => error(errno.into()),
-            WriteOutcome::NotConnected => error(libc::ENOTCONN),
             WriteOutcome::WouldBlock if waits => {
                 match wait(&mut turn, ix, WaitOn::Writable(ix), deadline) {
                     Wakeup::TimedOut => error(libc::EAGAIN),
@@ -227,8 +235,9 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
         },
         Some(Object::Socket(ix)) => {
             // SAFETY: the caller's promise.
-            let Some(to) = (unsafe { address::read(to, len) }) else {
-                return error(libc::EINVAL);
+            let to = match unsafe { datagram::address_for(&mut turn, ix, to, len) } {
+                Ok(to) => to,
+                Err(failure) => return failure,
             };
             let net = &mut turn.shared().net;
             if net.socket(ix).local().is_some() {
@@ -299,11 +308,11 @@ unsafe fn accept_virtual(
     len: *mut socklen_t,
     flags: c_int,
 ) -> isize {
-    if turn.shared().net.socket(on).state() != State::Listening {
-        return error(libc::EINVAL);
-    }
     loop {
         let listener = turn.shared().net.socket(on);
+        if listener.state() != State::Listening {
+            return error(libc::EINVAL);
+        }
         let (waits, timeout) = (!listener.nonblocking, listener.receive_timeout_ns);
         let Some(ix) = turn.shared().net.acceptable(on) else {
             let deadline = deadline(&mut turn, timeout);
@@ -482,9 +491,8 @@ pub(crate) unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> 
                 None => error(libc::EMSGSIZE),
             }
         },
-        Some(Object::Stream) if flags & libc::MSG_DONTWAIT == 0 => {
-            on_stream(&mut turn, fd, libc::POLLIN, raw)
-        }
+        // SAFETY: the caller's promise.
+        Some(Object::Stream) => unsafe { rights::receive(&mut turn, fd, message, flags) },
         _ => raw(),
     }
 }
@@ -509,7 +517,8 @@ pub(crate) unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -
                 None => error(libc::EMSGSIZE),
             }
         },
-        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        // SAFETY: the caller's promise.
+        Some(Object::Stream) => unsafe { rights::send(&mut turn, fd, message, flags) },
         _ => raw(),
     }
 }
@@ -569,146 +578,4 @@ fn shutdown_(fd: c_int, how: c_int) -> isize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shutdown(fd: c_int, how: c_int) -> c_int {
     finish(shutdown_(fd, how)) as c_int
-}
-
-// ---- names and options ----
-
-unsafe fn name_of(fd: c_int, to: *mut c_void, len: *mut socklen_t, peer: bool) -> isize {
-    let number = if peer {
-        libc::SYS_getpeername
-    } else {
-        libc::SYS_getsockname
-    };
-    if let Some(mut turn) = Turn::have()
-        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
-    {
-        let socket = turn.shared().net.socket(ix);
-        let (v6, datagrams) = (socket.v6, socket.is_datagram());
-        let found = match peer {
-            true => socket.peer(),
-            false if datagrams => turn.shared().net.datagram_name(ix),
-            false => socket.local(),
-        };
-        if peer && found.is_none() {
-            return error(libc::ENOTCONN);
-        }
-        if let Some(address) = found {
-            // SAFETY: the caller's promise.
-            unsafe { address::write(address, v6, to, len) };
-            return 0;
-        }
-    }
-    // SAFETY: the caller's pointers, passed on.
-    unsafe { sys!(number, fd, to, len) }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn getsockname(fd: c_int, to: *mut c_void, len: *mut socklen_t) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { name_of(fd, to, len, false) }) as c_int
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn getpeername(fd: c_int, to: *mut c_void, len: *mut socklen_t) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { name_of(fd, to, len, true) }) as c_int
-}
-
-unsafe fn note_option(
-    turn: &mut Turn,
-    ix: SocketIx,
-    option: c_int,
-    value: *const c_void,
-    len: socklen_t,
-) {
-    let socket = turn.shared().net.socket_mut(ix);
-    // SAFETY: in all arms the caller promises `len` readable bytes.
-    unsafe {
-        match option {
-            libc::SO_RCVTIMEO | libc::SO_SNDTIMEO if len as usize >= size_of::<libc::timeval>() => {
-                let time = value.cast::<libc::timeval>().read_unaligned();
-                let ns = (time.tv_sec.max(0) as u64) * 1_000_000_000
-                    + (time.tv_usec.max(0) as u64) * 1000;
-                if option == libc::SO_RCVTIMEO {
-                    socket.receive_timeout_ns = ns;
-                } else {
-                    socket.send_timeout_ns = ns;
-                }
-            }
-            libc::SO_REUSEADDR | libc::SO_REUSEPORT if len as usize >= size_of::<c_int>() => {
-                let on = value.cast::<c_int>().read_unaligned() != 0;
-                if option == libc::SO_REUSEPORT {
-                    socket.reuse_port = on;
-                } else {
-                    socket.reuse_address = on;
-                }
-            }
-            libc::SO_LINGER if len as usize >= size_of::<libc::linger>() => {
-                let linger = value.cast::<libc::linger>().read_unaligned();
-                socket.linger_reset = linger.l_onoff != 0 && linger.l_linger == 0;
-            }
-            _ => {}
-        }
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn setsockopt(
-    fd: c_int,
-    level: c_int,
-    option: c_int,
-    value: *const c_void,
-    len: socklen_t,
-) -> c_int {
-    if let Some(mut turn) = Turn::take(op::OPTION)
-        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
-    {
-        if is_datagram(&mut turn, ix) {
-            // SAFETY: the caller's promise.
-            let setting =
-                unsafe { datagram::note_option(&mut turn, ix, (level, option), value, len) };
-            if let Setting::Done(result) = setting {
-                return finish(result) as c_int;
-            }
-        }
-        if level == libc::SOL_SOCKET {
-            // SAFETY: the caller's promise.
-            unsafe { note_option(&mut turn, ix, option, value, len) };
-        }
-    }
-    // SAFETY: the caller's pointer, passed on: the placeholder keeps the option for getsockopt.
-    finish(unsafe { sys!(sys::SYS_setsockopt, fd, level, option, value, len) }) as c_int
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn getsockopt(
-    fd: c_int,
-    level: c_int,
-    option: c_int,
-    to: *mut c_void,
-    len: *mut socklen_t,
-) -> c_int {
-    if let Some(mut turn) = Turn::take(op::OPTION)
-        && level == libc::SOL_SOCKET
-        && [libc::SO_ERROR, libc::SO_ACCEPTCONN].contains(&option)
-        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
-    {
-        let socket = turn.shared().net.socket_mut(ix);
-        let value = match option {
-            libc::SO_ERROR => socket.take_error().map_or(0, c_int::from),
-            libc::SO_ACCEPTCONN => c_int::from(socket.state() == State::Listening),
-            _ => 0,
-        };
-        // SAFETY: the caller promises `*len` writable bytes.
-        unsafe {
-            if (*len as usize) < size_of::<c_int>() {
-                return finish(error(libc::EINVAL)) as c_int;
-            }
-            to.cast::<c_int>().write_unaligned(value);
-            *len = size_of::<c_int>() as socklen_t;
-        }
-        return 0;
-    }
-    // SAFETY: the caller's pointers, passed on.
-    finish(unsafe { sys!(libc::SYS_getsockopt, fd, level, option, to, len) }) as c_int
 }

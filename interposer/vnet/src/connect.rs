@@ -40,6 +40,13 @@ fn destination(to: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, to.port())
 }
 
+/// Addresses of the machine that the server believes to be on: loopback, and the one of its other
+/// interface, as the interposer shows it.
+fn is_own(ip: IpAddr) -> bool {
+    const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+    ip.is_loopback() || ip == OTHER
+}
+
 /// The address that a connection within the tree comes from if its socket names none.
 fn source(to: IpAddr) -> IpAddr {
     match to {
@@ -66,7 +73,7 @@ impl Net {
         let to = destination(to);
         match self.listener_at(to) {
             Some(on) => self.link(ix, on, to, world),
-            None if to.ip().is_loopback() && !loopback_is_outside => ConnectOutcome::Refused,
+            None if is_own(to.ip()) && !loopback_is_outside => ConnectOutcome::Refused,
             None => {
                 self.open_outgoing(ix, to, world);
                 ConnectOutcome::UnderWay
@@ -108,9 +115,9 @@ impl Net {
             match () {
                 () if local.port() != to.port() => None,
                 () if ip == to.ip() => Some(3),
-                () if !to.ip().is_loopback() || !ip.is_unspecified() => None,
+                () if !is_own(to.ip()) || !ip.is_unspecified() => None,
                 () if ip.is_ipv4() == to.is_ipv4() => Some(2),
-                () => ip.is_ipv6().then_some(1),
+                () => (ip.is_ipv6() && !self.socket(*ix).v6_only).then_some(1),
             }
         };
         let fitting = self.listeners().filter_map(|ix| Some((fitness(&ix)?, ix)));

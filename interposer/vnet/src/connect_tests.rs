@@ -156,29 +156,34 @@ fn nobody_listens_on_loopback_or_the_address_is_elsewhere() {
     let (mut net, mut log) = (net(), Log::default());
     listener(&mut net, &mut log, 3, "127.0.0.5:7000");
     listener(&mut net, &mut log, 4, "[::]:7001");
-    listener(&mut net, &mut log, 5, "192.0.2.1:7002");
+    listener(&mut net, &mut log, 5, "198.51.100.1:7002");
     let mut fd = 10;
     let mut check = |to: &str, expected: ConnectOutcome| {
         fd += 1;
         let ix = socket(&mut net, fd, to.starts_with('['));
         assert_eq!(connect(&mut net, &mut log, ix, to), expected, "{to}");
     };
+    check("192.0.2.1:7001", ConnectOutcome::Connected);
+    check("192.0.2.1:7000", ConnectOutcome::Refused);
     check("127.0.0.5:7000", ConnectOutcome::Connected);
     check("[::ffff:127.0.0.5]:7000", ConnectOutcome::Connected);
     check("127.0.0.1:7000", ConnectOutcome::Refused);
     check("0.0.0.0:7001", ConnectOutcome::Connected);
     check("[::]:7001", ConnectOutcome::Connected);
     check("[::1]:7001", ConnectOutcome::Connected);
-    check("192.0.2.1:7002", ConnectOutcome::Connected);
-    check("192.0.2.1:7001", ConnectOutcome::UnderWay);
-    check("192.0.2.9:7002", ConnectOutcome::UnderWay);
+    check("198.51.100.1:7002", ConnectOutcome::Connected);
+    check("198.51.100.1:7001", ConnectOutcome::UnderWay);
+    check("198.51.100.9:7002", ConnectOutcome::UnderWay);
     check("[::1]:7002", ConnectOutcome::Refused);
 }
 
 #[test]
 fn a_listener_of_just_this_address_comes_before_one_of_all() {
     let (mut net, mut log) = (net(), Log::default());
-    let six = listener(&mut net, &mut log, 3, "[::]:7000");
+    let six = socket(&mut net, 3, true);
+    net.socket_mut(six).v6_only = true;
+    assert!(net.bind(six, "[::]:7000".parse().unwrap()));
+    assert!(net.listen(six, &mut log));
     let four = listener(&mut net, &mut log, 4, "0.0.0.0:7000");
     let just = listener(&mut net, &mut log, 5, "127.0.0.2:7000");
     for (fd, to, on) in [
@@ -193,8 +198,52 @@ fn a_listener_of_just_this_address_comes_before_one_of_all() {
     }
     net.clear_object(0, 4, &mut log);
     let ix = socket(&mut net, 13, false);
+    let outcome = connect(&mut net, &mut log, ix, "127.0.0.1:7000");
+    assert_eq!(outcome, ConnectOutcome::Refused, "only version 6 is left");
+    net.socket_mut(six).v6_only = false;
+    let outcome = connect(&mut net, &mut log, ix, "127.0.0.1:7000");
+    assert_eq!(outcome, ConnectOutcome::Connected);
+}
+
+#[test]
+fn addresses_that_overlap_are_taken() {
+    let (mut net, mut log) = (net(), Log::default());
+    let six = listener(&mut net, &mut log, 3, "[::]:7000");
+    let four = socket(&mut net, 4, false);
+    let taken = |net: &Net, at: &str| net.port_taken(four, at.parse().unwrap());
+    for at in ["0.0.0.0:7000", "127.0.0.1:7000"] {
+        assert!(taken(&net, at), "{at}");
+    }
+    assert!(!taken(&net, "0.0.0.0:7001"));
+    net.socket_mut(six).v6_only = true;
+    assert!(!taken(&net, "0.0.0.0:7000"));
+    net.socket_mut(four).reuse_port = true;
+    assert!(net.bind(four, "0.0.0.0:7000".parse().unwrap()));
+    assert!(net.listen(four, &mut log));
+    let other = socket(&mut net, 5, false);
+    let at = "127.0.0.1:7000".parse().unwrap();
+    assert!(net.port_taken(other, at));
+    net.socket_mut(other).reuse_port = true;
+    assert!(!net.port_taken(other, at));
+}
+
+#[test]
+fn a_listener_that_is_shut_down_listens_no_more() {
+    let (mut net, mut log) = (net(), Log::default());
+    let on = listener(&mut net, &mut log, 3, "0.0.0.0:7000");
+    let ix = socket(&mut net, 4, false);
     connect(&mut net, &mut log, ix, "127.0.0.1:7000");
-    assert!(net.accept(six).is_some(), "the next best takes over");
+    log.take();
+    log.woken.clear();
+    assert!(net.shutdown(on, false, true, &mut log));
+    assert_eq!(net.socket(on).state(), State::Listening);
+    assert!(net.shutdown(on, true, true, &mut log));
+    assert_eq!(net.socket(on).state(), State::Fresh);
+    assert!(log.woken.contains(&WaitOn::Readable(on)));
+    assert_eq!(log.take(), ["Unlisten { listener: 1 }"]);
+    assert_eq!(read(&mut net, &mut log, ix, 9).0, RESET);
+    assert!(net.listen(on, &mut log));
+    assert!(log.take()[0].contains("0.0.0.0:7000"));
 }
 
 #[test]
@@ -255,11 +304,11 @@ fn opening() -> (Box<Net>, Log, SocketIx) {
         net.apply(&Event::FrontendUp { node, frontend }, &mut log);
     }
     let ix = socket(&mut net, 4, false);
-    let outcome = connect(&mut net, &mut log, ix, "192.0.2.9:5432");
+    let outcome = connect(&mut net, &mut log, ix, "198.51.100.9:5432");
     assert_eq!(outcome, ConnectOutcome::UnderWay);
     let said = log.take();
     assert_eq!(said.len(), 1);
-    assert!(said[0].contains("Connect") && said[0].contains("192.0.2.9:5432"));
+    assert!(said[0].contains("Connect") && said[0].contains("198.51.100.9:5432"));
     (net, log, ix)
 }
 
@@ -269,7 +318,7 @@ fn a_connection_to_the_outside_waits_for_the_log_and_is_like_any_other_then() {
     assert_eq!(net.readiness(ix), 0);
     assert_eq!(read(&mut net, &mut log, ix, 9).0, ReadOutcome::WouldBlock);
     assert_eq!(net.write_room(ix, 1), WriteOutcome::WouldBlock);
-    let again = connect(&mut net, &mut log, ix, "192.0.2.9:5432");
+    let again = connect(&mut net, &mut log, ix, "198.51.100.9:5432");
     assert_eq!(again, ConnectOutcome::Already);
     let early = Event::Data {
         conn: outgoing(1),
@@ -285,7 +334,7 @@ fn a_connection_to_the_outside_waits_for_the_log_and_is_like_any_other_then() {
     assert_eq!(net.readiness(ix), ready::OUT);
     let address = |text: &str| Some(text.parse().unwrap());
     assert_eq!(net.socket(ix).local(), address("10.0.0.8:40000"));
-    assert_eq!(net.socket(ix).peer(), address("192.0.2.9:5432"));
+    assert_eq!(net.socket(ix).peer(), address("198.51.100.9:5432"));
     let data = Event::Data {
         conn: outgoing(1),
         offset: 0,
@@ -312,7 +361,7 @@ fn a_failure_is_told_once_and_another_try_is_allowed() {
     assert_eq!(net.socket_mut(ix).take_error(), Some(TIMED_OUT));
     assert_eq!(net.readiness(ix), all & !ready::ERR);
     assert_eq!(net.write_room(ix, 1), WriteOutcome::Broken);
-    let again = connect(&mut net, &mut log, ix, "192.0.2.9:5433");
+    let again = connect(&mut net, &mut log, ix, "198.51.100.9:5433");
     assert_eq!(again, ConnectOutcome::UnderWay);
     net.apply(&connected(2, 9, Ok("10.0.0.9:1")), &mut log);
     assert_eq!(net.readiness(ix), ready::OUT);
@@ -336,7 +385,7 @@ fn outgoing_connections_end_with_the_frontend_that_owns_them() {
     let kept = socket(&mut net, 5, false);
     let waiting = socket(&mut net, 6, false);
     for ix in [kept, waiting] {
-        connect(&mut net, &mut log, ix, "192.0.2.9:5432");
+        connect(&mut net, &mut log, ix, "198.51.100.9:5432");
     }
     net.apply(&connected(1, 8, Ok("10.0.0.8:1")), &mut log);
     net.apply(&connected(2, 9, Ok("10.0.0.9:1")), &mut log);

@@ -76,8 +76,6 @@ pub enum DatagramError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct DatagramOptions {
-    /// `IPV6_V6ONLY`.
-    pub v6_only: bool,
     /// `IP_PKTINFO`: receiving tells the local address.
     pub tells_local: bool,
     /// `IPV6_RECVPKTINFO`.
@@ -92,7 +90,6 @@ pub struct DatagramOptions {
 
 impl DatagramOptions {
     pub(crate) const NONE: Self = Self {
-        v6_only: false,
         tells_local: false,
         tells_local_v6: false,
         named: false,
@@ -160,9 +157,7 @@ impl Socket {
     fn version_4(&self) -> Option<Ipv4Addr> {
         match self.local?.ip() {
             IpAddr::V4(ip) => Some(ip),
-            IpAddr::V6(ip) if ip.is_unspecified() && !self.datagram.v6_only => {
-                Some(Ipv4Addr::UNSPECIFIED)
-            }
+            IpAddr::V6(ip) if ip.is_unspecified() && !self.v6_only => Some(Ipv4Addr::UNSPECIFIED),
             IpAddr::V6(_) => None,
         }
     }
@@ -183,7 +178,8 @@ impl Socket {
         }
     }
 
-    fn overlaps(&self, other: &Self) -> bool {
+    /// True when some address is both sockets'.
+    pub(crate) fn overlaps(&self, other: &Self) -> bool {
         let (four, six) = (self.version_4(), self.version_6());
         let same = |one: Option<IpAddr>, two: Option<IpAddr>| {
             let (Some(one), Some(two)) = (one, two) else {
@@ -568,7 +564,7 @@ impl Net {
         let socket = self.socket(ix);
         let fits = match (socket.local, ip) {
             (Some(_), _) => socket.of_version(ip).is_some(),
-            (None, IpAddr::V4(_)) => !socket.v6 || !socket.datagram.v6_only,
+            (None, IpAddr::V4(_)) => !socket.v6 || !socket.v6_only,
             (None, IpAddr::V6(_)) => socket.v6,
         };
         match fits {

@@ -289,7 +289,7 @@ fn the_best_fitting_socket_gets_a_datagram() {
         Err(DatagramError::InUse),
         "it takes version 4 too"
     );
-    net.socket_mut(six).datagram.v6_only = true;
+    net.socket_mut(six).v6_only = true;
     net.bind_datagram(six, at("[::]:53")).unwrap();
     let narrow = fresh(&mut net, 5, false);
     for ix in [four, narrow] {

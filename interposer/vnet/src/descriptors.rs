@@ -34,6 +34,18 @@ pub(crate) struct Descriptors {
     words: [[u32; FDS_MAX]; PROCESSES_MAX],
 }
 
+#[inline]
+fn meaning(word: u32) -> Option<Object> {
+    let ix = word & !KIND;
+    match word & KIND {
+        SOCKET => Some(Object::Socket(ix)),
+        EPOLL => Some(Object::Epoll(ix)),
+        STREAM => Some(Object::Stream),
+        RANDOM => Some(Object::Random),
+        _ => None,
+    }
+}
+
 fn at(process: u16, fd: i32) -> Option<(usize, usize)> {
     let fd = usize::try_from(fd).ok()?;
     (fd < FDS_MAX).then_some((usize::from(process), fd))
@@ -45,15 +57,7 @@ impl Net {
     #[must_use]
     pub fn object(&self, process: u16, fd: i32) -> Option<Object> {
         let (process, fd) = at(process, fd)?;
-        let word = self.descriptors.words[process][fd];
-        let ix = word & !KIND;
-        match word & KIND {
-            SOCKET => Some(Object::Socket(ix)),
-            EPOLL => Some(Object::Epoll(ix)),
-            STREAM => Some(Object::Stream),
-            RANDOM => Some(Object::Random),
-            _ => None,
-        }
+        meaning(self.descriptors.words[process][fd])
     }
 
     /// Names an object by a descriptor; takes a reference. False: the number is out of range.
@@ -90,6 +94,36 @@ impl Net {
             Object::Socket(ix) => self.release_socket(ix, world),
             Object::Epoll(ix) => self.release_epoll(ix),
             Object::Stream | Object::Random => {}
+        }
+    }
+
+    /// A descriptor is on its way to another process: what it names has one reference more until
+    /// [`Net::drop_sent`]. The word stands for it; 0 for the kernel's.
+    pub fn send_object(&mut self, process: u16, fd: i32) -> u32 {
+        let Some((row, column)) = at(process, fd) else {
+            return 0;
+        };
+        let word = self.descriptors.words[row][column];
+        match meaning(word) {
+            Some(Object::Socket(ix)) => self.retain_socket(ix),
+            Some(Object::Epoll(ix)) => self.retain_epoll(ix),
+            _ => {}
+        }
+        word
+    }
+
+    /// Names what a word stands for by a descriptor that has come. False: the number is out of range.
+    #[must_use]
+    pub fn name_sent(&mut self, process: u16, fd: i32, word: u32) -> bool {
+        meaning(word).is_none_or(|object| self.set_object(process, fd, object))
+    }
+
+    /// The descriptor has come, or never will.
+    pub fn drop_sent(&mut self, word: u32, world: &mut impl World) {
+        match meaning(word) {
+            Some(Object::Socket(ix)) => self.release_socket(ix, world),
+            Some(Object::Epoll(ix)) => self.release_epoll(ix),
+            _ => {}
         }
     }
 

@@ -5,17 +5,24 @@
 //! level-triggered one that still is goes to its end, an edge-triggered one leaves until the next
 //! event. So the cost is in what is ready, never in what is watched, and the order is the order of
 //! events.
+//!
+//! An instance that others watch has a *stand-in*, a socket that only has items and is ready when the
+//! instance has something to collect. What real descriptors bring, the kernel tells the others.
 
-use crate::{Net, SocketIx, WaitOn, World, ready};
+use crate::{Net, SocketIx, State, WaitOn, World, ready};
 
 /// Instances at a time.
 const EPOLLS_MAX: usize = 4096;
 /// Items at a time.
 const ITEMS_MAX: usize = 4 * crate::SOCKETS_MAX;
 
+const EXCLUSIVE: u32 = 1 << 28;
+const WAKEUP: u32 = 1 << 29;
 const ONESHOT: u32 = 1 << 30;
 const EDGE: u32 = 1 << 31;
 const ALWAYS: u32 = ready::ERR | ready::HUP;
+/// What may be asked for together with [`EXCLUSIVE`].
+const WITH_EXCLUSIVE: u32 = ready::IN | ready::OUT | ALWAYS | EXCLUSIVE | WAKEUP | EDGE;
 
 /// Index of an instance, from 1.
 pub type EpollIx = u32;
@@ -30,6 +37,8 @@ pub enum EpollError {
     Missing,
     /// Too many items.
     Full,
+    /// `EPOLLEXCLUSIVE` where it is not allowed.
+    Exclusive,
 }
 
 #[derive(Clone, Copy)]
@@ -61,6 +70,8 @@ struct Epoll {
     real_items: u32,
     /// The tree's count of changes to real objects when the kernel last had nothing.
     real_quiet_at: u64,
+    /// What other instances watch; 0 for none so far.
+    stand_in: SocketIx,
 }
 
 /// All instances of a process tree.
@@ -161,6 +172,7 @@ impl Net {
             ready_len: 0,
             real_items: 0,
             real_quiet_at: u64::MAX,
+            stand_in: 0,
         };
         Some(at as EpollIx + 1)
     }
@@ -168,6 +180,20 @@ impl Net {
     /// One more descriptor names the instance.
     pub fn retain_epoll(&mut self, ix: EpollIx) {
         self.epolls.epoll(ix).references += 1;
+    }
+
+    /// The socket that stands for the instance in others. `None`: there are too many sockets.
+    pub fn stand_in(&mut self, ix: EpollIx) -> Option<SocketIx> {
+        let known = self.epolls.epoll(ix).stand_in;
+        if known != 0 {
+            return Some(known);
+        }
+        let made = self.make_socket(false)?;
+        let socket = self.socket_mut(made);
+        socket.state = State::StandIn;
+        socket.instance = ix;
+        self.epolls.epoll(ix).stand_in = made;
+        Some(made)
     }
 
     /// One descriptor fewer names the instance; the last one drops its items.
@@ -181,11 +207,16 @@ impl Net {
         if epoll.references > 0 {
             return;
         }
+        let stand_in = core::mem::take(&mut epoll.stand_in);
         for at in 1..=self.epolls.items_used {
             if self.epolls.item(at).epoll == ix {
                 self.unlink_item(at);
                 self.epolls.free_item(at);
             }
+        }
+        if stand_in != 0 {
+            self.drop_items(stand_in);
+            self.free_socket(stand_in);
         }
     }
 
@@ -220,7 +251,7 @@ impl Net {
     /// `EPOLL_CTL_ADD`.
     ///
     /// # Errors
-    /// [`EpollError::Exists`], [`EpollError::Full`].
+    /// [`EpollError::Exists`], [`EpollError::Full`], [`EpollError::Exclusive`].
     pub fn epoll_add(
         &mut self,
         epoll: EpollIx,
@@ -232,6 +263,9 @@ impl Net {
     ) -> Result<(), EpollError> {
         if self.find_item(epoll, socket, fd).is_some() {
             return Err(EpollError::Exists);
+        }
+        if events & EXCLUSIVE != 0 && events & !WITH_EXCLUSIVE != 0 {
+            return Err(EpollError::Exclusive);
         }
         let ix = self.epolls.take_item().ok_or(EpollError::Full)?;
         let next_of_socket = self.socket(socket).items;
@@ -256,7 +290,7 @@ impl Net {
     /// `EPOLL_CTL_MOD`.
     ///
     /// # Errors
-    /// [`EpollError::Missing`].
+    /// [`EpollError::Missing`], [`EpollError::Exclusive`].
     pub fn epoll_modify(
         &mut self,
         epoll: EpollIx,
@@ -270,6 +304,9 @@ impl Net {
             .find_item(epoll, socket, fd)
             .ok_or(EpollError::Missing)?;
         let item = self.epolls.item(ix);
+        if (item.events | events) & EXCLUSIVE != 0 {
+            return Err(EpollError::Exclusive);
+        }
         item.events = events;
         item.data = data;
         item.disarmed = false;
@@ -301,19 +338,37 @@ impl Net {
         if !item.ready && self.readiness(item.socket) & (item.events | ALWAYS) != 0 {
             self.epolls.push_ready(ix);
             world.wake(WaitOn::Epoll(item.epoll), 1);
+            self.notify_watchers(item.epoll, world);
         }
     }
 
-    /// An event on a socket: its items become ready.
+    /// An event on a socket: its items become ready; of the exclusive ones no more than it takes to wake
+    /// somebody.
     pub(crate) fn notify_items(&mut self, socket: SocketIx, mask: u32, world: &mut impl World) {
+        let mut served = false;
         let mut at = self.socket(socket).items;
         while at != 0 {
             let item = *self.epolls.item(at);
-            if !item.disarmed && !item.ready && (item.events | ALWAYS) & mask != 0 {
-                self.epolls.push_ready(at);
-                world.wake(WaitOn::Epoll(item.epoll), 1);
+            let exclusive = item.events & EXCLUSIVE != 0;
+            let asked = !item.disarmed && (item.events | ALWAYS) & mask != 0;
+            if asked && !(exclusive && served) {
+                if !item.ready {
+                    self.epolls.push_ready(at);
+                    let woken = world.wake(WaitOn::Epoll(item.epoll), 1);
+                    served |= exclusive && woken > 0;
+                }
+                self.notify_watchers(item.epoll, world);
             }
             at = item.next_of_socket;
+        }
+    }
+
+    /// An instance has something to collect: tells those that watch it. It ends, since the kernel
+    /// allows no loops.
+    fn notify_watchers(&mut self, epoll: EpollIx, world: &mut impl World) {
+        let stand_in = self.epolls.epoll(epoll).stand_in;
+        if stand_in != 0 {
+            self.notify_items(stand_in, ready::IN, world);
         }
     }
 
@@ -357,10 +412,19 @@ impl Net {
         count
     }
 
-    /// True when something may be collected.
+    /// True when something can be collected.
     #[must_use]
-    pub fn epoll_maybe_ready(&self, epoll: EpollIx) -> bool {
-        self.epolls.epolls[epoll as usize - 1].ready_head != 0
+    pub fn epoll_ready(&self, epoll: EpollIx) -> bool {
+        let mut at = self.epolls.epolls[epoll as usize - 1].ready_head;
+        while at != 0 {
+            let item = &self.epolls.items[at as usize - 1];
+            let asked = item.events | ALWAYS;
+            if !item.disarmed && self.readiness(item.socket) & asked != 0 {
+                return true;
+            }
+            at = item.next_ready;
+        }
+        false
     }
 
     /// Counts real descriptors in the kernel's instance.

@@ -93,8 +93,8 @@ pub enum WaitOn {
 
 /// Effects of this crate on the outside.
 pub trait World {
-    /// Wakes up to `count` threads that wait for this, first come first served.
-    fn wake(&mut self, on: WaitOn, count: usize);
+    /// Wakes up to `count` threads that wait for this, first come first served; says how many.
+    fn wake(&mut self, on: WaitOn, count: usize) -> usize;
     /// Puts a record on the output ring.
     fn emit(&mut self, record: &Record<'_>);
     /// The timer descriptor to which this alarm of the scheduler belonged is gone.
@@ -118,6 +118,8 @@ pub enum State {
     Connecting = 6,
     /// The connection could not be opened; another try is allowed.
     Failed = 7,
+    /// Not a socket but an epoll instance, as others see it.
+    StandIn = 8,
     /// Not a socket but a descriptor that counts: eventfd, timerfd, signalfd.
     Counter = 4,
     /// Takes datagrams, not connections.
@@ -144,6 +146,8 @@ pub struct Socket {
     state: State,
     /// Internet protocol version 6.
     pub v6: bool,
+    /// `IPV6_V6ONLY`.
+    pub v6_only: bool,
     /// `O_NONBLOCK` of the open file description.
     pub nonblocking: bool,
     /// Closing aborts (`SO_LINGER` with zero).
@@ -175,6 +179,10 @@ pub struct Socket {
     held_port: u16,
     local: Option<SocketAddr>,
     peer: Option<SocketAddr>,
+    /// `SO_SNDBUF`, 0 for the default. Has no effect.
+    pub send_buffer: i32,
+    /// `SO_RCVBUF`, the same.
+    pub receive_buffer: i32,
     /// `SO_RCVTIMEO`, nanoseconds, 0 for none.
     pub receive_timeout_ns: u64,
     /// `SO_SNDTIMEO`, nanoseconds, 0 for none.
@@ -190,6 +198,8 @@ pub struct Socket {
     output_next: u64,
     output_credit: u64,
     listener: u32,
+    /// The epoll instance that it stands for.
+    instance: EpollIx,
     /// Next in the list of listeners.
     next_listener: SocketIx,
     queue_head: SocketIx,
@@ -288,7 +298,7 @@ impl Net {
             State::Counter => self.close_counter(ix, world),
             State::Datagram => self.close_datagram(ix, world),
             State::Fresh | State::Failed => {}
-            State::Free => unreachable!("a free socket has no references"),
+            State::Free | State::StandIn => unreachable!("no descriptor names it"),
         }
         self.free_socket(ix);
     }
@@ -314,6 +324,8 @@ impl Net {
             State::Fresh => ready::OUT | ready::HUP,
             State::Listening if socket.queue_head != 0 => ready::IN,
             State::Listening | State::Connecting => 0,
+            State::StandIn if self.epoll_ready(socket.instance) => ready::IN,
+            State::StandIn => 0,
             State::Failed => socket.failed_readiness(),
             State::Counter => socket.counter.readiness(),
             State::Connected => socket.stream_readiness(self.output_room(ix)),
@@ -338,6 +350,7 @@ impl Socket {
     const FREE: Self = Self {
         state: State::Free,
         v6: false,
+        v6_only: false,
         nonblocking: false,
         linger_reset: false,
         reuse_address: false,
@@ -358,6 +371,8 @@ impl Socket {
         held_port: 0,
         local: None,
         peer: None,
+        send_buffer: 0,
+        receive_buffer: 0,
         receive_timeout_ns: 0,
         send_timeout_ns: 0,
         datagram: DatagramOptions::NONE,
@@ -367,6 +382,7 @@ impl Socket {
         output_next: 0,
         output_credit: 0,
         listener: 0,
+        instance: 0,
         next_listener: 0,
         queue_head: 0,
         queue_tail: 0,

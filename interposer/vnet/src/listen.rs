@@ -23,9 +23,13 @@ impl Net {
     /// True when another listener has this address and does not share it.
     #[must_use]
     pub fn port_taken(&self, ix: SocketIx, address: SocketAddr) -> bool {
-        let shares = self.socket(ix).reuse_port;
+        let mut wanted = *self.socket(ix);
+        wanted.local = Some(address);
         let mut others = self.listeners().map(|other| self.socket(other));
-        others.any(|other| other.local == Some(address) && !(shares && other.reuse_port))
+        others.any(|other| {
+            let same_port = other.local.is_some_and(|it| it.port() == address.port());
+            same_port && wanted.overlaps(other) && !(wanted.reuse_port && other.reuse_port)
+        })
     }
 
     /// Of the listeners that share an address, the one that a peer is given to: always the same one
@@ -139,6 +143,13 @@ impl Net {
             listener.queue_tail = 0;
         }
         Some(ix)
+    }
+
+    /// `shutdown` of a listener: it is a bound socket again, and whoever waits for a connection is told.
+    pub(crate) fn stop_listening(&mut self, ix: SocketIx, world: &mut impl World) {
+        self.close_listener(ix, world);
+        self.socket_mut(ix).state = State::Fresh;
+        self.notify(ix, ready::IN | ready::HUP, world);
     }
 
     pub(crate) fn close_listener(&mut self, ix: SocketIx, world: &mut impl World) {

@@ -85,6 +85,53 @@ impl Net {
         }
     }
 
+    /// A socket of the stream kind: neither one for datagrams nor a descriptor that counts.
+    #[must_use]
+    pub fn is_stream(&self, ix: SocketIx) -> bool {
+        !matches!(self.socket(ix).state, State::Datagram | State::Counter)
+    }
+
+    /// True when fewer bytes than `wanted` are unread and more may come.
+    #[must_use]
+    pub fn awaits_more(&self, ix: SocketIx, wanted: usize) -> bool {
+        let socket = self.socket(ix);
+        let open = !(socket.input_ended || socket.input_shut || socket.reset);
+        socket.state == State::Connected && open && socket.input.len < wanted as u64
+    }
+
+    /// Bytes written that the other end has not read. Nobody knows of ends outside.
+    #[must_use]
+    pub fn unsent(&self, ix: SocketIx) -> u64 {
+        match self.socket(ix).link {
+            Link::Mate(mate) => self.socket(mate).input.len,
+            Link::Outside | Link::Gone => 0,
+        }
+    }
+
+    /// The state of a TCP connection as `<netinet/tcp.h>` numbers it.
+    #[must_use]
+    pub fn tcp_state(&self, ix: SocketIx) -> u8 {
+        const ESTABLISHED: u8 = 1;
+        const SYN_SENT: u8 = 2;
+        const FIN_WAIT2: u8 = 5;
+        const CLOSE: u8 = 7;
+        const CLOSE_WAIT: u8 = 8;
+        const LISTEN: u8 = 10;
+        let socket = self.socket(ix);
+        match socket.state {
+            State::Listening => LISTEN,
+            State::Connecting => SYN_SENT,
+            State::Connected if socket.reset => CLOSE,
+            State::Connected => match (socket.input_ended, socket.output_ended) {
+                (false, false) => ESTABLISHED,
+                (false, true) => FIN_WAIT2,
+                (true, false) => CLOSE_WAIT,
+                (true, true) => CLOSE,
+            },
+            _ => CLOSE,
+        }
+    }
+
     /// Shows up to `max` unread bytes to `put` and takes them away unless `peek`.
     pub fn read(
         &mut self,
@@ -210,6 +257,12 @@ impl Net {
         let socket = &mut self.sockets[ix as usize - 1];
         if socket.is_datagram() {
             return self.shutdown_datagram(ix, reading, writing, world);
+        }
+        if socket.state == State::Listening {
+            if reading {
+                self.stop_listening(ix, world);
+            }
+            return true;
         }
         if socket.state != State::Connected {
             return false;

@@ -26,13 +26,16 @@ pub(crate) fn net() -> Box<Net> {
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) woken: Vec<WaitOn>,
+    /// How many threads each wake finds.
+    waiting: usize,
     records: Vec<u8>,
     alarms_gone: Vec<u16>,
 }
 
 impl World for Log {
-    fn wake(&mut self, on: WaitOn, _count: usize) {
+    fn wake(&mut self, on: WaitOn, _count: usize) -> usize {
         self.woken.push(on);
+        self.waiting
     }
 
     fn emit(&mut self, record: &Record<'_>) {
@@ -498,4 +501,84 @@ fn a_closed_timer_descriptor_gives_its_alarm_back() {
     assert!(log.alarms_gone.is_empty());
     net.clear_object(0, 6, &mut log);
     assert_eq!(log.alarms_gone, [9]);
+}
+
+#[test]
+fn an_instance_in_another_is_ready_when_it_has_something_to_collect() {
+    let (mut net, mut log, ix) = connected();
+    let [inner, outer] = [20, 21].map(|fd| {
+        let epoll = net.make_epoll().unwrap();
+        assert!(net.set_object(0, fd, Object::Epoll(epoll)));
+        epoll
+    });
+    net.epoll_add(inner, ix, 4, ready::IN, 1, &mut log).unwrap();
+    let stand_in = net.stand_in(inner).unwrap();
+    assert_eq!(net.stand_in(inner), Some(stand_in));
+    net.epoll_add(outer, stand_in, 20, ready::IN | EDGE, 2, &mut log)
+        .unwrap();
+    assert_eq!(collect(&mut net, outer, 9), []);
+    net.apply(&data(0, b"a"), &mut log);
+    assert!(log.woken.contains(&WaitOn::Epoll(outer)));
+    assert_eq!(collect(&mut net, outer, 9), [(ready::IN, 2)]);
+    assert_eq!(collect(&mut net, outer, 9), [], "an edge");
+    net.apply(&data(1, b"b"), &mut log);
+    assert_eq!(collect(&mut net, outer, 9), [(ready::IN, 2)]);
+    net.epoll_modify(outer, stand_in, 20, ready::IN, 3, &mut log)
+        .unwrap();
+    assert!(net.epoll_ready(inner) && net.epoll_ready(outer));
+    read(&mut net, &mut log, ix, 9);
+    assert!(!net.epoll_ready(inner) && !net.epoll_ready(outer));
+    assert_eq!(collect(&mut net, outer, 9), [], "read: no longer ready");
+    net.apply(&data(2, b"c"), &mut log);
+    net.clear_object(0, 20, &mut log);
+    assert_eq!(collect(&mut net, outer, 9), [], "closed: watched no more");
+}
+
+#[test]
+fn of_exclusive_items_only_so_many_are_told_as_it_takes_to_wake_somebody() {
+    const EXCLUSIVE: u32 = 1 << 28;
+    let (mut net, mut log, ix) = connected();
+    let epolls = [20, 21].map(|fd| {
+        let epoll = net.make_epoll().unwrap();
+        assert!(net.set_object(0, fd, Object::Epoll(epoll)));
+        let events = ready::IN | EXCLUSIVE;
+        net.epoll_add(epoll, ix, 4, events, 7, &mut log).unwrap();
+        let again = net.epoll_modify(epoll, ix, 4, ready::IN, 7, &mut log);
+        assert_eq!(again, Err(EpollError::Exclusive));
+        let once = net.epoll_add(epoll, ix, 5, events | ONESHOT, 7, &mut log);
+        assert_eq!(once, Err(EpollError::Exclusive));
+        epoll
+    });
+    let told = |net: &mut Net| epolls.map(|epoll| collect(net, epoll, 9).len());
+    net.apply(&data(0, b"a"), &mut log);
+    assert_eq!(told(&mut net), [1, 1], "nobody waits");
+    read(&mut net, &mut log, ix, 9);
+    assert_eq!(told(&mut net), [0, 0]);
+    log.waiting = 1;
+    net.apply(&data(1, b"b"), &mut log);
+    assert_eq!(told(&mut net).iter().sum::<usize>(), 1);
+}
+
+#[test]
+fn what_a_descriptor_names_travels_with_it() {
+    let (mut net, mut log, ix) = connected();
+    let epoll = net.make_epoll().unwrap();
+    assert!(net.set_object(0, 20, Object::Epoll(epoll)));
+    assert!(net.set_object(0, 21, Object::Stream));
+    let words = [4, 20, 21, 22].map(|fd| net.send_object(0, fd));
+    assert_eq!(words[3], 0);
+    for fd in [4, 20, 21] {
+        net.clear_object(0, fd, &mut log);
+    }
+    assert!(log.take().is_empty(), "the connection is under way");
+    for (fd, word) in [7, 8, 9, 10].into_iter().zip(words) {
+        assert!(net.name_sent(3, fd, word));
+        net.drop_sent(word, &mut log);
+    }
+    let objects = [7, 8, 9, 10].map(|fd| net.object(3, fd));
+    let expected = [Object::Socket(ix), Object::Epoll(epoll), Object::Stream];
+    assert_eq!(objects[..3], expected.map(Some));
+    assert_eq!(objects[3], None);
+    net.clear_object(3, 7, &mut log);
+    assert!(log.take()[0].contains("Closed"));
 }
