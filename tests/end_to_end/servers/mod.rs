@@ -11,6 +11,7 @@ mod apache;
 mod board;
 mod civetweb;
 mod clamd;
+mod gerbera;
 mod haproxy;
 mod lighttpd;
 mod mariadb;

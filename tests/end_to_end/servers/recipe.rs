@@ -8,7 +8,7 @@ use crate::cluster::Setup;
 use crate::harness::{eventually, free_port, replica};
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -32,6 +32,11 @@ pub trait Recipe: Sync {
 
     /// The ports that the recipe's files name, the one for clients first.
     fn ports(&self) -> &'static [u16];
+
+    /// Free ports are taken from here on.
+    fn lowest_port(&self) -> u16 {
+        0
+    }
 
     /// Adds to the directory that the server starts in.
     fn prepare(&self, _genesis: &Path) {}
@@ -214,7 +219,7 @@ impl Kitchen {
         let ports: Vec<(u16, u16)> = recipe
             .ports()
             .iter()
-            .map(|port| (*port, free_port()))
+            .map(|port| (*port, free_port_from(recipe.lowest_port())))
             .collect();
         let mut words = command_line(&folder);
         for word in &mut words {
@@ -234,6 +239,18 @@ impl Kitchen {
             _genesis: genesis,
         }
     }
+}
+
+/// The kernel hands out low ones; whoever wants a high one has to try.
+fn free_port_from(lowest: u16) -> u16 {
+    if lowest == 0 {
+        return free_port();
+    }
+    let is_free = |port: &u16| {
+        let bound = |node| TcpListener::bind(replica(node, *port)).is_ok();
+        (1..=3).all(bound)
+    };
+    (lowest..=u16::MAX).find(is_free).expect("a free port")
 }
 
 /// Where servers are on Debian: not all of it is on everybody's path.
