@@ -71,6 +71,18 @@ static void reset(void)
     count = last = last_value = last_code = last_status = 0;
 }
 
+/* Waits for a handler to have run, wherever the signal comes. */
+static void await_handler(int signal)
+{
+    sigset_t set, old;
+    sigemptyset(&set);
+    sigaddset(&set, signal);
+    sigprocmask(SIG_BLOCK, &set, &old);
+    while (count == 0)
+        sigsuspend(&old);
+    sigprocmask(SIG_SETMASK, &old, NULL);
+}
+
 static sigset_t set_of(int signal)
 {
     sigset_t set;
@@ -146,10 +158,12 @@ static void timers(void)
 {
     reset();
     handle(SIGALRM, on_signal, 0);
-    struct itimerval once = {.it_value.tv_usec = 3000};
+    /* It comes again, should it come before the pause. */
+    struct itimerval once = {{.tv_usec = 20000}, {.tv_usec = 20000}};
     setitimer(ITIMER_REAL, &once, NULL);
-    int result = pause();
-    say("pause %d %d alarms %d\n", result, errno == EINTR, count);
+    int result = pause(), interrupted = errno == EINTR;
+    setitimer(ITIMER_REAL, &(struct itimerval){{0, 0}, {0, 0}}, NULL);
+    say("pause %d %d alarms %d\n", result, interrupted, count > 0);
 
     sigset_t set = set_of(SIGALRM), old;
     sigprocmask(SIG_BLOCK, &set, &old);
@@ -176,8 +190,7 @@ static void timers(void)
     result = timer_create(CLOCK_MONOTONIC, &event, &timer);
     struct itimerspec spec = {.it_value.tv_nsec = 2000000};
     timer_settime(timer, 0, &spec, NULL);
-    while (count == 0)
-        pause();
+    await_handler(SIGRTMIN + 1);
     say("timer_create %d value %d code %d\n", result, last_value, last_code == SI_TIMER);
     say("timer_delete %d\n", timer_delete(timer));
 
@@ -229,9 +242,10 @@ static sem_t semaphore;
 
 static void *sleep_on_semaphore(void *argument)
 {
-    int *seen = argument;
+    volatile int *seen = argument;
     seen[0] = sem_wait(&semaphore);
     seen[1] = errno;
+    seen[2] = 1;
     return NULL;
 }
 
@@ -241,12 +255,15 @@ static void interrupted_calls(void)
     handle(SIGUSR1, on_signal, 0);
     sem_init(&semaphore, 0, 0);
     pthread_t thread;
-    int seen[2] = {9, 9};
-    pthread_create(&thread, NULL, sleep_on_semaphore, seen);
-    usleep(2000);
-    pthread_kill(thread, SIGUSR1);
+    volatile int seen[3] = {9, 9, 0};
+    pthread_create(&thread, NULL, sleep_on_semaphore, (void *)seen);
+    /* Again, should it come before the thread sleeps. */
+    while (!seen[2]) {
+        pthread_kill(thread, SIGUSR1);
+        usleep(5000);
+    }
     pthread_join(thread, NULL);
-    say("sem_wait %d %d handled %d\n", seen[0], seen[1] == EINTR, count);
+    say("sem_wait %d %d handled %d\n", seen[0], seen[1] == EINTR, count > 0);
 
     int ends[2];
     if (pipe(ends) != 0)
@@ -255,9 +272,9 @@ static void interrupted_calls(void)
         handle(SIGUSR1, on_signal, restart ? SA_RESTART : 0);
         pid_t child = fork();
         if (child == 0) {
-            usleep(3000);
+            usleep(100000);
             kill(getppid(), SIGUSR1);
-            usleep(3000);
+            usleep(100000);
             if (write(ends[1], "x", 1) != 1)
                 _exit(1);
             _exit(0);
@@ -300,8 +317,7 @@ static void children(void)
     pid_t child = fork();
     if (child == 0)
         _exit(5);
-    while (count == 0)
-        pause();
+    await_handler(SIGCHLD);
     pid_t got = waitpid(-1, &status, 0);
     say("child %d status %d told %d code %d\n", got == child, WEXITSTATUS(status), last_status,
         last_code == CLD_EXITED);
