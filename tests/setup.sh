@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Installs what the tests need and is not there yet: a C toolchain for the linker, and the real
-# servers that are wrapped. Uses apt, with sudo unless it is root.
+# Installs what the tests need and is not there yet: a C toolchain for the linker, the real servers
+# that are wrapped, and a CRIU for checkpoints. Uses apt, with sudo unless it is root.
 set -euo pipefail
 
 declare -A package_of=(
@@ -47,9 +47,10 @@ for program in "${!package_of[@]}"; do
         *) command -v "$program" >/dev/null ;;
     esac || missing+=("${package_of[$program]}")
 done
+here=$(dirname "$0")
 if [ ${#missing[@]} -eq 0 ]; then
-    echo "tests/setup.sh: everything is there"
-    exit 0
+    echo "tests/setup.sh: all packages are there"
+    exec "$here/criu.sh"
 fi
 
 if ! command -v apt-get >/dev/null; then
@@ -62,3 +63,4 @@ as_root=()
 "${as_root[@]}" apt-get update
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
     apt-get install --yes --no-install-recommends "${missing[@]}"
+exec "$here/criu.sh"

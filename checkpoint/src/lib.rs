@@ -1,5 +1,5 @@
-//! Checkpoint and restore of a replica: the interface. **Nothing here is implemented yet**; a replica
-//! that starts replays its whole log.
+//! Checkpoint and restore of a replica: the interface, and the tools ([`criu`]). **No checkpoint is taken
+//! yet**; a replica that starts replays its whole log.
 //!
 //! A checkpoint at slot *k* is everything that a replica needs to go on at *k + 1*: an image of the
 //! server's process tree, the state of scheduler and virtual sockets (which lie in memory of that
@@ -17,6 +17,8 @@
 //!
 //! Deliberately absent: Paxos messages, sockets of clients, the decision when to take one.
 #![forbid(unsafe_code)]
+
+pub mod criu;
 
 use std::fmt;
 use std::io;
@@ -85,24 +87,23 @@ pub trait Checkpointer {
     /// A server that was brought back.
     type Server;
 
-    /// Dumps the parked process tree of `server_pid` into `directory`; it runs on afterwards.
+    /// Dumps the parked process tree of `server_pid` into `directory`, which is empty; it runs on
+    /// afterwards. All that is put there are plain files, so that a manifest can list them and another
+    /// machine can be sent them.
     ///
     /// # Errors
-    /// See [`CheckpointError`]; `directory` does not exist then.
+    /// See [`CheckpointError`]; what is in `directory` then is of no use, and the server runs on.
     fn dump(
         &mut self,
         server_pid: u32,
         position: Position,
         directory: &Path,
-    ) -> Result<Manifest, CheckpointError>;
+    ) -> Result<(), CheckpointError>;
 
-    /// Verifies every part and brings the server back, parked at the manifest's position.
+    /// Brings the server back from what [`Checkpointer::dump`] has put into `directory`, parked at the
+    /// position of the dump. The caller has verified the files.
     ///
     /// # Errors
     /// See [`CheckpointError`]; no process is left then.
-    fn restore(
-        &mut self,
-        manifest: &Manifest,
-        directory: &Path,
-    ) -> Result<Self::Server, CheckpointError>;
+    fn restore(&mut self, directory: &Path) -> Result<Self::Server, CheckpointError>;
 }
