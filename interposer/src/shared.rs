@@ -166,6 +166,10 @@ pub struct Shared {
     /// Kernel id of the last process, once the tree is over; a root that keeps its place sleeps on it.
     pub last_pid: AtomicU32,
     next_id: i32,
+    /// Tells this tree from others on the machine. The server never sees it.
+    pub tag: u64,
+    /// Names of UNIX sockets that were left to us.
+    pub automatic_names: u32,
     random: MaybeUninit<ChaCha20Rng>,
     pub processes: [Process; PROCESSES_MAX],
     pub threads: [ThreadInfo; THREADS_MAX],
@@ -217,6 +221,7 @@ impl Shared {
     /// Prepares fresh memory for the first process; returns its thread.
     pub fn start(&mut self, quantum: u32, seed: [u8; 32], real_pid: i32) -> ThreadIx {
         self.next_id = FIRST_ID;
+        self.tag = tag();
         self.random.write(ChaCha20Rng::from_seed(seed));
         let ix = self.scheduler.start(quantum);
         let id = self.take_id();
@@ -267,6 +272,16 @@ impl Shared {
             .iter()
             .position(|process| process.real_pid == real_pid)?;
         u16::try_from(at).ok()
+    }
+}
+
+/// The number of the memory file that the tree shares, which no other living tree has.
+fn tag() -> u64 {
+    let mut status = MaybeUninit::<libc::stat>::zeroed();
+    // SAFETY: the kernel fills the structure in; if it could not, the zeroes are a valid one.
+    unsafe {
+        sys!(libc::SYS_fstat, SCHEDULER_FD, status.as_mut_ptr());
+        status.assume_init().st_ino
     }
 }
 

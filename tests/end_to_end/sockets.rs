@@ -5,7 +5,8 @@ use crate::chance::scaled;
 use crate::cluster::{Cluster, Setup, say};
 use crate::native::{Native, ask, build};
 
-const ROUNDS: usize = 3;
+/// Enough for replicas on one machine to meet, if there is a name under which they could.
+const ROUNDS: usize = 10;
 
 #[test]
 fn sockets_do_what_they_do_natively() {
@@ -13,7 +14,7 @@ fn sockets_do_what_they_do_natively() {
     let directory = tempfile::tempdir().unwrap();
     let native = Native::start_in(&program, &[], directory.path());
     let expected = ask(native.address, "r");
-    assert!(expected.ends_with("hidden 0 0 length 14\n"), "{expected}");
+    assert!(expected.ends_with("nobody ECONNREFUSED\n"), "{expected}");
     let command = |port: u16| vec![program.to_str().unwrap().to_owned(), port.to_string()];
     let cluster = Cluster::start(Setup::new(command).perturbed(300));
     let view = cluster.settle();

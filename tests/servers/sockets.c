@@ -715,6 +715,40 @@ static void unix_sockets(void)
     close(from);
 }
 
+/* Names that are in no file system, and one that is left to the system. */
+static void hidden_names(void)
+{
+    struct sockaddr_un at = {.sun_family = AF_UNIX, .sun_path = "\0brolga datagrams"}, own, peer;
+    socklen_t at_len = offsetof(struct sockaddr_un, sun_path) + 17, len = sizeof own;
+    int on = socket(AF_UNIX, SOCK_DGRAM, 0), from = socket(AF_UNIX, SOCK_DGRAM, 0);
+    say("bind %s", named(bind(on, (struct sockaddr *)&at, at_len)));
+    say(" left %s", named(bind(from, (struct sockaddr *)&own, sizeof(sa_family_t))));
+    own.sun_family = AF_UNIX;
+    say(" left %s", named(bind(from, (struct sockaddr *)&own, sizeof(sa_family_t))));
+    getsockname(from, (struct sockaddr *)&own, &len);
+    say(" length %d\n", len);
+    say("sent %s", named(sendto(from, "to", 2, 0, (struct sockaddr *)&at, at_len)));
+    socklen_t peer_len = sizeof peer;
+    char bytes[8] = "";
+    say(" got %s", named(recvfrom(on, bytes, 8, 0, (struct sockaddr *)&peer, &peer_len)));
+    say(" %s from %d same %d\n", bytes, peer_len, peer_len == len && !memcmp(&own, &peer, len));
+    say("back %s", named(sendto(on, "back", 4, 0, (struct sockaddr *)&peer, peer_len)));
+    struct iovec piece = {.iov_base = bytes, .iov_len = sizeof bytes};
+    memset(&peer, 0, sizeof peer);
+    struct msghdr message = {.msg_name = &peer, .msg_namelen = 10, .msg_iov = &piece, .msg_iovlen = 1};
+    say(" got %s", named(recvmsg(from, &message, 0)));
+    say(" from %d %s\n", message.msg_namelen, peer.sun_path + 1);
+    message.msg_name = &at;
+    message.msg_namelen = at_len;
+    say("sent %s", named(sendmsg(from, &message, 0)));
+    say(" got %s\n", named(recv(on, bytes, 8, 0)));
+    memset(at.sun_path + 1, 'n', sizeof at.sun_path - 1);
+    say("long %s\n", named(connect(from, (struct sockaddr *)&at, sizeof at + 1)));
+    say("nobody %s\n", named(connect(from, (struct sockaddr *)&at, 90)));
+    close(on);
+    close(from);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -741,6 +775,7 @@ int main(int argc, char **argv)
             replacing();
             passing();
             unix_sockets();
+            hidden_names();
         }
         close(client);
     }

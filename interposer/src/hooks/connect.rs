@@ -4,6 +4,7 @@
 use super::datagram::{self, is_datagram};
 use super::descriptor::{object, on_stream};
 use super::socket::{deadline, family, is_internet, wait};
+use super::unix::KernelAddress;
 use super::{error, op};
 use crate::address;
 use crate::sys::{self, finish, sys};
@@ -33,7 +34,15 @@ unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
         Some(Object::Stream) if unsafe { is_internet(to, len) } => {
             turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
-        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        Some(Object::Stream) => {
+            // SAFETY: the caller's promise.
+            let named = unsafe { KernelAddress::of(&mut turn, to, len) };
+            on_stream(&mut turn, fd, libc::POLLOUT, || match &named {
+                // SAFETY: an address of our own.
+                Some(to) => unsafe { sys!(sys::SYS_connect, fd, to.as_ptr(), to.len()) },
+                None => raw(),
+            })
+        }
         _ => raw(),
     }
 }

@@ -58,7 +58,7 @@ pub(crate) fn on_stream(
     turn: &mut Turn,
     fd: c_int,
     events: c_short,
-    call: impl Fn() -> isize,
+    mut call: impl FnMut() -> isize,
 ) -> isize {
     if !is_nonblocking(fd) {
         while !is_ready(fd, events) {

@@ -51,6 +51,7 @@ mod temporary;
 mod thread;
 mod time;
 mod timer;
+mod unix;
 mod variadic;
 mod vectors;
 mod wait;

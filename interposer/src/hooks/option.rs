@@ -3,6 +3,7 @@
 
 use super::datagram::{self, Setting, is_datagram};
 use super::descriptor::{SIOCATMARK, ioctl, object};
+use super::unix::Shown;
 use super::{error, op};
 use crate::address;
 use crate::sys::{self, finish, sys};
@@ -39,8 +40,20 @@ unsafe fn name_of(fd: c_int, to: *mut c_void, len: *mut socklen_t, peer: bool) -
             return 0;
         }
     }
-    // SAFETY: the caller's pointers, passed on.
-    unsafe { sys!(number, fd, to, len) }
+    let Some(mut turn) = Turn::have().filter(|_| !to.is_null() && !len.is_null()) else {
+        // SAFETY: the caller's pointers, passed on.
+        return unsafe { sys!(number, fd, to, len) };
+    };
+    // SAFETY: the caller's promise, and neither is null; the kernel writes to our own memory.
+    unsafe {
+        let mut shown = Shown::new(to, *len);
+        let (ours, ours_len) = shown.place();
+        let result = sys!(number, fd, ours, ours_len);
+        if result >= 0 {
+            *len = shown.give(&mut turn);
+        }
+        result
+    }
 }
 
 #[unsafe(no_mangle)]

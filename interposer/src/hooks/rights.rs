@@ -7,6 +7,7 @@
 
 use super::descriptor::{close_, on_stream};
 use super::error;
+use super::unix::{KernelAddress, Shown};
 use crate::sys::{self, sys};
 use crate::turn::Turn;
 use core::ffi::{c_int, c_void};
@@ -205,9 +206,15 @@ pub(crate) unsafe fn send(
     // SAFETY: the caller's promise.
     let mut ours = unsafe { *message };
     // SAFETY: the same.
+    let named = unsafe { KernelAddress::of(turn, ours.msg_name, ours.msg_namelen) };
+    if let Some(to) = &named {
+        ours.msg_name = to.as_ptr().cast_mut();
+        ours.msg_namelen = to.len();
+    }
+    // SAFETY: the same.
     let asked = unsafe { control_of(&ours) };
     if asked.is_empty() {
-        return send(turn, message);
+        return send(turn, &raw const ours);
     }
     let (mut control, mut manifest) = (Control::EMPTY, Manifest::EMPTY);
     let mut fits = true;
@@ -341,10 +348,15 @@ pub(crate) unsafe fn receive(
     let mut control = Control::EMPTY;
     ours.msg_control = control.bytes.as_mut_ptr().cast::<c_void>();
     ours.msg_controllen = CONTROL_BYTES;
+    let mut shown = Shown::new(ours.msg_name, ours.msg_namelen);
     let to = &raw mut ours;
-    let call = || {
-        // SAFETY: the caller's message with other control bytes; the kernel writes what it came with.
+    let mut call = || {
+        let (name, name_len) = shown.place();
+        // SAFETY: the caller's message with other control bytes and another place for the name; the
+        // kernel writes what it came with.
         unsafe {
+            (*to).msg_name = name;
+            (*to).msg_namelen = name_len.as_ref().copied().unwrap_or(0);
             (*to).msg_controllen = CONTROL_BYTES;
             sys!(sys::SYS_recvmsg, fd, to, flags)
         }
@@ -376,7 +388,10 @@ pub(crate) unsafe fn receive(
     }
     // SAFETY: the caller's promise.
     unsafe {
-        (*message).msg_namelen = ours.msg_namelen;
+        if !(*message).msg_name.is_null() {
+            shown.written(ours.msg_namelen);
+            (*message).msg_namelen = shown.give(turn);
+        }
         (*message).msg_controllen = room.used;
         (*message).msg_flags = ours.msg_flags;
         if room.cut {

@@ -5,6 +5,7 @@
 
 use super::datagram::{self, is_datagram};
 use super::descriptor::{name, object, on_stream};
+use super::unix::{KernelAddress, Shown};
 use super::vectors::Vectors;
 use super::{error, op, rights};
 use crate::address;
@@ -256,6 +257,13 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
         Some(Object::Stream) if unsafe { is_internet(to, len) } => {
             turn::fault(&[b"the server binds an internet socket that is neither TCP nor UDP"])
         }
+        // SAFETY: the caller's promise; a name of our own.
+        Some(Object::Stream) => unsafe {
+            match KernelAddress::to_bind(&mut turn, to, len) {
+                Some(to) => sys!(sys::SYS_bind, fd, to.as_ptr(), to.len()),
+                None => raw(),
+            }
+        },
         _ => raw(),
     }
 }
@@ -354,12 +362,22 @@ unsafe fn accept_(fd: c_int, from: *mut c_void, len: *mut socklen_t, flags: c_in
         // SAFETY: the caller's promise.
         Some(Object::Socket(on)) => unsafe { accept_virtual(turn, on, from, len, flags) },
         Some(Object::Stream) => {
-            let fd = on_stream(&mut turn, fd, libc::POLLIN, raw);
+            let wanted = if len.is_null() { NOBODY } else { from };
+            // SAFETY: the caller promises a valid `len` if there is one.
+            let mut shown = Shown::new(wanted, unsafe { len.as_ref() }.copied().unwrap_or(0));
+            let fd = on_stream(&mut turn, fd, libc::POLLIN, || {
+                let (from, len) = shown.place();
+                // SAFETY: the kernel writes to our own memory.
+                unsafe { sys!(sys::SYS_accept4, fd, from, len, flags) }
+            });
             if fd < 0 {
-                fd
-            } else {
-                name(&mut turn, fd, Object::Stream)
+                return fd;
             }
+            if !wanted.is_null() {
+                // SAFETY: the caller's promise.
+                unsafe { *len = shown.give(&mut turn) };
+            }
+            name(&mut turn, fd, Object::Stream)
         }
         _ => raw(),
     }
@@ -421,11 +439,41 @@ unsafe fn recvfrom_(
             // SAFETY: the caller promises `len` writable bytes; streams leave `from` alone.
             unsafe { receive(turn, ix, Vectors::one(&mut vector), flags) }
         }
+        // SAFETY: the caller's promises.
+        Some(Object::Stream) if !from.is_null() && !from_len.is_null() => unsafe {
+            receive_named(&mut turn, fd, (to, len), flags, (from, from_len))
+        },
         Some(Object::Stream) if flags & libc::MSG_DONTWAIT == 0 => {
             on_stream(&mut turn, fd, libc::POLLIN, raw)
         }
         _ => raw(),
     }
+}
+
+/// `recvfrom` on a real socket of the tree, for who wants to know the sender.
+unsafe fn receive_named(
+    turn: &mut Turn,
+    fd: c_int,
+    (to, len): (*mut c_void, usize),
+    flags: c_int,
+    (from, from_len): (*mut c_void, *mut socklen_t),
+) -> isize {
+    // SAFETY: the caller promises valid pointers.
+    let mut shown = Shown::new(from, unsafe { *from_len });
+    let mut call = || {
+        let (from, from_len) = shown.place();
+        // SAFETY: the caller promises `len` writable bytes; the name goes to our own memory.
+        unsafe { sys!(sys::SYS_recvfrom, fd, to, len, flags, from, from_len) }
+    };
+    let got = match flags & libc::MSG_DONTWAIT == 0 {
+        true => on_stream(turn, fd, libc::POLLIN, call),
+        false => call(),
+    };
+    if got >= 0 {
+        // SAFETY: the caller's promise.
+        unsafe { *from_len = shown.give(turn) };
+    }
+    got
 }
 
 unsafe fn sendto_(
@@ -463,7 +511,18 @@ unsafe fn sendto_(
         Some(Object::Stream) if unsafe { is_internet(to, to_len) } => {
             turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
-        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        Some(Object::Stream) => {
+            // SAFETY: the caller's promise.
+            let named = unsafe { KernelAddress::of(&mut turn, to, to_len) };
+            on_stream(&mut turn, fd, libc::POLLOUT, || match &named {
+                // SAFETY: the caller promises `len` readable bytes; the address is our own.
+                Some(to) => unsafe {
+                    let (to, to_len) = (to.as_ptr(), to.len());
+                    sys!(sys::SYS_sendto, fd, from, len, flags, to, to_len)
+                },
+                None => raw(),
+            })
+        }
         _ => raw(),
     }
 }
