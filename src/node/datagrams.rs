@@ -10,10 +10,12 @@
 
 use super::client::Events;
 use super::errands::Errands;
-use super::listeners::PublishError;
+use super::frontend::Published;
+use super::listeners::{PublishError, left_closed};
 use super::sys;
 use brolga_tape::DATAGRAM_BYTES_MAX;
 use brolga_tape::entry::Event;
+use brolga_tape::record::Transport;
 use mio::net::UdpSocket;
 use mio::{Interest, Registry, Token};
 use serde::{Deserialize, Serialize};
@@ -56,6 +58,8 @@ struct Port {
     socket: Option<UdpSocket>,
     /// The server's sockets that take datagrams there.
     listeners: Vec<u32>,
+    /// The server did not ask for this port.
+    chosen: bool,
     /// There may be something to read (the poll is edge-triggered).
     readable: bool,
 }
@@ -171,8 +175,10 @@ impl Datagrams {
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub fn listen(&mut self, listener: u32, port: u16) -> Result<(), PublishError> {
-        let port = self.ports.entry(port).or_default();
+    pub fn listen(&mut self, published: Published) -> Result<(), PublishError> {
+        let listener = published.listener;
+        let port = self.ports.entry(published.address.port()).or_default();
+        port.chosen = published.chosen;
         if !port.listeners.contains(&listener) {
             port.listeners.push(listener);
         }
@@ -188,11 +194,16 @@ impl Datagrams {
     }
 
     /// The server's sockets, each with its port.
-    pub fn known(&self) -> Vec<(u32, u16)> {
+    pub fn known(&self) -> Vec<Published> {
         let of_port = |(number, port): (&u16, &Port)| {
             let listeners = port.listeners.iter();
             listeners
-                .map(|listener| (*listener, *number))
+                .map(|listener| Published {
+                    listener: *listener,
+                    address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), *number),
+                    transport: Transport::Datagram,
+                    chosen: port.chosen,
+                })
                 .collect::<Vec<_>>()
         };
         self.ports.iter().flat_map(of_port).collect()
@@ -225,11 +236,15 @@ impl Datagrams {
             }
             let at = SocketAddr::new(self.address, *number);
             let token = Token(self.first_token + usize::from(*number));
-            let socket = open(at, &self.registry, token)
-                .map_err(|source| PublishError::from_io(at, source))?;
-            tracing::info!(address = %at, "clients can send datagrams");
-            port.socket = Some(socket);
-            port.readable = true;
+            match open(at, &self.registry, token) {
+                Ok(socket) => {
+                    tracing::info!(address = %at, "clients can send datagrams");
+                    port.socket = Some(socket);
+                    port.readable = true;
+                }
+                Err(error) if port.chosen => left_closed(at, &error),
+                Err(error) => return Err(PublishError::from_io(at, error)),
+            }
         }
         Ok(())
     }
@@ -461,12 +476,22 @@ mod tests {
 
     const FRONTEND: u64 = 9;
 
+    fn published(listener: u32, port: u16, chosen: bool) -> Published {
+        Published {
+            listener,
+            address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
+            transport: Transport::Datagram,
+            chosen,
+        }
+    }
+
     fn datagrams(address: &str) -> (mio::Poll, Datagrams, SocketAddr) {
         let poll = mio::Poll::new().unwrap();
         let registry = || poll.registry().try_clone().unwrap();
         let address_parsed = address.parse().unwrap();
         let mut datagrams = Datagrams::new(address_parsed, [registry(), registry()], 1000);
-        datagrams.listen(1, free_port(address)).unwrap();
+        let port = free_port(address);
+        datagrams.listen(published(1, port, false)).unwrap();
         assert!(datagrams.addresses().is_empty());
         datagrams.go_live().unwrap();
         let at = datagrams.addresses()[0];
@@ -628,9 +653,18 @@ mod tests {
         let (_poll, mut datagrams, _) = datagrams("127.0.0.1");
         let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let error = datagrams
-            .listen(2, taken.local_addr().unwrap().port())
+            .listen(published(2, taken.local_addr().unwrap().port(), false))
             .unwrap_err();
         assert!(error.to_string().contains("already in use"), "{error}");
+    }
+
+    #[test]
+    fn a_chosen_port_that_is_in_use_stays_closed() {
+        let (_poll, mut datagrams, at) = datagrams("127.0.0.1");
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        datagrams.listen(published(2, port, true)).unwrap();
+        assert_eq!(datagrams.addresses(), [at]);
     }
 
     #[test]

@@ -172,6 +172,7 @@ impl FakeServer {
                         listener,
                         address: self.address,
                         transport,
+                        chosen: false,
                     });
                 }
             }

@@ -16,7 +16,7 @@ use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 /// Encoded events sent up in one piece, about.
@@ -81,6 +81,8 @@ pub struct Published {
     pub address: SocketAddr,
     /// What it takes.
     pub transport: Transport,
+    /// The server did not ask for this port: that it can't be opened here is not worth dying for.
+    pub chosen: bool,
 }
 
 /// See the module's description.
@@ -488,12 +490,9 @@ impl Frontend {
     /// # Errors
     /// The port can't be opened.
     pub fn listen(&mut self, port: Published) -> Result<(), PublishError> {
-        let Published {
-            listener, address, ..
-        } = port;
         match port.transport {
-            Transport::Stream => self.listeners.listen(listener, address),
-            Transport::Datagram => self.datagrams.listen(listener, address.port()),
+            Transport::Stream => self.listeners.listen(port),
+            Transport::Datagram => self.datagrams.listen(port),
         }
     }
 
@@ -517,18 +516,7 @@ impl Frontend {
 
     fn known(&self) -> Vec<Published> {
         let streams = self.listeners.known().into_iter();
-        let streams = streams.map(|(listener, address)| Published {
-            listener,
-            address,
-            transport: Transport::Stream,
-        });
-        let datagrams = self.datagrams.known().into_iter();
-        let datagrams = datagrams.map(|(listener, port)| Published {
-            listener,
-            address: SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
-            transport: Transport::Datagram,
-        });
-        streams.chain(datagrams).collect()
+        streams.chain(self.datagrams.known()).collect()
     }
 
     /// The server no longer listens.

@@ -4,6 +4,8 @@
 //! client belongs to the listener of its own family where there is one. A frontend that is still
 //! replaying keeps quiet about ports until it is live, so that nobody connects to the past.
 
+use super::frontend::Published;
+use brolga_tape::record::Transport;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::collections::BTreeMap;
@@ -69,6 +71,8 @@ struct Port {
     socket: Option<Listening>,
     /// The server's listeners there, with "is IPv6".
     listeners: Vec<(u32, bool)>,
+    /// The server did not ask for this one.
+    chosen: bool,
 }
 
 /// A client that has connected.
@@ -125,8 +129,12 @@ impl Listeners {
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub fn listen(&mut self, listener: u32, address: SocketAddr) -> Result<(), PublishError> {
+    pub fn listen(&mut self, published: Published) -> Result<(), PublishError> {
+        let Published {
+            listener, address, ..
+        } = published;
         let port = self.ports.entry(address.port()).or_default();
+        port.chosen = published.chosen;
         if port.listeners.iter().all(|(known, _)| *known != listener) {
             port.listeners.push((listener, address.is_ipv6()));
         }
@@ -141,15 +149,20 @@ impl Listeners {
         self.ports.retain(|_, port| !port.listeners.is_empty());
     }
 
-    /// The server's listeners, each with its port and the unspecified address of its family.
-    pub fn known(&self) -> Vec<(u32, SocketAddr)> {
+    /// The server's listeners.
+    pub fn known(&self) -> Vec<Published> {
         let address = |port: u16, six: bool| match six {
             true => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
             false => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
         };
         let of_port = |(number, port): (&u16, &Port)| {
             let listeners = port.listeners.iter();
-            let known = listeners.map(|(listener, six)| (*listener, address(*number, *six)));
+            let known = listeners.map(|(listener, six)| Published {
+                listener: *listener,
+                address: address(*number, *six),
+                transport: Transport::Stream,
+                chosen: port.chosen,
+            });
             known.collect::<Vec<_>>()
         };
         self.ports.iter().flat_map(of_port).collect()
@@ -220,13 +233,22 @@ impl Listeners {
             }
             let at = SocketAddr::new(self.address, *number);
             let token = Token(self.first_token + usize::from(*number));
-            let socket = open(at, &self.registry, token)
-                .map_err(|source| PublishError::from_io(at, source))?;
-            tracing::info!(address = %at, "clients can connect");
-            port.socket = Some(Listening(socket));
+            match open(at, &self.registry, token) {
+                Ok(socket) => {
+                    tracing::info!(address = %at, "clients can connect");
+                    port.socket = Some(Listening(socket));
+                }
+                Err(error) if port.chosen => left_closed(at, &error),
+                Err(error) => return Err(PublishError::from_io(at, error)),
+            }
         }
         Ok(())
     }
+}
+
+/// A port that was chosen for the server is somebody else's here.
+pub(super) fn left_closed(at: SocketAddr, error: &io::Error) {
+    tracing::warn!(address = %at, %error, "a port that the server left to us stays closed here");
 }
 
 fn open(at: SocketAddr, registry: &Registry, token: Token) -> io::Result<TcpListener> {
@@ -276,6 +298,15 @@ mod tests {
         probe.local_addr().unwrap().port()
     }
 
+    fn published(listener: u32, address: SocketAddr) -> Published {
+        Published {
+            listener,
+            address,
+            transport: Transport::Stream,
+            chosen: false,
+        }
+    }
+
     fn listeners(poll: &mio::Poll) -> Listeners {
         let registry = poll.registry().try_clone().unwrap();
         Listeners::new("127.0.0.1".parse().unwrap(), registry, 1000)
@@ -296,7 +327,7 @@ mod tests {
         let mut listeners = listeners(&poll);
         let port = free_port("127.0.0.1");
         listeners
-            .listen(1, SocketAddr::new("::".parse().unwrap(), port))
+            .listen(published(1, SocketAddr::new("::".parse().unwrap(), port)))
             .unwrap();
         assert!(listeners.addresses().is_empty());
         listeners.go_live().unwrap();
@@ -310,7 +341,10 @@ mod tests {
         assert_eq!(accepted.listener, 1);
         assert!(accepted.peer.is_ipv6() && accepted.local.is_ipv6());
         listeners
-            .listen(2, SocketAddr::new("0.0.0.0".parse().unwrap(), port))
+            .listen(published(
+                2,
+                SocketAddr::new("0.0.0.0".parse().unwrap(), port),
+            ))
             .unwrap();
         let _plain = std::net::TcpStream::connect(("127.0.0.1", port)).unwrap();
         let accepted = accept(&mut listeners, port);
@@ -329,14 +363,29 @@ mod tests {
         let port = free_port("127.0.0.1");
         let address = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
         first.go_live().unwrap();
-        first.listen(1, address).unwrap();
+        first.listen(published(1, address)).unwrap();
         let socket = &first.ports[&port].socket.as_ref().unwrap().0;
         let copy = socket2::SockRef::from(socket).try_clone().unwrap();
         first.retire();
         let mut second = listeners(&poll);
         second.go_live().unwrap();
-        second.listen(1, address).unwrap();
+        second.listen(published(1, address)).unwrap();
         drop(copy);
+    }
+
+    #[test]
+    fn a_chosen_port_that_is_in_use_stays_closed() {
+        let poll = mio::Poll::new().unwrap();
+        let mut listeners = listeners(&poll);
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listeners.go_live().unwrap();
+        let at = Published {
+            chosen: true,
+            ..published(1, taken.local_addr().unwrap())
+        };
+        listeners.listen(at).unwrap();
+        assert!(listeners.addresses().is_empty());
+        assert_eq!(listeners.known().len(), 1);
     }
 
     #[test]
@@ -346,7 +395,7 @@ mod tests {
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listeners.go_live().unwrap();
         let error = listeners
-            .listen(1, taken.local_addr().unwrap())
+            .listen(published(1, taken.local_addr().unwrap()))
             .unwrap_err();
         let message = error.to_string();
         assert!(

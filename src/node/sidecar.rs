@@ -318,10 +318,12 @@ impl Sidecar {
                     listener,
                     address,
                     transport,
+                    chosen,
                 } => self.frontend.listen(Published {
                     listener,
                     address,
                     transport,
+                    chosen,
                 }),
                 Record::Unlisten { listener } => {
                     self.frontend.unlisten(listener);
@@ -369,12 +371,14 @@ impl Sidecar {
                 listener,
                 address,
                 transport,
+                chosen,
             } = *record
             {
                 ports.push(Published {
                     listener,
                     address,
                     transport,
+                    chosen,
                 });
             }
             Ok::<(), NodeError>(())

@@ -223,6 +223,7 @@ impl Sidecars {
                 listener: port.listener,
                 address: port.address,
                 transport: port.transport,
+                chosen: port.chosen,
             };
             encode(&listen, |piece| ports.extend_from_slice(piece));
         }

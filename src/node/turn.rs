@@ -523,12 +523,14 @@ impl Sink for Records<'_> {
                 listener,
                 address,
                 transport,
+                chosen,
             } => {
                 self.sidecars.ports_changed(record);
                 self.news.push(ServerNews::Listen(Published {
                     listener,
                     address,
                     transport,
+                    chosen,
                 }));
             }
             Record::Unlisten { listener } => {

@@ -73,6 +73,8 @@ pub enum Record<'a> {
         address: SocketAddr,
         /// Which of the two.
         transport: Transport,
+        /// The server left the port to us: nobody knows it beforehand.
+        chosen: bool,
     },
     /// The server opens a connection to the outside; answered by
     /// [`crate::entry::Event::Connected`].
@@ -234,9 +236,11 @@ pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
             listener,
             address,
             transport,
+            chosen,
         } => {
             small[..24].copy_from_slice(&address_bytes(address));
             small[24] = transport as u8;
+            small[25] = u8::from(chosen);
             (
                 Header {
                     kind: kind::LISTEN,
@@ -424,6 +428,7 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
                 Some(_) => return Err(EntryError::BadField),
                 None => return Err(EntryError::Truncated),
             },
+            chosen: flag(ADDRESS_BYTES + 1)?,
         },
         kind::CONNECT => Record::Connect {
             conn,
@@ -500,11 +505,13 @@ mod tests {
                 listener: 1,
                 address: "0.0.0.0:6379".parse().unwrap(),
                 transport: Transport::Stream,
+                chosen: false,
             },
             Record::Listen {
                 listener: 2,
                 address: "[::]:53".parse().unwrap(),
                 transport: Transport::Datagram,
+                chosen: true,
             },
             datagram(b"answer"),
             datagram(b""),
@@ -550,6 +557,7 @@ mod tests {
             listener: 2,
             address: "[::]:53".parse().unwrap(),
             transport: Transport::Datagram,
+            chosen: false,
         };
         for record in [listen, datagram(b"answer")] {
             let mut bytes = Vec::new();

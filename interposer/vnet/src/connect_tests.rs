@@ -431,3 +431,19 @@ fn a_listener_that_names_no_port_is_given_one() {
     assert_eq!(net.socket(unbound).local(), address("[::]:32769"));
     assert!(log.take()[1].contains("[::]:32769"));
 }
+
+#[test]
+fn a_port_that_was_given_out_stays_known_as_such() {
+    let (mut net, mut log) = (net(), Log::default());
+    let first = socket(&mut net, 3, false);
+    assert!(net.listen(first, &mut log));
+    listener(&mut net, &mut log, 4, "0.0.0.0:7000");
+    net.clear_object(0, 3, &mut log);
+    listener(&mut net, &mut log, 5, "0.0.0.0:32768");
+    let records = log.take().into_iter();
+    let listens = records.filter(|record| record.starts_with("Listen"));
+    let chosen: Vec<bool> = listens
+        .map(|record| record.contains("chosen: true"))
+        .collect();
+    assert_eq!(chosen, [true, false, true]);
+}

@@ -340,9 +340,11 @@ impl Net {
             let Some(address) = socket.local else {
                 unreachable!("only bound sockets are published")
             };
+            let chosen = self.ports.is_given(address.port());
             world.emit(&Record::Listen {
                 listener,
                 address,
+                chosen,
                 transport: Transport::Datagram,
             });
         }

@@ -85,7 +85,7 @@ fn datagrams_keep_their_bounds_and_resends_are_dropped() {
     let (mut net, mut log, ix) = serving();
     assert_eq!(
         log.take(),
-        ["Listen { listener: 1, address: 0.0.0.0:53, transport: Datagram }"]
+        ["Listen { listener: 1, address: 0.0.0.0:53, transport: Datagram, chosen: false }"]
     );
     assert_eq!(net.socket(ix).state(), State::Datagram);
     assert_eq!(net.readiness(ix), ready::OUT);

@@ -74,10 +74,12 @@ impl Net {
         socket.state = State::Listening;
         socket.listener = listener;
         self.append_listener(ix);
+        let chosen = self.ports.is_given(address.port());
         world.emit(&Record::Listen {
             listener,
             address,
             transport: Transport::Stream,
+            chosen,
         });
         true
     }

@@ -11,6 +11,8 @@ pub(crate) struct Ports {
     /// Distance of the port to look at next from [`FIRST`].
     next: u16,
     held: [bool; COUNT],
+    /// Which of them were ever given out. Who asks for one of these by number has its number from here.
+    given: [bool; COUNT],
 }
 
 impl Ports {
@@ -22,10 +24,19 @@ impl Ports {
             let held = &mut self.held[usize::from(at)];
             if !*held && fits(FIRST + at) {
                 *held = true;
+                self.given[usize::from(at)] = true;
                 return Some(FIRST + at);
             }
         }
         None
+    }
+
+    /// The number comes from here: nobody outside has known it beforehand.
+    pub(crate) fn is_given(&self, port: u16) -> bool {
+        let at = port.checked_sub(FIRST).map(usize::from);
+        at.and_then(|at| self.given.get(at))
+            .copied()
+            .unwrap_or(false)
     }
 
     /// A port that was taken is free again; 0 is no port.

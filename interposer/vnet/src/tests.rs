@@ -122,7 +122,7 @@ fn listening_is_announced_and_withdrawn() {
     let (mut net, mut log, _) = listening();
     assert_eq!(
         log.take(),
-        ["Listen { listener: 1, address: 0.0.0.0:7000, transport: Stream }"]
+        ["Listen { listener: 1, address: 0.0.0.0:7000, transport: Stream, chosen: false }"]
     );
     net.apply(&open(CONN), &mut log);
     net.clear_object(0, 3, &mut log);
