@@ -1,15 +1,22 @@
-//! Checkpoint and restore of a replica: the interface, and the tools ([`criu`]). **No checkpoint is taken
-//! yet**; a replica that starts replays its whole log.
+//! Checkpoints of a replica: what they consist of, the directory in which they are kept, and the tools
+//! ([`criu`]). **None is taken yet**; a replica that starts replays its whole log.
+//!
+//! # Model
 //!
 //! A checkpoint at slot *k* is everything that a replica needs to go on at *k + 1*: an image of the
 //! server's process tree, the state of scheduler and virtual sockets (which lie in memory of that
-//! tree), the changes to its working directory, and a manifest that names and checks them all. The
-//! tape is not in it: it is a window that the node fills again from the log.
+//! tree), the changes to its files, what the node knew, and a [`Manifest`] that names and
+//! checks them all. The tape is not in it: it is a window that the node fills again from the log.
 //!
 //! It is taken at an idle point, when every thread of the server is parked in the interposer. Client
 //! connections stay: there is no state of theirs in the kernel.
 //!
-//! Invariants that an implementation has to keep:
+//! * [`Checkpointer`] dumps a parked server into a directory, and brings it back: the mechanics.
+//! * [`Directory`] holds a replica's checkpoints: it makes a dump a checkpoint that is there whole or
+//!   not at all, lists, verifies, prunes.
+//! * [`archive`] turns one into a single stream and back.
+//!
+//! # Invariants
 //!
 //! * A checkpoint is written aside, synced and renamed: it is there whole or not at all.
 //! * The log before a checkpoint may be dropped only when the checkpoint was verified.
@@ -18,81 +25,94 @@
 //! Deliberately absent: Paxos messages, sockets of clients, the decision when to take one.
 #![forbid(unsafe_code)]
 
+pub mod archive;
 pub mod criu;
+pub mod directory;
+pub mod manifest;
 
-use std::fmt;
+pub use directory::{Checkpoint, Directory, Staged};
+pub use manifest::{Identity, Kind, Manifest, Part, Position};
+
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// What a replica's server has done up to a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Position {
-    /// The last slot that the checkpoint contains.
-    pub slot: u64,
-    /// Output hash there.
-    pub output_hash: u64,
-    /// Schedule hash there.
-    pub schedule_hash: u64,
-}
-
-/// One file of a checkpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Part {
-    /// Path within the checkpoint's directory.
-    pub path: PathBuf,
-    /// Its length.
-    pub bytes: u64,
-    /// CRC-32C of its content.
-    pub crc32c: u32,
-}
-
-/// What a checkpoint consists of. Written last.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Manifest {
-    /// The cluster it belongs to.
-    pub cluster: u128,
-    /// Where in the log it was taken.
-    pub position: Position,
-    /// All its files.
-    pub parts: Vec<Part>,
-}
-
-/// Why a checkpoint could not be taken or restored. The three are for different people: the first for
-/// whoever runs the machine, the second for whoever keeps the disks, the third for us.
-#[derive(Debug)]
+/// Why a checkpoint could not be taken or restored. The kinds are for different people: the first for
+/// whoever runs the machine, those in the middle for whoever keeps the disks, the last for us.
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
     /// The machine does not allow it (no CRIU, no privilege). Full replay still works.
+    #[error("checkpoints are not possible here: {0}")]
     Unsupported(String),
     /// A part is missing or does not match its checksum: use another checkpoint.
-    Corrupt(PathBuf),
+    #[error("corrupt checkpoint: {path}: {what}", path = path.display())]
+    Corrupt {
+        /// The first bad file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// It is whole, and another version of this program has written it.
+    #[error("{path} has format {found}, which this version cannot read", path = path.display())]
+    Version {
+        /// The manifest.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// A checkpoint of this slot is there already.
+    #[error("there is a checkpoint of slot {0} already")]
+    Exists(u64),
     /// The system failed.
-    System(io::Error),
+    #[error(transparent)]
+    System(#[from] io::Error),
+    /// A file or directory cannot be used.
+    #[error("cannot {action} {path}: {source}", path = path.display())]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// Dump or restore failed; in words.
+    #[error("{0}")]
+    Failed(String),
 }
 
-impl fmt::Display for CheckpointError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Unsupported(why) => write!(f, "checkpoints are not possible here: {why}"),
-            Self::Corrupt(path) => write!(f, "corrupt checkpoint: {}", path.display()),
-            Self::System(error) => error.fmt(f),
+impl CheckpointError {
+    pub(crate) fn corrupt(path: &Path, what: impl Into<String>) -> Self {
+        Self::Corrupt {
+            path: path.to_path_buf(),
+            what: what.into(),
+        }
+    }
+
+    /// For `map_err` on system calls.
+    pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_path_buf();
+        move |source| Self::File {
+            action,
+            path,
+            source,
         }
     }
 }
 
-impl std::error::Error for CheckpointError {}
-
-/// Takes and restores checkpoints of one replica's server.
+/// Takes and restores images of one replica's server. What is in the directory besides is its caller's.
 pub trait Checkpointer {
     /// A server that was brought back.
     type Server;
 
-    /// Dumps the parked process tree of `server_pid` into `directory`, which is empty; it runs on
-    /// afterwards. All that is put there are plain files, so that a manifest can list them and another
-    /// machine can be sent them.
+    /// Dumps the process tree of `server_pid` into `directory`, which exists and is empty; the tree runs
+    /// on afterwards. The caller has seen to it that every thread is parked. What is written may be
+    /// regular files, directories and symbolic links; it need not be synced. Of these only names and
+    /// contents survive a transfer: owners, modes and times that matter have to be inside a file.
     ///
     /// # Errors
-    /// See [`CheckpointError`]; what is in `directory` then is of no use, and the server runs on.
+    /// See [`CheckpointError`]; the server runs on all the same. What is left in `directory` is the
+    /// caller's to remove.
     fn dump(
         &mut self,
         server_pid: u32,
@@ -100,8 +120,8 @@ pub trait Checkpointer {
         directory: &Path,
     ) -> Result<(), CheckpointError>;
 
-    /// Brings the server back from what [`Checkpointer::dump`] has put into `directory`, parked at the
-    /// position of the dump. The caller has verified the files.
+    /// Brings the server back from a directory that [`Checkpointer::dump`] wrote, parked as it was. The
+    /// caller has verified it.
     ///
     /// # Errors
     /// See [`CheckpointError`]; no process is left then.
