@@ -411,6 +411,13 @@ impl Scheduler {
         }
     }
 
+    /// Whether a thread is blocked on a key.
+    #[must_use]
+    pub fn waits_on(&self, ix: ThreadIx, key: Key) -> bool {
+        let thread = self.thread(ix);
+        thread.state == State::Blocked && thread.key == key
+    }
+
     /// Why the current thread runs again after [`Scheduler::block`].
     #[must_use]
     pub fn wakeup(&self) -> Wakeup {

@@ -5,12 +5,13 @@
 //! the batons, which are atomic.
 
 use crate::cycles::Counter;
-use crate::hooks::{Cancel, Priority};
+use crate::hooks::{Cancel, Priority, Sleeper};
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
 use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
 use brolga_tape::handover::SCHEDULER_FD;
 use brolga_vfile::numbers::Numbers;
 use brolga_vfile::times::Time;
+use brolga_vipc::Objects;
 use brolga_vnet::{Net, PROCESSES_MAX, SocketIx};
 use brolga_vsignal::Signals;
 use core::mem::MaybeUninit;
@@ -180,6 +181,11 @@ pub struct Shared {
     /// When the tree was started, by the kernel's clock: files changed later were changed by it.
     pub launched: Time,
     pub cycles: Counter,
+    /// System V IPC.
+    pub objects: Objects,
+    /// Whose record lock a thread waits for: the slot of a process plus 1, or 0.
+    pub lock_holders: [u16; THREADS_MAX],
+    pub sleepers: [Sleeper; THREADS_MAX],
     pub scheduler: Scheduler,
     pub net: Net,
 }

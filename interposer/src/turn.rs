@@ -47,6 +47,9 @@ pub mod space {
     pub const SIGNAL: u64 = 16;
     pub const ROBUST: u64 = 17;
     pub const SPIN: u64 = 18;
+    pub const SEMAPHORE_SET: u64 = 19;
+    pub const MESSAGES: u64 = 20;
+    pub const FILE_LOCK: u64 = 21;
 }
 
 /// Waits that end when something real may have changed.

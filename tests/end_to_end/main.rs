@@ -34,6 +34,7 @@ mod echo;
 mod failover;
 mod files;
 mod idle;
+mod ipc;
 mod processes;
 mod quorum;
 mod redis;

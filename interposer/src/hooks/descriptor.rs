@@ -5,7 +5,7 @@
 
 use super::socket;
 use super::vectors::{Vectors, total_len};
-use super::{counter, error, op, stdio};
+use super::{counter, error, lock, op, stdio};
 use crate::sys::{self, finish, sys};
 use crate::turn::{REAL, Turn, is_active};
 use brolga_dmt::Wakeup;
@@ -311,6 +311,7 @@ pub(crate) fn close_(fd: c_int) -> isize {
     if known == Some(Object::Stream) {
         turn.real_changed();
     }
+    lock::released(&mut turn);
     result
 }
 
@@ -388,6 +389,7 @@ fn duplicated(old: c_int, new: isize) -> isize {
     if replaced == Some(Object::Stream) {
         turn.real_changed();
     }
+    lock::released(&mut turn);
     match object(&mut turn, old) {
         Some(object) => {
             let named = name(&mut turn, new, object);
@@ -440,10 +442,14 @@ fn asks_for_sigio(command: c_int) -> bool {
     [libc::F_SETOWN, libc::F_GETOWN, SETSIG, GETSIG, SETOWN_EX].contains(&command)
 }
 
-fn fcntl_(fd: c_int, command: c_int, mut argument: usize) -> isize {
+pub(super) fn fcntl_(fd: c_int, command: c_int, mut argument: usize) -> isize {
     // Programs that mark all descriptors to be closed at exec must not lose us.
     if is_ours(fd) && is_active() {
         return error(libc::EBADF);
+    }
+    // SAFETY: the argument is what the caller's command wants.
+    if let Some(result) = unsafe { lock::control(fd, command, argument) } {
+        return result;
     }
     let turn = Turn::take(op::DUP);
     if turn.is_some() && asks_for_sigio(command) {
@@ -605,6 +611,7 @@ pub fn after_exec(turn: &mut Turn) {
             forget(turn, fd);
         }
     }
+    lock::released(turn);
 }
 
 /// The size of a long is that of a word, which the variadic hooks rely on.

@@ -1,7 +1,7 @@
 //! Files: those that would tell replicas apart, and flushes that the log makes needless.
 
 use super::machine::Real;
-use super::{error, op, path, random, stdio};
+use super::{error, fifo, op, path, random, stdio};
 use crate::sys::{self, SYS_openat, finish, sys};
 use crate::turn::Turn;
 use core::ffi::{c_char, c_int, c_uint, c_void};
@@ -46,6 +46,10 @@ fn classify(path: &[u8]) -> Path {
     let Some(rest) = path.strip_prefix(b"/proc/") else {
         return Path::Ordinary;
     };
+    if rest.starts_with(b"sysvipc/") || rest == b"locks" {
+        // Objects of the machine, which the server's are none of; and ids of real processes.
+        return Path::Measurement;
+    }
     let name = match rest.iter().position(|byte| *byte == b'/') {
         None => rest,
         Some(at) => {
@@ -83,6 +87,12 @@ pub(crate) unsafe fn open_(
         if flags & libc::O_NOFOLLOW != 0 && path::is_common(at, unsafe { path::bytes_of(path) }) {
             flags &= !libc::O_NOFOLLOW;
         }
+        // SAFETY: as above.
+        unsafe {
+            if fifo::is_fifo(at, path, flags) {
+                return fifo::open(&mut turn, at, path, flags, mode);
+            }
+        }
     }
     // SAFETY: the caller's pointer, passed on.
     unsafe { sys!(SYS_openat, at, path, flags, mode) }
@@ -119,6 +129,13 @@ unsafe fn fopen_(path: *const c_char, mode: *const c_char) -> *mut c_void {
     if let Some(mut turn) = Turn::take(op::FILE) {
         // SAFETY: the caller's promise.
         match unsafe { classify_c(path) } {
+            // SAFETY: as above.
+            Path::Ordinary if unsafe { fifo::is_fifo(libc::AT_FDCWD, path, 0) } => {
+                // SAFETY: as above.
+                let open = |flags| unsafe { fifo::open(&mut turn, libc::AT_FDCWD, path, flags, 0) };
+                // SAFETY: the mode is the caller's.
+                return unsafe { stdio::open_by_name(mode, open) };
+            }
             Path::Ordinary => {}
             Path::Random => {
                 let open = |flags| random::open_device(&mut turn, flags);

@@ -26,10 +26,12 @@ mod datagram;
 mod descriptor;
 mod directory;
 mod exec;
+mod fifo;
 mod file;
 mod futex;
 mod group;
 mod interface;
+mod lock;
 mod machine;
 mod option;
 mod path;
@@ -47,6 +49,7 @@ mod splice;
 mod status;
 mod stdio;
 mod sync;
+mod sysv;
 mod temporary;
 mod thread;
 mod time;
@@ -61,6 +64,7 @@ pub(crate) use brolga_tape::operation as op;
 pub use cancel::{Cancel, after_interruption};
 pub(crate) use machine::libc_own;
 pub use priority::Priority;
+pub use sysv::Sleeper;
 
 /// Looks up what is needed of the real libc. Called once, from the constructor.
 pub fn resolve() {
@@ -84,6 +88,7 @@ pub fn after_exec(turn: &mut Turn) {
     descriptor::after_exec(turn);
     stdio::after_exec(turn);
     signal::after_exec(turn);
+    sysv::after_exec(turn);
     let process = turn.process();
     timer::forget(turn, process, true);
 }

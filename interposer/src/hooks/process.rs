@@ -138,6 +138,8 @@ fn mark_ended(turn: &mut Turn, process: u16, status: c_int) {
     let (net, mut outside) = turn.net();
     net.clear_process(process, &mut outside);
     super::timer::forget(turn, process, false);
+    super::sysv::process_gone(turn, process);
+    super::lock::released(turn);
     leave_children(turn, process);
     turn.real_changed();
     tell_parent(turn, process);
@@ -239,6 +241,11 @@ fn fork_(mut turn: Turn, own: &Real) -> isize {
     let Some(ix) = turn.scheduler().reserve(child) else {
         return error(libc::EAGAIN);
     };
+    if !super::sysv::process_made(&mut turn, child) {
+        super::sysv::process_not_made(&mut turn, child);
+        turn.scheduler().remove(ix);
+        return error(libc::ENOMEM);
+    }
     let pid = turn.shared().take_id();
     let shared = turn.shared();
     let ThreadInfo {
@@ -283,6 +290,7 @@ fn fork_(mut turn: Turn, own: &Real) -> isize {
         // SAFETY: plain errno of the failed call.
         let errno = unsafe { *libc::__errno_location() };
         turn.scheduler().remove(ix);
+        super::sysv::process_not_made(&mut turn, child);
         let (net, mut outside) = turn.net();
         net.clear_process(child, &mut outside);
         turn.shared().processes[usize::from(child)].real_pid = 0;

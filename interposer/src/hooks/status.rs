@@ -151,7 +151,7 @@ unsafe fn followed(at: c_int, path: *const c_char, flags: c_int) -> c_int {
     flags
 }
 
-unsafe fn stat_(at: c_int, path: *const c_char, to: *mut Stat, flags: c_int) -> isize {
+pub(crate) unsafe fn stat_(at: c_int, path: *const c_char, to: *mut Stat, flags: c_int) -> isize {
     let Some(mut turn) = Turn::take(op::FILE) else {
         // SAFETY: the caller's pointers, passed on.
         return unsafe { sys!(libc::SYS_newfstatat, at, path, to, flags) };

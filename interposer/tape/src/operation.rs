@@ -57,6 +57,8 @@ operations! {
     BARRIER = 36 "barrier",
     GROUP = 40 "process group",
     CONNECT = 50 "connect",
+    SYSTEM_V = 51 "System V IPC",
+    FILE_LOCK = 52 "file lock",
 }
 
 #[cfg(test)]
