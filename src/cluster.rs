@@ -10,7 +10,7 @@
 //! The command belongs to the cluster's identity: the log says what the server was told, and told
 //! to another program it means something else.
 
-use crate::config::{ClusterId, ConfigError, Member, NodeConfig, read_toml};
+use crate::config::{ClusterId, ConfigError, Containment, Member, NodeConfig, read_toml};
 use crate::launch::{DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -43,6 +43,8 @@ pub struct Plan {
     pub host_loopback: bool,
     /// Answers wait until a majority has computed the same.
     pub vote: bool,
+    /// Whether the servers run in containers.
+    pub container: Containment,
     /// The server.
     pub command: Vec<String>,
 }
@@ -200,6 +202,7 @@ impl Cluster {
             keep_fsync: false,
             perturb_us: plan.perturb_us,
             vote: plan.vote,
+            container: plan.container,
             descriptors: self.file.descriptors,
             host_loopback: self.file.host_loopback,
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
@@ -433,6 +436,7 @@ mod tests {
             perturb_us: 0,
             host_loopback: false,
             vote: false,
+            container: Containment::None,
             command: vec!["server".into(), "--port".into(), "1".into()],
         }
     }

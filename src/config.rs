@@ -68,6 +68,19 @@ pub struct Member {
     pub sidecar: SocketAddr,
 }
 
+/// Whether a server runs in a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Containment {
+    /// As a process among the others of the machine; checkpoints cannot be taken.
+    #[default]
+    None,
+    /// If the machine allows it; the log says why not.
+    Auto,
+    /// The node does not start otherwise.
+    Required,
+}
+
 /// Everything a node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -110,6 +123,9 @@ pub struct NodeConfig {
     /// connection, the leader's; otherwise nobody is found there.
     #[serde(default)]
     pub host_loopback: bool,
+    /// Whether the server runs in a container, which is what checkpoints take.
+    #[serde(default)]
+    pub container: Containment,
     /// Upper bound of random delays put in at scheduling points, for tests.
     #[serde(default)]
     pub perturb_us: u32,
@@ -334,6 +350,12 @@ impl NodeConfig {
     #[must_use]
     pub fn log_dir(&self) -> PathBuf {
         self.data_dir.join("log")
+    }
+
+    /// What the server's container keeps of changes to the machine's files.
+    #[must_use]
+    pub fn container_dir(&self) -> PathBuf {
+        self.data_dir.join("container")
     }
 
     /// What the server writes to standard output.

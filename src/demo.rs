@@ -7,6 +7,7 @@
 //! `brolga run`, and the first reply that is wrong ends the demonstration with an error.
 
 use crate::cluster::{Cluster, Plan};
+use crate::config::Containment;
 use crate::run::{Event, Supervisor, own_program};
 use crate::survey::Survey;
 use anyhow::{Context, anyhow, bail, ensure};
@@ -65,6 +66,7 @@ fn plan(directory: &std::path::Path) -> anyhow::Result<Plan> {
         perturb_us: 0,
         host_loopback: false,
         vote: false,
+        container: Containment::None,
         command: command.map(str::to_owned).to_vec(),
     })
 }

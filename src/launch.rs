@@ -13,9 +13,10 @@
 //! The interposer comes from a memory file (`image`) that the server preloads by descriptor number,
 //! so nothing is written to disk and the path is the same everywhere.
 //!
-//! Not done here: namespaces and the working directory's path, which still shows the replica's name.
+//! In a container ([`contained`]) all of this is done as well; the kernel's paths are alike there too.
 
 mod child;
+pub mod contained;
 mod image;
 mod lifeline;
 mod stack;
@@ -81,6 +82,8 @@ pub struct LaunchSpec<'a> {
     pub cpu: Option<usize>,
     /// Limit of open descriptors; the same on every replica.
     pub descriptors: u64,
+    /// The calling thread lives in a container, whose end is the server's.
+    pub contained: bool,
 }
 
 /// A server that was started.
@@ -88,8 +91,8 @@ pub struct LaunchSpec<'a> {
 pub struct Launched {
     /// Its process, to be waited for by the caller.
     pub pid: Pid,
-    /// What its whole process tree hangs on.
-    pub lifeline: Lifeline,
+    /// What its whole process tree hangs on, unless that is a container.
+    pub lifeline: Option<Lifeline>,
 }
 
 /// Why a server was not started.
@@ -110,6 +113,14 @@ pub enum LaunchError {
     /// The working directory is not there.
     #[error("the server's working directory {0} does not exist")]
     WorkingDirectory(PathBuf),
+    /// What the container holds for the server cannot be opened.
+    #[error("cannot open {path} in the container: {source}")]
+    Container {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
     /// The interposer's memory file cannot be made.
     #[error("cannot create the memory file of the interposer: {0}")]
     Image(#[source] io::Error),
@@ -177,7 +188,12 @@ fn spawn_preloading(image: BorrowedFd<'_>, spec: &LaunchSpec<'_>) -> Result<Laun
     }
     let mut command = command(spec, &program)?;
     let unprepared = |source| step_error(&program, None, source);
-    let (lifeline, theirs) = Lifeline::pair().map_err(unprepared)?;
+    let (lifeline, theirs) = if spec.contained {
+        (None, None)
+    } else {
+        let (ours, theirs) = Lifeline::pair().map_err(unprepared)?;
+        (Some(ours), Some(theirs))
+    };
     let (progress, setup) = Setup::new(spec, image, theirs).map_err(unprepared)?;
     // SAFETY: Setup::run only makes async-signal-safe system calls and does not allocate, which is
     // what code between fork and exec in a process with threads may do.

@@ -1,5 +1,6 @@
-//! Checkpoints of a replica: what they consist of, the directory in which they are kept, and the tools
-//! ([`criu`]). **None is taken yet**; a replica that starts replays its whole log.
+//! Checkpoints of a replica: what they consist of, the directory in which they are kept, and the
+//! tools ([`criu`], [`container`], [`files`], [`image`]). **None is taken yet**; a replica that
+//! starts replays its whole log.
 //!
 //! # Model
 //!
@@ -23,11 +24,14 @@
 //! * Restoring leads to the same output and schedule hashes at *k* as having run there.
 //!
 //! Deliberately absent: Paxos messages, sockets of clients, the decision when to take one.
-#![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod container;
 pub mod criu;
 pub mod directory;
+pub mod files;
+pub mod image;
+mod known;
 pub mod manifest;
 
 pub use directory::{Checkpoint, Directory, Staged};
@@ -97,6 +101,12 @@ impl CheckpointError {
             path,
             source,
         }
+    }
+}
+
+impl From<container::ContainerError> for CheckpointError {
+    fn from(error: container::ContainerError) -> Self {
+        Self::Failed(error.to_string())
     }
 }
 

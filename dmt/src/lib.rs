@@ -471,6 +471,11 @@ impl Scheduler {
         self.limit = 0;
     }
 
+    /// What threads wait for is known by other keys now. The order of waiting for each stays.
+    pub fn rekey(&mut self, now: impl Fn(Key) -> Key) {
+        waits::rekey(self, now);
+    }
+
     fn unblock(&mut self, ix: ThreadIx, wakeup: Wakeup) {
         waits::dequeue(self, ix);
         if self.thread(ix).timer != 0 {

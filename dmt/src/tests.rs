@@ -216,6 +216,26 @@ fn requeued_waiters_keep_their_order_behind_the_ones_already_there() {
     }
 }
 
+#[test]
+fn waiters_keep_their_order_when_keys_change_places() {
+    let mut s = admitted(1000);
+    let threads: Vec<_> = (0..4).map(|_| s.spawn(0).unwrap()).collect();
+    s.yield_turn();
+    for (ix, key) in threads.iter().zip([LOCK, OTHER, LOCK, OTHER]) {
+        assert_eq!(s.pick(), Pick::Run(*ix));
+        s.block(key, None);
+    }
+    assert_eq!(s.pick(), Pick::Run(1));
+    s.rekey(|key| if key == LOCK { OTHER } else { LOCK });
+    assert_eq!(s.wake(OTHER, 9), 2);
+    assert_eq!(s.wake(LOCK, 9), 2);
+    s.exit();
+    for ix in [0, 2, 1, 3] {
+        assert_eq!(s.pick(), Pick::Run(threads[ix]));
+        s.exit();
+    }
+}
+
 /// A small random program on the primitives; returns the schedule hash and the order of turns.
 fn random_run(seed: u64, attentive: bool) -> (u64, Vec<ThreadIx>) {
     let mut s = admitted(50);

@@ -75,6 +75,32 @@ pub(crate) fn dequeue(scheduler: &mut Scheduler, ix: ThreadIx) {
     scheduler.waits.blocked -= 1;
 }
 
+/// Gives every waiting thread the key that takes the place of its own.
+pub(crate) fn rekey(scheduler: &mut Scheduler, now: impl Fn(Key) -> Key) {
+    // All chains in one first, so that nobody who has moved is met again.
+    let mut all = Bucket::default();
+    for bucket in 0..BUCKETS {
+        let Bucket { head, tail } = core::mem::take(&mut scheduler.waits.buckets[bucket]);
+        if head == 0 {
+            continue;
+        }
+        match all.tail {
+            0 => all.head = head,
+            last => scheduler.thread_mut(last).next_wait = head,
+        }
+        all.tail = tail;
+    }
+    scheduler.waits.blocked = 0;
+    let mut ix = all.head;
+    while ix != 0 {
+        let thread = scheduler.thread_mut(ix);
+        let next = thread.next_wait;
+        thread.key = now(thread.key);
+        enqueue(scheduler, ix);
+        ix = next;
+    }
+}
+
 /// The thread that has waited longest on `key` for any of `bits`.
 pub(crate) fn first(scheduler: &Scheduler, key: Key, bits: u32) -> Option<ThreadIx> {
     if scheduler.waits.is_empty() {

@@ -99,6 +99,8 @@ fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_
     // SAFETY: fresh, zeroed memory of the right size that nobody else has; all-zero bytes are a valid
     // Shared but for `random`, which start writes.
     let me = unsafe { (*memory).start(parameters.quantum, parameters.seed, real_pid) };
+    // SAFETY: as above.
+    unsafe { (*memory).generation = tape.generation() };
     // SAFETY: constructors run before there is a second thread.
     unsafe { turn::install(memory, tape, parameters) };
     // Orphans stay below the root, where the node finds them.

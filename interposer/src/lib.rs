@@ -23,6 +23,7 @@ mod hooks;
 mod init;
 mod mapping;
 mod program;
+mod restored;
 mod shared;
 mod symbols;
 mod sys;

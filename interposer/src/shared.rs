@@ -156,6 +156,8 @@ pub struct Shared {
     /// Input bytes taken from the tape. Here and not on the tape, because a checkpoint must roll it
     /// back with the process.
     pub input_cursor: u64,
+    /// Which start or restore of the server this is, as the tape says.
+    pub generation: u64,
     /// Counts operations that may have changed a real object inside the tree.
     pub real_changes: u64,
     /// Kernel ids of a thread or process that has ended logically but perhaps not yet really; the next

@@ -1,4 +1,5 @@
-//! The calling thread's index in the schedule: one word of initial-exec thread-local storage.
+//! What a thread keeps for itself: two words of initial-exec thread-local storage, its index in the
+//! schedule and the generation of the tape for which it has told the kernel its wishes.
 //!
 //! Stable Rust has no thread-local static without `std`, and `std`'s would cost a call of
 //! `__tls_get_addr` in a preloaded library, so the variable is defined in assembly. A preloaded
@@ -12,9 +13,9 @@ global_asm!(
     ".hidden brolga_thread_ix",
     ".globl brolga_thread_ix",
     ".type brolga_thread_ix, @object",
-    ".size brolga_thread_ix, 8",
+    ".size brolga_thread_ix, 16",
     "brolga_thread_ix:",
-    ".zero 8",
+    ".zero 16",
     ".popsection",
 );
 
@@ -44,4 +45,17 @@ pub fn thread_ix() -> u16 {
 pub fn set_thread_ix(ix: u16) {
     // SAFETY: as above; nobody else has a pointer to it.
     unsafe { *word() = u64::from(ix) }
+}
+
+/// What [`set_generation`] was told last; 0 in a new thread.
+#[inline(always)]
+pub fn generation() -> u64 {
+    // SAFETY: the second of our own two thread-local words, zeroed at the thread's start.
+    unsafe { *word().add(1) }
+}
+
+/// Remembers the generation that this thread has attended to.
+pub fn set_generation(generation: u64) {
+    // SAFETY: as above; nobody else has a pointer to it.
+    unsafe { *word().add(1) = generation }
 }

@@ -14,6 +14,7 @@
 use crate::deliver::Delivered;
 use crate::hooks;
 use crate::mapping;
+use crate::restored;
 use crate::shared::{DyingThread, Shared};
 use crate::sys::{self, sys};
 use crate::tls;
@@ -21,6 +22,7 @@ use brolga_dmt::{ANY, Key, Pick, Scheduler, ThreadIx, Wakeup};
 use brolga_tape::entry::{Entry, Event};
 use brolga_tape::handover::DOORBELL_FD;
 use brolga_tape::record::{NO_DEADLINE, Record};
+use brolga_tape::renumber::{Table, mapping_word};
 use brolga_tape::ring::Tape;
 use brolga_vnet::{WaitOn, World};
 use core::cell::UnsafeCell;
@@ -50,6 +52,24 @@ pub mod space {
     pub const SEMAPHORE_SET: u64 = 19;
     pub const MESSAGES: u64 = 20;
     pub const FILE_LOCK: u64 = 21;
+}
+
+/// Marks keys of objects that processes share.
+const IS_SHARED: u64 = 1 << 63;
+/// Such keys have the space in these bits and the mapping above.
+const SPACE_BITS: u32 = 8;
+
+/// The key that takes the place of `key` after a restore.
+pub fn rekeyed(key: Key, table: &Table<'_>) -> Key {
+    if key.space & IS_SHARED == 0 {
+        return key;
+    }
+    let mapping = (key.space & !IS_SHARED) >> SPACE_BITS;
+    let space = key.space & ((1 << SPACE_BITS) - 1);
+    Key {
+        space: IS_SHARED | table.mapping(mapping) << SPACE_BITS | space,
+        id: key.id,
+    }
 }
 
 /// Waits that end when something real may have changed.
@@ -238,14 +258,11 @@ impl Turn {
     /// A key for an object at `address` that processes share, wherever each has mapped it.
     #[cold]
     pub fn shared_key(&self, space: u64, address: usize) -> Key {
-        const IS_SHARED: u64 = 1 << 63;
-        const INODE_BITS: u64 = (1 << 39) - 1;
         let Some(place) = mapping::place_of(address) else {
             return self.private_key(space, address);
         };
-        let device = u64::from(place.device & 0xFFFF);
         Key {
-            space: IS_SHARED | (place.inode & INODE_BITS) << 24 | device << 8 | space,
+            space: IS_SHARED | mapping_word(place.device, place.inode) << SPACE_BITS | space,
             id: place.offset,
         }
     }
@@ -386,6 +403,7 @@ impl Turn {
         while baton.swap(0, Ordering::Acquire) == 0 {
             sys::futex_wait(baton, 0);
         }
+        restored::attend(self.shared());
         self.bury();
     }
 
@@ -454,7 +472,7 @@ impl Turn {
         }
         ring_doorbell();
         let tape = tape();
-        let (slot, bytes, cursor) = wait_for_entry(tape, shared.input_cursor);
+        let (slot, bytes, cursor) = wait_for_entry(tape, shared);
         let Ok(entry) = Entry::parse(bytes) else {
             fault(&[b"an entry on the tape is cut short"])
         };
@@ -550,8 +568,14 @@ fn tape() -> &'static Tape {
     }
 }
 
-fn wait_for_entry(tape: &'static Tape, cursor: u64) -> (u64, &'static [u8], u64) {
+fn wait_for_entry(tape: &'static Tape, shared: &mut Shared) -> (u64, &'static [u8], u64) {
     loop {
+        // This is where a server sleeps when a checkpoint is taken, so where one that is restored
+        // wakes up.
+        if tape.generation() != shared.generation {
+            restored::come_back(tape, shared);
+        }
+        let cursor = shared.input_cursor;
         if let Some(found) = tape.next_entry(cursor) {
             return found;
         }

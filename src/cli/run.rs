@@ -2,6 +2,7 @@
 
 use super::{Failure, Outcome, runtime};
 use crate::cluster::{Cluster, Plan};
+use crate::config::Containment;
 use crate::elf;
 use crate::launch::SERVER_PATH;
 use crate::node::NodeStatus;
@@ -46,6 +47,9 @@ pub struct Options {
     /// Give a client an answer only when a majority of the replicas has computed the same.
     #[arg(long)]
     vote: bool,
+    /// Run the servers in containers, which checkpoints take (as root, with CRIU).
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Containment::None)]
+    container: Containment,
     /// Leave nodes that die dead.
     #[arg(long)]
     no_restart: bool,
@@ -79,6 +83,7 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
         perturb_us: options.perturb_us,
         host_loopback: options.host_loopback,
         vote: options.vote,
+        container: options.container,
         command,
     })
 }

@@ -7,7 +7,7 @@
 use super::{LaunchSpec, lifeline};
 use brolga_tape::handover;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sched::{CloneFlags, CpuSet, sched_setaffinity, unshare};
 use nix::sys::personality::{self, Persona};
 use nix::sys::prctl;
 use nix::sys::ptrace;
@@ -37,6 +37,7 @@ const SIGNALS_END: i32 = 65;
 #[repr(u8)]
 pub enum Step {
     Limits = 1,
+    Namespace,
     Descriptors,
     Session,
     Affinity,
@@ -46,8 +47,9 @@ pub enum Step {
 }
 
 impl Step {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Limits,
+        Self::Namespace,
         Self::Descriptors,
         Self::Session,
         Self::Affinity,
@@ -60,6 +62,7 @@ impl Step {
     pub fn name(self) -> &'static str {
         match self {
             Self::Limits => "setting resource limits",
+            Self::Namespace => "making a namespace",
             Self::Descriptors => "handing over descriptors",
             Self::Session => "making a session",
             Self::Affinity => "pinning to a processor",
@@ -93,7 +96,8 @@ pub struct Setup {
     tape: RawFd,
     doorbell: RawFd,
     temporary: OwnedFd,
-    lifeline: OwnedFd,
+    /// `None` in a container.
+    lifeline: Option<OwnedFd>,
     descriptors: u64,
     affinity: Option<CpuSet>,
     parent: Pid,
@@ -104,7 +108,7 @@ impl Setup {
     pub fn new(
         spec: &LaunchSpec<'_>,
         image: BorrowedFd<'_>,
-        lifeline: OwnedFd,
+        lifeline: Option<OwnedFd>,
     ) -> io::Result<(Progress, Self)> {
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
         let affinity = match spec.cpu {
@@ -137,14 +141,21 @@ impl Setup {
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         umask(Mode::S_IWGRP | Mode::S_IWOTH);
         default_signals();
+        if self.lifeline.is_none() {
+            // Not the container's, so that CRIU, which runs in that, takes it for the server's.
+            self.announce(Step::Namespace)?;
+            unshare(CloneFlags::CLONE_NEWIPC)?;
+        }
         self.announce(Step::Session)?;
         setsid()?;
         prctl::set_pdeathsig(Signal::SIGKILL)?;
-        if getppid() != self.parent {
-            // The node died before the kernel knew that we are to die with it.
-            return Err(io::Error::from_raw_os_error(libc::ESRCH));
+        if let Some(lifeline) = &self.lifeline {
+            if getppid() != self.parent {
+                // The node died before the kernel knew that we are to die with it.
+                return Err(io::Error::from_raw_os_error(libc::ESRCH));
+            }
+            lifeline::tie_group(lifeline.as_fd())?;
         }
-        lifeline::tie_group(self.lifeline.as_fd())?;
         if let Some(set) = &self.affinity {
             self.announce(Step::Affinity)?;
             sched_setaffinity(Pid::from_raw(0), set)?;
@@ -169,7 +180,8 @@ impl Setup {
         let tape = park(self.tape)?;
         let doorbell = park(self.doorbell)?;
         let temporary = park(self.temporary.as_raw_fd())?;
-        let lifeline = park(self.lifeline.as_raw_fd())?;
+        let lifeline = self.lifeline.as_ref().map(AsRawFd::as_raw_fd);
+        let lifeline = lifeline.map(park).transpose()?;
         place(image, handover::INTERPOSER_FD)?;
         place(tape, handover::TAPE_FD)?;
         place(doorbell, handover::DOORBELL_FD)?;
@@ -177,16 +189,16 @@ impl Setup {
         let here = nix::fcntl::open(c".", DIRECTORY, Mode::empty())?;
         place(here.into_raw_fd(), handover::WORK_DIRECTORY_FD)?;
         place(temporary, handover::TEMPORARY_DIRECTORY_FD)?;
-        place(lifeline, handover::LIFELINE_FD)?;
         let [first, later, last] = [
             handover::FIRST_FD,
             handover::SCHEDULER_FD, // made by the interposer
-            handover::LAST_FD,
+            handover::LIFELINE_FD,
         ]
         .map(i32::cast_unsigned);
         close_on_exec(FIRST_INHERITED_FD, first - 1)?;
         close_on_exec(later, later)?;
-        close_on_exec(last + 1, u32::MAX)
+        close_on_exec(last, u32::MAX)?;
+        lifeline.map_or(Ok(()), |lifeline| place(lifeline, handover::LIFELINE_FD))
     }
 }
 

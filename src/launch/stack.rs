@@ -7,9 +7,7 @@
 
 use nix::sys::ptrace;
 use nix::unistd::Pid;
-use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 
 const WORD: usize = size_of::<u64>();
 /// Pointers and vector of a program with this much of them are refused rather than searched on.
@@ -17,15 +15,8 @@ const SEARCHED_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// Strikes the vDSO and replaces the random bytes in the stopped process `pid`.
 pub fn make_alike(pid: Pid, seed: [u8; 16]) -> io::Result<()> {
-    let stack_pointer = ptrace::getregs(pid)?.rsp;
-    let memory = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(format!("/proc/{pid}/mem"))?;
-    let words = Words {
-        memory: &memory,
-        at: stack_pointer,
-    };
+    let at = ptrace::getregs(pid)?.rsp;
+    let words = Words { pid, at };
     let vector = find_vector(&words)?;
     let mut random_at = None;
     for pair in 0.. {
@@ -38,11 +29,19 @@ pub fn make_alike(pid: Pid, seed: [u8; 16]) -> io::Result<()> {
         }
     }
     let random_at = random_at.ok_or_else(|| malformed("no AT_RANDOM"))?;
-    memory.write_all_at(&seed, random_at)
+    for (word, at) in seed
+        .as_chunks::<WORD>()
+        .0
+        .iter()
+        .zip((random_at..).step_by(WORD))
+    {
+        words.write(at, u64::from_ne_bytes(*word))?;
+    }
+    Ok(())
 }
 
 /// Index of the auxiliary vector's first word.
-fn find_vector(words: &Words<'_>) -> io::Result<usize> {
+fn find_vector(words: &Words) -> io::Result<usize> {
     let arguments = usize::try_from(words.get(0)?).map_err(|_| malformed("argument count"))?;
     let environment = 1 + arguments + 1;
     for index in environment..SEARCHED_BYTES_MAX / WORD {
@@ -60,23 +59,30 @@ fn malformed(what: &str) -> io::Error {
     )
 }
 
-/// The stack as numbered words. Reading them one by one is some hundred system calls per started
-/// server, which nobody notices.
-struct Words<'a> {
-    memory: &'a File,
+/// The stack as numbered words, read and written through the tracer's calls: the process may be in a
+/// container, where paths below `/proc` mean others. Reading them one by one is some hundred system calls
+/// per started server, which nobody notices.
+struct Words {
+    pid: Pid,
     at: u64,
 }
 
-impl Words<'_> {
+impl Words {
     fn get(&self, index: usize) -> io::Result<u64> {
-        let mut word = [0; WORD];
-        self.memory.read_exact_at(&mut word, self.address(index))?;
-        Ok(u64::from_ne_bytes(word))
+        let word = ptrace::read(self.pid, self.address(index) as ptrace::AddressType)?;
+        Ok(word.cast_unsigned())
     }
 
     fn set(&self, index: usize, word: u64) -> io::Result<()> {
-        self.memory
-            .write_all_at(&word.to_ne_bytes(), self.address(index))
+        self.write(self.address(index), word)
+    }
+
+    fn write(&self, at: u64, word: u64) -> io::Result<()> {
+        Ok(ptrace::write(
+            self.pid,
+            at as ptrace::AddressType,
+            word.cast_signed(),
+        )?)
     }
 
     fn address(&self, index: usize) -> u64 {

@@ -36,6 +36,7 @@ impl Bench {
             random_seed: *b"0123456789abcdef",
             cpu: None,
             descriptors: 4096,
+            contained: false,
         }
     }
 
@@ -221,7 +222,7 @@ fn the_whole_tree_dies_when_its_lifeline_is_cut() {
     let bench = Bench::new();
     let (launched, daemon) = start_daemon(&bench);
     assert!(!has_ended(&daemon));
-    assert!(launched.lifeline.cut());
+    assert!(launched.lifeline.unwrap().cut());
     until(|| has_ended(&daemon)); // a dying process closes its files before it is shown as dead
     let status = waitpid(launched.pid, None).unwrap();
     let killed = WaitStatus::Signaled(launched.pid, Signal::SIGKILL, false);

@@ -2,6 +2,7 @@
 
 use super::fake_server::FakeHost;
 use super::{Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar, SidecarConfig};
+use crate::config::Containment;
 use crate::config::{ClusterId, Member, NodeConfig};
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -212,6 +213,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         host_loopback: false,
         perturb_us: 0,
         vote: false,
+        container: Containment::None,
         descriptors: 2000,
         genesis: None,
         command: vec!["echo-server".into()],

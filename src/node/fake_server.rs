@@ -96,6 +96,7 @@ impl ServerHost for FakeHost {
         Ok(Started {
             pid: i32::try_from(child.id()).unwrap(),
             lifeline: None,
+            container: None,
         })
     }
 

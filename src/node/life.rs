@@ -8,7 +8,7 @@ use super::server::{Process, ServerHost, seed};
 use super::status::{NodeStatus, Peer, Role, ServerState};
 use super::sys;
 use super::tape_map::TapeMap;
-use brolga_tape::ring::Parameters;
+use brolga_tape::ring::{Parameters, object_bytes};
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::os::fd::AsRawFd;
@@ -65,7 +65,9 @@ impl<H: ServerHost> Node<H> {
         self.process = None;
         self.tape = None;
         let parameters = self.parameters();
-        let tape = TapeMap::create(&parameters).map_err(NodeError::doing("cannot make a tape"))?;
+        let objects = self.host.objects(object_bytes(&parameters));
+        let tape = TapeMap::create_on(objects.map_err(NodeError::Start)?, &parameters)
+            .map_err(NodeError::doing("cannot make a tape"))?;
         let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
         let registry = self.poll.registry();
         registry

@@ -61,6 +61,8 @@ mod cluster_tests;
 mod divergence_tests;
 #[cfg(test)]
 mod fake_server;
+#[cfg(test)]
+mod image_tests;
 
 pub use datagrams::DatagramCounts;
 pub use difference::{Connection, Difference, Place};

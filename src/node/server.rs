@@ -2,25 +2,93 @@
 //! started again.
 
 use super::sys;
-use crate::config::NodeConfig;
+use crate::config::{Containment, NodeConfig};
+use crate::launch::contained::{self, Places, Program};
 use crate::launch::{self, LaunchSpec, Lifeline};
+use brolga_checkpoint::container::Container;
+use brolga_checkpoint::criu::Criu;
+use brolga_checkpoint::image::{Imager, RestoredServer};
+use brolga_checkpoint::{CheckpointError, Checkpointer};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::fs;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Arc, Weak};
 
 /// Bytes of the server's standard error that are shown when it ends too early.
 const LAST_WORDS_BYTES: u64 = 2000;
 
+/// Name of a tape's memory object, as `/proc/<pid>/fd` shows it.
+const TAPE_NAME: &std::ffi::CStr = c"brolga-tape";
+
+fn not_dumped(why: &str) -> CheckpointError {
+    CheckpointError::Unsupported(why.to_owned())
+}
+
+/// What a tape is made of: fresh, zeroed memory, and something that becomes readable when the
+/// server writes to it.
+#[derive(Debug)]
+pub struct Objects {
+    /// The memory.
+    pub tape: OwnedFd,
+    /// The doorbell.
+    pub doorbell: OwnedFd,
+}
+
+impl Objects {
+    /// Anonymous ones, which the server is given as descriptors.
+    ///
+    /// # Errors
+    /// Whatever the kernel says.
+    pub fn of_memory(tape_bytes: u64) -> io::Result<Self> {
+        Ok(Self {
+            tape: sys::memory_object(TAPE_NAME, tape_bytes)?,
+            doorbell: sys::event_counter()?,
+        })
+    }
+}
+
 /// Starts servers.
 pub trait ServerHost {
+    /// What the next server's tape is to be made of.
+    ///
+    /// # Errors
+    /// One line for the user.
+    fn objects(&mut self, tape_bytes: u64) -> Result<Objects, String> {
+        Objects::of_memory(tape_bytes).map_err(|error| format!("cannot make a tape: {error}"))
+    }
+
     /// Starts a server in its genesis state on a fresh tape. Called on the reactor's thread.
     ///
     /// # Errors
     /// One line for the user.
     fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String>;
+
+    /// What dumps the running server, on any thread. It remembers its last dump, so that the next
+    /// one need not copy files that have not changed.
+    ///
+    /// # Errors
+    /// [`CheckpointError::Unsupported`]: it cannot be dumped, and why.
+    fn imager(&mut self, _tape_bytes: u64) -> Result<Imager, CheckpointError> {
+        Err(not_dumped("no server of this kind can be"))
+    }
+
+    /// Brings a server back from what an imager has dumped into `directory`, with its files. It
+    /// sleeps until a tape is made of the objects, and then goes on from its first entry. Called on
+    /// the reactor's thread.
+    ///
+    /// # Errors
+    /// See [`CheckpointError`]; no process is left then.
+    fn restore(
+        &mut self,
+        directory: &Path,
+        tape_bytes: u64,
+    ) -> Result<(Objects, Started), CheckpointError> {
+        let _ = (directory, tape_bytes);
+        Err(not_dumped("no server of this kind can be"))
+    }
 
     /// The end of what the server wrote to its standard error.
     fn last_words(&self) -> String;
@@ -31,14 +99,22 @@ pub trait ServerHost {
 pub struct Started {
     /// Its first process, a child of ours.
     pub pid: i32,
-    /// What its whole process tree hangs on; `None`: there is no tree.
+    /// What its whole process tree hangs on; `None`: there is no tree, or it hangs on the container.
     pub lifeline: Option<Lifeline>,
+    /// What it lives in.
+    pub container: Option<Arc<Container>>,
 }
 
 /// The real thing: the configured command under the interposer.
 #[derive(Debug)]
 pub struct WrappedServer {
     config: NodeConfig,
+    /// Once there was a container.
+    criu: Option<Criu>,
+    /// Made for the next server.
+    container: Option<Arc<Container>>,
+    /// The running server's.
+    running: Weak<Container>,
 }
 
 impl WrappedServer {
@@ -46,44 +122,155 @@ impl WrappedServer {
     pub fn new(config: &NodeConfig) -> Self {
         Self {
             config: config.clone(),
+            criu: None,
+            container: None,
+            running: Weak::new(),
         }
     }
-}
 
-impl ServerHost for WrappedServer {
-    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String> {
+    /// Puts files and directories into the state in which a server starts.
+    fn prepare(&self) -> Result<(), String> {
         let config = &self.config;
-        let cwd = config.work_dir();
-        launch::prepare_workdir(&cwd, config.genesis.as_deref())
+        launch::prepare_workdir(&config.work_dir(), config.genesis.as_deref())
             .map_err(|error| error.to_string())?;
-        let temporary = config.temporary_dir();
-        launch::prepare_temporary(&temporary).map_err(|error| error.to_string())?;
+        launch::prepare_temporary(&config.temporary_dir()).map_err(|error| error.to_string())?;
         let stderr = config.server_stderr();
         // Only what this run says is of interest when it ends too early.
         match fs::remove_file(&stderr) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(format!("cannot remove {}: {error}", stderr.display()));
+                Err(format!("cannot remove {}: {error}", stderr.display()))
             }
-            _ => {}
+            _ => Ok(()),
         }
-        let spec = LaunchSpec {
+    }
+
+    fn places(&self) -> Places {
+        let config = &self.config;
+        Places {
+            state: config.container_dir(),
+            work: config.work_dir(),
+            temporary: config.temporary_dir(),
+            stdout: config.server_stdout(),
+            stderr: config.server_stderr(),
+        }
+    }
+
+    /// Makes a container, if there is to be one and it can be.
+    fn contain(&mut self, tape_bytes: u64) -> Result<Option<Container>, String> {
+        if self.config.container == Containment::None {
+            return Ok(None);
+        }
+        let made = match self.probe() {
+            Err(error) => Err(error.to_string()),
+            Ok(_) => self.make_container(tape_bytes),
+        };
+        match (made, self.config.container) {
+            (Ok(container), _) => Ok(Some(container)),
+            (Err(why), Containment::Required) => {
+                Err(format!("the server cannot run in a container: {why}"))
+            }
+            (Err(why), _) => {
+                tracing::warn!("the server runs without a container: {why}");
+                Ok(None)
+            }
+        }
+    }
+
+    fn probe(&mut self) -> Result<Criu, CheckpointError> {
+        if let Some(criu) = &self.criu {
+            return Ok(criu.clone());
+        }
+        Ok(self.criu.insert(Criu::probe()?).clone())
+    }
+
+    fn make_container(&self, tape_bytes: u64) -> Result<Container, String> {
+        let places = self.places();
+        places.prepare_output().map_err(|error| error.to_string())?;
+        Container::create(places.plan(tape_bytes)).map_err(|error| error.to_string())
+    }
+
+    fn start_contained(&mut self, container: Arc<Container>) -> Result<Started, String> {
+        let config = &self.config;
+        let program = Program {
             argv: config.command.iter().map(Into::into).collect(),
             env: config.environment(),
-            cwd,
-            temporary,
-            tape,
-            doorbell,
-            stdout: config.server_stdout(),
-            stderr,
             random_seed: at_random(config),
             cpu: config.pin_cpu,
             descriptors: config.descriptors,
         };
+        let launched = contained::spawn(&container, program).map_err(|error| error.to_string())?;
+        self.running = Arc::downgrade(&container);
+        Ok(Started {
+            pid: launched.pid.as_raw(),
+            lifeline: None,
+            container: Some(container),
+        })
+    }
+}
+
+impl ServerHost for WrappedServer {
+    fn objects(&mut self, tape_bytes: u64) -> Result<Objects, String> {
+        self.prepare()?;
+        let Some(container) = self.contain(tape_bytes)? else {
+            return Objects::of_memory(tape_bytes).map_err(|error| error.to_string());
+        };
+        let opened = contained::open_tape(&container).map_err(|error| error.to_string());
+        self.container = Some(Arc::new(container));
+        opened.map(|(tape, doorbell)| Objects { tape, doorbell })
+    }
+
+    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String> {
+        if let Some(container) = self.container.take() {
+            return self.start_contained(container);
+        }
+        let config = &self.config;
+        let spec = LaunchSpec {
+            argv: config.command.iter().map(Into::into).collect(),
+            env: config.environment(),
+            cwd: config.work_dir(),
+            temporary: config.temporary_dir(),
+            tape,
+            doorbell,
+            stdout: config.server_stdout(),
+            stderr: config.server_stderr(),
+            random_seed: at_random(config),
+            cpu: config.pin_cpu,
+            descriptors: config.descriptors,
+            contained: false,
+        };
         let launched = launch::spawn(&spec).map_err(|error| error.to_string())?;
         Ok(Started {
             pid: launched.pid.as_raw(),
-            lifeline: Some(launched.lifeline),
+            lifeline: launched.lifeline,
+            container: None,
         })
+    }
+
+    fn imager(&mut self, tape_bytes: u64) -> Result<Imager, CheckpointError> {
+        let container = self.running.upgrade();
+        let container = container.ok_or_else(|| not_dumped("the server is in no container"))?;
+        let plan = self.places().plan(tape_bytes);
+        let (criu, cpu) = (self.probe()?, self.config.pin_cpu);
+        Ok(Imager::new(criu, plan, Some(container), cpu))
+    }
+
+    fn restore(
+        &mut self,
+        directory: &Path,
+        tape_bytes: u64,
+    ) -> Result<(Objects, Started), CheckpointError> {
+        let plan = self.places().plan(tape_bytes);
+        let mut imager = Imager::new(self.probe()?, plan, None, self.config.pin_cpu);
+        let RestoredServer { pid, container } = imager.restore(directory)?;
+        self.running = Arc::downgrade(&container);
+        let opened = contained::open_tape(&container);
+        let started = Started {
+            pid,
+            lifeline: None,
+            container: Some(container),
+        };
+        let (tape, doorbell) = opened.map_err(io::Error::other)?;
+        Ok((Objects { tape, doorbell }, started))
     }
 
     fn last_words(&self) -> String {
@@ -127,6 +314,7 @@ fn tail(path: &Path) -> io::Result<String> {
 pub struct Process {
     pid: i32,
     lifeline: Option<Lifeline>,
+    container: Option<Arc<Container>>,
     handle: OwnedFd,
     registry: Registry,
     ended: bool,
@@ -138,7 +326,11 @@ impl Process {
     /// # Errors
     /// The kernel does not let us watch it.
     pub fn watch(started: Started, registry: &Registry, token: Token) -> io::Result<Self> {
-        let Started { pid, lifeline } = started;
+        let Started {
+            pid,
+            lifeline,
+            container,
+        } = started;
         let handle = sys::process_handle(pid)?;
         let registry = registry.try_clone()?;
         registry.register(
@@ -149,6 +341,7 @@ impl Process {
         Ok(Self {
             pid,
             lifeline,
+            container,
             handle,
             registry,
             ended: false,
@@ -185,6 +378,9 @@ impl Drop for Process {
         {
             tracing::warn!("a process of the server was killed and does not go away");
         }
+        if let Some(container) = self.container.take() {
+            container.end();
+        }
     }
 }
 
@@ -197,6 +393,7 @@ mod tests {
         Started {
             pid,
             lifeline: None,
+            container: None,
         }
     }
 

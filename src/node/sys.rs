@@ -158,9 +158,10 @@ pub fn event_counter() -> io::Result<OwnedFd> {
     Ok(owned(checked(fd)?))
 }
 
-/// Resets an event counter or a timer after it has fired.
+/// Resets an event counter, a timer or a FIFO after it has fired.
 pub fn drain_counter(fd: BorrowedFd<'_>) {
-    let mut count = [0_u8; 8];
+    // A counter gives eight bytes whatever there is room for; a FIFO has that much for each time.
+    let mut count = [0_u8; 4096];
     // SAFETY: the buffer is as long as said. An empty counter (EAGAIN) is as good as a drained one.
     unsafe { libc::read(fd.as_raw_fd(), count.as_mut_ptr().cast(), count.len()) };
 }

@@ -1,13 +1,11 @@
 //! The node's end of a tape: the memory object, its mapping with each ring twice in a row, and the
 //! doorbell. A server gets a fresh one each time it starts.
 
+use super::server::Objects;
 use super::sys::{self, Mapping, Window};
-use brolga_tape::ring::{HEADER_BYTES, Parameters, Tape, object_bytes};
+use brolga_tape::ring::{HEADER_BYTES, Parameters, Tape};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-
-/// Name of the memory object, as `/proc/<pid>/fd` shows it.
-pub const OBJECT_NAME: &std::ffi::CStr = c"brolga-tape";
 
 /// A tape with the resources behind it.
 #[derive(Debug)]
@@ -20,16 +18,29 @@ pub struct TapeMap {
 }
 
 impl TapeMap {
-    /// Makes a fresh tape.
+    /// Makes a fresh tape of objects of its own.
     ///
     /// # Errors
     /// Whatever the kernel says to the memory object, the mapping or the doorbell.
+    #[cfg(test)]
     pub fn create(parameters: &Parameters) -> io::Result<Self> {
-        let object = sys::memory_object(OBJECT_NAME, object_bytes(parameters))?;
-        let mapping = map(object.as_fd(), parameters)?;
-        // SAFETY: a fresh mapping of a fresh, zeroed object that nobody else knows yet.
+        let bytes = brolga_tape::ring::object_bytes(parameters);
+        Self::create_on(Objects::of_memory(bytes)?, parameters)
+    }
+
+    /// Makes a fresh tape of fresh objects, and opens it to a server that is started.
+    ///
+    /// # Errors
+    /// Whatever the kernel says to the mapping.
+    pub fn create_on(objects: Objects, parameters: &Parameters) -> io::Result<Self> {
+        let Objects { tape, doorbell } = objects;
+        let mapping = map(tape.as_fd(), parameters)?;
+        // SAFETY: a fresh mapping of a fresh, zeroed object that nobody else uses yet.
         unsafe { Tape::format(mapping.base(), parameters) };
-        Self::assemble(object, mapping, parameters, sys::event_counter()?)
+        let made = Self::assemble(tape, mapping, parameters, doorbell)?;
+        made.tape.open(sys::random_u64()?.max(1));
+        sys::futex_wake(made.tape.ready_futex());
+        Ok(made)
     }
 
     /// Maps the same object a second time, as the server's side does.

@@ -3,7 +3,9 @@
 //! Waiting is always for a condition with a deadline. Whatever happens, dropping the cluster stops
 //! all of it; after a panic it says what the nodes said and leaves the data where they are.
 
-use crate::harness::{PATIENCE, brolga, eventually, finish, free_port, replica, runs, signal};
+use crate::harness::{
+    PATIENCE, brolga, containment, eventually, finish, free_port, replica, runs, signal,
+};
 use crate::view::View;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write, stdout};
@@ -337,6 +339,7 @@ impl Run {
     fn spawn(setup: &Setup, data: &Path) -> Self {
         let mut command = brolga();
         command.arg("run").arg("--data").arg(data);
+        command.args(containment());
         command.args(&setup.options).arg("--").args(&setup.command);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines_rx = lines_of(child.stdout.take().unwrap());

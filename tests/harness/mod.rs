@@ -128,6 +128,12 @@ pub fn store(port: u16) -> Vec<String> {
     words.map(str::to_owned).to_vec()
 }
 
+/// `BROLGA_TEST_CONTAINER=required` runs all servers of the tests in containers.
+pub fn containment() -> Vec<String> {
+    let wanted = std::env::var("BROLGA_TEST_CONTAINER");
+    wanted.map_or(Vec::new(), |wanted| vec!["--container".into(), wanted])
+}
+
 /// A cluster under `brolga run`.
 #[derive(Debug)]
 pub struct Cluster {
@@ -143,6 +149,7 @@ impl Cluster {
             .arg("run")
             .arg("--data")
             .arg(data)
+            .args(containment())
             .args(options)
             .arg("--")
             .args(command)

@@ -8,8 +8,9 @@
 //! The counter runs at 1 GHz: it shows virtual time, plus a little for each reading, so that loops which
 //! wait for it come to an end.
 //!
-//! The kernel's setting is inherited by threads, by `fork` and by `exec`; but a new program reads the
-//! counter before we are there to answer, so [`pause`] comes before each `exec`.
+//! The kernel's setting is inherited by threads, by `fork` and by `exec`; but a new program reads
+//! the counter before we are there to answer, so [`pause`] comes before each `exec`. A checkpoint
+//! does not hold it: `restored` sets it anew.
 
 mod maps;
 mod patch;

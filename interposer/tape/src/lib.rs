@@ -4,11 +4,12 @@
 //! committed log entries to the *input* ring; the interposer inside the server admits them one by
 //! one and answers with *records* (output bytes, published listeners, end-of-entry marks) on the
 //! *output* ring. Nothing else passes between the two but two wake-ups: a futex in the header for
-//! the server, an eventfd (the *doorbell*) for the node.
+//! the server, an eventfd or FIFO (the *doorbell*) for the node.
 //!
 //! * [`entry`]: the encoding of one log entry, which is also the value that consensus orders.
 //! * [`record`]: the encoding of the answers.
 //! * [`operation`]: what the scheduler orders, by number and by name.
+//! * [`renumber`]: what a restored server is told about its files.
 //! * [`ring`]: the single-producer single-consumer rings and the header both sides map.
 //!
 //! Deliberately absent: system calls, mapping of memory, Paxos, libc. Both sides bring their own.
@@ -22,16 +23,18 @@ extern crate std;
 pub mod entry;
 pub mod operation;
 pub mod record;
+pub mod renumber;
 pub mod ring;
 
 /// Descriptor numbers and environment names that the launcher and the interposer agree on.
 pub mod handover {
-    /// The interposer itself, a memfd; `LD_PRELOAD` names it as [`PRELOAD_PATH`], so that the path
-    /// is the same on every replica and nothing is written to disk.
+    /// The interposer itself, a memfd or a file of the container; `LD_PRELOAD` names it as
+    /// [`PRELOAD_PATH`], so that the path is the same on every replica and nothing is written to
+    /// disk.
     pub const INTERPOSER_FD: i32 = 1000;
-    /// The tape, a memfd.
+    /// The tape, a memfd or a file of the container.
     pub const TAPE_FD: i32 = 1001;
-    /// The doorbell, an eventfd that the interposer writes to wake the node.
+    /// The doorbell, an eventfd or a FIFO of the container, which the interposer writes to wake the node.
     pub const DOORBELL_FD: i32 = 1002;
     /// The server's working directory at its start. The server is told paths below
     /// [`WORK_DIRECTORY_PATH`] instead of those of this replica.
@@ -40,7 +43,8 @@ pub mod handover {
     pub const SCHEDULER_FD: i32 = 1004;
     /// A directory of this replica for temporary files, emptied before every start.
     pub const TEMPORARY_DIRECTORY_FD: i32 = 1005;
-    /// A socket that the node has the other end of. The kernel kills the tree when that closes.
+    /// A socket that the node has the other end of. The kernel kills the tree when that closes. Not
+    /// there in a container, whose processes the kernel kills with its first one.
     pub const LIFELINE_FD: i32 = 1006;
     /// Descriptors from here up to and including [`LAST_FD`] belong to the interposer.
     pub const FIRST_FD: i32 = INTERPOSER_FD;
@@ -50,6 +54,9 @@ pub mod handover {
     pub const WORK_DIRECTORY_PATH: &str = "/proc/self/fd/1003";
     /// A name of the directory for temporary files that is the same on every replica.
     pub const TEMPORARY_DIRECTORY_PATH: &str = "/proc/self/fd/1005";
+    /// In a server's container: which files have become which others by a restore; see
+    /// [`super::renumber`].
+    pub const RENUMBERED_PATH: &core::ffi::CStr = c"/.brolga/renumbered";
     /// The value of `LD_PRELOAD` for a wrapped server.
     pub const PRELOAD_PATH: &str = "/proc/self/fd/1000";
 }

@@ -51,6 +51,10 @@ struct Line<T>(T);
 pub struct Header {
     magic: u64,
     parameters: Parameters,
+    /// Tells one start or restore of a server from another; 0 until the node has prepared the tape.
+    generation: AtomicU64,
+    /// Futex: 0 until the node has prepared everything for a server that was restored.
+    ready: AtomicU32,
     /// Bytes the node has put on the input ring.
     input_head: Line<AtomicU64>,
     /// Bytes the interposer has taken from it.
@@ -156,6 +160,15 @@ impl Tape {
 
     // ---- node side ----
 
+    /// Says that everything is prepared for the server's start or restore, which `generation` (never 0)
+    /// tells from all others. A futex wake on [`Tape::ready_futex`] is due if the server was restored.
+    pub fn open(&self, generation: u64) {
+        assert_ne!(generation, 0, "a generation is never 0");
+        let header = self.header();
+        header.generation.store(generation, Ordering::SeqCst);
+        header.ready.store(1, Ordering::SeqCst);
+    }
+
     /// Puts the entry of `slot` on the input ring. The caller then wakes the server if
     /// [`Tape::server_sleeps`] says so.
     ///
@@ -232,6 +245,18 @@ impl Tape {
     }
 
     // ---- interposer side ----
+
+    /// What the node has given to [`Tape::open`]; 0 before.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.header().generation.load(Ordering::SeqCst)
+    }
+
+    /// Futex on which a server that was restored sleeps while it is 0.
+    #[must_use]
+    pub fn ready_futex(&self) -> &AtomicU32 {
+        &self.header().ready
+    }
 
     /// The next entry after `cursor` (bytes taken so far): its slot, its bytes, and the cursor after
     /// it. `None` when the node has not written it yet.
@@ -405,6 +430,17 @@ mod tests {
         assert!(tape.next_entry(cursor).is_none());
         tape.release_input(cursor);
         tape.push_entry(3, &[7; 4000]).unwrap();
+    }
+
+    #[test]
+    fn a_tape_is_open_once_everything_is_prepared() {
+        let mut memory = Memory([0; HEADER_BYTES + 4 * 4096]);
+        let tape = tape(&mut memory);
+        assert_eq!(tape.generation(), 0);
+        assert_eq!(tape.ready_futex().load(Ordering::SeqCst), 0);
+        tape.open(7);
+        assert_eq!(tape.generation(), 7);
+        assert_eq!(tape.ready_futex().load(Ordering::SeqCst), 1);
     }
 
     #[test]

@@ -78,6 +78,18 @@ impl Numbers {
         number
     }
 
+    /// The kernel's numbers have changed: what each file is now. The numbers that were given stay.
+    pub fn renumber(&mut self, now: impl Fn(&Identity) -> Identity) {
+        self.buckets.fill(0);
+        for ix in 1..=self.used {
+            let identity = now(&self.file(ix).identity);
+            let bucket = bucket_of(&identity);
+            let next = core::mem::replace(&mut self.buckets[bucket], ix);
+            let file = self.file(ix);
+            (file.identity, file.next) = (identity, next);
+        }
+    }
+
     fn file(&mut self, ix: u32) -> &mut File {
         &mut self.files[ix as usize - 1]
     }
@@ -190,6 +202,20 @@ mod tests {
         reborn.born.seconds = 3;
         assert_eq!(numbers.of(&file(77)), FIRST);
         assert_eq!(numbers.of(&reborn), FIRST + 1);
+    }
+
+    #[test]
+    fn files_keep_their_numbers_when_the_kernel_gives_others() {
+        let mut numbers = numbers();
+        for inode in 0..50 {
+            numbers.of(&file(inode));
+        }
+        // They change places, so that taking one after the other would not do.
+        numbers.renumber(|old| file((old.inode + 1) % 50));
+        for inode in 0..50 {
+            assert_eq!(numbers.of(&file((inode + 1) % 50)), FIRST + inode);
+        }
+        assert_eq!(numbers.of(&file(50)), FIRST + 50);
     }
 
     #[test]

@@ -1,0 +1,59 @@
+//! Copies of a file's content.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::os::fd::{AsFd, AsRawFd};
+use std::path::Path;
+
+/// `_IOW(0x94, 9, int)`: shares the extents of another file.
+const FICLONE: libc::c_ulong = 0x4004_9409;
+
+/// Puts the content of `from` into `to`, which is made: shared with it where that can be, else copied
+/// without its holes.
+pub(super) fn copy(from: &mut File, to: &Path, mode: u32) -> io::Result<()> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = File::options();
+    let mut to = options.write(true).create_new(true).mode(mode).open(to)?;
+    if clone(from, &to) {
+        return Ok(());
+    }
+    copy_data(from, &mut to)
+}
+
+fn clone(from: &File, to: &File) -> bool {
+    // SAFETY: plain descriptors.
+    unsafe { libc::ioctl(to.as_raw_fd(), FICLONE, from.as_raw_fd()) == 0 }
+}
+
+fn copy_data(from: &mut File, to: &mut File) -> io::Result<()> {
+    let length = from.metadata()?.len();
+    to.set_len(length)?;
+    let mut at = 0;
+    while at < length {
+        let Some((start, end)) = next_data(from, at, length)? else {
+            break;
+        };
+        from.seek(SeekFrom::Start(start))?;
+        to.seek(SeekFrom::Start(start))?;
+        let copied = io::copy(&mut from.by_ref().take(end - start), to)?;
+        if copied < end - start {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        at = end;
+    }
+    Ok(())
+}
+
+/// The next range of bytes that are not a hole. File systems that do not know call everything data.
+fn next_data(file: &File, from: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
+    let offset = i64::try_from(from).map_err(|_| io::ErrorKind::FileTooLarge)?;
+    let found = nix::unistd::lseek(file.as_fd(), offset, nix::unistd::Whence::SeekData);
+    let start = match found {
+        Err(nix::Error::ENXIO) => return Ok(None),
+        Err(nix::Error::EINVAL) => return Ok(Some((from, length))),
+        other => other?,
+    };
+    let end = nix::unistd::lseek(file.as_fd(), start, nix::unistd::Whence::SeekHole)?;
+    let position = |at: i64| u64::try_from(at).map_err(|_| io::ErrorKind::InvalidData);
+    Ok(Some((position(start)?, position(end)?)))
+}

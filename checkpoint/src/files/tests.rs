@@ -1,0 +1,145 @@
+use super::*;
+use std::collections::HashSet;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::time::{Duration, SystemTime};
+
+fn tree(top: &Path) -> Vec<Tree> {
+    vec![Tree {
+        name: "work".into(),
+        top: top.to_owned(),
+    }]
+}
+
+fn fill(top: &Path) {
+    fs::create_dir_all(top.join("a/b")).unwrap();
+    fs::write(top.join("a/b/file"), "content").unwrap();
+    fs::hard_link(top.join("a/b/file"), top.join("a/again")).unwrap();
+    fs::set_permissions(top.join("a/b/file"), fs::Permissions::from_mode(0o640)).unwrap();
+    symlink("b/file", top.join("a/link")).unwrap();
+    nix::unistd::mkfifo(&top.join("pipe"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let sparse = File::create(top.join("sparse")).unwrap();
+    sparse.write_all_at(b"end", 64 * 1024 * 1024).unwrap();
+    let old = SystemTime::UNIX_EPOCH + Duration::new(1_000_000_000, 424_243);
+    File::open(top.join("a"))
+        .unwrap()
+        .set_modified(old)
+        .unwrap();
+}
+
+fn snapshot(top: &Path, to: &Path, previous: Option<&Path>) {
+    fs::create_dir_all(to).unwrap();
+    take(&tree(top), to, previous, &HashSet::new()).unwrap();
+}
+
+#[test]
+fn what_is_brought_back_is_what_was_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let (top, to, back) = (
+        dir.path().join("t"),
+        dir.path().join("s"),
+        dir.path().join("back"),
+    );
+    fill(&top);
+    snapshot(&top, &to, None);
+    fs::create_dir(&back).unwrap();
+    fs::write(back.join("stale"), "").unwrap();
+    let index = read_index(&to).unwrap();
+    assert_eq!(index.trees().collect::<Vec<_>>(), ["work"]);
+
+    bring_back(&index, &to, "work", &back).unwrap();
+
+    assert!(!back.join("stale").exists());
+    assert_eq!(fs::read(back.join("a/link")).unwrap(), b"content");
+    let (one, two) = (back.join("a/b/file"), back.join("a/again"));
+    let (one, two) = (fs::metadata(one).unwrap(), fs::metadata(two).unwrap());
+    assert_eq!((one.ino(), one.mode() & 0o7777), (two.ino(), 0o640));
+    let sparse = fs::metadata(back.join("sparse")).unwrap();
+    assert_eq!(sparse.len(), 64 * 1024 * 1024 + 3);
+    assert!(
+        sparse.blocks() < 1024,
+        "holes were filled: {}",
+        sparse.blocks()
+    );
+    for path in ["", "a", "a/b", "a/b/file", "a/link", "pipe", "sparse"] {
+        let before = fs::symlink_metadata(top.join(path)).unwrap();
+        let after = fs::symlink_metadata(back.join(path)).unwrap();
+        let told = |it: &fs::Metadata| (it.mode(), it.uid(), it.gid(), it.mtime(), it.mtime_nsec());
+        assert_eq!(told(&before), told(&after), "{path}");
+    }
+    let error = bring_back(&index, &to, "other", &back).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::NotFound);
+}
+
+#[test]
+fn only_what_has_changed_is_copied_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().join("t");
+    fs::create_dir(&top).unwrap();
+    fs::write(top.join("same"), "same").unwrap();
+    fs::write(top.join("other"), "before").unwrap();
+    let (first, second, third) = (
+        dir.path().join("1"),
+        dir.path().join("2"),
+        dir.path().join("3"),
+    );
+    snapshot(&top, &first, None);
+    // As if it had been taken long after the files were written.
+    let mut index = read_index(&first).unwrap();
+    index.taken_at += 1000;
+    let encoded = bincode::serde::encode_to_vec(&index, ENCODING).unwrap();
+    fs::write(first.join(INDEX), encoded).unwrap();
+    fs::write(top.join("other"), "after!").unwrap();
+
+    snapshot(&top, &second, Some(&first));
+    let inode = |directory: &Path, name: &str| {
+        let index = read_index(directory).unwrap();
+        let found = index.entries.iter().find(|it| it.path == name.as_bytes());
+        let Kind::File { content, .. } = found.unwrap().kind else {
+            panic!("{name} is no file");
+        };
+        fs::metadata(content_path(directory, content))
+            .unwrap()
+            .ino()
+    };
+    assert_eq!(inode(&first, "same"), inode(&second, "same"));
+    assert_ne!(inode(&first, "other"), inode(&second, "other"));
+    let back = dir.path().join("back");
+    bring_back(&read_index(&second).unwrap(), &second, "work", &back).unwrap();
+    assert_eq!(fs::read(back.join("other")).unwrap(), b"after!");
+    // What was brought back is not the snapshot's own file.
+    fs::write(back.join("same"), "SAME").unwrap();
+    bring_back(&read_index(&first).unwrap(), &first, "work", &back).unwrap();
+    assert_eq!(fs::read(back.join("same")).unwrap(), b"same");
+
+    fs::create_dir(&third).unwrap();
+    let restless = HashSet::from([("work".to_owned(), PathBuf::from("same"))]);
+    take(&tree(&top), &third, Some(&first), &restless).unwrap();
+    assert_ne!(inode(&first, "same"), inode(&third, "same"));
+}
+
+#[test]
+fn a_file_that_has_just_changed_is_not_trusted() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().join("t");
+    fs::create_dir(&top).unwrap();
+    fs::write(top.join("file"), "content").unwrap();
+    let (first, second) = (dir.path().join("1"), dir.path().join("2"));
+    snapshot(&top, &first, None);
+    snapshot(&top, &second, Some(&first));
+    let inode = |directory: &Path| fs::metadata(content_path(directory, 1)).unwrap().ino();
+    assert_ne!(inode(&first), inode(&second));
+}
+
+#[test]
+fn a_broken_index_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (top, to) = (dir.path().join("t"), dir.path().join("s"));
+    fill(&top);
+    snapshot(&top, &to, None);
+    let whole = fs::read(to.join(INDEX)).unwrap();
+    fs::write(to.join(INDEX), &whole[..whole.len() - 1]).unwrap();
+    assert!(read_index(&to).is_err());
+    fs::write(to.join(INDEX), [&whole[..], b"x"].concat()).unwrap();
+    assert!(read_index(&to).is_err());
+}

@@ -1,0 +1,192 @@
+//! What the kernel calls the files and shared mappings of a server: noted at the dump, and looked
+//! up again at the restore, when it calls them otherwise. The interposer is given the pairs
+//! ([`brolga_tape::renumber`]).
+//!
+//! Known are all files of the snapshot by their path, all open files by process and descriptor, and
+//! all shared mappings by process and address. What a server has only looked at, of files that are
+//! the machine's, is known by its device alone: that holds on this machine, and on one whose files
+//! have the same inode numbers.
+//!
+//! Everything here has to be done inside the container.
+
+use brolga_tape::renumber::{self, FileWords, mapping_word};
+use serde::{Deserialize, Serialize};
+use std::collections::HashMap;
+use std::ffi::{CString, OsStr};
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// Process numbers below this one are not the server's.
+const FIRST_PID: u32 = crate::container::FIRST_PID.cast_unsigned();
+
+/// See the module's description.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Known {
+    /// Tops of file systems, and their devices.
+    devices: Vec<(Vec<u8>, u64)>,
+    files: Vec<(Vec<u8>, FileWords)>,
+    /// Process, address, and what is mapped.
+    mappings: Vec<(u32, u64, u64)>,
+}
+
+impl Known {
+    /// Looks at everything: `paths` are the files of the snapshot, `tops` those of file systems.
+    pub(crate) fn look(paths: Vec<PathBuf>, tops: &[PathBuf]) -> io::Result<Self> {
+        let mut known = Self::default();
+        for top in tops {
+            if let Some(words) = words_of(top, 0)? {
+                known.devices.push((bytes(top), words[0]));
+            }
+        }
+        for path in paths {
+            known.add(&path, libc::AT_SYMLINK_NOFOLLOW)?;
+        }
+        for pid in processes()? {
+            known.look_at_process(pid)?;
+        }
+        Ok(known)
+    }
+
+    fn look_at_process(&mut self, pid: u32) -> io::Result<()> {
+        let process = PathBuf::from(format!("/proc/{pid}"));
+        for entry in fs::read_dir(process.join("fd"))? {
+            self.add(&entry?.path(), 0)?;
+        }
+        let maps = fs::read_to_string(process.join("maps"))?;
+        let shared = maps.lines().filter_map(shared_mapping);
+        self.mappings
+            .extend(shared.map(|(start, word)| (pid, start, word)));
+        Ok(())
+    }
+
+    fn add(&mut self, path: &Path, flags: i32) -> io::Result<()> {
+        if let Some(words) = words_of(path, flags)? {
+            self.files.push((bytes(path), words));
+        }
+        Ok(())
+    }
+
+    /// The table for the interposer: what all that was known at the dump is now.
+    pub(crate) fn renumbered(&self) -> io::Result<Vec<u8>> {
+        let mut devices = Vec::new();
+        for (top, old) in &self.devices {
+            if let Some(words) = words_of(path(top), 0)? {
+                devices.push((*old, words[0]));
+            }
+        }
+        let mut files = Vec::new();
+        for (name, old) in &self.files {
+            let name = path(name);
+            let open = name.starts_with("/proc");
+            let flags = if open { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+            if let Some(new) = words_of(name, flags)? {
+                files.push((*old, new));
+            }
+        }
+        Ok(renumber::encode(&devices, files, self.mappings_now()?))
+    }
+
+    fn mappings_now(&self) -> io::Result<Vec<(u64, u64)>> {
+        let mut now = HashMap::new();
+        for pid in processes()? {
+            let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+            let shared = maps.lines().filter_map(shared_mapping);
+            now.extend(shared.map(|(start, word)| ((pid, start), word)));
+        }
+        let pair = |(pid, start, old): &(u32, u64, u64)| Some((*old, *now.get(&(*pid, *start))?));
+        Ok(self.mappings.iter().filter_map(pair).collect())
+    }
+}
+
+fn bytes(path: &Path) -> Vec<u8> {
+    path.as_os_str().as_bytes().to_vec()
+}
+
+fn path(bytes: &[u8]) -> &Path {
+    Path::new(OsStr::from_bytes(bytes))
+}
+
+/// The server's processes.
+pub(crate) fn processes() -> io::Result<Vec<u32>> {
+    let mut pids = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let name = entry?.file_name();
+        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
+    }
+    pids.retain(|pid| *pid >= FIRST_PID);
+    Ok(pids)
+}
+
+/// Start and mapping of a line of `/proc/PID/maps`, if what it shows is shared:
+/// `start-end rwxs offset major:minor inode …`.
+fn shared_mapping(line: &str) -> Option<(u64, u64)> {
+    let mut fields = line.split_ascii_whitespace();
+    let start = u64::from_str_radix(fields.next()?.split('-').next()?, 16).ok()?;
+    if !fields.next()?.ends_with('s') {
+        return None;
+    }
+    let (major, minor) = fields.nth(1)?.split_once(':')?;
+    let number = |digits| u32::from_str_radix(digits, 16).ok();
+    let device = number(major)? << 20 | number(minor)?;
+    let inode = fields.next()?.parse().ok()?;
+    Some((start, mapping_word(device, inode)))
+}
+
+/// What the kernel calls a file; `None` if there is none (any more).
+fn words_of(path: &Path, flags: i32) -> io::Result<Option<FileWords>> {
+    let name = CString::new(path.as_os_str().as_bytes())?;
+    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
+    // SAFETY: all zeros are a valid statx: integers only.
+    let mut file: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: a NUL-terminated path, and room for the answer.
+    let done = unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), flags, mask, &raw mut file) };
+    if done < 0 {
+        let error = io::Error::last_os_error();
+        return match error.kind() {
+            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
+            _ => Err(error),
+        };
+    }
+    let born = if file.stx_mask & libc::STATX_BTIME != 0 {
+        let born = file.stx_btime;
+        [born.tv_sec.cast_unsigned(), born.tv_nsec.into()]
+    } else {
+        [0, 0]
+    };
+    let device = u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor);
+    Ok(Some([device, file.stx_ino, born[0], born[1]]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shared_mappings_are_read_as_the_interposer_does() {
+        let line = "7f00aa000000-7f00ab000000 rw-s 00001000 fe:01 1234 /memfd:x (deleted)";
+        let word = mapping_word(0xfe << 20 | 1, 1234);
+        assert_eq!(shared_mapping(line), Some((0x7f00_aa00_0000, word)));
+        let private = "555555554000-555555555000 r--p 00000000 fe:00 77 /bin/true";
+        assert_eq!(shared_mapping(private), None);
+        assert_eq!(shared_mapping("garbage"), None);
+    }
+
+    #[test]
+    fn a_file_that_takes_the_place_of_another_is_paired_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("file");
+        fs::write(&file, "").unwrap();
+        let mut known = Known::default();
+        known.add(&file, 0).unwrap();
+        known.add(&dir.path().join("missing"), 0).unwrap();
+        let old = known.files[0].1;
+        fs::rename(&file, dir.path().join("kept")).unwrap();
+        fs::write(&file, "").unwrap();
+        let new = words_of(&file, 0).unwrap().unwrap();
+        assert_ne!(old, new);
+        let table = known.renumbered().unwrap();
+        assert_eq!(renumber::Table::parse(&table).unwrap().file(old), new);
+    }
+}

@@ -1,0 +1,158 @@
+//! What a server that was restored from a checkpoint is told about its files: the kernel's numbers
+//! for them are others now, and the interposer knows files and shared memory by these.
+//!
+//! ```text
+//! [u64; 3]      how many of each follow
+//! [u64; 2] …    devices: old, new; for files that are not listed
+//! [u64; 8] …    files: old, new identity, four words each, sorted
+//! [u64; 2] …    shared mappings: old, new; device and inode in one word, sorted
+//! ```
+//!
+//! All numbers are little-endian.
+
+/// A file: device, inode, and when it was made in seconds and nanoseconds (0 if that is not known).
+pub type FileWords = [u64; 4];
+
+/// A shared mapping's device (as the kernel lists it, `major << 20 | minor`) and inode in one word of 55
+/// bits.
+#[must_use]
+pub const fn mapping_word(device: u32, inode: u64) -> u64 {
+    const INODE_BITS: u64 = (1 << 39) - 1;
+    (inode & INODE_BITS) << 16 | (device & 0xFFFF) as u64
+}
+
+const WORD: usize = 8;
+const HEADER_WORDS: usize = 3;
+
+/// The table as it was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Table<'a> {
+    devices: &'a [u8],
+    files: &'a [u8],
+    mappings: &'a [u8],
+}
+
+fn word(bytes: &[u8], at: usize) -> Option<u64> {
+    let bytes = bytes.get(at * WORD..(at + 1) * WORD)?;
+    Some(u64::from_le_bytes(bytes.try_into().ok()?))
+}
+
+impl<'a> Table<'a> {
+    /// `None`: the bytes are not a table.
+    #[must_use]
+    pub fn parse(bytes: &'a [u8]) -> Option<Self> {
+        let (header, rest) = bytes.split_at_checked(HEADER_WORDS * WORD)?;
+        let part = |rest: &'a [u8], ix, words: usize| {
+            let count = usize::try_from(word(header, ix)?).ok()?;
+            rest.split_at_checked(count.checked_mul(words * WORD)?)
+        };
+        let (devices, rest) = part(rest, 0, 2)?;
+        let (files, rest) = part(rest, 1, 8)?;
+        let (mappings, rest) = part(rest, 2, 2)?;
+        rest.is_empty().then_some(Self {
+            devices,
+            files,
+            mappings,
+        })
+    }
+
+    /// What a file is now.
+    #[must_use]
+    pub fn file(&self, old: FileWords) -> FileWords {
+        let count = self.files.len() / (8 * WORD);
+        if let Some(at) = search(count, |ix| words(self.files, 8 * ix), &old) {
+            return words(self.files, 8 * at + 4);
+        }
+        let [device, rest @ ..] = old;
+        let pairs = self.devices.chunks_exact(2 * WORD);
+        let found = pairs.filter(|pair| word(pair, 0) == Some(device));
+        let device = found
+            .filter_map(|pair| word(pair, 1))
+            .next_back()
+            .unwrap_or(device);
+        [device, rest[0], rest[1], rest[2]]
+    }
+
+    /// What a shared mapping is now.
+    #[must_use]
+    pub fn mapping(&self, old: u64) -> u64 {
+        let count = self.mappings.len() / (2 * WORD);
+        let key = |ix| word(self.mappings, 2 * ix).unwrap_or(0);
+        let found = search(count, key, &old);
+        found
+            .and_then(|at| word(self.mappings, 2 * at + 1))
+            .unwrap_or(old)
+    }
+}
+
+fn words(bytes: &[u8], first: usize) -> FileWords {
+    core::array::from_fn(|ix| word(bytes, first + ix).unwrap_or(0))
+}
+
+fn search<K: Ord>(count: usize, key: impl Fn(usize) -> K, wanted: &K) -> Option<usize> {
+    let (mut low, mut high) = (0, count);
+    while low < high {
+        let middle = usize::midpoint(low, high);
+        match key(middle).cmp(wanted) {
+            core::cmp::Ordering::Equal => return Some(middle),
+            core::cmp::Ordering::Less => low = middle + 1,
+            core::cmp::Ordering::Greater => high = middle,
+        }
+    }
+    None
+}
+
+/// Encodes a table. Of several new values for an old one the first counts.
+#[cfg(feature = "alloc")]
+#[must_use]
+pub fn encode(
+    devices: &[(u64, u64)],
+    mut files: alloc::vec::Vec<(FileWords, FileWords)>,
+    mut mappings: alloc::vec::Vec<(u64, u64)>,
+) -> alloc::vec::Vec<u8> {
+    files.sort_by_key(|(old, _)| *old);
+    files.dedup_by_key(|(old, _)| *old);
+    mappings.sort_by_key(|(old, _)| *old);
+    mappings.dedup_by_key(|(old, _)| *old);
+    let counts = [devices.len(), files.len(), mappings.len()].map(|count| count as u64);
+    let devices = devices.iter().flat_map(|(old, new)| [*old, *new]);
+    let files = files
+        .iter()
+        .flat_map(|(old, new)| [*old, *new].into_iter().flatten());
+    let mappings = mappings.iter().flat_map(|(old, new)| [*old, *new]);
+    let all = counts
+        .into_iter()
+        .chain(devices)
+        .chain(files)
+        .chain(mappings);
+    all.flat_map(u64::to_le_bytes).collect()
+}
+
+#[cfg(all(test, feature = "alloc"))]
+mod tests {
+    use super::*;
+    use alloc::vec;
+
+    #[test]
+    fn files_and_mappings_are_found_and_devices_stand_in() {
+        let files = vec![([1, 9, 0, 0], [7, 90, 5, 5]), ([1, 3, 2, 2], [7, 30, 6, 6])];
+        let bytes = encode(&[(1, 7), (2, 8)], files, vec![(50, 51), (40, 41)]);
+        let table = Table::parse(&bytes).unwrap();
+        assert_eq!(table.file([1, 9, 0, 0]), [7, 90, 5, 5]);
+        assert_eq!(table.file([1, 3, 2, 2]), [7, 30, 6, 6]);
+        assert_eq!(table.file([1, 3, 2, 1]), [7, 3, 2, 1]);
+        assert_eq!(table.file([2, 3, 2, 1]), [8, 3, 2, 1]);
+        assert_eq!(table.file([3, 3, 2, 1]), [3, 3, 2, 1]);
+        assert_eq!(
+            (table.mapping(40), table.mapping(50), table.mapping(45)),
+            (41, 51, 45)
+        );
+        assert!(Table::parse(&bytes[..bytes.len() - 1]).is_none());
+        assert!(Table::parse(&[&bytes[..], &[0]].concat()).is_none());
+        let nothing = encode(&[], vec![], vec![]);
+        assert_eq!(
+            Table::parse(&nothing).unwrap().file([1, 2, 3, 4]),
+            [1, 2, 3, 4]
+        );
+    }
+}
