@@ -1,6 +1,7 @@
 //! A lean closed-loop client: one thread, `connections` connections, `pipeline` requests in
 //! flight on each; the same for every system under test.
 
+use super::http;
 use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use std::io::{self, Read, Write};
@@ -33,6 +34,8 @@ pub enum Replies {
     Resp,
     /// All of the same length, and alike up to there.
     Fixed(usize),
+    /// HTTP's, each with its own length.
+    Http,
 }
 
 impl Replies {
@@ -41,6 +44,7 @@ impl Replies {
         match self {
             Self::Resp => count_replies(bytes),
             Self::Fixed(length) => (bytes.len() / length, bytes.len() / length * length),
+            Self::Http => http::count_replies(bytes),
         }
     }
 }

@@ -5,6 +5,7 @@
 //! else the machine does hits all of them; what counts are the ratios of each round, not rates.
 //! Environment: `BROLGA_BENCH_ROUNDS` (5), `BROLGA_BENCH_SECONDS` (4, per cell).
 
+mod http;
 #[allow(dead_code, reason = "shared by two benchmarks")]
 mod load;
 #[allow(dead_code, reason = "shared by two benchmarks")]

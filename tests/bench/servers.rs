@@ -1,11 +1,14 @@
-//! Real servers three ways, side by side: native, under Brolga with one and with three replicas.
+//! Real servers four ways, side by side: native, native on one processor, and under Brolga with one and
+//! with three replicas.
 //!
-//! `cargo bench --bench servers` runs all of them, `-- NAME ...` some. The systems take turns within
-//! each round; what counts are the ratios of each round. Environment: `BROLGA_BENCH_ROUNDS` (5),
-//! `BROLGA_BENCH_SECONDS` (4, per cell).
+//! `cargo bench --bench servers` runs all of them, `-- NAME ...` those whose names begin so. The systems
+//! take turns within each round; what counts are the ratios of each round. Environment:
+//! `BROLGA_BENCH_ROUNDS` (3), `BROLGA_BENCH_SECONDS` (3, per cell).
 
+mod http;
 #[allow(dead_code, reason = "shared by two benchmarks")]
 mod load;
+mod loads;
 mod subjects;
 #[allow(dead_code, reason = "shared by two benchmarks")]
 mod systems;
@@ -93,8 +96,8 @@ fn run(subject: &Subject, rounds: u64, time: Duration) {
 }
 
 fn main() {
-    let rounds = environment("BROLGA_BENCH_ROUNDS", 5);
-    let time = Duration::from_secs(environment("BROLGA_BENCH_SECONDS", 4));
+    let rounds = environment("BROLGA_BENCH_ROUNDS", 3);
+    let time = Duration::from_secs(environment("BROLGA_BENCH_SECONDS", 3));
     let wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|word| !word.starts_with('-'))

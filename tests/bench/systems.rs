@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 const BROLGA: &str = env!("CARGO_BIN_EXE_brolga");
@@ -33,9 +34,17 @@ impl Drop for System {
     }
 }
 
-pub fn free_port(host: Ipv4Addr) -> u16 {
-    let listener = TcpListener::bind((host, 0)).expect("a free port");
-    listener.local_addr().expect("its address").port()
+/// A port that nobody has. It is above those that the kernel gives to connections of clients, which
+/// would have taken it by the time that the server starts.
+pub fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(61_000);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        assert!(port < 65_000, "no port is free");
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
+    }
 }
 
 pub fn await_answer(address: SocketAddr, request: &[u8], wanted: &str) {
@@ -93,7 +102,7 @@ fn local(port: u16) -> SocketAddr {
 
 /// One Redis, in memory.
 pub fn native(dir: &Path) -> System {
-    let port = free_port(Ipv4Addr::LOCALHOST);
+    let port = free_port();
     let children = vec![redis(port, dir, &[])];
     await_answer(local(port), &command(&[b"PING"]), "PONG");
     System {
@@ -108,12 +117,12 @@ pub fn native(dir: &Path) -> System {
 /// A primary and two replicas that append and flush every write; every write waits for one replica.
 pub fn primary_and_replicas(dir: &Path) -> System {
     let durable = ["--appendonly", "yes", "--appendfsync", "always"].map(String::from);
-    let port = free_port(Ipv4Addr::LOCALHOST);
+    let port = free_port();
     let mut children = vec![redis(port, dir, &durable)];
     for _ in 0..2 {
         let mut more = durable.to_vec();
         more.extend(["--replicaof".into(), "127.0.0.1".into(), port.to_string()]);
-        children.push(redis(free_port(Ipv4Addr::LOCALHOST), dir, &more));
+        children.push(redis(free_port(), dir, &more));
     }
     let info = command(&[b"INFO", b"replication"]);
     await_answer(local(port), &info, "slave1:ip=127.0.0.1");
@@ -130,7 +139,7 @@ pub fn primary_and_replicas(dir: &Path) -> System {
 
 /// Redis under `brolga run`; clients connect to the leader's node.
 pub fn brolga(name: &'static str, dir: &Path, replicas: usize) -> System {
-    let port = free_port(Ipv4Addr::LOCALHOST).to_string();
+    let port = free_port().to_string();
     let data = dir.join(format!("brolga-{replicas}"));
     let command = ["redis-server", "--port", &port, "--save", ""].map(str::to_owned);
     let system = wrapped(name, &data, replicas, None, &command);
@@ -182,15 +191,24 @@ pub fn wrapped(
     }
 }
 
-/// Any server by itself, in a directory of its own.
+/// Any server by itself, in a directory of its own; on one processor or on all of them.
 pub fn unwrapped(
     name: &'static str,
     dir: &Path,
     address: SocketAddr,
     command: &[String],
+    cpu: Option<usize>,
 ) -> System {
     let log = std::fs::File::create(dir.join("bench.log")).expect("a log file");
-    let child = Command::new(&command[0])
+    let mut start = match cpu {
+        None => Command::new(&command[0]),
+        Some(cpu) => {
+            let mut start = Command::new("taskset");
+            start.args(["--cpu-list", &cpu.to_string(), &command[0]]);
+            start
+        }
+    };
+    let child = start
         .args(&command[1..])
         .current_dir(dir)
         .stdout(log.try_clone().expect("a log file"))

@@ -358,7 +358,7 @@ fn ready_now(turn: &mut Turn, fd: c_int, events: c_short) -> c_short {
     }
 }
 
-/// What to wait on: one socket's input if that is all, otherwise any change.
+/// What to wait on: one socket's input if that is all, otherwise any change of one of them.
 fn key_for(turn: &mut Turn, fds: &[pollfd]) -> Key {
     if let [one] = fds
         && one.events & libc::POLLOUT == 0
@@ -366,7 +366,19 @@ fn key_for(turn: &mut Turn, fds: &[pollfd]) -> Key {
     {
         return key_of(WaitOn::Readable(ix));
     }
+    for one in fds {
+        watch(turn, one.fd);
+    }
     key_of(WaitOn::AnySocket)
+}
+
+/// A descriptor of a call that is about to wait. Changes of real objects wake all such calls anyway.
+fn watch(turn: &mut Turn, fd: c_int) {
+    match object(turn, fd) {
+        Some(Object::Socket(ix)) => turn.shared().net.watch_socket(ix),
+        Some(Object::Epoll(_)) => turn.shared().net.watch_all(),
+        _ => {}
+    }
 }
 
 fn poll_(turn: &mut Turn, fds: &mut [pollfd], patience: Patience) -> isize {
@@ -531,6 +543,12 @@ unsafe fn select_(turn: &mut Turn, count: c_int, sets: [Set; 3], patience: Patie
             }
             turn.scheduler().note(total as u64);
             return total;
+        }
+        for fd in 0..count {
+            // SAFETY: the caller's promise.
+            if sets.iter().any(|set| unsafe { set.has(fd) }) {
+                watch(turn, fd as c_int);
+            }
         }
         waited = patience.wait(turn, key_of(WaitOn::AnySocket));
     }

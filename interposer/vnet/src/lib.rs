@@ -87,7 +87,8 @@ pub enum WaitOn {
     Writable(SocketIx),
     /// An item of an epoll instance.
     Epoll(EpollIx),
-    /// Any change of any socket (`poll` and `select`).
+    /// A change of a socket that a `poll` or `select` of several descriptors watches: see
+    /// [`Net::watch_socket`].
     AnySocket,
 }
 
@@ -169,6 +170,8 @@ pub struct Socket {
     error: u8,
     /// `connect` said that it was under way, and was not asked again since.
     connect_unreported: bool,
+    /// A `poll` or `select` of several descriptors waits for it, or did when it last changed.
+    watched: bool,
     /// Descriptors that name it.
     references: u32,
     conn: ConnId,
@@ -217,6 +220,8 @@ pub struct Net {
     sockets_used: u32,
     sockets_free: SocketIx,
     listeners_made: u32,
+    /// A `poll` or `select` waits for an epoll instance, that is for any socket.
+    all_watched: bool,
     /// The oldest listener.
     first_listener: SocketIx,
     ports: ports::Ports,
@@ -333,6 +338,28 @@ impl Net {
         }
     }
 
+    /// A `poll` or `select` is about to wait for several descriptors, and this socket is one of them.
+    ///
+    /// There is one queue for all such calls ([`WaitOn::AnySocket`]): whoever is woken looks again, and
+    /// says again what it watches. So the first change of a watched socket wakes them all and ends the
+    /// watch, and a change of a socket that nobody watches costs nothing.
+    pub fn watch_socket(&mut self, ix: SocketIx) {
+        self.socket_mut(ix).watched = true;
+    }
+
+    /// The same for an epoll instance, which may become ready with any socket.
+    pub fn watch_all(&mut self) {
+        self.all_watched = true;
+    }
+
+    /// Wakes the calls that watch a socket.
+    pub(crate) fn notify_polls(&mut self, ix: SocketIx, world: &mut impl World) {
+        if core::mem::take(&mut self.socket_mut(ix).watched) || self.all_watched {
+            self.all_watched = false;
+            world.wake(WaitOn::AnySocket, usize::MAX);
+        }
+    }
+
     /// Tells everybody who watches a socket that it may be ready for `mask`.
     fn notify(&mut self, ix: SocketIx, mask: u32, world: &mut impl World) {
         if mask & !ready::OUT != 0 {
@@ -341,7 +368,7 @@ impl Net {
         if mask & (ready::OUT | ready::ERR) != 0 {
             world.wake(WaitOn::Writable(ix), usize::MAX);
         }
-        world.wake(WaitOn::AnySocket, usize::MAX);
+        self.notify_polls(ix, world);
         self.notify_items(ix, mask, world);
     }
 }
@@ -361,6 +388,7 @@ impl Socket {
         reset: false,
         error: 0,
         connect_unreported: false,
+        watched: false,
         references: 0,
         conn: ConnId {
             frontend: 0,

@@ -124,7 +124,7 @@ impl Net {
         }
         self.socket_mut(on).queue_tail = ix;
         world.wake(WaitOn::Readable(on), 1);
-        world.wake(WaitOn::AnySocket, usize::MAX);
+        self.notify_polls(on, world);
         self.notify_items(on, ready::IN, world);
     }
 

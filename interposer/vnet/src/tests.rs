@@ -582,3 +582,32 @@ fn what_a_descriptor_names_travels_with_it() {
     net.clear_object(3, 7, &mut log);
     assert!(log.take()[0].contains("Closed"));
 }
+
+#[test]
+fn a_poll_is_woken_only_by_what_it_watches() {
+    let (mut net, mut log, ix) = connected();
+    let listener = 1;
+    let polls_woken = |log: &mut Log| {
+        let any = |on: &WaitOn| *on == WaitOn::AnySocket;
+        std::mem::take(&mut log.woken)
+            .iter()
+            .filter(|on| any(on))
+            .count()
+    };
+    net.apply(&data(0, b"a"), &mut log);
+    assert_eq!(polls_woken(&mut log), 0, "nobody polls");
+    net.watch_socket(listener);
+    net.apply(&data(1, b"b"), &mut log);
+    assert_eq!(polls_woken(&mut log), 0, "another socket");
+    net.watch_socket(ix);
+    net.apply(&data(2, b"c"), &mut log);
+    assert_eq!(polls_woken(&mut log), 1);
+    net.apply(&data(3, b"d"), &mut log);
+    assert_eq!(polls_woken(&mut log), 0, "who was woken watches anew");
+    net.watch_all();
+    net.apply(&data(4, b"e"), &mut log);
+    assert_eq!(polls_woken(&mut log), 1, "an epoll instance may have it");
+    let second = ConnId { counter: 2, ..CONN };
+    net.apply(&open(second), &mut log);
+    assert_eq!(polls_woken(&mut log), 1, "the listener is still watched");
+}
