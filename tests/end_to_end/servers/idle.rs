@@ -5,8 +5,10 @@ use super::board::Board;
 use super::civetweb::Civetweb;
 use super::clamd::Clamd;
 use super::lighttpd::Lighttpd;
+use super::mariadb::Mariadb;
 use super::memcached::Memcached;
 use super::nginx::Nginx;
+use super::postgres::Postgres;
 use super::recipe::{Kitchen, Recipe, Target, wait_until_ready};
 use super::redis::Redis;
 use super::slapd::Slapd;
@@ -72,6 +74,18 @@ fn idle_server_clamd() {
 #[ignore = "a measurement"]
 fn idle_server_nodejs() {
     entries_per_minute(&Board::nodejs());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_mariadb() {
+    entries_per_minute(&Mariadb::default());
+}
+
+#[test]
+#[ignore = "a measurement"]
+fn idle_server_postgres() {
+    entries_per_minute(&Postgres::default());
 }
 
 #[test]

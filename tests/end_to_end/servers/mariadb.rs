@@ -19,7 +19,7 @@ fn mariadb_survives_its_leader() {
 
 /// What the clients know of it.
 #[derive(Debug, Default)]
-struct Mariadb {
+pub struct Mariadb {
     /// Every number that the shared counter has given out.
     counted: Mutex<BTreeSet<u64>>,
     /// How often each client has counted.

@@ -18,6 +18,7 @@ mod mariadb;
 mod memcached;
 mod nginx;
 mod nsd;
+mod postgres;
 mod race;
 mod redis;
 mod slapd;
