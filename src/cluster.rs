@@ -5,12 +5,17 @@
 //! DATA/lock                  held while a `brolga run` uses the directory
 //! DATA/genesis/              copy of --genesis
 //! DATA/node-N/config.toml    written again at every start; the rest is the node's own
+//! DATA/node-N/new            until the node's first start
 //! ```
+//!
+//! The mark `new` is written once, before the cluster exists. A node that finds it starts with an empty
+//! log; one that finds neither mark nor log has lost its disk, and does not vote before the others have
+//! told it what it may have voted on.
 //!
 //! The command belongs to the cluster's identity: the log says what the server was told, and told
 //! to another program it means something else.
 
-use crate::config::{ClusterId, ConfigError, Containment, Member, NodeConfig, read_toml};
+use crate::config::{ClusterId, ConfigError, Containment, Member, NEW_MARK, NodeConfig, read_toml};
 use crate::launch::{DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -200,6 +205,7 @@ impl Cluster {
             cpus: crate::config::cpus(),
             pin_cpu: None,
             keep_fsync: false,
+            segment_bytes: crate::config::segment_bytes(),
             perturb_us: plan.perturb_us,
             vote: plan.vote,
             container: plan.container,
@@ -348,6 +354,11 @@ fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
         host_loopback: plan.host_loopback,
         members: members(&addresses(plan))?,
     };
+    for member in &file.members {
+        let dir = node_dir(data, member.id);
+        fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
+        write_whole(&dir.join(NEW_MARK), "This node has never run.\n")?;
+    }
     let text = toml::to_string(&file)
         .map_err(|error| ClusterError::Plan(format!("cannot write TOML: {error}")))?;
     write_whole(&data.join("cluster.toml"), &text)?;

@@ -126,6 +126,9 @@ pub struct NodeConfig {
     /// Whether the server runs in a container, which is what checkpoints take.
     #[serde(default)]
     pub container: Containment,
+    /// Size of a file of the log, the unit in which it is dropped behind checkpoints.
+    #[serde(default = "segment_bytes")]
+    pub segment_bytes: u64,
     /// Upper bound of random delays put in at scheduling points, for tests.
     #[serde(default)]
     pub perturb_us: u32,
@@ -170,6 +173,10 @@ pub(crate) fn quantum() -> u32 {
 
 pub(crate) fn cpus() -> u32 {
     1
+}
+
+pub(crate) fn segment_bytes() -> u64 {
+    brolga_consensus::journal::SEGMENT_BYTES
 }
 
 fn descriptors() -> u64 {
@@ -274,6 +281,11 @@ impl NodeConfig {
         if self.command.first().is_none_or(String::is_empty) {
             return Some("command must name the server's program".into());
         }
+        if self.segment_bytes < SEGMENT_BYTES_MIN {
+            return Some(format!(
+                "segment_bytes must be at least {SEGMENT_BYTES_MIN}"
+            ));
+        }
         if self.descriptors < DESCRIPTORS_MIN {
             return Some(format!("descriptors must be at least {DESCRIPTORS_MIN}"));
         }
@@ -358,6 +370,12 @@ impl NodeConfig {
         self.data_dir.join("container")
     }
 
+    /// Present until the first start of a node that has never run: see [`crate::cluster`].
+    #[must_use]
+    pub fn new_mark(&self) -> PathBuf {
+        self.data_dir.join(NEW_MARK)
+    }
+
     /// What the server writes to standard output.
     #[must_use]
     pub fn server_stdout(&self) -> PathBuf {
@@ -370,6 +388,12 @@ impl NodeConfig {
         self.data_dir.join("server.err")
     }
 }
+
+/// A segment has to hold the largest entry.
+const SEGMENT_BYTES_MIN: u64 = 2 * brolga_tape::ENTRY_BYTES_MAX as u64;
+
+/// Name of the file that says that a node has never run.
+pub(crate) const NEW_MARK: &str = "new";
 
 /// Reads a TOML file into anything, with one-line errors.
 ///

@@ -155,6 +155,10 @@ impl Survey {
                 self.majority
             ));
         }
+        let of = |status: &NodeStatus| Some((status.node, status.no_vote.clone()?));
+        if let Some((node, why)) = self.statuses().find_map(of) {
+            return Some(format!("replica {node} does not vote: {why}"));
+        }
         if let Some(slot) = self.statuses().find_map(|status| status.divergence) {
             return Some(format!("a restarted server diverged at slot {}", slot.slot));
         }
@@ -335,6 +339,9 @@ fn role_name(role: Role) -> &'static str {
 }
 
 fn state_name(status: &NodeStatus) -> &'static str {
+    if status.no_vote.is_some() {
+        return "no vote";
+    }
     if status.quarantine.is_some() {
         return "quarantine";
     }

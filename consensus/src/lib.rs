@@ -29,8 +29,13 @@
 //! * A failed write or flush of the log ends the process with a message.
 //! * [`ReplicaConfig::new`] fills in the default times.
 //!
-//! Deliberately absent: membership change, leases, reads other than of the log, snapshots and log
-//! truncation, encryption. A slot's value is opaque; the empty value is a *noop* which the log itself
+//! * A node with an empty log does not vote before it knows what it may have voted on: see
+//!   [`Standing`] and [`ReplicaConfig::new_cluster`].
+//! * The log is shortened by [`Replica::truncate`] only; a node that lacks what was dropped hears of it
+//!   ([`Event::Behind`]), gets a checkpoint by the caller's means, and goes on ([`Replica::install`]).
+//!
+//! Deliberately absent: membership change, leases, reads other than of the log, checkpoints themselves,
+//! encryption. A slot's value is opaque; the empty value is a *noop* which the log itself
 //! puts in when a new leader closes a gap, and which a state machine must skip.
 //!
 //! Standard terms: *slot* (a position of the log, from 1), *ballot* (a leadership attempt),
@@ -46,5 +51,5 @@ pub mod replica;
 mod sim;
 pub mod transport;
 
-pub use crate::core::{Ballot, IoSeq, Micros, NodeId, Slot, Value};
+pub use crate::core::{Ballot, IoSeq, Micros, NodeId, Slot, Standing, Value};
 pub use replica::{Event, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS};

@@ -18,7 +18,7 @@
 
 use crate::core::{
     self, Ballot, Core, Effects, Fetch, Input, IoSeq, Leadership, MEMBERS_MAX, NodeId, Slot,
-    VALUE_BYTES_MAX,
+    Standing, VALUE_BYTES_MAX,
 };
 use crate::journal::{Journal, JournalConfig, JournalError, SEGMENT_BYTES, Wake};
 use crate::transport::{self, Transport, TransportConfig, TransportEvent};
@@ -50,6 +50,12 @@ pub struct ReplicaConfig {
     pub election_timeout_min: Duration,
     /// Longest silence before an election.
     pub election_timeout_max: Duration,
+    /// This node has never run before: if its log is empty it votes at once. Otherwise a node with an
+    /// empty log asks all others first, because its disk may have been lost.
+    pub new_cluster: bool,
+    /// Size of a segment of the log, the unit in which it is dropped; has to hold the largest value that
+    /// is ever proposed.
+    pub segment_bytes: u64,
 }
 
 impl ReplicaConfig {
@@ -68,6 +74,8 @@ impl ReplicaConfig {
             heartbeat: Duration::from_millis(50),
             election_timeout_min: Duration::from_millis(250),
             election_timeout_max: Duration::from_millis(500),
+            new_cluster: false,
+            segment_bytes: SEGMENT_BYTES,
         }
     }
 
@@ -126,6 +134,17 @@ pub enum Event {
     Refused {
         /// Why, in one line.
         message: String,
+    },
+    /// What this node lacks was dropped by the leader, whose log begins at `first`: it needs a
+    /// checkpoint of the slot before, or of a later one. Said again until [`Replica::install`].
+    Behind {
+        /// See above.
+        first: Slot,
+    },
+    /// The log now begins at this slot: see [`Replica::truncate`].
+    Truncated {
+        /// The slot.
+        first: Slot,
     },
     /// A part of the log that a lagging node needs cannot be read; that node gets no further from
     /// here.
@@ -206,6 +225,7 @@ impl Replica {
             election_min: micros(config.election_timeout_min),
             election_max: micros(config.election_timeout_max),
             seed: RandomState::new().hash_one(id),
+            new_cluster: config.new_cluster,
             ..core::Config::new(id, &members.iter().map(|(id, _)| *id).collect::<Vec<_>>())
         };
         let own = members
@@ -216,7 +236,7 @@ impl Replica {
             dir,
             cluster,
             node: id,
-            segment_bytes: SEGMENT_BYTES,
+            segment_bytes: config.segment_bytes,
         };
         let (journal, recovered) = Journal::open(journal_config, wake)?;
         let flushed = recovered.last_seq;
@@ -265,6 +285,7 @@ impl Replica {
         self.take_arrived(now, out);
         self.step(now, Input::Tick);
         self.serve_fetches(now, out);
+        self.report_truncation(out);
         // The journal first: its thread writes while this one sends.
         self.journal.append(&mut self.effects.journal);
         self.send_gathered();
@@ -327,6 +348,16 @@ impl Replica {
         self.core.is_ready()
     }
 
+    /// Whether this node's votes count.
+    pub fn standing(&self) -> Standing {
+        self.core.standing()
+    }
+
+    /// While it is [`Standing::Lost`]: the nodes that have answered. All others have to.
+    pub fn answers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.core.answers()
+    }
+
     /// End of the contiguous chosen prefix known here; 0 if nothing is chosen.
     pub fn chosen_upto(&self) -> Slot {
         self.core.commit()
@@ -371,6 +402,25 @@ impl Replica {
         self.transport.local_addr()
     }
 
+    /// The first slot whose value is in the log here; those before were dropped behind a checkpoint.
+    pub fn first_slot(&self) -> Slot {
+        self.journal.first()
+    }
+
+    /// A checkpoint that contains everything up to `slot` is durable here: the log goes on after it.
+    /// Nothing happens if that much is known already.
+    pub fn install(&mut self, now: Instant, slot: Slot) {
+        self.step(now, Input::Installed(slot));
+    }
+
+    /// Drops what it can of the log up to `upto`, in whole segments and in the background. The caller has
+    /// made sure that a checkpoint of `upto` or later is durable and verified here and at enough other
+    /// nodes; nothing beyond what is known to be chosen is ever dropped. False if there was
+    /// nothing to drop.
+    pub fn truncate(&mut self, upto: Slot) -> bool {
+        self.journal.truncate(upto.min(self.core.commit()))
+    }
+
     /// Flushes the log and closes the links.
     pub fn close(mut self) {
         self.journal.append(&mut self.effects.journal);
@@ -411,10 +461,26 @@ impl Replica {
                     let Fetch { to, from, .. } = fetch;
                     self.step(now, Input::Fetched { to, from, values });
                 }
+                Err(JournalError::Gone { first, .. }) => {
+                    let to = fetch.to;
+                    self.step(now, Input::Gone { to, first });
+                }
                 Err(error) => out.push(Event::Damaged {
                     message: error.to_string(),
                 }),
             }
+        }
+    }
+
+    fn report_truncation(&mut self, out: &mut Vec<Event>) {
+        match self.journal.truncated() {
+            None => {}
+            Some(Ok(())) => out.push(Event::Truncated {
+                first: self.journal.first(),
+            }),
+            Some(Err(error)) => out.push(Event::Damaged {
+                message: format!("the log cannot be shortened: {error}"),
+            }),
         }
     }
 
@@ -450,6 +516,9 @@ impl Replica {
     }
 
     fn report_leadership(&mut self, out: &mut Vec<Event>) {
+        if let Some(first) = self.effects.behind.take() {
+            out.push(Event::Behind { first });
+        }
         if let Some(Leadership {
             ballot,
             leader,

@@ -44,6 +44,7 @@ fn status() -> NodeStatus {
         datagram_ports: vec!["127.0.0.2:53".parse().unwrap()],
         datagrams: DatagramCounts::default(),
         peers: Vec::new(),
+        no_vote: None,
         waiting: None,
         proposed: Proposed::default(),
         resends: 0,

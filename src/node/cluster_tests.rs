@@ -210,6 +210,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         cpus: 1,
         pin_cpu: None,
         keep_fsync: false,
+        segment_bytes: crate::config::segment_bytes(),
         host_loopback: false,
         perturb_us: 0,
         vote: false,
@@ -220,6 +221,56 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         env: Vec::new(),
         members: members.to_vec(),
     }
+}
+
+#[test]
+fn a_member_that_lost_its_disk_comes_back_while_clients_go_on() {
+    let mut cluster = Cluster::start(3);
+    let lost = cluster.follower();
+    let kept = cluster.up().find(|id| *id != lost).unwrap();
+    let mut client = cluster.connect(kept);
+    for round in 0..100_u32 {
+        ping(&mut client, &round.to_le_bytes());
+    }
+    cluster.stop_node(lost);
+    std::fs::remove_dir_all(cluster.dir.path().join(lost.to_string())).unwrap();
+    ping(&mut client, b"while it is away");
+    cluster.start_node(lost);
+    await_that("its vote", || {
+        ping(&mut client, b"while it comes back");
+        cluster.status(lost).no_vote.is_none().then_some(())
+    });
+    cluster.await_agreement();
+    // Now it is good for a quorum.
+    let other = cluster.up().find(|id| *id != lost && *id != kept).unwrap();
+    cluster.stop_node(other);
+    ping(&mut client, b"with it alone");
+    let mut new = cluster.connect(lost);
+    ping(&mut new, b"at its own port");
+    cluster.await_agreement();
+}
+
+#[test]
+fn a_member_without_a_log_counts_for_nothing_while_somebody_has_not_told_it_what_it_knows() {
+    let mut cluster = Cluster::start(3);
+    let lost = cluster.follower();
+    let away = cluster.up().find(|id| *id != lost).unwrap();
+    cluster.stop_node(lost);
+    cluster.stop_node(away);
+    std::fs::remove_dir_all(cluster.dir.path().join(lost.to_string())).unwrap();
+    cluster.start_node(lost);
+    let expected = format!("missing: {away}");
+    await_that("a word about it", || {
+        let why = cluster.status(lost).no_vote?;
+        why.ends_with(&expected).then_some(())
+    });
+    let left = cluster.up().find(|id| *id != lost).unwrap();
+    await_that("the lead to end", || {
+        (cluster.status(left).role == Role::Searching).then_some(())
+    });
+    cluster.start_node(away);
+    cluster.await_leader();
+    cluster.await_agreement();
 }
 
 fn noise(bytes: usize, seed: u64) -> Vec<u8> {

@@ -8,6 +8,7 @@ use super::server::{Process, ServerHost, seed};
 use super::status::{NodeStatus, Peer, Role, ServerState};
 use super::sys;
 use super::tape_map::TapeMap;
+use brolga_consensus::Standing;
 use brolga_tape::ring::{Parameters, object_bytes};
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -241,6 +242,7 @@ impl<H: ServerHost> Node<H> {
             datagram_ports: self.frontend.datagram_addresses(),
             datagrams: self.frontend.datagram_counts(),
             peers: self.peers(),
+            no_vote: self.no_vote(),
             waiting: self.waiting(),
             proposed: self.proposer.proposed(),
             resends: self.upstream.resends(),
@@ -281,6 +283,36 @@ impl<H: ServerHost> Node<H> {
 
     fn waiting(&self) -> Option<String> {
         self.consensus_waiting().or_else(|| self.checking.waiting())
+    }
+
+    /// Why this node does not vote.
+    fn no_vote(&self) -> Option<String> {
+        match self.replica.standing() {
+            Standing::Voter { .. } => None,
+            Standing::Catching { upto, .. } => Some(format!(
+                "it had lost its log and votes again when slot {upto} is chosen"
+            )),
+            Standing::Lost => {
+                let told: Vec<u64> = self.replica.answers().collect();
+                let missing = self.config.members.iter().map(|member| member.id);
+                let missing: Vec<String> = missing
+                    .filter(|id| *id != self.id && !told.contains(id))
+                    .map(|id| id.to_string())
+                    .collect();
+                Some(match missing.is_empty() {
+                    true => {
+                        "its log is empty, and too many others have lost theirs to tell what was \
+                             voted on"
+                            .into()
+                    }
+                    false => format!(
+                        "its log is empty: it votes when all others have told what they know; \
+                         missing: {}",
+                        missing.join(", ")
+                    ),
+                })
+            }
+        }
     }
 
     fn consensus_waiting(&self) -> Option<String> {

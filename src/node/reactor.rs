@@ -112,6 +112,7 @@ impl<H: ServerHost> Node<H> {
                 let _ = wake.wake();
             }),
         )?;
+        forget_that_it_is_new(&config)?;
         let (handle, queries) = NodeHandle::new(waker);
         let frontend = open_frontend(&config, &poll).map_err(system("cannot open the frontend"))?;
         let sidecars = open_sidecars(&config, &poll)?;
@@ -281,6 +282,16 @@ impl<H: ServerHost> Node<H> {
     }
 }
 
+/// From now on an empty log is one that was lost.
+fn forget_that_it_is_new(config: &NodeConfig) -> Result<(), NodeError> {
+    match std::fs::remove_file(config.new_mark()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(NodeError::doing(
+            "cannot remove the mark of a new node",
+        )(error)),
+        _ => Ok(()),
+    }
+}
+
 fn replica_config(config: &NodeConfig) -> ReplicaConfig {
     let [least, most] = config.election_timeout_ms;
     ReplicaConfig {
@@ -295,6 +306,8 @@ fn replica_config(config: &NodeConfig) -> ReplicaConfig {
         heartbeat: Duration::from_millis(config.heartbeat_ms),
         election_timeout_min: Duration::from_millis(least),
         election_timeout_max: Duration::from_millis(most),
+        new_cluster: config.new_mark().exists(),
+        segment_bytes: config.segment_bytes,
     }
 }
 

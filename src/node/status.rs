@@ -104,6 +104,9 @@ pub struct NodeStatus {
     pub datagrams: DatagramCounts,
     /// The other replicas.
     pub peers: Vec<Peer>,
+    /// Why this replica does not vote on what is chosen, if it does not: it has lost its log.
+    #[serde(default)]
+    pub no_vote: Option<String>,
     /// Why requests wait, if they do.
     pub waiting: Option<String>,
     /// Entries this node has proposed.

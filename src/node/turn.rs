@@ -74,6 +74,12 @@ impl<H: ServerHost> Node<H> {
                 ReplicaEvent::App { from, bytes } => self.peer_frame(from, &bytes, now),
                 ReplicaEvent::Refused { message } => tracing::warn!("{message}"),
                 ReplicaEvent::Damaged { message } => tracing::error!("{message}"),
+                ReplicaEvent::Behind { first } => {
+                    tracing::error!(first, "the leader's log begins after what is missing here");
+                }
+                ReplicaEvent::Truncated { first } => {
+                    tracing::info!(first, "the log begins at this slot now");
+                }
             }
         }
         // Keeps its memory for the next turn; nothing was added meanwhile.

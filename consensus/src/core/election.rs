@@ -98,6 +98,7 @@ impl Core {
 
     pub(super) fn on_probe(&mut self, from: NodeId, nonce: u64, commit: Slot, out: &mut Effects) {
         let idle = matches!(self.role, Role::Follower | Role::Probing { .. });
+        let idle = idle && self.standing.votes();
         let quiet = self.now >= self.quiet_until;
         // One that lacks slots which are gone from memory here could not learn them from a promise.
         let fit = commit + 1 >= self.window.base();
@@ -137,7 +138,8 @@ impl Core {
     }
 
     fn start_candidacy(&mut self, out: &mut Effects) {
-        let round = self.round_max.max(self.promised.round) + 1;
+        let heard = self.round_max.max(self.promised.round);
+        let round = heard.max(self.standing.floor()) + 1;
         self.promise(
             Ballot {
                 round,
@@ -193,7 +195,8 @@ impl Core {
             );
             return;
         }
-        if ballot.node != from || first < self.window.base() {
+        let deaf = ballot.node != from || !self.standing.votes();
+        if deaf || first < self.window.base() {
             return;
         }
         if ballot > self.promised {

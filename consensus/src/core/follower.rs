@@ -1,6 +1,8 @@
 //! Voting: what an acceptor does with a leader's messages.
 
-use super::{Ballot, Core, Echo, Effects, IoSeq, Msg, Mutation, NodeId, Role, Send, Slot, Value};
+use super::{
+    Ballot, Core, Echo, Effects, IoSeq, JournalOp, Msg, Mutation, NodeId, Role, Send, Slot, Value,
+};
 
 impl Core {
     /// Whether `from` leads at `ballot`; follows it if it does.
@@ -98,6 +100,40 @@ impl Core {
         }
     }
 
+    /// The leader cannot send what is missing here.
+    pub(super) fn on_behind(
+        &mut self,
+        from: NodeId,
+        ballot: Ballot,
+        first: Slot,
+        out: &mut Effects,
+    ) {
+        if self.follow(from, ballot, out) && first > self.commit + 1 {
+            out.behind = Some(first);
+        }
+    }
+
+    /// A checkpoint stands in for the log up to `slot`.
+    pub(super) fn on_installed(&mut self, slot: Slot, out: &mut Effects) {
+        if slot <= self.commit {
+            return;
+        }
+        if !matches!(self.role, Role::Follower) {
+            self.step_down();
+        }
+        self.window.skip_to(slot + 1);
+        self.set_commit(slot);
+        self.hinted = self.hinted.max(slot);
+        self.seen_upto = self.seen_upto.max(slot);
+        self.durable_upto = self.durable_upto.max(slot);
+        let seq = self.write(JournalOp::Install(slot), out);
+        // That these slots are here is said only when it is so for good.
+        self.promise_seq = self.promise_seq.max(seq);
+        self.ack_due = true;
+        self.advance_seen();
+        self.advance_durable();
+    }
+
     pub(super) fn on_reject(&mut self, promised: Ballot) {
         self.round_max = self.round_max.max(promised.round);
         let outdated = promised > self.promised;
@@ -154,6 +190,7 @@ impl Core {
             ballot: self.promised,
             upto,
             seen: self.seen_upto,
+            barrier: self.standing.barrier(),
             echo,
         };
         out.sends.push(Send { after, to, msg });

@@ -23,6 +23,14 @@ pub(super) struct Leading {
     beat: u64,
 }
 
+/// How far a follower says it is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place {
+    pub upto: Slot,
+    pub seen: Slot,
+    pub barrier: Slot,
+}
+
 /// A leader's view of one peer, and of the link to it.
 #[derive(Debug)]
 pub(super) struct Peer {
@@ -31,7 +39,10 @@ pub(super) struct Peer {
     /// Slots are sent as they come; otherwise an echo has to tell first where the peer is.
     streaming: bool,
     fetching: bool,
+    /// What it has voted for durably.
     acked: Slot,
+    /// What it has, whether that is a vote or not.
+    held: Slot,
     next: Slot,
     inflight: VecDeque<(Slot, u32)>,
     inflight_bytes: usize,
@@ -49,6 +60,7 @@ impl Peer {
             streaming: false,
             fetching: false,
             acked: 0,
+            held: 0,
             next: 1,
             inflight: VecDeque::new(),
             inflight_bytes: 0,
@@ -67,6 +79,7 @@ impl Peer {
     fn reset(&mut self, next: Slot, now: Micros) {
         self.streaming = self.up;
         self.acked = 0;
+        self.held = 0;
         self.next = next;
         self.commit_sent = 0;
         self.heard_at = now;
@@ -87,10 +100,15 @@ impl Peer {
         self.inflight.push_back((slot, bytes as u32));
     }
 
-    fn acknowledge(&mut self, upto: Slot) {
-        self.acked = self.acked.max(upto);
+    /// Only a vote ever raises what was voted for: what comes late from before the node lost its disk
+    /// was one, and what the node holds now may be none.
+    fn acknowledge(&mut self, upto: Slot, votes: bool) {
+        self.held = self.held.max(upto);
+        if votes {
+            self.acked = self.acked.max(upto);
+        }
         while let Some((slot, bytes)) = self.inflight.front().copied()
-            && slot <= self.acked
+            && slot <= self.held
         {
             self.inflight.pop_front();
             self.inflight_bytes -= bytes as usize;
@@ -228,8 +246,7 @@ impl Core {
         &mut self,
         from: NodeId,
         ballot: super::Ballot,
-        upto: Slot,
-        seen: Slot,
+        place: Place,
         echo: Option<Echo>,
         out: &mut Effects,
     ) {
@@ -244,21 +261,42 @@ impl Core {
             return;
         };
         let beat = leading.beat;
-        let (upto, seen) = (upto.min(last), seen.min(last));
+        let (upto, seen) = (place.upto.min(last), place.seen.min(last));
+        let votes = place.barrier == 0 || self.mutated(Mutation::CountNonVoters);
         let peer = &mut self.peers[index];
-        peer.heard_at = now;
-        peer.acknowledge(upto);
+        if votes {
+            peer.heard_at = now;
+        }
+        peer.acknowledge(upto, votes);
         if let Some(echo) = echo {
             let lost = seen + 1 < echo.next && echo.beat > peer.rewound_beat;
             if !peer.streaming || (lost && !self.config_lacks_retransmission()) {
                 let peer = &mut self.peers[index];
                 peer.rewound_beat = beat;
-                peer.stream_from(seen.max(peer.acked) + 1);
+                if !votes {
+                    // What it had before it lost its disk is out of date.
+                    peer.held = upto;
+                }
+                peer.stream_from(seen.max(peer.held) + 1);
             }
         }
         self.skip_seen(index, seen);
         self.try_commit();
+        self.fill_upto(place.barrier, out);
         self.pump(index, out);
+    }
+
+    /// A slot that somebody has voted in at some time and that is beyond the log has to be chosen before a
+    /// node that has lost its disk votes again. In a quiet cluster nobody would ever propose there.
+    fn fill_upto(&mut self, barrier: Slot, out: &mut Effects) {
+        if barrier == Slot::MAX {
+            return;
+        }
+        while self.window.last() < barrier && self.window_open() {
+            if self.append(Value::new(), out).is_err() {
+                return;
+            }
+        }
     }
 
     /// What the peer has already need not be sent.
@@ -342,6 +380,28 @@ impl Core {
                 msg,
             });
         }
+    }
+
+    /// The log does not go back to what a peer needs. It gets a checkpoint from somebody, and its next
+    /// echo tells where to go on.
+    pub(super) fn on_gone(&mut self, to: NodeId, first: Slot, out: &mut Effects) {
+        let leads = matches!(self.role, Role::Leader(_));
+        let Some(index) = self.peer_index(to).filter(|_| leads) else {
+            return;
+        };
+        let peer = &mut self.peers[index];
+        if !std::mem::take(&mut peer.fetching) {
+            return;
+        }
+        if peer.next >= first {
+            return self.pump(index, out);
+        }
+        peer.streaming = false;
+        if self.mutated(Mutation::InstallUnsaid) {
+            return;
+        }
+        let ballot = self.promised;
+        self.send(to, Msg::Behind { ballot, first }, out);
     }
 
     pub(super) fn on_fetched(

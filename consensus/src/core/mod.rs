@@ -22,29 +22,35 @@
 //! * The promised ballot never falls, nor does the commit.
 //! * Every slot up to `commit` has the chosen value as its newest vote here: the commit moves over a
 //!   slot only if the vote for it was cast at the ballot promised at that moment.
+//!   The exception is what a checkpoint covers ([`Input::Installed`]).
 //! * A leader proposes new values only above all that phase 1 reported, and all that is unchosen in
 //!   there it proposes again under its own ballot.
 //!
+//! * A node that may have lost votes or promises sends none until it knows what they were.
+//!
 //! Modules: [`types`] (messages, inputs, effects), `election` (probe, phase 1), `leader` (phase 2,
-//! flow control), `follower` (voting), `window` (the log in memory).
+//! flow control), `follower` (voting), `standing` (who may vote), `window` (the log in memory).
 
 mod election;
 mod follower;
 mod leader;
 mod mutation;
+mod standing;
 #[cfg(test)]
 mod tests;
 pub mod types;
 mod window;
 
+pub use self::standing::Standing;
 pub use self::types::{
     AcceptedEntry, Ballot, Echo, Effects, Fetch, Input, IoSeq, JournalOp, Leadership, Micros, Msg,
     NodeId, Send, Slot, Value,
 };
 
 use self::election::Candidacy;
-use self::leader::{Leading, Peer};
+use self::leader::{Leading, Peer, Place};
 pub(crate) use self::mutation::Mutation;
+use self::standing::{Inquiry, recovered_standing};
 use self::window::{Entry, Window};
 
 /// Most members of a cluster: sets of them are kept as bits of one word.
@@ -80,8 +86,10 @@ pub struct Config {
     pub retain_slots: usize,
     /// Bytes kept in memory after they are chosen.
     pub retain_bytes: usize,
-    /// Seed of the election timeouts.
+    /// Seed of the election timeouts; another one at every start.
     pub seed: u64,
+    /// An empty log is that of a new cluster, not one that was lost. Otherwise the node asks all others.
+    pub new_cluster: bool,
     /// A deliberate bug, to measure the simulator.
     #[cfg(test)]
     pub(crate) mutation: Option<Mutation>,
@@ -104,6 +112,7 @@ impl Config {
             retain_slots: 16_384,
             retain_bytes: 16 << 20,
             seed: id,
+            new_cluster: false,
             #[cfg(test)]
             mutation: None,
         }
@@ -121,6 +130,8 @@ pub struct Recovered {
     pub tail: Vec<AcceptedEntry>,
     /// Last operation in the journal.
     pub last_seq: IoSeq,
+    /// The last standing noted; a journal of an earlier version has none.
+    pub standing: Option<Standing>,
 }
 
 /// Why a value was not proposed.
@@ -174,6 +185,8 @@ pub struct Core {
     nonce: u64,
     /// It does not want to lead.
     abstains: bool,
+    standing: Standing,
+    inquiry: Inquiry,
     reported: Leadership,
 }
 
@@ -196,6 +209,9 @@ impl Core {
             .iter()
             .filter(|id| **id != config.id)
             .map(|id| Peer::new(*id));
+        let alone = config.members.len() == 1;
+        let hasty = config.new_cluster || alone;
+        let standing = recovered_standing(&recovered, hasty);
         let mut core = Self {
             quorum: members / 2 + 1,
             random: config.seed ^ 0x9e37_79b9_7f4a_7c15 ^ recovered.last_seq.0.rotate_left(32),
@@ -204,7 +220,7 @@ impl Core {
             flushed: recovered.last_seq,
             promised: recovered.promised,
             promise_seq: recovered.last_seq,
-            round_max: recovered.promised.round,
+            round_max: recovered.promised.round.max(standing.floor()),
             window: Window::new(recovered.commit + 1),
             commit: recovered.commit,
             commit_known: recovered.commit,
@@ -222,6 +238,8 @@ impl Core {
             resend_at: now,
             nonce: 0,
             abstains: false,
+            standing,
+            inquiry: Inquiry::new(0, now),
             reported: Leadership {
                 ballot: recovered.promised,
                 leader: None,
@@ -229,6 +247,11 @@ impl Core {
             },
             config,
         };
+        core.inquiry = Inquiry::new(core.random_between(1, u64::MAX - 1), now);
+        core.note_standing(recovered.standing);
+        if core.mutated(Mutation::VoteAfterWipe) {
+            core.standing = Standing::Voter { floor: 0 };
+        }
         if core.mutated(Mutation::MinorityQuorum) {
             core.quorum = (members / 2).max(1);
         }
@@ -260,6 +283,7 @@ impl Core {
     /// Takes one input at `now`; `now` never falls.
     pub fn step(&mut self, now: Micros, input: Input, out: &mut Effects) {
         self.now = self.now.max(now);
+        self.write_first_standing(out);
         match input {
             Input::Recv { from, msg } => self.receive(from, msg, out),
             Input::Propose(value) => {
@@ -267,6 +291,8 @@ impl Core {
             }
             Input::Flushed(seq) => self.on_flushed(seq, out),
             Input::Fetched { to, from, values } => self.on_fetched(to, from, values, out),
+            Input::Gone { to, first } => self.on_gone(to, first, out),
+            Input::Installed(slot) => self.on_installed(slot, out),
             Input::PeerDown(id) => self.on_peer_down(id),
             Input::PeerUp(id) => self.on_peer_up(id, out),
             Input::Abstain(abstains) => self.abstain(abstains, out),
@@ -295,6 +321,7 @@ impl Core {
             Role::Probing { .. } | Role::Candidate(_) => self.deadline.min(self.resend_at),
             Role::Leader(_) => self.resend_at,
         };
+        let role = self.ask_deadline().map_or(role, |ask| role.min(ask));
         if self.commit > self.hinted {
             role.min(self.hint_due)
         } else {
@@ -393,10 +420,23 @@ impl Core {
                 ballot,
                 upto,
                 seen,
+                barrier,
                 echo,
             } => {
-                self.on_accepted(from, ballot, upto, seen, echo, out);
+                let place = Place {
+                    upto,
+                    seen,
+                    barrier,
+                };
+                self.on_accepted(from, ballot, place, echo, out);
             }
+            Msg::Ask { nonce } => self.on_ask(from, nonce, out),
+            Msg::Answer {
+                nonce,
+                promised,
+                last,
+                lost,
+            } => self.on_answer(from, nonce, promised, last, lost, out),
             Msg::Heartbeat {
                 ballot,
                 commit,
@@ -406,6 +446,7 @@ impl Core {
                 self.on_heartbeat(from, ballot, commit, Echo { beat, next }, out);
             }
             Msg::Commit { ballot, commit } => self.on_commit(from, ballot, commit, out),
+            Msg::Behind { ballot, first } => self.on_behind(from, ballot, first, out),
             Msg::Resign { ballot } => self.on_resign(from, ballot),
             Msg::Reject { promised } => self.on_reject(promised),
         }
@@ -436,6 +477,9 @@ impl Core {
         };
         self.peers[index].unlink();
         self.peers[index].up = true;
+        if self.standing == Standing::Lost {
+            self.inquiry_at_once(out);
+        }
         if matches!(self.role, Role::Leader(_)) {
             // The echo tells how far the peer is, and streaming starts from there.
             self.beat(index, out);
@@ -446,12 +490,19 @@ impl Core {
         match self.role {
             Role::Leader(_) => self.leader_tick(out),
             Role::Candidate(_) | Role::Probing { .. } => self.election_tick(out),
-            Role::Follower if self.now >= self.deadline && self.abstains => self.wait_for_leader(),
+            Role::Follower if self.now >= self.deadline && !self.may_lead() => {
+                self.wait_for_leader();
+            }
             Role::Follower if self.now >= self.deadline => self.start_probe(out),
             Role::Follower => {}
         }
+        self.ask(out);
         self.send_ack(out);
         self.write_hint(out);
+    }
+
+    fn may_lead(&self) -> bool {
+        !self.abstains && self.standing.votes()
     }
 
     /// Notes the commit in the journal, riding on a flush that happens anyway if there is one.
@@ -466,6 +517,7 @@ impl Core {
 
     /// Common end of every step.
     fn finish(&mut self, out: &mut Effects) {
+        self.vote_when_caught_up(out);
         self.evict();
         let leadership = self.leadership();
         if leadership != self.reported {

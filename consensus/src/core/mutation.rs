@@ -28,4 +28,17 @@ pub(crate) enum Mutation {
     NoRetransmission,
     /// A leader that hears nobody goes on leading.
     NoQuorumCheck,
+    /// A node with an empty disk votes at once.
+    VoteAfterWipe,
+    /// A node that has lost its disk asks as many as make a quorum instead of all.
+    AskQuorumOnly,
+    /// A node that has lost its disk votes before it knows the slots that it may have voted in.
+    ForgetBarrier,
+    /// A leader takes for a vote what is none.
+    CountNonVoters,
+    /// The shell drops parts of the log that no checkpoint covers.
+    #[cfg(test)]
+    TruncateUncovered,
+    /// A leader does not tell a node that it needs a checkpoint.
+    InstallUnsaid,
 }

@@ -241,3 +241,126 @@ fn a_follower_does_not_propose() {
     assert_eq!(core.propose(net.now, Value::new(), &mut out), Err(NotReady));
     assert!(out.is_empty());
 }
+
+fn propose(net: &mut Net, leader: NodeId, text: &'static [u8]) {
+    net.step(leader, Input::Propose(Value::from_static(text)));
+    net.settle();
+}
+
+impl Net {
+    /// A node comes back with an empty disk.
+    fn wipe(&mut self, id: NodeId) {
+        self.cores.remove(&id);
+        self.unflushed.remove(&id);
+        self.mail
+            .retain(|(from, send)| *from != id && send.to != id);
+        let mut config = Config::new(id, &(1..=3).collect::<Vec<_>>());
+        config.seed = 1000 + self.now;
+        let core = Core::new(config, Recovered::default(), self.now);
+        let others: Vec<_> = self.cores.keys().copied().collect();
+        for other in &others {
+            self.step(*other, Input::PeerDown(id));
+        }
+        self.cores.insert(id, core);
+        for other in others {
+            self.step(other, Input::PeerUp(id));
+            self.step(id, Input::PeerUp(other));
+        }
+    }
+
+    fn standing(&self, id: NodeId) -> Standing {
+        self.cores[&id].standing()
+    }
+}
+
+#[test]
+fn a_member_that_lost_its_disk_elects_nobody() {
+    let mut net = Net::new(3, |_| {});
+    let leader = net.elect();
+    propose(&mut net, leader, b"x");
+    let (wiped, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    net.wipe(wiped);
+    net.cores.remove(&leader);
+    net.step(other, Input::PeerDown(leader));
+    net.run(5_000_000);
+    assert_eq!(net.standing(wiped), Standing::Lost, "one has not answered");
+    assert_eq!(net.leader(), None, "its vote does not count");
+}
+
+#[test]
+fn a_member_that_lost_its_disk_votes_again_when_it_has_caught_up() {
+    let mut net = Net::new(3, |_| {});
+    let leader = net.elect();
+    for _ in 0..10 {
+        propose(&mut net, leader, b"x");
+    }
+    let (wiped, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    net.wipe(wiped);
+    net.run(200_000);
+    assert!(net.standing(wiped).votes());
+    assert_eq!(net.cores[&wiped].commit(), 10);
+    net.cores.remove(&other);
+    propose(&mut net, leader, b"y");
+    assert_eq!(net.cores[&leader].commit(), 11, "its vote counts");
+    net.cores.remove(&leader);
+    net.run(5_000_000);
+    // Its next ballots are far above all that it may have used before.
+    assert!(net.standing(wiped).floor() > 1 << 31);
+}
+
+#[test]
+fn a_slot_beyond_the_log_is_filled_for_who_waits_for_it() {
+    let mut net = Net::new(3, |_| {});
+    let leader = net.elect();
+    propose(&mut net, leader, b"x");
+    // Others had voted up to slot 4 for somebody whom nobody has elected since.
+    let recovered = Recovered {
+        standing: Some(Standing::Catching { upto: 4, floor: 9 }),
+        ..Recovered::default()
+    };
+    let waiting = leader % 3 + 1;
+    net.wipe(waiting);
+    let config = Config::new(waiting, &[1, 2, 3]);
+    net.unflushed.remove(&waiting);
+    let core = Core::new(config, recovered, net.now);
+    net.cores.insert(waiting, core);
+    net.run(500_000);
+    assert_eq!(net.standing(waiting), Standing::Voter { floor: 9 });
+    assert_eq!(net.cores[&waiting].commit(), 4);
+}
+
+#[test]
+fn nobody_votes_when_so_many_have_lost_their_disks_that_votes_may_be_gone() {
+    let mut net = Net::new(3, |_| {});
+    let leader = net.elect();
+    propose(&mut net, leader, b"x");
+    for id in (1..=3).filter(|id| *id != leader) {
+        net.wipe(id);
+    }
+    net.run(5_000_000);
+    for id in (1..=3).filter(|id| *id != leader) {
+        assert_eq!(net.standing(id), Standing::Lost);
+        assert_eq!(net.cores[&id].answers().count(), 2);
+    }
+}
+
+#[test]
+fn a_new_cluster_needs_all_members_or_to_be_told_that_it_is_new() {
+    let members: Vec<_> = (1..=3).collect();
+    let alone = |new_cluster| {
+        let mut config = Config::new(1, &members);
+        config.new_cluster = new_cluster;
+        Core::new(config, Recovered::default(), 0).standing()
+    };
+    assert_eq!(alone(false), Standing::Lost);
+    assert_eq!(alone(true), Standing::Voter { floor: 0 });
+    let mut config = Config::new(1, &members);
+    config.new_cluster = true;
+    let standing = Some(Standing::Lost);
+    let lost = Recovered {
+        standing,
+        ..Recovered::default()
+    };
+    let core = Core::new(config, lost, 0);
+    assert_eq!(core.standing(), Standing::Lost, "what is noted counts");
+}

@@ -1,5 +1,6 @@
 //! Identifiers of the protocol, its messages, and the inputs and effects of a step.
 
+use super::standing::Standing;
 use bytes::Bytes;
 use std::fmt;
 
@@ -49,6 +50,11 @@ pub enum JournalOp {
         /// Value voted for.
         value: Value,
     },
+    /// Whether the node's votes count from now on.
+    Standing(Standing),
+    /// Every slot up to this one is chosen and covered by a checkpoint that is durable here. What the log
+    /// holds of these slots need not be what was chosen.
+    Install(Slot),
     /// Hint that every slot up to this one is chosen and that the newest accepted value of each is
     /// the chosen one. Needs no flush of its own: losing it costs a catch-up, never a value.
     Commit(Slot),
@@ -136,6 +142,8 @@ pub enum Msg {
         upto: Slot,
         /// Same as `upto` without regard to durability: what need not be sent again.
         seen: Slot,
+        /// 0 if the sender votes. Otherwise this is no vote, and it will vote when this slot is chosen.
+        barrier: Slot,
         /// Present when this answers a heartbeat.
         echo: Option<Echo>,
     },
@@ -157,10 +165,33 @@ pub enum Msg {
         /// Leader's commit.
         commit: Slot,
     },
+    /// "What you lack is in nobody's log any more: mine begins at `first`. Get a checkpoint."
+    Behind {
+        /// Leader's ballot.
+        ballot: Ballot,
+        /// First slot in its log.
+        first: Slot,
+    },
     /// The leader of this ballot leads no more, and somebody else should.
     Resign {
         /// Its ballot.
         ballot: Ballot,
+    },
+    /// "I have lost my disk: what might I have voted on?"
+    Ask {
+        /// Matches answers to the question.
+        nonce: u64,
+    },
+    /// Answer to that.
+    Answer {
+        /// Nonce of the question.
+        nonce: u64,
+        /// Highest ballot promised by the sender.
+        promised: Ballot,
+        /// Highest slot it has voted in.
+        last: Slot,
+        /// It has lost its own disk and does not vote.
+        lost: bool,
     },
     /// Answer to anything under an outdated ballot.
     Reject {
@@ -192,6 +223,15 @@ pub enum Input {
         /// Values of consecutive chosen slots.
         values: Vec<Value>,
     },
+    /// The values asked for by a [`Fetch`] were dropped behind a checkpoint: the log begins at `first`.
+    Gone {
+        /// Peer they were for.
+        to: NodeId,
+        /// First slot in the log.
+        first: Slot,
+    },
+    /// A checkpoint of this slot is durable here, and the log up to there may be without values.
+    Installed(Slot),
     /// The link to a peer's process broke.
     PeerDown(NodeId),
     /// The link to a peer's process is there.
@@ -249,6 +289,8 @@ pub struct Effects {
     pub fetches: Vec<Fetch>,
     /// Set when the leadership changed.
     pub leadership: Option<Leadership>,
+    /// Set when the leader's log begins at this slot, beyond what is known here: a checkpoint is needed.
+    pub behind: Option<Slot>,
 }
 
 impl Effects {
@@ -258,5 +300,6 @@ impl Effects {
             && self.sends.is_empty()
             && self.fetches.is_empty()
             && self.leadership.is_none()
+            && self.behind.is_none()
     }
 }

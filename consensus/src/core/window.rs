@@ -76,6 +76,14 @@ impl Window {
         }
     }
 
+    /// Drops all slots before `base`.
+    pub fn skip_to(&mut self, base: Slot) {
+        while self.base < base && !self.entries.is_empty() {
+            self.pop_front();
+        }
+        self.base = self.base.max(base);
+    }
+
     /// Drops the first slot.
     pub fn pop_front(&mut self) {
         if let Some(front) = self.entries.pop_front() {

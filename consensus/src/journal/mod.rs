@@ -17,9 +17,14 @@
 //! * A failed write or flush ends the process: what the page cache holds afterwards is not what the
 //!   disk holds, and no later flush would tell.
 //!
-//! Deliberately absent: truncation behind checkpoints, repair of damaged records from peers. Damage
-//! to the very last flush, with nothing written after it, cannot be told from a tear.
+//! * Only whole segments are dropped, from the oldest on, when all they hold votes for is covered by a
+//!   checkpoint; a file says where the log begins (see `base`).
+//!
+//! Deliberately absent: repair of damaged records from peers. Damage to the very last flush, with nothing
+//! written after it, cannot be told from a tear.
 
+mod base;
+mod index;
 mod record;
 mod recovery;
 mod segment;
@@ -29,10 +34,12 @@ mod writer;
 mod tests;
 
 use crate::core::{IoSeq, JournalOp, NodeId, Recovered, Slot, Value};
+use base::Summary;
 use bytes::BytesMut;
+use index::Index;
 use record::{HEADER_BYTES, Kind, RecordHeader, payload_len, record_bytes};
 use segment::Place;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
@@ -119,6 +126,14 @@ pub enum JournalError {
         /// What is wrong there.
         what: String,
     },
+    /// The slot was dropped behind a checkpoint.
+    #[error("slot {slot} is not in the log any more, which begins at slot {first}")]
+    Gone {
+        /// The slot.
+        slot: Slot,
+        /// The first one that is there.
+        first: Slot,
+    },
     /// The operating system failed.
     #[error("log {path}: {source}", path = path.display())]
     Io {
@@ -160,6 +175,9 @@ const NOWHERE: Position = Position {
     offset8: 0,
 };
 
+/// Version of the file that says where the log begins.
+const VERSION_BASE: u32 = 1;
+
 /// An operation with its place.
 #[derive(Debug)]
 struct Planned {
@@ -172,10 +190,14 @@ struct Planned {
 /// The log, open for appending and reading.
 pub struct Journal {
     place: Place,
-    index: Vec<Position>,
+    index: Index,
     segment: u32,
     offset: u64,
     last_seq: IoSeq,
+    /// What the current segment adds up to so far, and the full ones before it, by number.
+    current: Summary,
+    full: BTreeMap<u32, Summary>,
+    truncation: Option<JoinHandle<Result<(), JournalError>>>,
     durable: Arc<AtomicU64>,
     batch_tx: Option<Sender<Vec<Planned>>>,
     spare_rx: Receiver<Vec<Planned>>,
@@ -235,6 +257,9 @@ impl Journal {
             segment: found.segment,
             offset: found.offset,
             last_seq: found.recovered.last_seq,
+            current: found.current,
+            full: found.full,
+            truncation: None,
             durable,
             batch_tx: Some(batch_tx),
             spare_rx,
@@ -274,6 +299,8 @@ impl Journal {
                 bytes <= self.place.segment_bytes - HEADER_BYTES as u64,
                 "value too large"
             );
+            self.full.insert(self.segment, self.current);
+            self.current.max_slot = 0;
             self.segment += 1;
             self.offset = HEADER_BYTES as u64;
         }
@@ -284,8 +311,12 @@ impl Journal {
                 segment,
                 offset8: (offset / 8) as u32,
             };
-            index_put(&mut self.index, *slot, position);
+            self.index.put(*slot, position);
         }
+        if let JournalOp::Install(slot) = &op {
+            self.index.forget(*slot);
+        }
+        self.current.add(seq, &op);
         Planned {
             seq,
             op,
@@ -301,10 +332,11 @@ impl Journal {
 
     /// Reads the newest accepted value of a slot. It has to be durable.
     pub fn read(&mut self, slot: Slot) -> Result<Value, JournalError> {
-        let position = slot
-            .checked_sub(1)
-            .and_then(|at| self.index.get(at as usize));
-        let Some(position) = position.filter(|position| **position != NOWHERE).copied() else {
+        let first = self.index.first();
+        if slot < first {
+            return Err(JournalError::Gone { slot, first });
+        }
+        let Some(position) = self.index.get(slot) else {
             let what = format!("slot {slot} is not in the log");
             return Err(JournalError::corrupt(&self.place.dir, 0, &what));
         };
@@ -327,6 +359,51 @@ impl Journal {
             return Err(damaged());
         }
         Ok(payload.freeze())
+    }
+
+    /// The first slot that can be read.
+    pub fn first(&self) -> Slot {
+        self.index.first()
+    }
+
+    /// Drops the oldest segments, as far as they hold no votes for slots above `upto`. All slots up to
+    /// there have to be chosen, and covered by a durable checkpoint. It happens in the background;
+    /// [`Journal::truncated`] tells how it went. False when there is nothing to drop, or one is under way.
+    pub fn truncate(&mut self, upto: Slot) -> bool {
+        let durable = self.durable();
+        if self.truncation.is_some() {
+            return false;
+        }
+        let old = self.full.iter();
+        // What follows has to be durable: the log begins with it.
+        let old = old.take_while(|(_, it)| it.max_slot <= upto && it.last_seq < durable);
+        let Some((last, summary)) = old.last().map(|(number, it)| (*number, *it)) else {
+            return false;
+        };
+        let kept = self.full.split_off(&(last + 1));
+        let dropped = std::mem::replace(&mut self.full, kept);
+        let highest = dropped.values().map(|it| it.max_slot).max();
+        self.index.forget(highest.unwrap_or_default());
+        self.readers.retain(|number, _| *number > last);
+        let (place, gone) = (self.place.clone(), self.index.first() - 1);
+        let drop = move || base::drop_before(&place, last + 1, gone, &summary);
+        let thread = std::thread::Builder::new().name("journal-truncate".to_owned());
+        // Without a thread the next truncation takes these too.
+        self.truncation = thread.spawn(drop).ok();
+        true
+    }
+
+    /// How a truncation went, once it is over.
+    pub fn truncated(&mut self) -> Option<Result<(), JournalError>> {
+        if !self.truncation.as_ref()?.is_finished() {
+            return None;
+        }
+        let panicked = |_| {
+            let what = io::Error::other("dropping segments panicked");
+            Err(JournalError::io(&self.place.dir, what))
+        };
+        let thread = self.truncation.take()?;
+        Some(thread.join().unwrap_or_else(panicked))
     }
 
     fn reader(&mut self, segment: u32) -> Result<&File, JournalError> {
@@ -353,6 +430,10 @@ impl Journal {
         if let Some(writer) = self.writer.take() {
             // A panicked writer has told why on its way out.
             let _ = writer.join();
+        }
+        if let Some(truncation) = self.truncation.take() {
+            // What it did not get done is done when the log is opened.
+            let _ = truncation.join();
         }
     }
 }
@@ -384,13 +465,4 @@ fn lock(dir: &Path) -> Result<File, JournalError> {
         }),
         Err(std::fs::TryLockError::Error(source)) => Err(unwritable(source)),
     }
-}
-
-fn index_put(index: &mut Vec<Position>, slot: Slot, position: Position) {
-    assert!(slot > 0, "slots start at 1");
-    let at = (slot - 1) as usize;
-    if at >= index.len() {
-        index.resize(at + 1, NOWHERE);
-    }
-    index[at] = position;
 }

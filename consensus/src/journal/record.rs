@@ -14,7 +14,7 @@
 //! durable, it cannot have been torn. Header checksums start from the segment header's checksum, so
 //! a record of another log or segment is never taken for one of this.
 
-use crate::core::{Ballot, IoSeq, JournalOp, NodeId, Slot};
+use crate::core::{Ballot, IoSeq, JournalOp, NodeId, Slot, Standing};
 
 /// Bytes of a segment header, and of a record header.
 pub(super) const HEADER_BYTES: usize = 64;
@@ -91,6 +91,8 @@ pub(super) enum Kind {
     Promise = 1,
     Accept = 2,
     Commit = 3,
+    Standing = 4,
+    Install = 5,
 }
 
 impl RecordHeader {
@@ -104,6 +106,11 @@ impl RecordHeader {
                 value,
             } => (Kind::Accept, *ballot, *slot, value.as_ref()),
             JournalOp::Commit(slot) => (Kind::Commit, Ballot::default(), *slot, &[][..]),
+            JournalOp::Install(slot) => (Kind::Install, Ballot::default(), *slot, &[][..]),
+            JournalOp::Standing(standing) => {
+                let (ballot, slot) = standing_words(*standing);
+                (Kind::Standing, ballot, slot, &[][..])
+            }
         };
         let payload_crc = crc32c::crc32c(payload);
         let payload_len = payload.len() as u32;
@@ -151,6 +158,8 @@ impl RecordHeader {
             1 => Kind::Promise,
             2 => Kind::Accept,
             3 => Kind::Commit,
+            4 => Kind::Standing,
+            5 => Kind::Install,
             _ => return None,
         };
         Some(Self {
@@ -176,6 +185,38 @@ impl RecordHeader {
     }
 }
 
+const VOTER: u64 = 1;
+const LOST: u64 = 2;
+const CATCHING: u64 = 3;
+
+/// A standing in the places of ballot and slot: the floor, which kind, and the slot to wait for.
+pub(super) fn standing_words(standing: Standing) -> (Ballot, Slot) {
+    let (round, node, slot) = match standing {
+        Standing::Voter { floor } => (floor, VOTER, 0),
+        Standing::Lost => (0, LOST, 0),
+        Standing::Catching { upto, floor } => (floor, CATCHING, upto),
+    };
+    (Ballot { round, node }, slot)
+}
+
+impl RecordHeader {
+    /// The standing that such a record notes.
+    pub fn standing(&self) -> Option<Standing> {
+        standing_of(self.ballot, self.slot)
+    }
+}
+
+/// The other way round; `None` if it makes no sense.
+pub(super) fn standing_of(ballot: Ballot, upto: Slot) -> Option<Standing> {
+    let floor = ballot.round;
+    match ballot.node {
+        VOTER => Some(Standing::Voter { floor }),
+        LOST => Some(Standing::Lost),
+        CATCHING => Some(Standing::Catching { upto, floor }),
+        _ => None,
+    }
+}
+
 /// Bytes that a record with this much payload takes.
 pub(super) fn record_bytes(payload_len: usize) -> usize {
     HEADER_BYTES + payload_len.next_multiple_of(ALIGN)
@@ -190,7 +231,10 @@ pub(super) fn padding(payload_len: usize) -> usize {
 pub(super) fn payload_len(op: &JournalOp) -> usize {
     match op {
         JournalOp::Accept { value, .. } => value.len(),
-        JournalOp::Promise(_) | JournalOp::Commit(_) => 0,
+        JournalOp::Promise(_)
+        | JournalOp::Commit(_)
+        | JournalOp::Standing(_)
+        | JournalOp::Install(_) => 0,
     }
 }
 

@@ -1,9 +1,11 @@
 //! Reading the log at start: what it says, where it ends, and whether it is whole.
 
+use super::base::{Base, Summary, remove_before};
+use super::index::Index;
 use super::record::{HEADER_BYTES, Kind, RecordHeader, record_bytes};
 use super::segment::Place;
-use super::{JournalError, NOWHERE, Position, index_put};
-use crate::core::{AcceptedEntry, Ballot, IoSeq, Recovered, Slot, Value};
+use super::{JournalError, Position};
+use crate::core::{AcceptedEntry, Ballot, IoSeq, Recovered, Slot, Standing, Value};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs;
@@ -12,7 +14,10 @@ use std::os::unix::fs::FileExt;
 /// What was found, and where to go on writing.
 pub(super) struct Found {
     pub recovered: Recovered,
-    pub index: Vec<Position>,
+    pub index: Index,
+    /// What the segment adds up to at its end, and the full ones before it.
+    pub current: Summary,
+    pub full: BTreeMap<u32, Summary>,
     pub segment: u32,
     pub offset: u64,
     pub previous: u32,
@@ -25,8 +30,11 @@ struct Scan {
     commit: Slot,
     /// Newest votes above the commit.
     tail: BTreeMap<Slot, (Ballot, Value)>,
-    index: Vec<Position>,
+    index: Index,
+    max_slot: Slot,
+    full: BTreeMap<u32, Summary>,
     last_seq: IoSeq,
+    standing: Option<Standing>,
     previous: u32,
     /// Segment and offset at which the last record ends.
     end: (u32, usize),
@@ -43,8 +51,10 @@ enum End {
 }
 
 pub(super) fn recover(place: &Place) -> Result<Found, JournalError> {
+    let base = Base::load(place)?;
+    remove_before(place, base.first_segment)?;
     let numbers = place.list()?;
-    if numbers.is_empty() {
+    if numbers.is_empty() && base == Base::default() {
         place.create(1).map_err(|source| JournalError::Unwritable {
             path: place.dir.clone(),
             source,
@@ -55,15 +65,13 @@ pub(super) fn recover(place: &Place) -> Result<Found, JournalError> {
         }
         .finish());
     }
-    let mut scan = Scan {
-        end: (1, HEADER_BYTES),
-        ..Scan::default()
-    };
+    let mut scan = Scan::after(&base);
     let mut at = 0;
-    while at < numbers.len() {
-        let number = numbers[at];
-        if number as usize != at + 1 {
-            let what = format!("segment {} is missing", at + 1);
+    let expected = |at: usize| base.first_segment + at as u32;
+    while at < numbers.len().max(1) {
+        let number = expected(at);
+        if numbers.get(at) != Some(&number) {
+            let what = format!("segment {number} is missing");
             return Err(JournalError::corrupt(&place.dir, 0, &what));
         }
         let bytes = read(place, number)?;
@@ -91,18 +99,59 @@ pub(super) fn recover(place: &Place) -> Result<Found, JournalError> {
 }
 
 impl Scan {
+    fn after(base: &Base) -> Self {
+        let mut index = Index::default();
+        index.forget(base.upto);
+        Self {
+            promised: base.promised,
+            commit: base.upto,
+            index,
+            last_seq: base.last_seq,
+            standing: base.standing,
+            previous: base.previous,
+            end: (base.first_segment, HEADER_BYTES),
+            ..Self::default()
+        }
+    }
+
+    fn summary(&self) -> Summary {
+        Summary {
+            max_slot: self.max_slot,
+            last_seq: self.last_seq,
+            promised: self.promised,
+            standing: self.standing,
+        }
+    }
+
     /// Takes the records of a segment, up to its end or the first that is not right.
     fn segment(&mut self, number: u32, bytes: &Bytes, salt: u32) -> End {
+        let (last, before) = (self.end.0, self.summary());
+        if number != last {
+            self.max_slot = 0;
+        }
         let mut offset = HEADER_BYTES;
         loop {
             let promised = self.promised;
             match self.record(number, bytes, offset, salt) {
                 Ok(length) => offset += length,
-                Err(_) if bytes[offset..].iter().all(|byte| *byte == 0) => return End::Clean,
-                Err(what) => return End::Bad(offset, what),
+                Err(what) => {
+                    if self.end.0 == last {
+                        // Nothing in it: made ahead, or number is the last one itself.
+                        self.max_slot = self.max_slot.max(before.max_slot);
+                    }
+                    let clean = bytes[offset..].iter().all(|byte| *byte == 0);
+                    return if clean {
+                        End::Clean
+                    } else {
+                        End::Bad(offset, what)
+                    };
+                }
             }
             if self.promised < promised {
                 return End::Senseless(self.end.1);
+            }
+            if self.end.0 != number {
+                self.full.insert(last, before);
             }
             self.end = (number, offset);
         }
@@ -147,13 +196,23 @@ impl Scan {
                 self.commit = self.commit.max(header.slot);
                 self.tail = self.tail.split_off(&(self.commit + 1));
             }
+            Kind::Install => {
+                self.commit = self.commit.max(header.slot);
+                self.tail = self.tail.split_off(&(self.commit + 1));
+                self.index.forget(header.slot);
+            }
+            Kind::Standing => {
+                let standing = header.standing();
+                self.standing = Some(standing.ok_or("the standing makes no sense")?);
+            }
         }
         Ok(record_bytes(length))
     }
 
     fn accept(&mut self, header: &RecordHeader, position: Position, value: Value) {
         self.promised = header.ballot;
-        index_put(&mut self.index, header.slot, position);
+        self.max_slot = self.max_slot.max(header.slot);
+        self.index.put(header.slot, position);
         if header.slot > self.commit {
             self.tail.insert(header.slot, (header.ballot, value));
         }
@@ -161,24 +220,18 @@ impl Scan {
 
     /// A commit hint follows the votes it speaks of, so all of them have to be there.
     fn check(&self, place: &Place) -> Result<(), JournalError> {
-        let commit = self.commit as usize;
-        let chosen = self.index.get(..commit);
-        let gap = chosen.and_then(|chosen| chosen.iter().position(|place| *place == NOWHERE));
-        let missing = if chosen.is_none() {
-            Some(self.index.len())
-        } else {
-            gap
-        };
-        match missing {
+        match self.index.gap(self.commit) {
             None => Ok(()),
-            Some(at) => {
-                let what = format!("slot {} is committed and not there", at + 1);
+            Some(slot) => {
+                let what = format!("slot {slot} is committed and not there");
                 Err(JournalError::corrupt(&place.dir, 0, &what))
             }
         }
     }
 
-    fn finish(self) -> Found {
+    fn finish(mut self) -> Found {
+        let current = self.summary();
+        let full = std::mem::take(&mut self.full);
         let tail = self.tail.into_iter().map(|(slot, (ballot, value))| {
             // A copy, because a slice would keep the whole segment in memory.
             AcceptedEntry {
@@ -193,7 +246,10 @@ impl Scan {
                 commit: self.commit,
                 tail: tail.collect(),
                 last_seq: self.last_seq,
+                standing: self.standing,
             },
+            current,
+            full,
             index: self.index,
             segment: self.end.0,
             offset: self.end.1 as u64,

@@ -28,10 +28,18 @@ pub(super) struct Coverage {
     pub noops: u64,
     pub recovered_votes: u64,
     pub abstentions: u64,
+    pub wipes: u64,
+    pub votes_regained: u64,
+    pub checkpoints: u64,
+    pub truncations: u64,
+    pub transfers: u64,
+    pub donor_deaths: u64,
+    pub installs: u64,
+    pub installs_too_late: u64,
 }
 
 impl Coverage {
-    fn counters(&mut self) -> [(&'static str, &mut u64); 25] {
+    fn counters(&mut self) -> [(&'static str, &mut u64); 33] {
         [
             ("lost", &mut self.lost),
             ("duplicated", &mut self.duplicated),
@@ -58,6 +66,14 @@ impl Coverage {
             ("noops", &mut self.noops),
             ("recovered votes", &mut self.recovered_votes),
             ("abstentions", &mut self.abstentions),
+            ("wipes", &mut self.wipes),
+            ("votes regained", &mut self.votes_regained),
+            ("checkpoints", &mut self.checkpoints),
+            ("truncations", &mut self.truncations),
+            ("transfers", &mut self.transfers),
+            ("donor deaths", &mut self.donor_deaths),
+            ("installs", &mut self.installs),
+            ("installs too late", &mut self.installs_too_late),
         ]
     }
 

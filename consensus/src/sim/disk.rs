@@ -1,7 +1,7 @@
 //! A disk that keeps what was flushed, and of the rest whatever prefix it likes.
 
 use super::chance::Chance;
-use crate::core::{AcceptedEntry, Ballot, IoSeq, JournalOp, Recovered, Slot, Value};
+use crate::core::{AcceptedEntry, Ballot, IoSeq, JournalOp, Recovered, Slot, Standing, Value};
 use std::collections::BTreeMap;
 
 /// What a prefix of the operations adds up to.
@@ -11,9 +11,21 @@ pub(super) struct State {
     pub commit: Slot,
     pub votes: BTreeMap<Slot, (Ballot, Value)>,
     pub seq: IoSeq,
+    pub standing: Option<Standing>,
+    /// Slots up to this one are not in the log any more, or need not be what was chosen.
+    pub gone: Slot,
 }
 
 impl State {
+    fn truncate(&mut self, upto: Slot) {
+        self.votes = self.votes.split_off(&(upto + 1));
+        self.gone = self.gone.max(upto);
+    }
+
+    pub fn is_voter(&self) -> bool {
+        self.standing.is_some_and(|standing| standing.votes())
+    }
+
     fn apply(&mut self, seq: IoSeq, op: &JournalOp) {
         assert_eq!(seq.0, self.seq.0 + 1, "operations have no gaps");
         self.seq = seq;
@@ -28,6 +40,11 @@ impl State {
                 self.votes.insert(*slot, (*ballot, value.clone()));
             }
             JournalOp::Commit(slot) => self.commit = self.commit.max(*slot),
+            JournalOp::Standing(standing) => self.standing = Some(*standing),
+            JournalOp::Install(slot) => {
+                self.commit = self.commit.max(*slot);
+                self.truncate(*slot);
+            }
         }
     }
 }
@@ -39,12 +56,20 @@ pub(super) struct Disk {
     /// All that survives for sure.
     pub durable: State,
     unflushed: Vec<(IoSeq, JournalOp)>,
+    /// Slot of the newest checkpoint, which is beside the log.
+    pub checkpoint: Slot,
 }
 
 impl Disk {
     pub fn write(&mut self, seq: IoSeq, op: JournalOp) {
         self.written.apply(seq, &op);
         self.unflushed.push((seq, op));
+    }
+
+    /// Drops the log up to a slot that a checkpoint covers.
+    pub fn truncate(&mut self, upto: Slot) {
+        self.written.truncate(upto);
+        self.durable.truncate(upto);
     }
 
     pub fn dirty(&self) -> bool {
@@ -86,6 +111,8 @@ impl Disk {
             commit,
             votes,
             seq,
+            standing,
+            ..
         } = &self.durable;
         let tail = votes
             .range(commit + 1..)
@@ -99,6 +126,7 @@ impl Disk {
             commit: *commit,
             tail: tail.collect(),
             last_seq: *seq,
+            standing: *standing,
         }
     }
 }

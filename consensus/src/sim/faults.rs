@@ -1,5 +1,6 @@
 //! Faults and their mending.
 
+use super::disk::Disk;
 use super::oracle::Verdict;
 use super::world::{Happening, MILLI, World};
 use crate::core::{Input, NodeId};
@@ -46,7 +47,7 @@ impl World {
             targets.clone_from(&self.ids);
         }
         let one = self.chance.pick(&targets);
-        match self.chance.between(0, 10) {
+        match self.chance.between(0, 12) {
             0..=3 => self.crash_for_a_while(one),
             4 => {
                 self.coverage.all_down += 1;
@@ -56,6 +57,7 @@ impl World {
             }
             5 => self.flap(one),
             10 => self.abstain_for_a_while(one)?,
+            11 | 12 => self.wipe(one),
             6 => {
                 self.coverage.isolations += 1;
                 let others: Vec<_> = self.ids.iter().copied().filter(|id| *id != one).collect();
@@ -86,6 +88,20 @@ impl World {
             .min(2 * self.weather.pause)
             * MILLI;
         self.plan(away, Happening::Restart { node: id });
+    }
+
+    /// Takes a node's disk away, unless too many have lost theirs and do not vote again yet.
+    fn wipe(&mut self, id: NodeId) {
+        let others = self.nodes.iter().filter(|(other, _)| **other != id);
+        let lost = others.filter(|(_, node)| !node.disk.durable.is_voter());
+        if lost.count() + 1 > self.ids.len() - (self.ids.len() / 2 + 1) {
+            return;
+        }
+        self.coverage.wipes += 1;
+        self.crash(id);
+        self.node(id).disk = Disk::default();
+        self.oracle.on_wipe(id);
+        self.crash_for_a_while(id);
     }
 
     /// Has a node give up the lead, if it has it, and not seek it. A restart makes an end of it too.

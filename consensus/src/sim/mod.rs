@@ -11,6 +11,7 @@
 //! `BROLGA_SIM_SEEDS` sets the number of seeds and `BROLGA_SIM_SEED` runs just one.
 
 mod chance;
+mod checkpoints;
 mod coverage;
 mod disk;
 mod faults;
@@ -93,6 +94,12 @@ fn every_mutation_is_caught() {
         Mutation::MinorityQuorum,
         Mutation::NoRetransmission,
         Mutation::NoQuorumCheck,
+        Mutation::VoteAfterWipe,
+        Mutation::AskQuorumOnly,
+        Mutation::ForgetBarrier,
+        Mutation::CountNonVoters,
+        Mutation::TruncateUncovered,
+        Mutation::InstallUnsaid,
     ];
     let mut missed = Vec::new();
     for mutation in ledger {

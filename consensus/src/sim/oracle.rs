@@ -29,6 +29,10 @@ pub(super) struct Oracle {
     leaders: BTreeMap<Ballot, (NodeId, u64)>,
     /// Highest ballot that a node has told others it promised.
     told: BTreeMap<NodeId, Ballot>,
+    /// Durable votes of nodes that do not vote: they count when the node does.
+    idle: BTreeMap<NodeId, BTreeMap<Slot, Ballot>>,
+    /// Nodes whose votes count.
+    voters: BTreeSet<NodeId>,
     /// Acknowledgements checked so far, per node.
     acknowledged: BTreeMap<NodeId, (Ballot, Slot)>,
 }
@@ -93,6 +97,13 @@ impl Oracle {
                 );
                 self.propose(*slot, *ballot, value)?;
             }
+            JournalOp::Standing(_) => {}
+            JournalOp::Install(slot) => {
+                hold!(
+                    *slot <= disk.checkpoint,
+                    "slots up to {slot} are taken for covered, and no checkpoint is durable"
+                );
+            }
             JournalOp::Commit(upto) => {
                 for slot in disk.written.commit + 1..=*upto {
                     hold!(
@@ -108,13 +119,49 @@ impl Oracle {
     /// Operations have become durable.
     pub fn on_durable(&mut self, node: NodeId, ops: &[JournalOp]) {
         for op in ops {
-            if let JournalOp::Accept { ballot, slot, .. } = op {
-                self.holders
-                    .entry((*slot, *ballot))
-                    .or_default()
-                    .insert(node);
+            match op {
+                JournalOp::Accept { ballot, slot, .. } if self.voters.contains(&node) => {
+                    self.hold(node, *slot, *ballot);
+                }
+                JournalOp::Accept { ballot, slot, .. } => {
+                    let idle = self.idle.entry(node).or_default();
+                    idle.insert(*slot, *ballot);
+                }
+                JournalOp::Standing(standing) if standing.votes() => {
+                    self.voters.insert(node);
+                    for (slot, ballot) in self.idle.remove(&node).unwrap_or_default() {
+                        self.hold(node, slot, ballot);
+                    }
+                }
+                JournalOp::Standing(_) => drop(self.voters.remove(&node)),
+                _ => {}
             }
         }
+    }
+
+    fn hold(&mut self, node: NodeId, slot: Slot, ballot: Ballot) {
+        self.holders.entry((slot, ballot)).or_default().insert(node);
+    }
+
+    /// A node has lost its disk. What it has told others is remembered.
+    pub fn on_wipe(&mut self, node: NodeId) {
+        self.voters.remove(&node);
+        self.idle.remove(&node);
+        self.acknowledged.remove(&node);
+    }
+
+    /// What a node says as a voter it must be allowed to say.
+    fn may_promise(&self, node: NodeId, disk: &Disk, ballot: Ballot) -> Verdict {
+        hold!(
+            disk.durable.is_voter(),
+            "node {node} votes, and may have lost votes"
+        );
+        let told = self.told.get(&node).copied().unwrap_or_default();
+        hold!(
+            ballot >= told,
+            "node {node} votes at {ballot} after it promised {told}"
+        );
+        Ok(())
     }
 
     /// A message leaves a node.
@@ -134,11 +181,13 @@ impl Oracle {
                     durable.promised >= *ballot,
                     "node {node} promises {ballot} undurably"
                 );
+                self.may_promise(node, disk, *ballot)?;
                 self.told.insert(node, *ballot);
                 for entry in entries {
                     let vote = durable.votes.get(&entry.slot);
+                    let gone = entry.slot <= durable.gone;
                     hold!(
-                        vote.is_some_and(|(ballot, _)| *ballot >= entry.ballot),
+                        gone || vote.is_some_and(|(ballot, _)| *ballot >= entry.ballot),
                         "node {node} reports an undurable vote for slot {}",
                         entry.slot
                     );
@@ -157,13 +206,18 @@ impl Oracle {
                 self.propose(*slot, *ballot, value)?;
             }
             Msg::Accepted {
-                ballot, upto, seen, ..
+                ballot,
+                upto,
+                seen,
+                barrier: 0,
+                ..
             } => {
                 hold!(upto <= seen, "durable past what was seen");
                 hold!(
                     durable.promised >= *ballot,
                     "node {node} acknowledges {ballot} undurably"
                 );
+                self.may_promise(node, disk, *ballot)?;
                 self.told.insert(node, *ballot);
                 self.on_acknowledge(node, disk, *ballot, *upto)?;
             }
@@ -176,7 +230,11 @@ impl Oracle {
         let checked = self.acknowledged.entry(node).or_default();
         let from = if checked.0 == ballot { checked.1 } else { 0 };
         *checked = (ballot, upto.max(from));
-        for slot in from + 1..=upto {
+        hold!(
+            disk.durable.gone <= disk.checkpoint,
+            "node {node} dropped what no checkpoint of its covers"
+        );
+        for slot in from.max(disk.durable.gone) + 1..=upto {
             let Some((voted, value)) = disk.durable.votes.get(&slot) else {
                 return Err(format!("node {node} acknowledges slot {slot} undurably"));
             };
@@ -226,7 +284,7 @@ impl Oracle {
         let told = self.told.get(&node).copied().unwrap_or_default();
         let promised = disk.durable.promised;
         hold!(
-            promised >= told,
+            promised >= told || !disk.durable.is_voter(),
             "node {node} forgot its promise {told}, has {promised}"
         );
         self.acknowledged.remove(&node);

@@ -5,7 +5,8 @@ use super::coverage::Coverage;
 use super::disk::Disk;
 use super::oracle::{Oracle, Verdict, hold};
 use crate::core::{
-    Config, Core, Effects, Fetch, Input, IoSeq, Micros, Msg, Mutation, NodeId, Send, Slot,
+    Config, Core, Effects, Fetch, Input, IoSeq, JournalOp, Micros, Msg, Mutation, NodeId, Send,
+    Slot, Standing,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -56,6 +57,19 @@ pub(super) enum Happening {
     Return {
         node: NodeId,
     },
+    /// A checkpoint that a node was writing is durable.
+    Checkpointed {
+        node: NodeId,
+        incarnation: u64,
+        slot: Slot,
+    },
+    /// A checkpoint has come from a donor, if that one is still the same.
+    Transferred {
+        node: NodeId,
+        incarnation: u64,
+        donor: (NodeId, u64),
+        slot: Slot,
+    },
     Client,
     Fault,
     Mend {
@@ -70,6 +84,8 @@ pub(super) struct Node {
     pub(super) held: Vec<Send>,
     pub(super) flushing: bool,
     pub(super) tick_at: Option<Micros>,
+    /// A checkpoint is on its way to this node.
+    pub(super) fetching: bool,
     /// Commit checked against the oracle so far.
     pub(super) checked: Slot,
 }
@@ -114,6 +130,8 @@ pub(super) struct Sizes {
     pub(super) window_slots: usize,
     pub(super) peer_bytes: usize,
     pub(super) retain_slots: usize,
+    /// Nodes take checkpoints, and drop their logs behind them.
+    pub(super) checkpoints: bool,
 }
 
 impl World {
@@ -134,6 +152,7 @@ impl World {
             window_slots: chance.pick(&[2, 8, 64]),
             peer_bytes: chance.pick(&[50, 500, 100_000]),
             retain_slots: chance.pick(&[0, 4, 1000]),
+            checkpoints: chance.percent(60),
         };
         let node = |id: &NodeId| {
             let node = Node {
@@ -143,6 +162,7 @@ impl World {
                 held: Vec::new(),
                 flushing: false,
                 tick_at: None,
+                fetching: false,
                 checked: 0,
             };
             (*id, node)
@@ -180,6 +200,9 @@ impl World {
             self.happen()?;
         }
         self.heal()?;
+        if !self.all_vote() {
+            self.converge(None)?;
+        }
         if let Some(deaf) = self.deafen_leader() {
             self.converge(Some(deaf))?;
             self.mend(&self.inward(deaf));
@@ -246,6 +269,20 @@ impl World {
             }
             Happening::Restart { node } => self.start(node),
             Happening::Return { node } => self.step(node, Input::Abstain(false)),
+            Happening::Checkpointed {
+                node,
+                incarnation,
+                slot,
+            } => {
+                self.checkpointed(node, incarnation, slot);
+                Ok(())
+            }
+            Happening::Transferred {
+                node,
+                incarnation,
+                donor,
+                slot,
+            } => self.transferred(node, incarnation, donor, slot),
             Happening::Client => self.client(),
             Happening::Fault => self.fault(),
             Happening::Mend { cuts } => {
@@ -259,11 +296,11 @@ impl World {
         self.nodes.get(&id).is_some_and(|node| node.core.is_some())
     }
 
-    fn cut(&self, from: NodeId, to: NodeId) -> bool {
+    pub(super) fn cut(&self, from: NodeId, to: NodeId) -> bool {
         self.cuts.get(&(from, to)).is_some_and(|count| *count > 0)
     }
 
-    fn node(&mut self, id: NodeId) -> &mut Node {
+    pub(super) fn node(&mut self, id: NodeId) -> &mut Node {
         self.nodes.get_mut(&id).expect("ids are those of nodes")
     }
 
@@ -288,7 +325,8 @@ impl World {
         node.incarnation += 1;
         node.flushing = false;
         node.tick_at = None;
-        node.checked = 0;
+        node.fetching = false;
+        node.checked = node.disk.durable.gone;
         for peer in self.ids.clone() {
             if peer != id {
                 self.link(id, peer);
@@ -321,6 +359,9 @@ impl World {
         (self.now, id, effects.journal.len(), effects.sends.len()).hash(&mut self.trace);
         let node = self.nodes.get_mut(&id).expect("ids are those of nodes");
         for (seq, op) in effects.journal {
+            let regained =
+                matches!(op, JournalOp::Standing(Standing::Voter { floor }) if floor > 0);
+            self.coverage.votes_regained += u64::from(regained);
             self.oracle.on_write(&node.disk, &op)?;
             node.disk.write(seq, op);
         }
@@ -345,12 +386,19 @@ impl World {
         for fetch in effects.fetches {
             self.fetch(id, fetch)?;
         }
+        if let Some(first) = effects.behind {
+            self.find_donor(id, first);
+        }
         Ok(())
     }
 
     fn fetch(&mut self, id: NodeId, fetch: Fetch) -> Verdict {
         self.coverage.fetches += 1;
         let Fetch { to, from, upto, .. } = fetch;
+        let first = self.node(id).disk.written.gone + 1;
+        if from < first {
+            return self.step(id, Input::Gone { to, first });
+        }
         let upto = upto.min(from + self.chance.between(0, 5));
         let votes = &self.node(id).disk.durable.votes;
         let values: Option<Vec<_>> = (from..=upto)
@@ -545,12 +593,13 @@ impl World {
                 }
             }
         }
+        self.take_checkpoints();
         let pause = self.chance.between(100, 30 * MILLI);
         self.plan(pause, Happening::Client);
         Ok(())
     }
 
-    // Verdicts.
+    // Verdicts. Checkpoints are in their own module.
 
     fn last_chosen(&self) -> Slot {
         self.oracle
@@ -563,6 +612,12 @@ impl World {
         let nodes = self.nodes.iter().filter(|(id, _)| Some(**id) != but);
         let mut cores = nodes.map(|(_, node)| node.core.as_ref());
         cores.all(|core| core.is_some_and(|core| core.commit() >= goal))
+            && (but.is_some() || self.all_vote())
+    }
+
+    fn all_vote(&self) -> bool {
+        let mut cores = self.nodes.values().map(|node| node.core.as_ref());
+        cores.all(|core| core.is_some_and(|core| core.standing().votes()))
     }
 
     /// Everything a node newly takes for chosen is what is chosen.
@@ -571,7 +626,7 @@ impl World {
         let Some(core) = &node.core else {
             return Ok(());
         };
-        for slot in node.checked + 1..=core.commit() {
+        for slot in node.checked.max(node.disk.written.gone) + 1..=core.commit() {
             let vote = node.disk.written.votes.get(&slot);
             let Some((_, value)) = vote else {
                 return Err(format!(
@@ -594,7 +649,8 @@ impl World {
     /// The logs of all nodes agree from the first slot on.
     fn check_logs(&self) -> Verdict {
         for (id, node) in &self.nodes {
-            for slot in 1..=node.core.as_ref().map_or(0, Core::commit) {
+            let first = node.disk.written.gone + 1;
+            for slot in first..=node.core.as_ref().map_or(0, Core::commit) {
                 let here = node.disk.written.votes.get(&slot).map(|(_, value)| value);
                 let same = here.is_some() && here == self.oracle.chosen.get(&slot);
                 hold!(same, "node {id} ends with another log, from slot {slot}");
@@ -608,7 +664,8 @@ impl World {
             Some(core) => {
                 let leadership = core.leadership();
                 format!(
-                    "{id}: commit {} of {}, ballot {}, leader {:?}, ready {}",
+                    "{id}: {:?}, commit {} of {}, ballot {}, leader {:?}, ready {}",
+                    core.standing(),
                     core.commit(),
                     core.last_slot(),
                     leadership.ballot,

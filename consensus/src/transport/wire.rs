@@ -8,7 +8,7 @@ use crate::core::{AcceptedEntry, Ballot, Echo, Msg, NodeId};
 use bytes::{Buf, Bytes, BytesMut};
 
 /// Version of the protocol; nodes of different versions refuse each other.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Largest frame body: phase 1 may report a window of votes and one more value.
 pub const BODY_BYTES_MAX: usize = 128 << 20;
 /// Largest frame body from a side that has not said hello.
@@ -111,6 +111,9 @@ const HEARTBEAT: u8 = 7;
 const COMMIT: u8 = 8;
 const REJECT: u8 = 9;
 const RESIGN: u8 = 10;
+const ASK: u8 = 11;
+const ANSWER: u8 = 12;
+const BEHIND: u8 = 13;
 
 /// Small, growable, on the stack as long as a message is: all but phase 1b fit.
 pub(super) struct Head {
@@ -193,9 +196,14 @@ pub(super) fn encode<'a>(msg: &'a Msg, head: &mut Head) -> Option<&'a Bytes> {
             ballot,
             upto,
             seen,
+            barrier,
             echo,
         } => {
-            head.start(ACCEPTED).ballot(*ballot).word(*upto).word(*seen);
+            head.start(ACCEPTED)
+                .ballot(*ballot)
+                .word(*upto)
+                .word(*seen)
+                .word(*barrier);
             if let Some(Echo { beat, next }) = echo {
                 head.word(*beat).word(*next);
             }
@@ -213,6 +221,19 @@ pub(super) fn encode<'a>(msg: &'a Msg, head: &mut Head) -> Option<&'a Bytes> {
             .word(*next)
             .word(*beat),
         Msg::Commit { ballot, commit } => head.start(COMMIT).ballot(*ballot).word(*commit),
+        Msg::Behind { ballot, first } => head.start(BEHIND).ballot(*ballot).word(*first),
+        Msg::Ask { nonce } => head.start(ASK).word(*nonce),
+        Msg::Answer {
+            nonce,
+            promised,
+            last,
+            lost,
+        } => head
+            .start(ANSWER)
+            .word(*nonce)
+            .ballot(*promised)
+            .word(*last)
+            .word(u64::from(*lost)),
         Msg::Reject { promised } => head.start(REJECT).ballot(*promised),
         Msg::Resign { ballot } => head.start(RESIGN).ballot(*ballot),
     };
@@ -247,6 +268,7 @@ pub(super) fn decode(mut body: Bytes) -> Option<Msg> {
             ballot: ballot(body)?,
             upto: word(body)?,
             seen: word(body)?,
+            barrier: word(body)?,
             echo: match body.is_empty() {
                 true => None,
                 false => Some(Echo {
@@ -270,6 +292,17 @@ pub(super) fn decode(mut body: Bytes) -> Option<Msg> {
         },
         REJECT => Msg::Reject {
             promised: ballot(body)?,
+        },
+        BEHIND => Msg::Behind {
+            ballot: ballot(body)?,
+            first: word(body)?,
+        },
+        ASK => Msg::Ask { nonce: word(body)? },
+        ANSWER => Msg::Answer {
+            nonce: word(body)?,
+            promised: ballot(body)?,
+            last: word(body)?,
+            lost: word(body)? != 0,
         },
         _ => return None,
     };
@@ -378,13 +411,23 @@ mod tests {
                 ballot,
                 upto: 4,
                 seen: 6,
+                barrier: 0,
                 echo: None,
             },
             Msg::Accepted {
                 ballot,
                 upto: 4,
                 seen: 6,
+                barrier: 9,
                 echo,
+            },
+            Msg::Behind { ballot, first: 100 },
+            Msg::Ask { nonce: 9 },
+            Msg::Answer {
+                nonce: 9,
+                promised: ballot,
+                last: 77,
+                lost: true,
             },
             Msg::Heartbeat {
                 ballot,

@@ -1,0 +1,257 @@
+//! Whether a node's votes count, and how one that has lost its disk gets its vote back.
+//!
+//! A node whose log is empty does not know whether it is new or has lost what it promised and voted for.
+//! Until it knows it does not vote: it promises nothing, grants no probe, and what it acknowledges
+//! helps the leader's flow control and no quorum. It asks *all* other members what they have
+//! promised and how far they have voted:
+//!
+//! * All others are as empty: nobody has promised or voted for anything, so the cluster is new, and it
+//!   votes.
+//! * Otherwise it promises the highest ballot that anybody has promised, and votes when every
+//!   slot that anybody has voted in is known to be chosen.
+//!
+//! # Why that is enough
+//!
+//! Let W be the node, and everything said of others what they said after W lost its disk.
+//!
+//! * *Promises.* If W had promised ballot b, then to the candidate of b, who made b durable before it
+//!   asked; so somebody tells W of b, or of more, and W promises that again. It does not help to ask just
+//!   a quorum: the candidate might not be in it, and W's old promise may still be under way to it.
+//! * *Votes.* If W had voted in slot s, then the leader at that time had proposed s before, and tells
+//!   of s, unless it has crashed before its own vote was durable; then that ballot has no leader
+//!   any more, and nobody counts its votes.
+//! * *Own ballots.* Those W used before and nobody heard of must not be used again. Its next ones begin
+//!   2³² rounds above all it has heard of.
+//! * *Several losses.* The arguments hold as long as each quorum has a member that has lost nothing;
+//!   if so many have that this is not so, they all wait, and a person has to decide.
+//!
+//! What it knows of its standing is in the journal before anything else, so that a restart changes
+//! nothing.
+
+use super::{Ballot, Core, Effects, JournalOp, Micros, Msg, Mutation, NodeId, Recovered, Slot};
+use std::collections::BTreeMap;
+
+/// Rounds that a node leaves out after the loss of its disk.
+const ROUNDS_LEFT_OUT: u64 = 1 << 32;
+
+/// Whether a node's votes count. `floor`: its ballots are of higher rounds than this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// They do.
+    Voter {
+        /// See above.
+        floor: u64,
+    },
+    /// Its log was empty when it started, and it does not know yet what it may have voted on.
+    Lost,
+    /// It votes again when every slot up to `upto` is known here to be chosen.
+    Catching {
+        /// The slot.
+        upto: Slot,
+        /// See above.
+        floor: u64,
+    },
+}
+
+impl Standing {
+    /// Whether its votes count.
+    pub fn votes(&self) -> bool {
+        matches!(self, Self::Voter { .. })
+    }
+
+    /// The slot that has to be chosen before it votes: 0 if it does, the last there is if it does not
+    /// know.
+    pub(super) fn barrier(&self) -> Slot {
+        match *self {
+            Self::Voter { .. } => 0,
+            Self::Lost => Slot::MAX,
+            Self::Catching { upto, .. } => upto,
+        }
+    }
+
+    pub(super) fn floor(&self) -> u64 {
+        match *self {
+            Self::Voter { floor } | Self::Catching { floor, .. } => floor,
+            Self::Lost => 0,
+        }
+    }
+}
+
+/// What another member has told.
+#[derive(Clone, Copy, Debug)]
+struct Answer {
+    promised: Ballot,
+    last: Slot,
+    /// It has lost its disk too.
+    lost: bool,
+}
+
+/// The question under way.
+#[derive(Debug)]
+pub(super) struct Inquiry {
+    /// Tells answers from those to an earlier life of this node.
+    nonce: u64,
+    ask_at: Micros,
+    answers: BTreeMap<NodeId, Answer>,
+    /// The standing is not in the journal yet.
+    unwritten: bool,
+}
+
+impl Inquiry {
+    pub fn new(nonce: u64, now: Micros) -> Self {
+        Self {
+            nonce,
+            ask_at: now,
+            answers: BTreeMap::new(),
+            unwritten: false,
+        }
+    }
+}
+
+/// The standing that a node starts with.
+pub(super) fn recovered_standing(recovered: &Recovered, new_cluster: bool) -> Standing {
+    let nothing = recovered.promised == Ballot::default()
+        && recovered.commit == 0
+        && recovered.tail.is_empty();
+    match recovered.standing {
+        Some(standing) => standing,
+        None if nothing && !new_cluster => Standing::Lost,
+        None => Standing::Voter { floor: 0 },
+    }
+}
+
+impl Core {
+    /// Whether this node's votes count.
+    pub fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Others that have told a node which has lost its disk what it asks all of them.
+    pub fn answers(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.inquiry.answers.keys().copied()
+    }
+
+    /// The first operation of a journal says how its node stands.
+    pub(super) fn note_standing(&mut self, recovered: Option<Standing>) {
+        self.inquiry.unwritten = recovered.is_none();
+    }
+
+    pub(super) fn write_first_standing(&mut self, out: &mut Effects) {
+        if std::mem::take(&mut self.inquiry.unwritten) {
+            self.set_standing(self.standing, out);
+        }
+    }
+
+    fn set_standing(&mut self, standing: Standing, out: &mut Effects) {
+        self.standing = standing;
+        let seq = self.write(JournalOp::Standing(standing), out);
+        // Nothing that counts leaves before it is durable that it does.
+        self.promise_seq = self.promise_seq.max(seq);
+        self.ack_due = true;
+    }
+
+    /// When the others are to be asked again.
+    pub(super) fn ask_deadline(&self) -> Option<Micros> {
+        (self.standing == Standing::Lost).then_some(self.inquiry.ask_at)
+    }
+
+    /// Somebody has turned up.
+    pub(super) fn inquiry_at_once(&mut self, out: &mut Effects) {
+        self.inquiry.ask_at = self.now;
+        self.ask(out);
+    }
+
+    pub(super) fn ask(&mut self, out: &mut Effects) {
+        if self.standing != Standing::Lost || self.now < self.inquiry.ask_at {
+            return;
+        }
+        self.inquiry.ask_at = self.now + self.config.heartbeat;
+        let nonce = self.inquiry.nonce;
+        for peer in &self.peers {
+            self.send(peer.id, Msg::Ask { nonce }, out);
+        }
+        // There may be nobody to wait for.
+        self.learn_standing(out);
+    }
+
+    pub(super) fn on_ask(&mut self, from: NodeId, nonce: u64, out: &mut Effects) {
+        let last = match self.standing {
+            Standing::Catching { upto, .. } => upto.max(self.window.last()),
+            _ => self.window.last(),
+        };
+        let answer = Msg::Answer {
+            nonce,
+            promised: self.promised,
+            last,
+            lost: !self.standing.votes(),
+        };
+        self.send(from, answer, out);
+    }
+
+    pub(super) fn on_answer(
+        &mut self,
+        from: NodeId,
+        nonce: u64,
+        promised: Ballot,
+        last: Slot,
+        lost: bool,
+        out: &mut Effects,
+    ) {
+        if self.standing != Standing::Lost || nonce != self.inquiry.nonce {
+            return;
+        }
+        let answer = self.inquiry.answers.entry(from).or_insert(Answer {
+            promised,
+            last,
+            lost,
+        });
+        answer.promised = answer.promised.max(promised);
+        answer.last = answer.last.max(last);
+        // What it said before it lost its disk counts.
+        answer.lost &= lost;
+        self.learn_standing(out);
+    }
+
+    /// Draws the conclusion when everybody has answered.
+    fn learn_standing(&mut self, out: &mut Effects) {
+        let hasty = self.mutated(Mutation::AskQuorumOnly);
+        let enough = if hasty {
+            self.quorum - 1
+        } else {
+            self.peers.len()
+        };
+        let answers = &self.inquiry.answers;
+        if answers.len() < enough {
+            return;
+        }
+        let promised = answers.values().map(|it| it.promised).max();
+        let promised = promised.unwrap_or_default();
+        let last = answers.values().map(|it| it.last).max().unwrap_or_default();
+        if (promised, last) == (Ballot::default(), 0) {
+            return self.set_standing(Standing::Voter { floor: 0 }, out);
+        }
+        let lost = 1 + answers.values().filter(|it| it.lost).count();
+        if lost >= self.quorum {
+            return;
+        }
+        if promised > self.promised {
+            self.promise(promised, out);
+        }
+        self.round_max = self.round_max.max(promised.round);
+        let floor = self.round_max + ROUNDS_LEFT_OUT;
+        let upto = match self.mutated(Mutation::ForgetBarrier) {
+            true => 0,
+            false => last,
+        };
+        self.set_standing(Standing::Catching { upto, floor }, out);
+    }
+
+    /// Votes again once everything that it might have voted on is known to be chosen.
+    pub(super) fn vote_when_caught_up(&mut self, out: &mut Effects) {
+        if let Standing::Catching { upto, floor } = self.standing
+            && self.commit >= upto
+        {
+            self.set_standing(Standing::Voter { floor }, out);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! Where a log begins whose first segments were dropped, and how they are dropped.
+//!
+//! The file `base` says which segment is the first, and what those before it added up to, apart from the
+//! values. It is written aside and renamed before any segment is removed; segments before the first that
+//! are still there are left from a crash and removed when the log is opened.
+//!
+//! ```text
+//!  0 magic          8 crc u32        12 version u32
+//! 16 first segment 24 upto slot      32 ballot round, node
+//! 48 last seq      56 its header's crc
+//! 64 standing as in a record: round, node, slot; all 0 if none was noted
+//! ```
+
+use super::record::{HEADER_BYTES, RecordHeader, standing_of, standing_words};
+use super::segment::{Place, sync_dir};
+use super::{JournalError, VERSION_BASE};
+use crate::core::{Ballot, IoSeq, JournalOp, Slot, Standing};
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
+
+const MAGIC: [u8; 8] = *b"BROLGABS";
+const BYTES: usize = 88;
+
+/// See the module's description.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Base {
+    pub first_segment: u32,
+    /// Every slot that the dropped segments had a vote for is at most this one.
+    pub upto: Slot,
+    pub promised: Ballot,
+    pub last_seq: IoSeq,
+    pub previous: u32,
+    pub standing: Option<Standing>,
+}
+
+impl Default for Base {
+    /// Nothing was dropped.
+    fn default() -> Self {
+        Self {
+            first_segment: 1,
+            upto: 0,
+            promised: Ballot::default(),
+            last_seq: IoSeq(0),
+            previous: 0,
+            standing: None,
+        }
+    }
+}
+
+/// What the records of one segment, and all before it, add up to at its end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Summary {
+    /// Highest slot with a vote in this segment.
+    pub max_slot: Slot,
+    pub last_seq: IoSeq,
+    pub promised: Ballot,
+    pub standing: Option<Standing>,
+}
+
+impl Summary {
+    /// One more record.
+    pub fn add(&mut self, seq: IoSeq, op: &JournalOp) {
+        self.last_seq = seq;
+        match op {
+            JournalOp::Promise(ballot) => self.promised = *ballot,
+            JournalOp::Accept { ballot, slot, .. } => {
+                self.promised = *ballot;
+                self.max_slot = self.max_slot.max(*slot);
+            }
+            JournalOp::Standing(standing) => self.standing = Some(*standing),
+            JournalOp::Install(_) | JournalOp::Commit(_) => {}
+        }
+    }
+}
+
+impl Base {
+    fn encode(&self) -> [u8; BYTES] {
+        let (standing, slot) = self.standing.map_or((Ballot::default(), 0), standing_words);
+        let words = [
+            u64::from(self.first_segment),
+            self.upto,
+            self.promised.round,
+            self.promised.node,
+            self.last_seq.0,
+            u64::from(self.previous),
+            standing.round,
+            standing.node,
+            slot,
+        ];
+        let mut bytes = [0; BYTES];
+        bytes[..8].copy_from_slice(&MAGIC);
+        bytes[12..16].copy_from_slice(&VERSION_BASE.to_le_bytes());
+        for (at, word) in words.iter().enumerate() {
+            bytes[16 + 8 * at..24 + 8 * at].copy_from_slice(&word.to_le_bytes());
+        }
+        let crc = crc32c::crc32c(&bytes);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+        let mut copy: [u8; BYTES] = bytes.try_into().map_err(|_| "it has another length")?;
+        let crc = u32::from_le_bytes([copy[8], copy[9], copy[10], copy[11]]);
+        copy[8..12].fill(0);
+        if copy[..8] != MAGIC || crc32c::crc32c(&copy) != crc {
+            return Err("its checksum is wrong");
+        }
+        let word = |at: usize| {
+            let mut word = [0; 8];
+            word.copy_from_slice(&copy[16 + 8 * at..24 + 8 * at]);
+            u64::from_le_bytes(word)
+        };
+        let small = |at: usize| u32::try_from(word(at)).map_err(|_| "a number is too large");
+        let ballot = |at: usize| Ballot {
+            round: word(at),
+            node: word(at + 1),
+        };
+        let noted = ballot(6) != Ballot::default();
+        let standing = match noted {
+            true => Some(standing_of(ballot(6), word(8)).ok_or("the standing makes no sense")?),
+            false => None,
+        };
+        Ok(Self {
+            first_segment: small(0)?,
+            upto: word(1),
+            promised: ballot(2),
+            last_seq: IoSeq(word(4)),
+            previous: small(5)?,
+            standing,
+        })
+    }
+
+    /// Reads it; a log from which nothing was dropped has none.
+    pub fn load(place: &Place) -> Result<Self, JournalError> {
+        let path = place.dir.join("base");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
+            Err(error) => return Err(JournalError::io(&path, error)),
+        };
+        Self::decode(&bytes).map_err(|what| JournalError::corrupt(&path, 0, what))
+    }
+
+    fn save(&self, place: &Place) -> io::Result<()> {
+        let path = place.dir.join("base");
+        let aside = path.with_extension("new");
+        let mut file = File::create(&aside)?;
+        file.write_all(&self.encode())?;
+        file.sync_all()?;
+        fs::rename(&aside, &path)?;
+        sync_dir(&place.dir)
+    }
+}
+
+/// Has the log begin at segment `first`, whose predecessor ends as `summary` says.
+pub(super) fn drop_before(
+    place: &Place,
+    first: u32,
+    upto: Slot,
+    summary: &Summary,
+) -> Result<(), JournalError> {
+    let path = place.path(first);
+    let mut bytes = [0; HEADER_BYTES];
+    File::open(&path)
+        .and_then(|file| file.read_exact_at(&mut bytes, HEADER_BYTES as u64))
+        .map_err(|error| JournalError::io(&path, error))?;
+    let salt = place.header(first).salt();
+    let next = RecordHeader::decode(&bytes, salt)
+        .filter(|next| next.seq.0 == summary.last_seq.0 + 1)
+        .ok_or_else(|| {
+            let what = "its first record is not the one after those that are to go";
+            JournalError::corrupt(&path, HEADER_BYTES as u64, what)
+        })?;
+    let base = Base {
+        first_segment: first,
+        upto,
+        promised: summary.promised,
+        last_seq: summary.last_seq,
+        previous: next.previous,
+        standing: summary.standing,
+    };
+    base.save(place)
+        .map_err(|error| JournalError::io(&place.dir, error))?;
+    remove_before(place, first)
+}
+
+/// Removes the segments before `first`, the oldest first.
+pub(super) fn remove_before(place: &Place, first: u32) -> Result<(), JournalError> {
+    for number in place.list()? {
+        if number < first {
+            let path = place.path(number);
+            fs::remove_file(&path).map_err(|error| JournalError::io(&path, error))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_reads_back_the_same_and_damage_is_noticed() {
+        for standing in [
+            None,
+            Some(Standing::Lost),
+            Some(Standing::Voter { floor: 1 << 40 }),
+            Some(Standing::Catching { upto: 3, floor: 4 }),
+        ] {
+            let base = Base {
+                first_segment: 7,
+                upto: 1000,
+                promised: Ballot { round: 3, node: 2 },
+                last_seq: IoSeq(5000),
+                previous: u32::MAX,
+                standing,
+            };
+            let bytes = base.encode();
+            assert_eq!(Base::decode(&bytes), Ok(base));
+            for at in 0..BYTES {
+                let mut flipped = bytes;
+                flipped[at] ^= 1;
+                assert!(Base::decode(&flipped).is_err(), "flipped at {at}");
+            }
+        }
+    }
+}
