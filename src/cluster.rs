@@ -15,7 +15,9 @@
 //! The command belongs to the cluster's identity: the log says what the server was told, and told
 //! to another program it means something else.
 
-use crate::config::{ClusterId, ConfigError, Containment, Member, NEW_MARK, NodeConfig, read_toml};
+use crate::config::{
+    ClusterId, ConfigError, Containment, Member, NEW_MARK, NodeConfig, Policy, read_toml,
+};
 use crate::launch::{DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir};
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -50,6 +52,8 @@ pub struct Plan {
     pub vote: bool,
     /// Whether the servers run in containers.
     pub container: Containment,
+    /// When threads of the server hand on the turn.
+    pub policy: Policy,
     /// The server.
     pub command: Vec<String>,
 }
@@ -71,6 +75,9 @@ pub struct ClusterFile {
     /// Loopback addresses that the server does not listen on are those of the leader's machine.
     #[serde(default)]
     pub host_loopback: bool,
+    /// When threads of the server hand on the turn.
+    #[serde(default)]
+    pub policy: Policy,
     /// All replicas.
     pub members: Vec<Member>,
 }
@@ -179,8 +186,11 @@ impl Cluster {
         let processors = allowed_processors();
         for (index, member) in self.file.members.iter().enumerate() {
             let mut config = self.config(member.id, plan);
-            // The turn changes hands eight times faster on one processor than between two.
-            config.pin_cpu = processors.get(index % processors.len().max(1)).copied();
+            // The turn changes hands eight times faster on one processor than between two, but threads
+            // that run beside each other need more than one.
+            if config.policy == Policy::Serial {
+                config.pin_cpu = processors.get(index % processors.len().max(1)).copied();
+            }
             let text = toml::to_string(&config)
                 .map_err(|error| ClusterError::Plan(format!("cannot write TOML: {error}")))?;
             let text = format!("# Written by `brolga run` at every start.\n{text}");
@@ -209,6 +219,7 @@ impl Cluster {
             perturb_us: plan.perturb_us,
             vote: plan.vote,
             container: plan.container,
+            policy: self.file.policy,
             descriptors: self.file.descriptors,
             host_loopback: self.file.host_loopback,
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
@@ -303,6 +314,14 @@ fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), Cluste
         );
         return Err(ClusterError::Plan(text));
     }
+    if plan.policy != file.policy {
+        let text = format!(
+            "{} was created with --policy {}; that cannot change later",
+            data.display(),
+            file.policy
+        );
+        return Err(ClusterError::Plan(text));
+    }
     if plan.genesis.is_some() && !file.genesis {
         let text = format!(
             "{} was created without --genesis; it cannot be given later",
@@ -352,6 +371,7 @@ fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
         genesis: plan.genesis.is_some(),
         descriptors: DESCRIPTORS_DEFAULT.min(limit),
         host_loopback: plan.host_loopback,
+        policy: plan.policy,
         members: members(&addresses(plan))?,
     };
     for member in &file.members {
@@ -448,6 +468,7 @@ mod tests {
             host_loopback: false,
             vote: false,
             container: Containment::None,
+            policy: Policy::Serial,
             command: vec!["server".into(), "--port".into(), "1".into()],
         }
     }
@@ -504,6 +525,13 @@ mod tests {
             })
             .contains("from 1 to 9")
         );
+        assert!(
+            complaint(&Plan {
+                policy: Policy::Parallel,
+                ..plan.clone()
+            })
+            .contains("with --policy serial")
+        );
         let few = vec!["127.0.0.1".parse().unwrap()];
         assert!(
             complaint(&Plan {
@@ -512,6 +540,21 @@ mod tests {
             })
             .contains("1 addresses for 3")
         );
+    }
+
+    #[test]
+    fn threads_that_run_beside_each_other_are_not_kept_on_one_processor() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, policy) in [("a", Policy::Serial), ("b", Policy::Parallel)] {
+            let plan = Plan {
+                policy,
+                ..plan(&dir.path().join(name))
+            };
+            let cluster = Cluster::open_or_create(&plan).unwrap();
+            let config = NodeConfig::load(&cluster.config_path(1)).unwrap();
+            assert_eq!(config.policy, policy);
+            assert_eq!(config.pin_cpu.is_some(), policy == Policy::Serial);
+        }
     }
 
     #[test]

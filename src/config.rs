@@ -81,6 +81,26 @@ pub enum Containment {
     Required,
 }
 
+/// When threads of the server hand on the turn. The same on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Policy {
+    /// One thread runs at a time: data races, atomics and spinning are deterministic too.
+    #[default]
+    Serial,
+    /// Threads run beside each other between ordered operations: for programs without data races.
+    Parallel,
+}
+
+impl fmt::Display for Policy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Serial => "serial",
+            Self::Parallel => "parallel",
+        })
+    }
+}
+
 /// Everything a node needs to know.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -107,7 +127,10 @@ pub struct NodeConfig {
     /// W_timeout: how long the leader waits for more input before it proposes a bubble.
     #[serde(default = "w_timeout_us")]
     pub w_timeout_us: u64,
-    /// Ticks after which a thread of the server hands on the turn.
+    /// When threads of the server hand on the turn.
+    #[serde(default)]
+    pub policy: Policy,
+    /// Ticks after which a thread of the server hands on the turn (policy `serial`).
     #[serde(default = "quantum")]
     pub quantum: u32,
     /// Number of processors that the server is told of.
@@ -333,7 +356,9 @@ impl NodeConfig {
             hash.update(text.as_bytes());
         }
         hash.update(&self.cluster.0.to_le_bytes());
-        for number in [self.quantum, self.cpus, u32::from(self.host_loopback)] {
+        let parallel = u32::from(self.policy == Policy::Parallel);
+        let loopback = u32::from(self.host_loopback);
+        for number in [self.quantum, self.cpus, loopback, parallel] {
             hash.update(&number.to_le_bytes());
         }
         hash.update(&self.descriptors.to_le_bytes());

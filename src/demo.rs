@@ -7,7 +7,7 @@
 //! `brolga run`, and the first reply that is wrong ends the demonstration with an error.
 
 use crate::cluster::{Cluster, Plan};
-use crate::config::Containment;
+use crate::config::{Containment, Policy};
 use crate::run::{Event, Supervisor, own_program};
 use crate::survey::Survey;
 use anyhow::{Context, anyhow, bail, ensure};
@@ -67,6 +67,7 @@ fn plan(directory: &std::path::Path) -> anyhow::Result<Plan> {
         host_loopback: false,
         vote: false,
         container: Containment::None,
+        policy: Policy::Serial,
         command: command.map(str::to_owned).to_vec(),
     })
 }

@@ -5,7 +5,7 @@
 
 use crate::admin::Client;
 use crate::cluster::{ClusterFile, node_dir, shown};
-use crate::config::{ClusterId, Member};
+use crate::config::{ClusterId, Member, Policy};
 use crate::node::{Difference, NodeStatus, Role, ServerState, SlotHashes};
 use serde::Serialize;
 use std::fmt;
@@ -23,6 +23,8 @@ pub struct Survey {
     pub cluster: ClusterId,
     /// The wrapped server.
     pub command: Vec<String>,
+    /// When threads of the server hand on the turn.
+    pub policy: Policy,
     /// The leader, as a majority of the nodes sees it.
     pub leader: Option<u64>,
     /// The leader's ballot.
@@ -70,6 +72,7 @@ impl Survey {
         let mut survey = Self {
             cluster: file.cluster,
             command: file.command.clone(),
+            policy: file.policy,
             leader: None,
             ballot: None,
             alive: replicas
@@ -272,6 +275,7 @@ impl fmt::Display for Survey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cluster  {}", self.cluster)?;
         writeln!(f, "server   {}", shown(&self.command))?;
+        writeln!(f, "policy   {}", self.policy)?;
         match (self.leader, &self.ballot) {
             (Some(leader), Some(ballot)) => writeln!(f, "leader   {leader}, ballot {ballot}")?,
             _ => writeln!(f, "leader   none")?,

@@ -17,7 +17,9 @@
 //! is used up ([`Scheduler::admission_due`]). Both are facts of the logical execution, so every
 //! replica admits at the same logical instant, whatever its real speed.
 //!
-//! Policy `serial`: the turn is kept until the thread blocks, yields or has used its quantum.
+//! Policy `serial`: the turn is kept until the thread blocks, yields or has used its quantum. Policy
+//! `parallel`: it is handed on after each ordered operation ([`Scheduler::pass_on`]); threads in the run
+//! queue may compute meanwhile.
 //!
 //! Deliberately absent: system calls, futexes, libc symbols, sockets, the tape. The interposer puts a
 //! thread to sleep and wakes it; this crate only says which. Zeroed memory plus
@@ -97,7 +99,7 @@ enum State {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Thread {
-    /// Futex of the interposer: 1 tells this thread that it has the turn.
+    /// Futex of the interposer: whether this thread has the turn, or sleeps until it has.
     pub baton: AtomicU32,
     state: State,
     wakeup: Wakeup,
@@ -497,6 +499,18 @@ impl Scheduler {
         self.push_run(ix);
     }
 
+    /// The current thread goes to the end of the run queue (policy `parallel`, after each ordered
+    /// operation); says who has the turn now, which is the same thread if no other can run.
+    pub fn pass_on(&mut self) -> ThreadIx {
+        if self.run_head != 0 {
+            self.yield_turn();
+            let Pick::Run(_) = self.pick() else {
+                unreachable!("somebody was in the run queue");
+            };
+        }
+        self.current
+    }
+
     /// Gives the turn to the first thread of the run queue, unless the current one still has it.
     pub fn pick(&mut self) -> Pick {
         if self.current != 0 {
@@ -743,5 +757,7 @@ impl Scheduler {
     }
 }
 
+#[cfg(test)]
+mod round_tests;
 #[cfg(test)]
 mod tests;

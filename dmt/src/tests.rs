@@ -45,7 +45,7 @@ fn scheduler() -> Box<Scheduler> {
     scheduler
 }
 
-fn admitted(clocks: u32) -> Box<Scheduler> {
+pub(crate) fn admitted(clocks: u32) -> Box<Scheduler> {
     let mut s = scheduler();
     assert!(s.admission_due());
     s.admit(1, 1_000, clocks);

@@ -142,10 +142,11 @@ impl Turn {
             .signals
             .enter_handler(process, me, info.signal);
         let errno = sys::errno();
+        self.lend();
         call(&action, info);
         sys::set_errno(errno);
         // The handler may have forked, and this may be the child.
-        self.refresh_me();
+        self.take_back();
         let me = self.me();
         self.shared().signals.set_mask(me, before);
         action.flags

@@ -96,9 +96,14 @@ fn map_tape() -> Option<(Tape, Parameters)> {
 }
 
 fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_pid: i32) {
+    // In policy `parallel` the turn is handed on anyway.
+    let quantum = match parameters.parallel {
+        0 => parameters.quantum,
+        _ => u32::MAX,
+    };
     // SAFETY: fresh, zeroed memory of the right size that nobody else has; all-zero bytes are a valid
     // Shared but for `random`, which start writes.
-    let me = unsafe { (*memory).start(parameters.quantum, parameters.seed, real_pid) };
+    let me = unsafe { (*memory).start(quantum, parameters.seed, real_pid) };
     // SAFETY: as above.
     unsafe { (*memory).generation = tape.generation() };
     // SAFETY: constructors run before there is a second thread.
@@ -108,10 +113,8 @@ fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_
     unsafe { sys!(sys::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1) };
     hooks::resolve();
     cycles::arm();
-    Turn::begin(me);
-    if let Some(mut turn) = Turn::have() {
-        hooks::note_launch(&mut turn);
-    }
+    let mut turn = Turn::begin(me);
+    hooks::note_launch(&mut turn);
 }
 
 /// A program that a process of the tree has executed: takes over the process's place.
@@ -133,8 +136,5 @@ fn next_program(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_p
     }
     hooks::resolve();
     cycles::arm();
-    crate::tls::set_thread_ix(me);
-    if let Some(mut turn) = Turn::have() {
-        hooks::after_exec(&mut turn);
-    }
+    hooks::after_exec(&mut Turn::resume(me));
 }

@@ -1,5 +1,6 @@
-//! What a thread keeps for itself: two words of initial-exec thread-local storage, its index in the
-//! schedule and the generation of the tape for which it has told the kernel its wishes.
+//! What a thread keeps for itself: two words of initial-exec thread-local storage. The first has its index
+//! in the schedule and how it stands to the turn, the second the generation of the tape for which it has
+//! told the kernel its wishes.
 //!
 //! Stable Rust has no thread-local static without `std`, and `std`'s would cost a call of
 //! `__tls_get_addr` in a preloaded library, so the variable is defined in assembly. A preloaded
@@ -34,11 +35,28 @@ fn word() -> *mut u64 {
     address
 }
 
+/// Bits of the word above the index.
+mod bit {
+    /// The policy is `parallel`: the thread has the turn only inside hooks.
+    pub const PARALLEL: u64 = 1 << 16;
+    /// It has the turn.
+    pub const HOLDS: u64 = 1 << 17;
+}
+
 /// The calling thread's index; 0 for a thread outside the schedule, whose calls pass through.
 #[inline(always)]
 pub fn thread_ix() -> u16 {
     // SAFETY: our own thread-local word, zeroed at the thread's start.
     unsafe { *word() as u16 }
+}
+
+/// The calling thread's index if it is in a schedule of policy `serial`, where it has the turn: one
+/// comparison, since every ordered operation begins so.
+#[inline(always)]
+pub fn running() -> Option<u16> {
+    // SAFETY: as above.
+    let word = unsafe { *word() };
+    (1..=0xFFFF).contains(&word).then_some(word as u16)
 }
 
 /// Puts the calling thread into the schedule, or with 0 out of it.
@@ -58,4 +76,49 @@ pub fn generation() -> u64 {
 pub fn set_generation(generation: u64) {
     // SAFETY: as above; nobody else has a pointer to it.
     unsafe { *word().add(1) = generation }
+}
+
+/// Puts the calling thread, which has the turn, into a schedule of policy `parallel`.
+pub fn set_parallel_thread_ix(ix: u16) {
+    // SAFETY: as above.
+    unsafe { *word() = u64::from(ix) | bit::PARALLEL | bit::HOLDS }
+}
+
+/// Whether the calling thread has to take the turn before it touches what is shared.
+#[inline(always)]
+pub fn lacks_turn() -> bool {
+    // SAFETY: as above.
+    unsafe { *word() & (bit::PARALLEL | bit::HOLDS) == bit::PARALLEL }
+}
+
+/// Whether the calling thread has a turn to give back.
+pub fn holds_turn() -> bool {
+    // SAFETY: as above.
+    unsafe { *word() & bit::HOLDS != 0 }
+}
+
+/// Notes that the calling thread has the turn, or has it no more.
+pub fn set_holds_turn(holds: bool) {
+    // SAFETY: as above.
+    unsafe {
+        *word() = match holds {
+            true => *word() | bit::HOLDS,
+            false => *word() & !bit::HOLDS,
+        }
+    }
+}
+
+const PATIENCE_AT: u32 = 32;
+const PATIENCE: u64 = 0xFFFF << PATIENCE_AT;
+
+/// How long the calling thread is to spin for its turn.
+pub fn patience() -> u32 {
+    // SAFETY: as above.
+    unsafe { ((*word() & PATIENCE) >> PATIENCE_AT) as u32 }
+}
+
+/// Remembers that; at most 65535.
+pub fn set_patience(patience: u32) {
+    // SAFETY: as above.
+    unsafe { *word() = *word() & !PATIENCE | u64::from(patience) << PATIENCE_AT & PATIENCE }
 }

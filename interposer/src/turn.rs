@@ -4,9 +4,11 @@
 //! Rules of this file: it runs on the server's own threads, inside its calls; raw system calls only,
 //! no allocation, no panic but on a broken contract.
 //!
-//! A running thread of the schedule *has* the turn (policy `serial`), so a hook only proves that its
-//! thread is in the schedule. [`Turn`] is that proof and the only way to the shared memory. A thread
-//! gives the turn away only in [`Turn::switch`], and is back in it when that returns.
+//! [`Turn`] is the proof that its thread has the turn, and the only way to the shared memory. In policy
+//! `serial` a running thread of the schedule *has* it, so a hook only proves that its thread is in the
+//! schedule; in policy `parallel` the first proof of a hook takes it and gives it back at its end, see
+//! [`round`]. In the middle a thread gives the turn away only in [`Turn::switch`], and is back in it when
+//! that returns.
 //!
 //! There is no helper thread: the last thread to block admits the next entry, sleeping on the tape's
 //! futex if there is none, and hands the turn on, perhaps to itself.
@@ -28,6 +30,10 @@ use brolga_vnet::{WaitOn, World};
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+mod round;
+
+pub use round::let_go;
 
 /// Key spaces. Objects private to a process carry its slot in the upper bits.
 pub mod space {
@@ -89,6 +95,10 @@ pub struct Local {
     pub host_loopback: bool,
     pub cpus: u32,
     perturb_us: u32,
+    /// The policy is `parallel`.
+    parallel: bool,
+    /// How often a thread looks whether it has the turn before it sleeps.
+    patience: u32,
 }
 
 struct Cell(UnsafeCell<Local>);
@@ -103,6 +113,8 @@ static LOCAL: Cell = Cell(UnsafeCell::new(Local {
     host_loopback: false,
     cpus: 1,
     perturb_us: 0,
+    parallel: false,
+    patience: 0,
 }));
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// State of [`chance`].
@@ -126,6 +138,8 @@ pub unsafe fn install(shared: *mut Shared, tape: Tape, parameters: &brolga_tape:
     local.host_loopback = parameters.host_loopback != 0;
     local.cpus = parameters.cpus.max(1);
     local.perturb_us = parameters.perturb_us;
+    local.parallel = parameters.parallel != 0;
+    local.patience = round::most_patience(local.parallel);
     if local.perturb_us != 0 {
         seed_chance();
     }
@@ -171,6 +185,8 @@ pub fn is_active() -> bool {
 #[must_use]
 pub struct Turn {
     me: ThreadIx,
+    /// The turn was taken for this value and is given back at its end.
+    gives_back: bool,
     not_send: PhantomData<*mut ()>,
 }
 
@@ -179,11 +195,36 @@ impl Turn {
     /// straight to the kernel.
     #[inline]
     pub fn have() -> Option<Self> {
-        let me = tls::thread_ix();
-        (me != 0).then_some(Self {
-            me,
-            not_send: PhantomData,
-        })
+        match tls::running() {
+            Some(me) => Some(Self::nested(me)),
+            None => Self::acquire(),
+        }
+    }
+
+    /// Whether the calling thread is in the schedule, without taking the turn.
+    #[inline]
+    pub fn is_scheduled() -> bool {
+        tls::thread_ix() != 0
+    }
+
+    /// Whether threads run beside each other.
+    pub fn is_parallel() -> bool {
+        local().parallel
+    }
+
+    /// The id that the server sees of the calling thread, which never changes.
+    pub fn thread_id() -> Option<i32> {
+        let me = usize::from(tls::thread_ix());
+        // SAFETY: the mapping stays; the thread's own entry, which is written before it runs.
+        (me != 0).then(|| unsafe { (&raw const (*local().shared).threads[me - 1].tid).read() })
+    }
+
+    /// The id that the server sees of the calling thread's process, which never changes.
+    pub fn process_id() -> Option<i32> {
+        let process = usize::from(local().process);
+        // SAFETY: the mapping stays; the process's own entry, which is written before it runs.
+        Self::is_scheduled()
+            .then(|| unsafe { (&raw const (*local().shared).processes[process].pid).read() })
     }
 
     /// Counts one ordered operation, then proof.
@@ -299,6 +340,9 @@ impl Turn {
 
     /// Lets the other runnable threads go first.
     pub fn yield_now(&mut self) {
+        if local().parallel {
+            return; // They do at the end of the operation.
+        }
         self.scheduler().yield_turn();
         self.switch();
     }
@@ -389,24 +433,6 @@ impl Turn {
         }
     }
 
-    fn hand_to(&mut self, next: ThreadIx) {
-        let baton = &self.scheduler().thread(next).baton;
-        baton.store(1, Ordering::Release);
-        sys::futex_wake(baton);
-    }
-
-    /// Sleeps until this thread is handed the turn.
-    fn sleep(&mut self) {
-        // SAFETY: the baton is atomic and the mapping stays; no reference to anything else in the
-        // shared memory is held while others have the turn.
-        let baton = unsafe { &(*local().shared).scheduler.thread(self.me).baton };
-        while baton.swap(0, Ordering::Acquire) == 0 {
-            sys::futex_wait(baton, 0);
-        }
-        restored::attend(self.shared());
-        self.bury();
-    }
-
     /// Waits until the thread or process that ended before us is really gone.
     fn bury(&mut self) {
         let shared = self.shared();
@@ -422,25 +448,31 @@ impl Turn {
 
     /// First sleep of a new thread, which is in the schedule since its creator put it there.
     pub fn arrive(me: ThreadIx) -> Self {
-        tls::set_thread_ix(me);
-        let mut turn = Self {
-            me,
-            not_send: PhantomData,
-        };
+        let mut turn = Self::nested(me);
         turn.sleep();
-        turn
+        Self::enter(me, true)
+    }
+
+    /// As [`Turn::arrive`], of a child that goes on in the hook in which its parent has forked: that gives
+    /// the turn back.
+    pub fn arrive_forked(me: ThreadIx) -> Self {
+        let mut turn = Self::nested(me);
+        turn.sleep();
+        Self::enter(me, false)
     }
 
     /// First admission of the tree's first thread.
-    pub fn begin(me: ThreadIx) {
-        tls::set_thread_ix(me);
-        let mut turn = Self {
-            me,
-            not_send: PhantomData,
-        };
-        let attentive = local().perturb_us != 0;
+    pub fn begin(me: ThreadIx) -> Self {
+        let mut turn = Self::enter(me, true);
+        let attentive = local().perturb_us != 0 || local().parallel;
         turn.scheduler().set_attentive(attentive);
         turn.attend(0);
+        turn
+    }
+
+    /// A thread that has executed another program still has the turn.
+    pub fn resume(me: ThreadIx) -> Self {
+        Self::enter(me, true)
     }
 
     /// Hands the turn on for good: the thread ends, or its process does.

@@ -1,6 +1,7 @@
 //! Both sides of the admin socket against each other, with a made-up node behind it.
 
 use super::*;
+use crate::config::Policy;
 use crate::node::{DatagramCounts, Proposed, Role, ServerState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -37,6 +38,7 @@ fn status() -> NodeStatus {
         difference: None,
         quarantine: None,
         vote: false,
+        policy: Policy::Serial,
         held_bytes: 0,
         connections: 3,
         outgoing: 0,

@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome, runtime};
 use crate::cluster::{Cluster, Plan};
-use crate::config::Containment;
+use crate::config::{Containment, Policy};
 use crate::elf;
 use crate::launch::SERVER_PATH;
 use crate::node::NodeStatus;
@@ -44,6 +44,10 @@ pub struct Options {
     /// Let the server connect to this machine's loopback addresses; otherwise it finds only itself there.
     #[arg(long)]
     host_loopback: bool,
+    /// serial: the server's threads run one at a time. parallel: beside each other between ordered
+    /// operations, for programs without data races.
+    #[arg(long, value_enum, default_value_t)]
+    policy: Policy,
     /// Give a client an answer only when a majority of the replicas has computed the same.
     #[arg(long)]
     vote: bool,
@@ -84,6 +88,7 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
         host_loopback: options.host_loopback,
         vote: options.vote,
         container: options.container,
+        policy: options.policy,
         command,
     })
 }

@@ -206,6 +206,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         election_timeout_ms: [150, 300],
         n_clock: 1000,
         w_timeout_us: 100,
+        policy: crate::config::Policy::Serial,
         quantum: 100,
         cpus: 1,
         pin_cpu: None,

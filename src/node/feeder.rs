@@ -303,6 +303,7 @@ mod tests {
             input_bytes: 8192,
             output_bytes: 4096,
             quantum: 1,
+            parallel: 0,
             perturb_us: 0,
             cpus: 1,
             keep_fsync: 0,

@@ -62,6 +62,7 @@ fn parameters(config: &NodeConfig) -> Parameters {
         cpus: 1,
         keep_fsync: 0,
         host_loopback: 0,
+        parallel: 0,
     }
 }
 

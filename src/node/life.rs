@@ -8,6 +8,7 @@ use super::server::{Process, ServerHost, seed};
 use super::status::{NodeStatus, Peer, Role, ServerState};
 use super::sys;
 use super::tape_map::TapeMap;
+use crate::config::Policy;
 use brolga_consensus::Standing;
 use brolga_tape::ring::{Parameters, object_bytes};
 use mio::Interest;
@@ -98,6 +99,7 @@ impl<H: ServerHost> Node<H> {
             input_bytes: INPUT_RING_BYTES,
             output_bytes: OUTPUT_RING_BYTES,
             quantum: self.config.quantum,
+            parallel: u32::from(self.config.policy == Policy::Parallel),
             perturb_us: self.config.perturb_us,
             cpus: self.config.cpus,
             keep_fsync: u32::from(self.config.keep_fsync),
@@ -235,6 +237,7 @@ impl<H: ServerHost> Node<H> {
             difference: self.checking.difference().cloned(),
             quarantine: self.checking.quarantine().cloned(),
             vote: self.config.vote,
+            policy: self.config.policy,
             held_bytes: self.checking.gate.held_bytes(),
             connections: self.frontend.client_count(),
             outgoing: self.frontend.outgoing_count(),

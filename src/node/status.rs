@@ -6,6 +6,7 @@ use super::operator::Ordered;
 use super::output::SlotHashes;
 use super::proposer::Proposed;
 use super::quarantine::Quarantine;
+use crate::config::Policy;
 use mio::Waker;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -89,6 +90,9 @@ pub struct NodeStatus {
     pub quarantine: Option<Quarantine>,
     /// Answers wait until a majority has computed the same.
     pub vote: bool,
+    /// When threads of the server hand on the turn.
+    #[serde(default)]
+    pub policy: Policy,
     /// Bytes that the server has said and that are held back.
     pub held_bytes: usize,
     /// Clients connected here.

@@ -150,6 +150,7 @@ mod tests {
             input_bytes: 8192,
             output_bytes: 8192,
             quantum: 1000,
+            parallel: 0,
             perturb_us: 0,
             cpus: 1,
             keep_fsync: 0,

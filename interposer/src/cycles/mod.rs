@@ -16,7 +16,7 @@ mod maps;
 mod patch;
 
 use crate::sys::{self, sys};
-use crate::turn;
+use crate::turn::{self, Turn};
 use brolga_dmt::{NS_PER_TICK, Scheduler};
 use core::ffi::c_int;
 
@@ -91,10 +91,15 @@ pub unsafe fn answer(info: *const libc::siginfo_t, context: *mut libc::ucontext_
             return false;
         }
     };
+    // Taken where threads run beside each other; a thread outside the schedule does without.
+    let _turn = Turn::have();
     // SAFETY: the tree's memory is mapped as long as the program runs, and the thread has the turn.
     let shared = unsafe { &mut *turn::memory() };
     let clock = shared.scheduler.clock_address();
-    if first && patch::rewrite(at, &raw mut shared.cycles, clock) {
+    // Code that reads the clock without the turn will do only where a running thread has it, and is
+    // changed safely only where others sleep.
+    let may_rewrite = first && !Turn::is_parallel();
+    if may_rewrite && patch::rewrite(at, &raw mut shared.cycles, clock) {
         return true; // It is done again, by the code that is there now.
     }
     let value = shared.cycles.read(&shared.scheduler);

@@ -85,6 +85,7 @@ impl Turn {
     pub fn cancel_if_due(&mut self) {
         if self.cancel_due() {
             self.my_info().cancel.exiting = true;
+            self.lend();
             exit_thread(core::ptr::without_provenance_mut(usize::MAX));
         }
     }

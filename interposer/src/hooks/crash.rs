@@ -32,6 +32,7 @@ extern "C" fn faulted(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
         return crash(signal);
     }
     let (action, before) = signals.enter_handler(process, me, number);
+    drop(turn);
     // SAFETY: the program gave this address as a handler; one without SA_SIGINFO ignores what it gets
     // beyond the first argument.
     unsafe {

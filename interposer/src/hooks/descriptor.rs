@@ -333,7 +333,7 @@ pub unsafe extern "C" fn __close(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    if Turn::have().is_none() {
+    if !Turn::is_scheduled() {
         // SAFETY: plain integers.
         return finish(unsafe { sys!(sys::SYS_close_range, first, last, flags) }) as c_int;
     }
@@ -495,15 +495,16 @@ pub(crate) const SIOCATMARK: libc::c_ulong = 0x8905;
 unsafe fn ioctl_(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> isize {
     const FIOASYNC: libc::c_ulong = 0x5452;
     const SIOCOUTQNSD: libc::c_ulong = 0x894B;
-    if request == FIOASYNC && Turn::have().is_some() {
+    if request == FIOASYNC && Turn::is_scheduled() {
         return 0; // As for fcntl.
     }
     // SAFETY: the caller promises an argument that fits the request.
     if let Some(result) = unsafe { super::interface::control(request, argument.cast()) } {
         return result;
     }
-    if let Some(mut turn) = Turn::take(op::OPTION)
-        && let Some(Object::Socket(ix)) = object(&mut turn, fd)
+    let mut turn = Turn::take(op::OPTION);
+    if let Some(turn) = &mut turn
+        && let Some(Object::Socket(ix)) = object(turn, fd)
     {
         let net = &mut turn.shared().net;
         let answer = match request {

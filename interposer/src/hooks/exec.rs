@@ -141,7 +141,9 @@ pub(crate) unsafe fn execute(
     if !is_active() || path.is_null() {
         return raw(environment);
     }
-    if Turn::have().is_some() {
+    // The new program takes the turn over.
+    let turn = Turn::have();
+    if turn.is_some() {
         // SAFETY: the caller promises a NUL-terminated path.
         match unsafe { fate(at, path, flags) } {
             Fate::Wrapped | Fate::Refused => {}
@@ -163,6 +165,7 @@ pub(crate) unsafe fn execute(
     cycles::pause();
     let failed = raw(environment.words());
     cycles::arm();
+    drop(turn);
     failed
 }
 

@@ -76,11 +76,12 @@ pub(crate) unsafe fn open_(
     mut flags: c_int,
     mode: c_uint,
 ) -> isize {
-    if let Some(mut turn) = Turn::take(op::FILE) {
+    let mut turn = Turn::take(op::FILE);
+    if let Some(turn) = &mut turn {
         // SAFETY: the caller's promise.
         match unsafe { classify_c(path) } {
             Path::Ordinary => {}
-            Path::Random => return random::open_device(&mut turn, flags),
+            Path::Random => return random::open_device(turn, flags),
             Path::Measurement => return error(libc::ENOENT),
         }
         // SAFETY: as above.
@@ -90,7 +91,7 @@ pub(crate) unsafe fn open_(
         // SAFETY: as above.
         unsafe {
             if fifo::is_fifo(at, path, flags) {
-                return fifo::open(&mut turn, at, path, flags, mode);
+                return fifo::open(turn, at, path, flags, mode);
             }
         }
     }
@@ -126,19 +127,20 @@ macro_rules! openat_hooks {
 openat_hooks!(openat, openat64, __openat_2, __openat64_2);
 
 unsafe fn fopen_(path: *const c_char, mode: *const c_char) -> *mut c_void {
-    if let Some(mut turn) = Turn::take(op::FILE) {
+    let mut turn = Turn::take(op::FILE);
+    if let Some(turn) = &mut turn {
         // SAFETY: the caller's promise.
         match unsafe { classify_c(path) } {
             // SAFETY: as above.
             Path::Ordinary if unsafe { fifo::is_fifo(libc::AT_FDCWD, path, 0) } => {
                 // SAFETY: as above.
-                let open = |flags| unsafe { fifo::open(&mut turn, libc::AT_FDCWD, path, flags, 0) };
+                let open = |flags| unsafe { fifo::open(turn, libc::AT_FDCWD, path, flags, 0) };
                 // SAFETY: the mode is the caller's.
                 return unsafe { stdio::open_by_name(mode, open) };
             }
             Path::Ordinary => {}
             Path::Random => {
-                let open = |flags| random::open_device(&mut turn, flags);
+                let open = |flags| random::open_device(turn, flags);
                 // SAFETY: the mode is the caller's.
                 return unsafe { stdio::open_by_name(mode, open) };
             }

@@ -216,7 +216,7 @@ unsafe fn dispatch(number: i64, a: [usize; 6]) -> isize {
                 core::ptr::with_exposed_provenance_mut(a[4]),
             ),
             libc::SYS_fsync | libc::SYS_fdatasync => super::file::sync(number, a[0] as i32),
-            number if REFUSED.contains(&number) && Turn::have().is_some() => error(libc::ENOSYS),
+            number if REFUSED.contains(&number) && Turn::is_scheduled() => error(libc::ENOSYS),
             number => {
                 if uses_virtual(number, a[0] as i32) {
                     let number = sys::Decimal::new(number.cast_unsigned());

@@ -128,7 +128,7 @@ pub extern "C" fn setsid() -> c_int {
 
 /// No terminal belongs to the tree.
 fn no_terminal(fd: c_int, request: u64) -> c_int {
-    if Turn::have().is_some() {
+    if Turn::is_scheduled() {
         return finish(error(libc::ENOTTY)) as c_int;
     }
     let mut id: c_int = 0;
@@ -153,7 +153,7 @@ pub extern "C" fn tcgetsid(fd: c_int) -> c_int {
 
 #[unsafe(no_mangle)]
 pub extern "C" fn tcsetpgrp(fd: c_int, group: c_int) -> c_int {
-    if Turn::have().is_some() {
+    if Turn::is_scheduled() {
         return finish(error(libc::ENOTTY)) as c_int;
     }
     // SAFETY: a valid int.

@@ -280,7 +280,7 @@ pub unsafe extern "C" fn if_nameindex() -> *mut libc::if_nameindex {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn if_freenameindex(list: *mut libc::if_nameindex) {
-    if Turn::have().is_none() {
+    if !Turn::is_scheduled() {
         libc_own!(if_freenameindex(list: *mut libc::if_nameindex) -> ());
         return;
     }

@@ -199,9 +199,11 @@ pub unsafe extern "C" fn lockf64(fd: c_int, command: c_int, len: i64) -> c_int {
 
 /// Runs a call that closes a descriptor inside libc.
 pub(super) fn closing<T>(call: impl FnOnce() -> T) -> T {
+    // Its number must not come to name something else in between.
+    let mut turn = Turn::have();
     let result = call();
-    if let Some(mut turn) = Turn::have() {
-        released(&mut turn);
+    if let Some(turn) = &mut turn {
+        released(turn);
     }
     result
 }

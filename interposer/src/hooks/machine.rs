@@ -10,7 +10,7 @@ const HOST_NAME: &[u8] = b"brolga\0";
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gethostname(to: *mut c_char, len: usize) -> c_int {
-    if Turn::have().is_none() {
+    if !Turn::is_scheduled() {
         let mut name = core::mem::MaybeUninit::<libc::utsname>::uninit();
         // SAFETY: room for a utsname; on success it is filled and NUL-terminated.
         unsafe {
@@ -32,7 +32,7 @@ pub unsafe extern "C" fn gethostname(to: *mut c_char, len: usize) -> c_int {
 pub unsafe extern "C" fn uname(to: *mut libc::utsname) -> c_int {
     // SAFETY: the caller's pointer, passed on.
     let result = unsafe { sys!(sys::SYS_uname, to) };
-    if result == 0 && Turn::have().is_some() {
+    if result == 0 && Turn::is_scheduled() {
         // SAFETY: the kernel has just filled it; the name and its NUL fit.
         unsafe {
             let node = (&raw mut (*to).nodename).cast::<u8>();
@@ -166,7 +166,7 @@ pub unsafe extern "C" fn pthread_getaffinity_np(thread: u64, size: usize, set: *
 /// The tree stays where the launcher put it.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn sched_setaffinity(pid: c_int, size: usize, set: *const u8) -> c_int {
-    if Turn::have().is_some() {
+    if Turn::is_scheduled() {
         return 0;
     }
     // SAFETY: the caller's pointer, passed on.

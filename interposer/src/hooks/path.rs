@@ -183,7 +183,7 @@ unsafe fn getcwd_(to: *mut c_char, room: usize) -> *mut c_char {
     }
     // The kernel counts the NUL.
     let len = got as usize - 1;
-    let len = if Turn::have().is_some() {
+    let len = if Turn::is_scheduled() {
         translate(&mut path, len)
     } else {
         len
@@ -218,7 +218,7 @@ pub unsafe extern "C" fn get_current_dir_name() -> *mut c_char {
 pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut c_char {
     // SAFETY: libc's own function.
     let real: Realpath = unsafe { core::mem::transmute(REALPATH.get()) };
-    if Turn::have().is_none() {
+    if !Turn::is_scheduled() {
         // SAFETY: the caller's arguments, passed on.
         return unsafe { real(path, to) };
     }
@@ -264,12 +264,12 @@ pub unsafe extern "C" fn canonicalize_file_name(path: *const c_char) -> *mut c_c
 
 unsafe fn readlink_(at: c_int, path: *const c_char, to: *mut c_char, room: usize) -> isize {
     // SAFETY: the caller promises null or a NUL-terminated path.
-    if Turn::have().is_some() && is_common(at, unsafe { bytes_of(path) }) {
+    if Turn::is_scheduled() && is_common(at, unsafe { bytes_of(path) }) {
         return error(libc::EINVAL);
     }
     // SAFETY: the caller's pointers, passed on.
     let got = unsafe { sys!(libc::SYS_readlinkat, at, path, to, room) };
-    if got <= 0 || Turn::have().is_none() {
+    if got <= 0 || !Turn::is_scheduled() {
         return got;
     }
     let mut target = [0; PATH_BYTES];

@@ -55,7 +55,7 @@ extern "C" fn leave_in_child() {
 }
 
 unsafe extern "C" fn exiting(status: c_int, _: *mut c_void) {
-    if Turn::have().is_some() {
+    if Turn::is_scheduled() {
         super::stdio::flush_at_exit();
     }
     end((status & 0xFF) << 8);
@@ -228,21 +228,22 @@ fn free_slot(turn: &mut Turn) -> Option<u16> {
 }
 
 /// A child that is about to execute a program: without the program's atfork handlers.
-pub(crate) fn fork_for_exec(turn: Turn) -> isize {
+pub(crate) fn fork_for_exec(turn: &mut Turn) -> isize {
     fork_(turn, &FORK_ONLY)
 }
 
-fn fork_(mut turn: Turn, own: &Real) -> isize {
+/// In the child the turn is the child's.
+fn fork_(turn: &mut Turn, own: &Real) -> isize {
     let (parent, me) = (turn.process(), turn.me());
-    wait::collect_discarded(&mut turn);
-    let Some(child) = free_slot(&mut turn) else {
+    wait::collect_discarded(turn);
+    let Some(child) = free_slot(turn) else {
         return error(libc::EAGAIN);
     };
     let Some(ix) = turn.scheduler().reserve(child) else {
         return error(libc::EAGAIN);
     };
-    if !super::sysv::process_made(&mut turn, child) {
-        super::sysv::process_not_made(&mut turn, child);
+    if !super::sysv::process_made(turn, child) {
+        super::sysv::process_not_made(turn, child);
         turn.scheduler().remove(ix);
         return error(libc::ENOMEM);
     }
@@ -284,13 +285,15 @@ fn fork_(mut turn: Turn, own: &Real) -> isize {
         real()
     };
     if real_pid == 0 {
-        return start_child(child, ix);
+        let result = start_child(child, ix);
+        turn.refresh_me();
+        return result;
     }
     if real_pid < 0 {
         // SAFETY: plain errno of the failed call.
         let errno = unsafe { *libc::__errno_location() };
         turn.scheduler().remove(ix);
-        super::sysv::process_not_made(&mut turn, child);
+        super::sysv::process_not_made(turn, child);
         let (net, mut outside) = turn.net();
         net.clear_process(child, &mut outside);
         turn.shared().processes[usize::from(child)].real_pid = 0;
@@ -304,7 +307,7 @@ fn fork_(mut turn: Turn, own: &Real) -> isize {
 fn start_child(process: u16, ix: u16) -> isize {
     // SAFETY: a forked child has one thread.
     unsafe { turn::set_process(process) };
-    let mut turn = Turn::arrive(ix);
+    let mut turn = Turn::arrive_forked(ix);
     // SAFETY: no arguments.
     let real = unsafe { sys!(sys::SYS_getpid) } as i32;
     turn.shared().processes[usize::from(process)].real_pid = real;
@@ -314,7 +317,7 @@ fn start_child(process: u16, ix: u16) -> isize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn fork() -> c_int {
     match Turn::take(op::FORK) {
-        Some(turn) => finish(fork_(turn, &FORK)) as c_int,
+        Some(mut turn) => finish(fork_(&mut turn, &FORK)) as c_int,
         // SAFETY: libc's own fork.
         None => unsafe {
             let real: Fork = core::mem::transmute(FORK.get());
@@ -340,7 +343,7 @@ pub unsafe extern "C" fn _Fork() -> c_int {
 /// libc's own forks inside libc.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn daemon(stay: c_int, keep: c_int) -> c_int {
-    if Turn::have().is_none() {
+    if !Turn::is_scheduled() {
         return libc_own!(daemon(stay: c_int, keep: c_int) -> c_int);
     }
     // SAFETY: fork and _exit have no preconditions.
@@ -395,14 +398,8 @@ pub unsafe extern "C" fn __vfork() -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getpid() -> c_int {
-    match Turn::have() {
-        Some(mut turn) => {
-            let process = usize::from(turn.process());
-            turn.shared().processes[process].pid
-        }
-        // SAFETY: no arguments.
-        None => unsafe { sys!(sys::SYS_getpid) as c_int },
-    }
+    // SAFETY: no arguments.
+    Turn::process_id().unwrap_or_else(|| unsafe { sys!(sys::SYS_getpid) as c_int })
 }
 
 #[unsafe(no_mangle)]

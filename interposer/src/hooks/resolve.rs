@@ -12,7 +12,7 @@ static FILES_ONLY: AtomicBool = AtomicBool::new(false);
 
 /// Tells libc where to look; once per process.
 fn look_into_files() {
-    if Turn::have().is_none() || FILES_ONLY.swap(true, Ordering::Relaxed) {
+    if !Turn::is_scheduled() || FILES_ONLY.swap(true, Ordering::Relaxed) {
         return;
     }
     let (database, sources) = (c"hosts".as_ptr(), c"files".as_ptr());
@@ -28,10 +28,12 @@ pub unsafe extern "C" fn getaddrinfo(
     to: *mut *mut addrinfo,
 ) -> c_int {
     look_into_files();
+    // Files are opened and closed meanwhile, whose descriptors others must not get in between.
+    let turn = Turn::have();
     // SAFETY: the caller promises null or valid hints, which are plain data.
     let asked = unsafe { hints.as_ref().map(|hints| ptr::from_ref(hints).read()) };
     let own = asked.map(|mut hints| {
-        if Turn::have().is_some() {
+        if turn.is_some() {
             // Which versions of IP a machine has differs.
             hints.ai_flags &= !libc::AI_ADDRCONFIG;
         }

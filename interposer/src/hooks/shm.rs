@@ -34,7 +34,8 @@ unsafe fn file_of(name: *const c_char) -> Result<[u8; NAME_BYTES + 1], c_int> {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shm_open(name: *const c_char, flags: c_int, mode: c_uint) -> c_int {
-    if Turn::take(op::FILE).is_none() {
+    let turn = Turn::take(op::FILE);
+    if turn.is_none() {
         return libc_own!(shm_open(name: *const c_char, flags: c_int, mode: c_uint) -> c_int);
     }
     let flags = flags | libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NONBLOCK;
@@ -57,7 +58,8 @@ pub unsafe extern "C" fn shm_open(name: *const c_char, flags: c_int, mode: c_uin
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shm_unlink(name: *const c_char) -> c_int {
-    if Turn::take(op::FILE).is_none() {
+    let turn = Turn::take(op::FILE);
+    if turn.is_none() {
         return libc_own!(shm_unlink(name: *const c_char) -> c_int);
     }
     // SAFETY: the caller's name.

@@ -404,6 +404,7 @@ macro_rules! jumps {
         pub unsafe extern "C" fn $name(buffer: *const JumpBuffer, value: c_int) -> ! {
             // SAFETY: the caller's promise.
             unsafe { restore_mask(buffer) };
+            turn::let_go();
             libc_own!($name(buffer: *const JumpBuffer, value: c_int) -> !)
         }
     )* };

@@ -100,7 +100,7 @@ struct Plan<'a> {
 ///
 /// # Safety
 /// What the plan points to is as `posix_spawn` wants it.
-unsafe fn spawn(mut turn: Turn, plan: &Plan<'_>) -> Result<c_int, c_int> {
+unsafe fn spawn(turn: &mut Turn, plan: &Plan<'_>) -> Result<c_int, c_int> {
     let me = turn.me();
     let before = turn.shared().signals.mask(me);
     // No handler may run in the child.
@@ -112,13 +112,10 @@ unsafe fn spawn(mut turn: Turn, plan: &Plan<'_>) -> Result<c_int, c_int> {
         // SAFETY: the caller's promise.
         unsafe { become_program(plan, before) }
     }
-    let Some(mut turn) = Turn::have() else {
-        return Err(libc::EAGAIN);
-    };
     let result = if forked < 0 {
         Err(-forked as c_int)
     } else {
-        await_program(&mut turn, forked as c_int)
+        await_program(turn, forked as c_int)
     };
     turn.shared().signals.set_mask(me, before);
     if turn.signal_due() {
@@ -272,7 +269,7 @@ unsafe fn act(action: &Action) -> Result<(), c_int> {
 /// # Safety
 /// As for `posix_spawn`.
 unsafe fn posix_spawn_(
-    turn: Turn,
+    mut turn: Turn,
     to: *mut c_int,
     program: (*const c_char, bool),
     actions: *const Actions,
@@ -296,7 +293,7 @@ unsafe fn posix_spawn_(
         }
     };
     // SAFETY: the caller's promise.
-    match unsafe { spawn(turn, &plan) } {
+    match unsafe { spawn(&mut turn, &plan) } {
         Ok(pid) => {
             if !to.is_null() {
                 // SAFETY: the caller promises room.
@@ -399,7 +396,7 @@ fn shell_words(command: *const c_char) -> [*const c_char; 4] {
 }
 
 /// Runs a command to its end; its status as `waitpid` gives it.
-unsafe fn run(turn: Turn, command: *const c_char) -> isize {
+unsafe fn run(turn: &mut Turn, command: *const c_char) -> isize {
     const NO_SHELL: isize = 127 << 8;
     let words = shell_words(command);
     let mut plan = shell(&words, &[]);
@@ -450,15 +447,15 @@ fn wait_for(pid: c_int) -> isize {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn system(command: *const c_char) -> c_int {
-    let Some(turn) = Turn::take(op::FORK) else {
+    let Some(mut turn) = Turn::take(op::FORK) else {
         return libc_own!(system(command: *const c_char) -> c_int);
     };
     // SAFETY: the caller's command, or one of our own.
     unsafe {
         if command.is_null() {
-            return c_int::from(run(turn, c"exit 0".as_ptr()) == 0);
+            return c_int::from(run(&mut turn, c"exit 0".as_ptr()) == 0);
         }
-        finish_status(run(turn, command))
+        finish_status(run(&mut turn, command))
     }
 }
 
@@ -500,7 +497,7 @@ unsafe fn popen_mode(mut mode: *const c_char) -> Option<(bool, bool)> {
 }
 
 unsafe fn popen_(
-    turn: Turn,
+    turn: &mut Turn,
     command: *const c_char,
     mode: *const c_char,
 ) -> Result<*mut c_void, c_int> {
@@ -541,11 +538,11 @@ unsafe fn popen_(
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn popen(command: *const c_char, mode: *const c_char) -> *mut c_void {
-    let Some(turn) = Turn::take(op::FORK) else {
+    let Some(mut turn) = Turn::take(op::FORK) else {
         return libc_own!(popen(command: *const c_char, mode: *const c_char) -> *mut c_void);
     };
     // SAFETY: the caller's promise.
-    unsafe { popen_(turn, command, mode) }.unwrap_or_else(|errno| {
+    unsafe { popen_(&mut turn, command, mode) }.unwrap_or_else(|errno| {
         sys::set_errno(errno);
         core::ptr::null_mut()
     })

@@ -391,7 +391,7 @@ macro_rules! file_system_hooks {
     ($($name:ident($first:ident: $type:ty, $answer:ty) = $number:expr, $fixed:ident, $word:expr;)*) => { $(
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($first: $type, to: *mut $answer) -> c_int {
-            if Turn::have().is_none() {
+            if !Turn::is_scheduled() {
                 return super::libc_own!($name($first: $type, to: *mut $answer) -> c_int);
             }
             // SAFETY: the caller's promise.

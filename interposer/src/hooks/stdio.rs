@@ -257,8 +257,8 @@ pub(crate) unsafe extern "C" fn print_to(
     format: *const c_char,
     arguments: *mut c_void,
 ) -> c_int {
-    let ours = Turn::have().is_some_and(|mut turn| needs_us(&mut turn, fd));
-    if !ours {
+    let mut turn = Turn::have();
+    if !turn.as_mut().is_some_and(|turn| needs_us(turn, fd)) {
         return libc_own!(
             vdprintf(fd: c_int, format: *const c_char, arguments: *mut c_void) -> c_int
         );

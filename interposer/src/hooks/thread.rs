@@ -369,14 +369,8 @@ wrapped! {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn gettid() -> c_int {
-    match Turn::have() {
-        Some(mut turn) => {
-            let me = turn.me();
-            turn.shared().thread(me).tid
-        }
-        // SAFETY: no arguments.
-        None => unsafe { sys!(sys::SYS_gettid) as c_int },
-    }
+    // SAFETY: no arguments.
+    Turn::thread_id().unwrap_or_else(|| unsafe { sys!(sys::SYS_gettid) as c_int })
 }
 
 /// After an `exec` the process has one thread, the one that has the turn.

@@ -90,7 +90,7 @@ pub unsafe extern "C" fn __clock_gettime(clock: clockid_t, to: *mut timespec) ->
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn clock_getres(clock: clockid_t, to: *mut timespec) -> c_int {
-    if Turn::have().is_none() {
+    if !Turn::is_scheduled() {
         // SAFETY: the caller's pointer, passed on.
         return finish(unsafe { sys!(libc::SYS_clock_getres, clock, to) }) as c_int;
     }
@@ -329,7 +329,7 @@ pub unsafe extern "C" fn pthread_yield() -> c_int {
 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn getloadavg(to: *mut f64, count: c_int) -> c_int {
-    if Turn::have().is_none() {
+    if !Turn::is_scheduled() {
         return libc_own!(getloadavg(to: *mut f64, count: c_int) -> c_int);
     }
     for at in 0..count.clamp(0, 3) {

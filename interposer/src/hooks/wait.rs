@@ -278,7 +278,7 @@ pub unsafe extern "C" fn waitid(
 
 /// A descriptor of a process becomes readable when the kernel likes. Programs do without.
 fn no_process_descriptor(number: i64, a: c_int, b: usize, c: usize, d: usize) -> c_int {
-    if Turn::have().is_some() {
+    if Turn::is_scheduled() {
         return finish(error(libc::ENOSYS)) as c_int;
     }
     // SAFETY: the caller's arguments, passed on.

@@ -11,6 +11,7 @@
 //! end (`pthread_exit`, `longjmp`), the turn is given back by [`Turn::lend`] or [`let_go`].
 
 use super::{Turn, local};
+use crate::restored;
 use crate::sys::{self, sys};
 use crate::tls;
 use brolga_dmt::ThreadIx;
@@ -61,12 +62,8 @@ fn processors() -> u32 {
 fn await_baton(baton: &AtomicU32) {
     if !spin(baton) {
         while baton.load(Ordering::Acquire) != GIVEN {
-            let asleep = baton.compare_exchange(
-                NOT_GIVEN,
-                ASLEEP,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
+            let asleep =
+                baton.compare_exchange(NOT_GIVEN, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
             if asleep != Err(GIVEN) {
                 sys::futex_wait(baton, ASLEEP);
             }
@@ -120,11 +117,19 @@ impl Turn {
         }
     }
 
-    /// The start of a hook in policy `parallel`.
+    /// The start of a hook in policy `parallel`; `None` for a thread that is not in the schedule.
     #[cold]
-    pub(super) fn acquire(&mut self) {
-        self.wait_for_turn();
-        self.gives_back = true;
+    pub(super) fn acquire() -> Option<Self> {
+        let me = tls::thread_ix();
+        if me == 0 {
+            return None;
+        }
+        let mut turn = Self::nested(me);
+        if tls::lacks_turn() {
+            turn.wait_for_turn();
+            turn.gives_back = true;
+        }
+        Some(turn)
     }
 
     fn wait_for_turn(&mut self) {
@@ -139,6 +144,7 @@ impl Turn {
         // shared memory is held while others have the turn.
         let baton = unsafe { &(*local().shared).scheduler.thread(self.me).baton };
         await_baton(baton);
+        restored::attend(self.shared());
         self.bury();
     }
 

@@ -40,6 +40,9 @@ pub struct Parameters {
     /// Nonzero: loopback addresses that the server does not listen on are those of the machine that makes
     /// the connection. The same on every replica.
     pub host_loopback: u32,
+    /// Nonzero: policy `parallel`, threads run beside each other between ordered operations; otherwise
+    /// `serial`, one thread at a time. The same on every replica.
+    pub parallel: u32,
 }
 
 /// One cursor on its own cache line.
@@ -392,6 +395,7 @@ mod tests {
         input_bytes: 4096,
         output_bytes: 4096,
         quantum: 1000,
+        parallel: 0,
         perturb_us: 0,
         cpus: 1,
         keep_fsync: 0,

@@ -35,6 +35,10 @@ struct run *run_new(uint64_t seed, unsigned count)
         abort();
     run->seed = seed;
     run->count = count;
+    pthread_mutexattr_t shared;
+    pthread_mutexattr_init(&shared);
+    pthread_mutexattr_setpshared(&shared, PTHREAD_PROCESS_SHARED);
+    pthread_mutex_init(&run->noting, &shared);
     return run;
 }
 
@@ -50,11 +54,24 @@ uint64_t mixed(uint64_t value)
     return value ^ (value >> 31);
 }
 
+/* Events are a race where threads run beside each other, unless TORTURE_ORDERED is set. */
+static bool ordered(void)
+{
+    static int known; /* 1: no, 2: yes; all threads find the same */
+    if (!known)
+        known = getenv("TORTURE_ORDERED") ? 2 : 1;
+    return known == 2;
+}
+
 void event(struct run *run, uint64_t value)
 {
+    if (ordered())
+        pthread_mutex_lock(&run->noting);
     unsigned at = atomic_fetch_add(&run->events, 1);
     if (at < EVENTS_MAX)
         atomic_store(&run->event[at], value);
+    if (ordered())
+        pthread_mutex_unlock(&run->noting);
 }
 
 uint64_t order_of(struct run *run)

@@ -24,6 +24,7 @@ struct run {
     atomic_uint events;
     _Atomic uint64_t event[EVENTS_MAX];
     _Atomic(const char *) failure;
+    pthread_mutex_t noting; /* events, see event() */
 };
 
 struct scenario {

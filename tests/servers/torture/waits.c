@@ -88,7 +88,7 @@ static void enter_pool(struct runner *me, struct chance *chance)
     }
     int inside = atomic_fetch_add(&relay->inside, 1) + 1;
     CHECK(relay->run, inside <= PERMITS);
-    event(relay->run, me->number << 4 | (unsigned)inside);
+    event(relay->run, me->number);
     dawdle(chance);
     atomic_fetch_sub(&relay->inside, 1);
     CHECK(relay->run, !sem_post(&relay->permits));
