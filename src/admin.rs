@@ -12,7 +12,7 @@ mod server;
 pub use client::{Client, ask_status};
 pub use server::serve;
 
-use crate::node::{NodeHandle, NodeStatus, Ordered, SlotHashes};
+use crate::node::{NodeHandle, NodeStatus, Ordered, SlotHashes, Taken};
 use serde::{Deserialize, Serialize};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -25,6 +25,8 @@ pub trait Answers: Send + Sync + 'static {
     fn hashes_at(&self, slot: u64) -> Option<SlotHashes>;
     /// Have a signal ordered for the server; `None` when the node ended.
     fn signal(&self, signal: u32) -> Option<Ordered>;
+    /// Take a checkpoint, and tell when it is whole; `None` when the node ended.
+    fn checkpoint(&self) -> Option<Taken>;
     /// Stop the server and yourself.
     fn shutdown(&self);
 }
@@ -42,6 +44,10 @@ impl Answers for NodeHandle {
         self.signal(signal)
     }
 
+    fn checkpoint(&self) -> Option<Taken> {
+        self.checkpoint()
+    }
+
     fn shutdown(&self) {
         self.shutdown();
     }
@@ -54,6 +60,7 @@ enum Request {
     Status,
     HashesAt { slot: u64 },
     Signal { signal: u32 },
+    Checkpoint,
     Shutdown,
 }
 
@@ -65,6 +72,8 @@ enum Response {
     Hashes(Option<SlotHashes>),
     /// A signal is in the log at this slot.
     OrderedAt(u64),
+    /// A checkpoint of this slot is whole.
+    Checkpoint(u64),
     /// Ask this node instead, if it is known.
     NotLeader(Option<u64>),
     Stopping,

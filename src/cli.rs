@@ -4,6 +4,7 @@
 //! codes: 0 for success, 1 for errors, 2 for a command line that cannot be understood (clap), 78 for
 //! a node that has explained why it cannot work (see [`crate::run::EXPLAINED`]).
 
+mod checkpoint;
 mod demo;
 mod frontend;
 mod node;
@@ -36,6 +37,8 @@ enum Command {
     Status(status::Options),
     /// Send the server a signal, on all replicas at the same moment of its life.
     Signal(signal::Options),
+    /// Take, list, check, move and remove checkpoints.
+    Checkpoint(checkpoint::Options),
     /// See a leader die and nothing be lost: three replicas of a small store, one minute at most.
     Demo,
     /// The bundled store, an ordinary server without any replication in it.
@@ -76,6 +79,7 @@ pub fn main() -> ExitCode {
         Command::Frontend(options) => frontend::main(&options),
         Command::Status(options) => status::main(&options),
         Command::Signal(options) => signal::main(&options),
+        Command::Checkpoint(options) => checkpoint::main(&options),
         Command::Demo => demo::main(),
         Command::Store(store) => brolga_store::run(store.options).map_err(Failure::from),
     };

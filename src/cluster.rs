@@ -216,6 +216,7 @@ impl Cluster {
             pin_cpu: None,
             keep_fsync: false,
             segment_bytes: crate::config::segment_bytes(),
+            checkpoints_kept: crate::config::checkpoints_kept(),
             perturb_us: plan.perturb_us,
             vote: plan.vote,
             container: plan.container,

@@ -149,6 +149,9 @@ pub struct NodeConfig {
     /// Whether the server runs in a container, which is what checkpoints take.
     #[serde(default)]
     pub container: Containment,
+    /// How many checkpoints are kept. The log goes back to the oldest of them.
+    #[serde(default = "checkpoints_kept")]
+    pub checkpoints_kept: usize,
     /// Size of a file of the log, the unit in which it is dropped behind checkpoints.
     #[serde(default = "segment_bytes")]
     pub segment_bytes: u64,
@@ -196,6 +199,10 @@ pub(crate) fn quantum() -> u32 {
 
 pub(crate) fn cpus() -> u32 {
     1
+}
+
+pub(crate) fn checkpoints_kept() -> usize {
+    2
 }
 
 pub(crate) fn segment_bytes() -> u64 {
@@ -399,6 +406,12 @@ impl NodeConfig {
     #[must_use]
     pub fn new_mark(&self) -> PathBuf {
         self.data_dir.join(NEW_MARK)
+    }
+
+    /// Where its checkpoints are.
+    #[must_use]
+    pub fn checkpoint_dir(&self) -> PathBuf {
+        self.data_dir.join("checkpoints")
     }
 
     /// What the server writes to standard output.

@@ -80,6 +80,20 @@ pub enum IdentityError {
 #[must_use]
 pub struct DataDirLock {
     _file: Flock<File>,
+    identity: Identity,
+}
+
+impl DataDirLock {
+    /// What a checkpoint has to be of to be restored here.
+    #[must_use]
+    pub fn checkpoint_identity(&self) -> brolga_checkpoint::Identity {
+        brolga_checkpoint::Identity {
+            configuration: self.identity.configuration.clone(),
+            program: self.identity.program.clone(),
+            interposer: self.identity.interposer.clone(),
+            genesis: String::new(),
+        }
+    }
 }
 
 /// Creates and locks the data directory, and makes sure that it is this node's.
@@ -117,7 +131,10 @@ pub fn claim(config: &NodeConfig, program: &Path) -> Result<DataDirLock, Identit
         })?;
         write_whole(&path, &text)?;
     }
-    Ok(DataDirLock { _file: file })
+    Ok(DataDirLock {
+        _file: file,
+        identity: ours,
+    })
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {

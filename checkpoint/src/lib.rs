@@ -1,6 +1,5 @@
 //! Checkpoints of a replica: what they consist of, the directory in which they are kept, and the
-//! tools ([`criu`], [`container`], [`files`], [`image`]). **None is taken yet**; a replica that
-//! starts replays its whole log.
+//! tools ([`criu`], [`container`], [`files`], [`image`]).
 //!
 //! # Model
 //!

@@ -11,6 +11,8 @@ use tokio::time::timeout;
 
 /// A node that does not answer within this time counts as down.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
+/// A server may be large, and a disk slow.
+const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(3600);
 /// What goes through the log may have to wait for a leader and a majority.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -65,6 +67,18 @@ impl Client {
         match answer.await? {
             Response::OrderedAt(slot) => Ok(Ok(slot)),
             Response::NotLeader(leader) => Ok(Err(leader)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Has it take a checkpoint, and tells its slot when it is whole.
+    ///
+    /// # Errors
+    /// When the node is gone, or takes none and why.
+    pub async fn checkpoint(&mut self) -> io::Result<u64> {
+        let answer = self.ask_within(Request::Checkpoint, CHECKPOINT_TIMEOUT);
+        match answer.await? {
+            Response::Checkpoint(slot) => Ok(slot),
             other => Err(unexpected(&other)),
         }
     }

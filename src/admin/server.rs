@@ -111,6 +111,11 @@ fn respond(line: &str, node: &dyn Answers) -> Response {
             Some(Ordered::Lost) => Response::NotLeader(None),
             None => Response::Error("the node is stopping".into()),
         },
+        Ok(Request::Checkpoint) => match node.checkpoint() {
+            Some(Ok(slot)) => Response::Checkpoint(slot),
+            Some(Err(why)) => Response::Error(why),
+            None => Response::Error("the node is stopping".into()),
+        },
         Ok(Request::Shutdown) => {
             node.shutdown();
             Response::Stopping

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::Policy;
+use crate::node::Taken;
 use crate::node::{DatagramCounts, Proposed, Role, ServerState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -46,6 +47,8 @@ fn status() -> NodeStatus {
         datagram_ports: vec!["127.0.0.2:53".parse().unwrap()],
         datagrams: DatagramCounts::default(),
         peers: Vec::new(),
+        checkpoint: Some(2),
+        log_begins: 1,
         no_vote: None,
         waiting: None,
         proposed: Proposed::default(),
@@ -68,6 +71,10 @@ impl Answers for MadeUp {
             1 => Ordered::At(7),
             _ => Ordered::NotLeader(Some(2)),
         })
+    }
+
+    fn checkpoint(&self) -> Option<Taken> {
+        Some(Ok(33))
     }
 
     fn shutdown(&self) {
@@ -95,6 +102,7 @@ fn questions_reach_the_node_and_answers_come_back() {
         assert_eq!(client.signal(1).await.unwrap(), Ok(7));
         assert_eq!(client.signal(2).await.unwrap(), Err(Some(2)));
         assert!(client.signal(65).await.is_err());
+        assert_eq!(client.checkpoint().await.unwrap(), 33);
         client.shut_down().await.unwrap();
         let gone = client.status().await.unwrap_err().to_string();
         assert_eq!(gone, "the node is stopping");

@@ -36,12 +36,12 @@ fn run(path: &Path) -> anyhow::Result<()> {
     let config = NodeConfig::load(path)?;
     let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
     let program = elf::check_program(&argv, SERVER_PATH)?;
-    let _lock = identity::claim(&config, &program)?;
+    let lock = identity::claim(&config, &program)?;
     log_to(&config.data_dir.join("node.log"))?;
     tracing::info!(node = config.node, cluster = %config.cluster, "starting");
     let socket = config.admin_socket();
     let host = WrappedServer::new(&config);
-    let (node, handle) = Node::open(config, host)?;
+    let (node, handle) = Node::open(config, lock.checkpoint_identity(), host)?;
     admin::serve(&socket, Arc::new(handle))
         .with_context(|| format!("cannot answer at {}", socket.display()))?;
     let outcome = node.run();

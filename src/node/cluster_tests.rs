@@ -1,12 +1,15 @@
 //! Three whole nodes in one process, with echo servers behind them and real clients in front.
 
 use super::fake_server::FakeHost;
-use super::{Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar, SidecarConfig};
+use super::{
+    Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar, SidecarConfig, Taken,
+};
 use crate::config::Containment;
 use crate::config::{ClusterId, Member, NodeConfig};
+use brolga_checkpoint::Identity;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU8;
 use std::thread::JoinHandle;
@@ -27,6 +30,7 @@ pub(super) struct Cluster {
     /// Longest random delay of each entry at node 3.
     perturb_us: u32,
     pub(super) vote: bool,
+    pub(super) segment_bytes: u64,
     /// Which servers of each node are wrong.
     pub(super) lies: Vec<Arc<AtomicU8>>,
 }
@@ -41,6 +45,17 @@ fn free_port(at: IpAddr) -> u16 {
         .local_addr()
         .unwrap()
         .port()
+}
+
+/// A port that no member uses at its own address.
+fn other_port(members: &[Member]) -> u16 {
+    loop {
+        let port = free_port(address(1));
+        let used = |it: &Member| [it.peer.port(), it.sidecar.port()].contains(&port);
+        if !members.iter().any(used) {
+            return port;
+        }
+    }
 }
 
 pub(super) fn await_that<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
@@ -59,20 +74,31 @@ impl Cluster {
         Self::start_perturbed(size, 0)
     }
 
+    /// As [`Cluster::start`], with a log in files of this size.
+    pub(super) fn start_with(size: u64, segment_bytes: u64) -> Self {
+        Self::start_so(size, 0, segment_bytes)
+    }
+
     fn start_perturbed(size: u64, perturb_us: u32) -> Self {
+        Self::start_so(size, perturb_us, crate::config::segment_bytes())
+    }
+
+    fn start_so(size: u64, perturb_us: u32, segment_bytes: u64) -> Self {
         let member = |id| Member {
             id,
             address: address(id),
             peer: SocketAddr::new(address(id), free_port(address(id))),
             sidecar: SocketAddr::new(address(id), free_port(address(id))),
         };
+        let members: Vec<Member> = (1..=size).map(member).collect();
         let mut cluster = Self {
             dir: tempfile::tempdir().unwrap(),
-            members: (1..=size).map(member).collect(),
-            port: free_port(address(1)),
+            port: other_port(&members),
+            members,
             nodes: (0..size).map(|_| None).collect(),
             perturb_us,
             vote: false,
+            segment_bytes,
             lies: (0..size).map(|_| Arc::default()).collect(),
         };
         cluster.start_all();
@@ -99,13 +125,14 @@ impl Cluster {
         let mut config = config(self.dir.path(), id, &self.members);
         config.perturb_us = if id == 3 { self.perturb_us } else { 0 };
         config.vote = self.vote;
+        config.segment_bytes = self.segment_bytes;
         config
     }
 
     pub(super) fn start_node(&mut self, id: u64) {
         let lies = Arc::clone(&self.lies[id as usize - 1]);
         let host = FakeHost::lying(self.port, lies);
-        let (node, handle) = Node::open(self.config(id), host).unwrap();
+        let (node, handle) = Node::open(self.config(id), Identity::default(), host).unwrap();
         let thread = std::thread::spawn(move || {
             let outcome = node.run();
             // Shown when a test fails that wonders why a node is gone.
@@ -115,6 +142,17 @@ impl Cluster {
             outcome
         });
         self.nodes[id as usize - 1] = Some(Running { handle, thread });
+    }
+
+    /// The data directory of a node.
+    pub(super) fn data_dir(&self, id: u64) -> PathBuf {
+        self.config(id).data_dir
+    }
+
+    /// Has a node take a checkpoint.
+    pub(super) fn checkpoint(&self, id: u64) -> Taken {
+        let running = self.nodes[id as usize - 1].as_ref().unwrap();
+        running.handle.checkpoint().expect("the node answers")
     }
 
     pub(super) fn stop_node(&mut self, id: u64) {
@@ -147,9 +185,17 @@ impl Cluster {
         self.up().find(|id| *id != leader).unwrap()
     }
 
+    pub(super) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
     pub(super) fn connect(&self, id: u64) -> TcpStream {
+        self.connect_to(address(id))
+    }
+
+    pub(super) fn connect_to(&self, address: IpAddr) -> TcpStream {
         let stream = await_that("an open port", || {
-            TcpStream::connect((address(id), self.port)).ok()
+            TcpStream::connect((address, self.port)).ok()
         });
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
@@ -212,6 +258,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         pin_cpu: None,
         keep_fsync: false,
         segment_bytes: crate::config::segment_bytes(),
+        checkpoints_kept: 2,
         host_loopback: false,
         perturb_us: 0,
         vote: false,
@@ -274,7 +321,7 @@ fn a_member_without_a_log_counts_for_nothing_while_somebody_has_not_told_it_what
     cluster.await_agreement();
 }
 
-fn noise(bytes: usize, seed: u64) -> Vec<u8> {
+pub(super) fn noise(bytes: usize, seed: u64) -> Vec<u8> {
     let mut state = seed | 1;
     let mut next = || {
         state ^= state << 13;
@@ -538,8 +585,12 @@ fn a_port_that_is_taken_ends_the_node_with_one_line() {
         peer: SocketAddr::new(address(1), free_port(address(1))),
         sidecar: SocketAddr::new(address(1), free_port(address(1))),
     };
-    let (node, _handle) =
-        Node::open(config(dir.path(), 1, &[member]), FakeHost::new(port)).unwrap();
+    let (node, _handle) = Node::open(
+        config(dir.path(), 1, &[member]),
+        Identity::default(),
+        FakeHost::new(port),
+    )
+    .unwrap();
     let error = node.run().unwrap_err().to_string();
     assert!(
         error.contains(&format!("port {port} at 127.0.0.1 is already in use")),

@@ -2,6 +2,7 @@
 //! interposer does in every server, event for event, so that a frontend knows what is committed
 //! without asking anybody.
 
+use super::snapshot::{self, SavedConn, SavedConns, SavedFrontend};
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::{ConnId, OUTGOING, StreamStep, stream_step};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -152,6 +153,81 @@ impl Conns {
             }
             Event::Signal { .. } => Progress::Nothing,
         }
+    }
+
+    /// All of it, for a checkpoint.
+    pub fn save(&self) -> SavedConns {
+        let conn = |(conn, state): (&ConnId, &Conn)| SavedConn {
+            id: snapshot::id(*conn),
+            owner: state.owner,
+            input_next: state.input_next,
+            ended: state.ended,
+            credit: state.credit,
+        };
+        let frontend = |(id, known): (&u64, &KnownFrontend)| SavedFrontend {
+            id: *id,
+            node: known.node,
+            last_counter: known.last_counter,
+            heard: known.heard,
+            outgoing: known.outgoing as u64,
+        };
+        let Outgoing {
+            asked_upto,
+            unanswered,
+            answered,
+        } = &self.outgoing;
+        let mut saved = SavedConns {
+            conns: self.conns.iter().map(conn).collect(),
+            frontends: self.frontends.iter().map(frontend).collect(),
+            asked_upto: *asked_upto,
+            unanswered: unanswered.iter().map(|(at, to)| (*at, *to)).collect(),
+            answered: answered.iter().copied().collect(),
+        };
+        saved.conns.sort_unstable_by_key(|conn| conn.id);
+        saved.frontends.sort_unstable_by_key(|known| known.id);
+        saved.answered.sort_unstable();
+        saved
+    }
+
+    /// As it was when it was saved.
+    pub fn load(saved: &SavedConns) -> Self {
+        let conn = |saved: &SavedConn| {
+            let state = Conn {
+                owner: saved.owner,
+                input_next: saved.input_next,
+                ended: saved.ended,
+                credit: saved.credit,
+            };
+            (snapshot::conn_of(saved.id), state)
+        };
+        let frontend = |saved: &SavedFrontend| {
+            let known = KnownFrontend {
+                node: saved.node,
+                last_counter: saved.last_counter,
+                heard: saved.heard,
+                outgoing: usize::try_from(saved.outgoing).unwrap_or(usize::MAX),
+            };
+            (saved.id, known)
+        };
+        Self {
+            conns: saved.conns.iter().map(conn).collect(),
+            frontends: saved.frontends.iter().map(frontend).collect(),
+            outgoing: Outgoing {
+                asked_upto: saved.asked_upto,
+                unanswered: saved.unanswered.iter().copied().collect(),
+                answered: saved.answered.iter().copied().collect(),
+            },
+        }
+    }
+
+    /// The server goes on from where it had asked for what `saved` says.
+    pub fn server_goes_back(&mut self, saved: &SavedConns) {
+        self.outgoing.asked_upto = saved.asked_upto;
+        let answered = &self.outgoing.answered;
+        let unanswered = saved.unanswered.iter().copied();
+        self.outgoing.unanswered = unanswered
+            .filter(|(counter, _)| !answered.contains(counter))
+            .collect();
     }
 
     /// The connection, while the log holds it open.

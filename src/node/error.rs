@@ -48,6 +48,18 @@ pub enum NodeError {
         /// The reason.
         source: io::Error,
     },
+    /// The checkpoints on disk cannot be looked at.
+    #[error(transparent)]
+    Checkpoint(#[from] brolga_checkpoint::CheckpointError),
+    /// The log does not go back to the beginning, and no checkpoint stands in for what is missing.
+    #[error(
+        "the log begins at slot {first} and there is no usable checkpoint of the slots before: \
+         export one from another replica and import it here (brolga checkpoint)"
+    )]
+    NoCheckpoint {
+        /// The first slot in the log.
+        first: u64,
+    },
     /// The operating system refused something.
     #[error("{doing}: {source}")]
     System {

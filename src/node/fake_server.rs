@@ -3,18 +3,24 @@
 //! process is a `sleep`, so that it can be killed like a real one.
 
 use super::conns::{Conns, Progress};
-use super::server::{ServerHost, Started};
+use super::server::{Dumper, Objects, ServerHost, Started};
+use super::snapshot::{self, SavedConns};
 use super::sys;
 use super::tape_map::TapeMap;
+use brolga_checkpoint::CheckpointError;
 use brolga_tape::entry::{CloseHow, Entry, Event};
 use brolga_tape::record::{NO_DEADLINE, Record, Transport};
 use brolga_tape::{CONSUMED_REPORT_BYTES, ConnId, OUTPUT_WINDOW_BYTES, StreamStep, stream_step};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, VecDeque};
+use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -40,6 +46,59 @@ impl Lies {
     }
 }
 
+/// Name of an image's only file.
+const IMAGE: &str = "echoes";
+
+/// Where an image is to be written, and who is told when it is.
+type Dump = (PathBuf, Sender<()>);
+
+/// What a server knows.
+#[derive(Default)]
+struct State {
+    conns: Conns,
+    echoes: BTreeMap<ConnId, Echo>,
+    /// Datagrams for each frontend.
+    answers: BTreeMap<u64, u64>,
+    clock: u64,
+}
+
+/// The same on disk.
+#[derive(Serialize, Deserialize)]
+struct Image {
+    conns: SavedConns,
+    echoes: Vec<((u64, u64), Echo)>,
+    answers: BTreeMap<u64, u64>,
+    clock: u64,
+}
+
+impl State {
+    fn save(&self, path: &Path) {
+        let echoes = self.echoes.iter();
+        let image = Image {
+            conns: self.conns.save(),
+            echoes: echoes
+                .map(|(conn, echo)| (snapshot::id(*conn), echo.clone()))
+                .collect(),
+            answers: self.answers.clone(),
+            clock: self.clock,
+        };
+        std::fs::write(path, serde_json::to_vec(&image).unwrap()).unwrap();
+    }
+
+    fn load(path: &Path) -> io::Result<Self> {
+        let image: Image = serde_json::from_slice(&std::fs::read(path)?)?;
+        let echoes = image.echoes.into_iter();
+        Ok(Self {
+            conns: Conns::load(&image.conns),
+            echoes: echoes
+                .map(|(id, echo)| (snapshot::conn_of(id), echo))
+                .collect(),
+            answers: image.answers,
+            clock: image.clock,
+        })
+    }
+}
+
 /// Starts echo servers.
 #[derive(Debug)]
 pub struct FakeHost {
@@ -47,6 +106,8 @@ pub struct FakeHost {
     /// Whether pieces that are echoed begin with another byte.
     lies: Arc<AtomicU8>,
     starts: u64,
+    /// To the running server.
+    dumps_tx: Option<Sender<Dump>>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,6 +124,7 @@ impl FakeHost {
             port,
             lies,
             starts: 0,
+            dumps_tx: None,
             stop: Arc::default(),
             thread: None,
         }
@@ -77,10 +139,51 @@ impl FakeHost {
 }
 
 impl ServerHost for FakeHost {
-    #[expect(clippy::zombie_processes, reason = "the node collects it by number")]
     fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String> {
         self.stop();
         let tape = TapeMap::attach(tape, doorbell).unwrap();
+        Ok(self.run(move || tape, State::default()))
+    }
+
+    fn dumper(&mut self, _: u64) -> Result<Dumper, CheckpointError> {
+        let dumps_tx = self.dumps_tx.clone().unwrap();
+        Ok(Box::new(move |_, _, directory| {
+            let (done_tx, done_rx) = channel();
+            let wish = (directory.join(IMAGE), done_tx);
+            let gone = |_| CheckpointError::Failed("the server is gone".into());
+            dumps_tx.send(wish).map_err(|_| gone(()))?;
+            done_rx.recv().map_err(|_| gone(()))
+        }))
+    }
+
+    fn restore(
+        &mut self,
+        directory: &Path,
+        tape_bytes: u64,
+    ) -> Result<(Objects, Started), CheckpointError> {
+        self.stop();
+        let state = State::load(&directory.join(IMAGE))?;
+        let objects = Objects::of_memory(tape_bytes)?;
+        let tape = objects.tape.try_clone()?;
+        let doorbell = objects.doorbell.try_clone()?;
+        let attach = move || loop {
+            // As a real one it sleeps until there is a tape.
+            match TapeMap::attach(tape.as_fd(), doorbell.as_fd()) {
+                Ok(tape) => return tape,
+                Err(_) => std::thread::yield_now(),
+            }
+        };
+        Ok((objects, self.run(attach, state)))
+    }
+
+    fn last_words(&self) -> String {
+        String::new()
+    }
+}
+
+impl FakeHost {
+    #[expect(clippy::zombie_processes, reason = "the node collects it by number")]
+    fn run(&mut self, tape: impl FnOnce() -> TapeMap + Send + 'static, state: State) -> Started {
         self.stop = Arc::default();
         self.starts += 1;
         let stop = Arc::clone(&self.stop);
@@ -89,19 +192,26 @@ impl ServerHost for FakeHost {
             is_first: self.starts == 1,
         };
         let address = SocketAddr::new("0.0.0.0".parse().unwrap(), self.port);
+        let (dumps_tx, dumps_rx) = channel();
+        self.dumps_tx = Some(dumps_tx);
         self.thread = Some(std::thread::spawn(move || {
-            FakeServer::new(tape, stop, lies, address).run();
+            let mut server = FakeServer {
+                tape: tape(),
+                stop,
+                lies,
+                address,
+                cursor: 0,
+                state,
+                dumps_rx,
+            };
+            server.run();
         }));
         let child = Command::new("sleep").arg("1000000").spawn().unwrap();
-        Ok(Started {
+        Started {
             pid: i32::try_from(child.id()).unwrap(),
             lifeline: None,
             container: None,
-        })
-    }
-
-    fn last_words(&self) -> String {
-        String::new()
+        }
     }
 }
 
@@ -111,7 +221,7 @@ impl Drop for FakeHost {
     }
 }
 
-#[derive(Default)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 struct Echo {
     input: u64,
     consumed: u64,
@@ -128,28 +238,11 @@ struct FakeServer {
     lies: Lies,
     address: SocketAddr,
     cursor: u64,
-    conns: Conns,
-    echoes: BTreeMap<ConnId, Echo>,
-    /// Datagrams for each frontend.
-    answers: BTreeMap<u64, u64>,
-    clock: u64,
+    state: State,
+    dumps_rx: Receiver<Dump>,
 }
 
 impl FakeServer {
-    fn new(tape: TapeMap, stop: Arc<AtomicBool>, lies: Lies, address: SocketAddr) -> Self {
-        Self {
-            tape,
-            stop,
-            lies,
-            address,
-            cursor: 0,
-            conns: Conns::new(),
-            echoes: BTreeMap::new(),
-            answers: BTreeMap::new(),
-            clock: 0,
-        }
-    }
-
     fn stopped(&self) -> bool {
         self.stop.load(Ordering::Acquire)
     }
@@ -158,6 +251,10 @@ impl FakeServer {
         while !self.stopped() {
             let Some((slot, bytes, next)) = self.tape.tape().next_entry(self.cursor) else {
                 self.ring();
+                if let Ok((path, done_tx)) = self.dumps_rx.try_recv() {
+                    self.state.save(&path);
+                    let _ = done_tx.send(());
+                }
                 if self.tape.tape().mark_asleep(self.cursor) {
                     let word = self.tape.tape().input_futex();
                     sys::futex_wait(word, 1, Duration::from_millis(50));
@@ -167,7 +264,7 @@ impl FakeServer {
             let bytes = bytes.to_vec();
             self.cursor = next;
             self.tape.tape().release_input(next);
-            if self.clock == 0 {
+            if self.state.clock == 0 {
                 for (listener, transport) in [(1, Transport::Stream), (2, Transport::Datagram)] {
                     self.say(&Record::Listen {
                         listener,
@@ -178,12 +275,12 @@ impl FakeServer {
                 }
             }
             self.admit(&bytes);
-            self.clock += 1;
+            self.state.clock += 1;
             self.say(&Record::Done {
                 slot,
-                schedule_hash: self.clock,
+                schedule_hash: self.state.clock,
                 deadline_ns: NO_DEADLINE,
-                clock: self.clock,
+                clock: self.state.clock,
                 idle: true,
                 operation: 0,
             });
@@ -194,18 +291,18 @@ impl FakeServer {
         let entry = Entry::parse(bytes).unwrap();
         for event in entry.events() {
             let event = event.unwrap();
-            let progress = self.conns.apply(&event);
+            let progress = self.state.conns.apply(&event);
             if progress == Progress::Nothing {
                 continue;
             }
             match event {
-                Event::Open { conn, .. } => drop(self.echoes.insert(conn, Echo::default())),
+                Event::Open { conn, .. } => drop(self.state.echoes.insert(conn, Echo::default())),
                 Event::Data {
                     conn,
                     offset,
                     bytes,
                 } => {
-                    let echo = self.echoes.get_mut(&conn).unwrap();
+                    let echo = self.state.echoes.get_mut(&conn).unwrap();
                     let StreamStep::Take(seen) = stream_step(echo.input, offset, bytes.len())
                     else {
                         panic!("the table said that it was new");
@@ -215,7 +312,7 @@ impl FakeServer {
                     self.echo(conn);
                 }
                 Event::Credit { conn, upto } => {
-                    if let Some(echo) = self.echoes.get_mut(&conn) {
+                    if let Some(echo) = self.state.echoes.get_mut(&conn) {
                         echo.credit = upto;
                         self.echo(conn);
                     }
@@ -225,10 +322,10 @@ impl FakeServer {
                     how: CloseHow::Fin,
                     ..
                 } => {
-                    self.echoes.get_mut(&conn).unwrap().fin = true;
+                    self.state.echoes.get_mut(&conn).unwrap().fin = true;
                     self.echo(conn);
                 }
-                Event::Close { conn, .. } => drop(self.echoes.remove(&conn)),
+                Event::Close { conn, .. } => drop(self.state.echoes.remove(&conn)),
                 Event::Datagram {
                     frontend,
                     peer,
@@ -236,7 +333,7 @@ impl FakeServer {
                     bytes,
                     ..
                 } => {
-                    let number = self.answers.entry(frontend).or_default();
+                    let number = self.state.answers.entry(frontend).or_default();
                     *number += 1;
                     let number = *number;
                     self.say(&Record::Datagram {
@@ -248,8 +345,10 @@ impl FakeServer {
                     });
                 }
                 Event::FrontendUp { .. } | Event::FrontendGone { .. } => {
-                    let conns = &self.conns;
-                    self.echoes.retain(|conn, _| conns.get(*conn).is_some());
+                    let conns = &self.state.conns;
+                    self.state
+                        .echoes
+                        .retain(|conn, _| conns.get(*conn).is_some());
                 }
                 Event::Connected { .. } | Event::Signal { .. } => {}
             }
@@ -258,7 +357,7 @@ impl FakeServer {
 
     /// Answers what the window allows; only that counts as consumed.
     fn echo(&mut self, conn: ConnId) {
-        let mut echo = self.echoes.remove(&conn).unwrap();
+        let mut echo = self.state.echoes.remove(&conn).unwrap();
         let room = echo.credit + OUTPUT_WINDOW_BYTES - echo.output;
         let most = echo.waiting.len().min(usize::try_from(room).unwrap());
         let mut bytes: Vec<u8> = echo.waiting.drain(..most).collect();
@@ -284,14 +383,14 @@ impl FakeServer {
             }
         }
         if echo.fin && echo.waiting.is_empty() {
-            self.conns.closed_by_server(conn);
+            self.state.conns.closed_by_server(conn);
             self.say(&Record::Closed {
                 conn,
                 offset: echo.output,
                 reset: false,
             });
         } else {
-            self.echoes.insert(conn, echo);
+            self.state.echoes.insert(conn, echo);
         }
     }
 

@@ -86,6 +86,10 @@ pub struct Feeder {
     hold_until: Option<Instant>,
     /// There is room on the tape and more to feed, but the turn had to end.
     unfinished: bool,
+    /// The last entry that was put on the tape.
+    fed: u64,
+    /// Entries that may still be put on the tape; `None`: all.
+    allowance: Option<u64>,
 }
 
 impl Feeder {
@@ -105,16 +109,41 @@ impl Feeder {
             perturbation,
             hold_until: None,
             unfinished: false,
+            fed: 0,
+            allowance: None,
         }
     }
 
     /// A fresh server gets everything again.
     pub fn restart(&mut self) {
-        self.tape_next = 1;
+        self.restart_after(0);
+    }
+
+    /// A server that has had everything up to `slot` gets what follows.
+    pub fn restart_after(&mut self, slot: u64) {
+        self.tape_next = slot + 1;
+        self.fed = slot;
         self.queue.clear();
         self.queue_bytes = 0;
         self.hold_until = None;
         self.unfinished = false;
+        self.allowance = None;
+    }
+
+    /// Shows the log from after `seen` on, the last entry of which is in slot `last_entry`.
+    pub fn resume(&mut self, seen: u64, last_entry: u64) {
+        self.seen = seen;
+        self.last_entry = last_entry;
+    }
+
+    /// The last entry that the server was given.
+    pub fn fed(&self) -> u64 {
+        self.fed
+    }
+
+    /// The server gets no more than `count` further entries; `None`: all.
+    pub fn allow(&mut self, count: Option<u64>) {
+        self.allowance = count;
     }
 
     /// The whole log is shown again, as to a node that has just started.
@@ -196,8 +225,15 @@ impl Feeder {
         self.unfinished = false;
         for _ in 0..READS_PER_TURN {
             while let Some((slot, bytes)) = self.queue.front().cloned() {
-                if !bytes.is_empty() && (self.hold(now) || !push(tape, slot, &bytes)?) {
+                if self.allowance == Some(0) {
                     return Ok(());
+                }
+                if !bytes.is_empty() {
+                    if self.hold(now) || !push(tape, slot, &bytes)? {
+                        return Ok(());
+                    }
+                    self.fed = slot;
+                    self.allowance = self.allowance.map(|left| left - 1);
                 }
                 self.queue.pop_front();
                 self.queue_bytes -= bytes.len();

@@ -514,7 +514,8 @@ impl Frontend {
         self.listeners.is_live().then(|| self.known())
     }
 
-    fn known(&self) -> Vec<Published> {
+    /// The server's listeners, open for clients or not.
+    pub fn known(&self) -> Vec<Published> {
         let streams = self.listeners.known().into_iter();
         streams.chain(self.datagrams.known()).collect()
     }

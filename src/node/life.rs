@@ -4,7 +4,7 @@
 use super::error::NodeError;
 use super::frontend::Published;
 use super::reactor::{DOORBELL, Node, PROCESS};
-use super::server::{Process, ServerHost, seed};
+use super::server::{Objects, Process, ServerHost, Started, seed};
 use super::status::{NodeStatus, Peer, Role, ServerState};
 use super::sys;
 use super::tape_map::TapeMap;
@@ -63,34 +63,67 @@ impl Life {
 impl<H: ServerHost> Node<H> {
     /// Starts the server in its genesis state; the whole log is fed to it.
     pub(super) fn start_server(&mut self) -> Result<(), NodeError> {
-        // The old one goes first: it may hold the working directory.
-        self.process = None;
-        self.tape = None;
+        self.end_server();
         let parameters = self.parameters();
         let objects = self.host.objects(object_bytes(&parameters));
         let tape = TapeMap::create_on(objects.map_err(NodeError::Start)?, &parameters)
             .map_err(NodeError::doing("cannot make a tape"))?;
-        let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
-        let registry = self.poll.registry();
-        registry
-            .register(&mut doorbell, DOORBELL, Interest::READABLE)
-            .map_err(NodeError::doing("cannot watch the doorbell"))?;
         let started = self
             .host
             .start(tape.object(), tape.doorbell())
             .map_err(NodeError::Start)?;
-        let process = Process::watch(started, registry, PROCESS)
-            .map_err(NodeError::doing("cannot watch the server"))?;
-        tracing::info!(pid = process.pid(), "the server is started");
-        self.process = Some(process);
-        self.tape = Some(tape);
+        self.watch_server(tape, started)?;
         self.feeder.restart();
         self.output.restart();
         self.conns.server_restarts();
         self.life.repeated_at = None;
         self.checking.restart();
+        Ok(())
+    }
+
+    /// The old one goes first: it may hold the working directory.
+    pub(super) fn end_server(&mut self) {
+        self.process = None;
+        self.tape = None;
+    }
+
+    fn watch_server(&mut self, tape: TapeMap, started: Started) -> Result<(), NodeError> {
+        let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
+        let registry = self.poll.registry();
+        let process = Process::watch(started, registry, PROCESS)
+            .map_err(NodeError::doing("cannot watch the server"))?;
+        registry
+            .register(&mut doorbell, DOORBELL, Interest::READABLE)
+            .map_err(NodeError::doing("cannot watch the doorbell"))?;
+        tracing::info!(pid = process.pid(), "the server is started");
+        self.process = Some(process);
+        self.tape = Some(tape);
         self.life.starts += 1;
         Ok(())
+    }
+
+    /// A server was brought back, and sleeps until a tape is made of these objects.
+    pub(super) fn watch_restored(
+        &mut self,
+        objects: Objects,
+        started: Started,
+    ) -> Result<(), NodeError> {
+        let tape = TapeMap::create_on(objects, &self.parameters())
+            .map_err(NodeError::doing("cannot make a tape"))?;
+        self.watch_server(tape, started)?;
+        self.life.repeated_at = None;
+        self.life.ever_listened = true;
+        Ok(())
+    }
+
+    /// Bytes of a tape.
+    pub(super) fn tape_bytes(&self) -> u64 {
+        object_bytes(&self.parameters())
+    }
+
+    /// The server runs and has not ended for good.
+    pub(super) fn is_running(&self) -> bool {
+        self.process.is_some() && self.life.ended.is_none()
     }
 
     fn parameters(&self) -> Parameters {
@@ -137,7 +170,10 @@ impl<H: ServerHost> Node<H> {
             return Ok(());
         }
         tracing::warn!(%how, slot, "the server died; it is started again and replays the log");
-        self.start_server()
+        match self.restore_server(false, u64::MAX)? {
+            true => Ok(()),
+            false => self.start_server(),
+        }
     }
 
     /// Ends a node whose server has ended for good before it was of any use.
@@ -245,6 +281,8 @@ impl<H: ServerHost> Node<H> {
             datagram_ports: self.frontend.datagram_addresses(),
             datagrams: self.frontend.datagram_counts(),
             peers: self.peers(),
+            checkpoint: self.checkpoints.newest(),
+            log_begins: self.replica.first_slot(),
             no_vote: self.no_vote(),
             waiting: self.waiting(),
             proposed: self.proposer.proposed(),

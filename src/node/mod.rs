@@ -19,10 +19,12 @@
 //! * `checking`: replicas are compared as they go; `ledger`: who agrees with whom, and who is wrong;
 //!   `exchange`: what is said about it; `difference`: it in words; `gate`: output that is held back;
 //!   `quarantine`: a replica that is wrong;
+//! * `checkpoints`: the replica as it was at a slot, on disk and back; `snapshot`: the node's part of it;
 //! * `server`: the process; `status`: what one can ask; `sys`: the operating system.
 
 mod away;
 mod checking;
+mod checkpoints;
 mod client;
 mod conns;
 mod datagrams;
@@ -47,6 +49,7 @@ mod retained;
 mod server;
 mod sidecar;
 mod sidecars;
+mod snapshot;
 mod status;
 mod sys;
 mod tape_map;
@@ -56,6 +59,8 @@ mod upstream;
 mod wire;
 
 #[cfg(test)]
+mod checkpoint_tests;
+#[cfg(test)]
 mod cluster_tests;
 #[cfg(test)]
 mod divergence_tests;
@@ -64,6 +69,7 @@ mod fake_server;
 #[cfg(test)]
 mod image_tests;
 
+pub use checkpoints::Taken;
 pub use datagrams::DatagramCounts;
 pub use difference::{Connection, Difference, Place};
 pub use error::NodeError;
@@ -72,6 +78,6 @@ pub use output::SlotHashes;
 pub use proposer::Proposed;
 pub use quarantine::{Quarantine, QuarantineError};
 pub use reactor::Node;
-pub use server::{ServerHost, Started, WrappedServer};
+pub use server::{Dumper, ServerHost, Started, WrappedServer};
 pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};
 pub use status::{NodeHandle, NodeStatus, Peer, Query, Role, ServerState};

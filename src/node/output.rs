@@ -46,6 +46,14 @@ impl History {
         slots.rev().find_map(|slot| self.at(slot))
     }
 
+    /// The known slots above `low` and up to `high`, in order.
+    pub fn between(&self, low: u64, high: u64) -> Vec<SlotHashes> {
+        let oldest = high.saturating_sub(HISTORY_SLOTS as u64).max(low);
+        (oldest + 1..=high)
+            .filter_map(|slot| self.at(slot))
+            .collect()
+    }
+
     /// Remembers `hashes`. When the same slot is there already, from before the server was started
     /// again, and differs, it is returned: the server is not deterministic.
     pub(super) fn put(&mut self, hashes: SlotHashes) -> Option<SlotHashes> {
@@ -120,6 +128,30 @@ impl Output {
         self.recent.restart();
         self.ended = false;
         self.batches.clear();
+    }
+
+    /// A server goes on after `applied`, idle, until a timer is due at `deadline_ns`. `trail`: hashes of
+    /// slots before.
+    pub fn resume(
+        &mut self,
+        applied: SlotHashes,
+        deadline_ns: u64,
+        trail: &[SlotHashes],
+        now: Instant,
+    ) {
+        self.restart();
+        for hashes in trail.iter().chain([&applied]) {
+            let before = self.history.put(*hashes);
+            self.divergence = self.divergence.or(before);
+        }
+        self.hash = applied.output_hash;
+        self.last = applied;
+        self.clock = Some(ServerClock {
+            slot: applied.slot,
+            idle: true,
+            deadline_ns,
+            at: now,
+        });
     }
 
     /// What the server did so far was wrong: nothing is to be compared with it.

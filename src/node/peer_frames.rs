@@ -13,6 +13,8 @@ pub enum PeerFrame<'a> {
     NotLeader,
     /// To the leader: these sidecars live (numbers of eight bytes).
     Alive(&'a [u8]),
+    /// The sender has a whole checkpoint of this slot.
+    Checkpoint(u64),
     /// Servers are compared; see [`super::exchange::Exchange`].
     Compare(&'a [u8]),
 }
@@ -22,11 +24,17 @@ const FORWARD: u8 = 1;
 const NOT_LEADER: u8 = 2;
 const ALIVE: u8 = 3;
 const COMPARE: u8 = 4;
+const CHECKPOINT: u8 = 5;
 
 impl<'a> PeerFrame<'a> {
     /// Writes the frame to `out`, replacing what was there.
     pub fn encode(&self, out: &mut Vec<u8>) {
+        let slot;
         let (kind, count, payload): (u8, u32, &[u8]) = match *self {
+            Self::Checkpoint(of) => {
+                slot = of.to_le_bytes();
+                (CHECKPOINT, 0, &slot)
+            }
             Self::Forward(count, events) => (FORWARD, count, events),
             Self::NotLeader => (NOT_LEADER, 0, &[]),
             Self::Alive(sidecars) => (ALIVE, 0, sidecars),
@@ -47,6 +55,9 @@ impl<'a> PeerFrame<'a> {
             NOT_LEADER => Some(Self::NotLeader),
             ALIVE => Some(Self::Alive(payload)),
             COMPARE => Some(Self::Compare(payload)),
+            CHECKPOINT => Some(Self::Checkpoint(u64::from_le_bytes(
+                payload.try_into().ok()?,
+            ))),
             _ => None,
         }
     }
@@ -65,6 +76,7 @@ mod tests {
             PeerFrame::NotLeader,
             PeerFrame::Alive(&alive),
             PeerFrame::Compare(b"hashes"),
+            PeerFrame::Checkpoint(1 << 40),
         ] {
             frame.encode(&mut bytes);
             assert_eq!(PeerFrame::decode(&bytes), Some(frame));

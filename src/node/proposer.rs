@@ -129,6 +129,11 @@ impl Proposer {
         self.time.observe(time_ns, now);
     }
 
+    /// The time of the last entry seen, if there was any.
+    pub fn last_time(&self) -> Option<u64> {
+        self.time.last.map(|(time_ns, _)| time_ns)
+    }
+
     /// The server has reported its state.
     pub fn observe_server(&mut self, server: &ServerClock) {
         if server.idle {

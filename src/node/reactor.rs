@@ -1,6 +1,7 @@
 //! The reactor: one `mio` poll, one thread.
 
 use super::checking::Checking;
+use super::checkpoints::Checkpoints;
 use super::conns::Conns;
 use super::error::NodeError;
 use super::feeder::Feeder;
@@ -17,6 +18,7 @@ use super::tape_map::TapeMap;
 use super::timer::Timer;
 use super::upstream::Upstream;
 use crate::config::NodeConfig;
+use brolga_checkpoint::{Directory, Identity};
 use brolga_consensus::{Ballot, Event as ReplicaEvent, NodeId, Replica, ReplicaConfig};
 use mio::{Events, Poll, Token, Waker};
 use std::collections::BTreeMap;
@@ -81,6 +83,7 @@ pub struct Node<H> {
     pub(super) life: super::life::Life,
     pub(super) checking: Checking,
     pub(super) operator: Operator,
+    pub(super) checkpoints: Checkpoints,
 }
 
 impl<H> std::fmt::Debug for Node<H> {
@@ -92,11 +95,16 @@ impl<H> std::fmt::Debug for Node<H> {
 }
 
 impl<H: ServerHost> Node<H> {
-    /// Opens the log and the links. The server is started by [`Node::run`].
+    /// Opens the log and the links. The server is started by [`Node::run`]. `identity` is what a
+    /// checkpoint has to be of to be restored here.
     ///
     /// # Errors
     /// See [`NodeError`].
-    pub fn open(config: NodeConfig, host: H) -> Result<(Self, NodeHandle), NodeError> {
+    pub fn open(
+        config: NodeConfig,
+        identity: Identity,
+        host: H,
+    ) -> Result<(Self, NodeHandle), NodeError> {
         let system = NodeError::doing;
         let poll = Poll::new().map_err(system("cannot create a poll"))?;
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot create a waker"))?;
@@ -113,6 +121,12 @@ impl<H: ServerHost> Node<H> {
             }),
         )?;
         forget_that_it_is_new(&config)?;
+        let checkpoints = Checkpoints::open(
+            Directory::open(config.checkpoint_dir())?,
+            identity,
+            config.checkpoints_kept,
+            Arc::clone(&waker),
+        );
         let (handle, queries) = NodeHandle::new(waker);
         let frontend = open_frontend(&config, &poll).map_err(system("cannot open the frontend"))?;
         let sidecars = open_sidecars(&config, &poll)?;
@@ -154,6 +168,7 @@ impl<H: ServerHost> Node<H> {
             life: super::life::Life::default(),
             checking,
             operator: Operator::default(),
+            checkpoints,
             config,
         };
         Ok((node, handle))
@@ -174,7 +189,9 @@ impl<H: ServerHost> Node<H> {
             );
             self.stand_aside(Instant::now())?;
         }
-        self.start_server()?;
+        if !self.restore_server(true, u64::MAX)? {
+            self.start_server()?;
+        }
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut wait = Some(Duration::ZERO);
         loop {
@@ -246,6 +263,7 @@ impl<H: ServerHost> Node<H> {
                 Ok(Query::Status(reply)) => drop(reply.send(self.status())),
                 Ok(Query::HashesAt(slot, reply)) => drop(reply.send(self.output.hashes_at(slot))),
                 Ok(Query::Signal(signal, reply)) => self.signal(signal, reply),
+                Ok(Query::Checkpoint(reply)) => self.wish_checkpoint(reply),
                 Ok(Query::Shutdown) => return true,
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return false,
             }

@@ -3,6 +3,7 @@
 
 use super::client::ByteQueue;
 use super::conns::{Conns, IdMap};
+use super::snapshot::{self, SavedOutput};
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::record::{Record, encode};
 use brolga_tape::{ConnId, StreamStep, stream_step};
@@ -89,6 +90,40 @@ impl Retained {
                 self.held.retain(|conn, _| conn.frontend != frontend);
             }
             _ => {}
+        }
+    }
+
+    /// All of it, for a checkpoint.
+    pub fn save(&self) -> Vec<SavedOutput> {
+        let output = |(conn, held): (&ConnId, &Held)| SavedOutput {
+            id: snapshot::id(*conn),
+            base: held.base,
+            bytes: held.bytes.as_slice().to_vec(),
+            consumed: held.consumed,
+            fin: held.fin,
+            closed: held.closed,
+        };
+        let mut saved: Vec<_> = self.held.iter().map(output).collect();
+        saved.sort_unstable_by_key(|output| output.id);
+        saved
+    }
+
+    /// As it was when it was saved.
+    pub fn load(saved: Vec<SavedOutput>) -> Self {
+        let held = saved.into_iter().map(|output| {
+            let mut bytes = ByteQueue::default();
+            bytes.push(&output.bytes);
+            let held = Held {
+                base: output.base,
+                bytes,
+                consumed: output.consumed,
+                fin: output.fin,
+                closed: output.closed,
+            };
+            (snapshot::conn_of(output.id), held)
+        });
+        Self {
+            held: held.collect(),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::launch::{self, LaunchSpec, Lifeline};
 use brolga_checkpoint::container::Container;
 use brolga_checkpoint::criu::Criu;
 use brolga_checkpoint::image::{Imager, RestoredServer};
-use brolga_checkpoint::{CheckpointError, Checkpointer};
+use brolga_checkpoint::{CheckpointError, Checkpointer, Position};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use std::fs;
@@ -50,6 +50,10 @@ impl Objects {
     }
 }
 
+/// Dumps a server, given by its first process, at a position, into an empty directory. The server is
+/// idle, and runs on afterwards.
+pub type Dumper = Box<dyn FnOnce(u32, Position, &Path) -> Result<(), CheckpointError> + Send>;
+
 /// Starts servers.
 pub trait ServerHost {
     /// What the next server's tape is to be made of.
@@ -75,7 +79,18 @@ pub trait ServerHost {
         Err(not_dumped("no server of this kind can be"))
     }
 
-    /// Brings a server back from what an imager has dumped into `directory`, with its files. It
+    /// The same in general.
+    ///
+    /// # Errors
+    /// As [`ServerHost::imager`].
+    fn dumper(&mut self, tape_bytes: u64) -> Result<Dumper, CheckpointError> {
+        let mut imager = self.imager(tape_bytes)?;
+        Ok(Box::new(move |pid, position, directory| {
+            imager.dump(pid, position, directory)
+        }))
+    }
+
+    /// Brings a server back from what a dumper has dumped into `directory`, with its files. It
     /// sleeps until a tape is made of the objects, and then goes on from its first entry. Called on
     /// the reactor's thread.
     ///

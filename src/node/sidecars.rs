@@ -7,6 +7,7 @@
 use super::conns::{Conns, IdMap, KnownFrontend, Progress};
 use super::frontend::Published;
 use super::retained::Retained;
+use super::snapshot::SavedOutput;
 use super::wire::{self, BATCH_BYTES, Hello, Kind, Wire};
 use brolga_tape::ConnId;
 use brolga_tape::entry::{ENTRY_HEADER_BYTES, Entry, Event};
@@ -282,6 +283,16 @@ impl Sidecars {
             self.detach(index);
         }
         self.retained = Retained::default();
+    }
+
+    /// Output that is held, for a checkpoint.
+    pub fn save(&self) -> Vec<SavedOutput> {
+        self.retained.save()
+    }
+
+    /// Holds what was held then.
+    pub fn load(&mut self, saved: Vec<SavedOutput>) {
+        self.retained = Retained::load(saved);
     }
 
     /// True when output of this frontend's connections is held here for a sidecar.

@@ -1,5 +1,6 @@
 //! What a node tells about itself, and how one asks.
 
+use super::checkpoints::Taken;
 use super::datagrams::DatagramCounts;
 use super::difference::Difference;
 use super::operator::Ordered;
@@ -108,6 +109,12 @@ pub struct NodeStatus {
     pub datagrams: DatagramCounts,
     /// The other replicas.
     pub peers: Vec<Peer>,
+    /// Slot of the newest checkpoint here.
+    #[serde(default)]
+    pub checkpoint: Option<u64>,
+    /// The first slot in the log here.
+    #[serde(default)]
+    pub log_begins: u64,
     /// Why this replica does not vote on what is chosen, if it does not: it has lost its log.
     #[serde(default)]
     pub no_vote: Option<String>,
@@ -138,6 +145,8 @@ pub enum Query {
     HashesAt(u64, oneshot::Sender<Option<SlotHashes>>),
     /// Send the server a signal (its number, 1 to 64), through the log.
     Signal(u32, oneshot::Sender<Ordered>),
+    /// Take a checkpoint, and tell when it is whole.
+    Checkpoint(oneshot::Sender<Taken>),
     /// Stop the server and end.
     Shutdown,
 }
@@ -185,6 +194,15 @@ impl NodeHandle {
     pub fn signal(&self, signal: u32) -> Option<Ordered> {
         let (reply, answer) = oneshot::channel();
         self.ask(Query::Signal(signal, reply));
+        answer.blocking_recv().ok()
+    }
+
+    /// Has the node take a checkpoint, for threads that may wait for all of it; `None` when the node has
+    /// ended.
+    #[must_use]
+    pub fn checkpoint(&self) -> Option<Taken> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Query::Checkpoint(reply));
         answer.blocking_recv().ok()
     }
 

@@ -44,6 +44,7 @@ impl<H: ServerHost> Node<H> {
     pub(super) fn turn(&mut self, now: Instant) -> Result<(), NodeError> {
         self.take_replica_events(now);
         self.drain_output(now)?;
+        self.advance_checkpoint()?;
         self.observe_and_feed(now)?;
         self.compare(now)?;
         self.go_live_when_caught_up()?;
@@ -112,6 +113,7 @@ impl<H: ServerHost> Node<H> {
 
     fn peer_up(&mut self, peer: NodeId) {
         self.checking.peer_up(peer);
+        self.tell_of_checkpoint(Some(peer));
         self.absent.remove(&peer);
         if self.leadership.leader == Some(peer) {
             self.upstream.lost();
@@ -143,6 +145,7 @@ impl<H: ServerHost> Node<H> {
                 }
             }
             Some(PeerFrame::Alive(numbers)) => self.sidecars_live(numbers, now),
+            Some(PeerFrame::Checkpoint(slot)) => self.told_of_checkpoint(from, slot),
             Some(PeerFrame::Compare(message)) => self.compare_frame(from, message, now),
             None => tracing::warn!(
                 from,

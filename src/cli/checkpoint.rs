@@ -1,0 +1,348 @@
+//! `brolga checkpoint`: what there is, whether it is whole, in and out as one file, fewer of them, one
+//! more.
+//!
+//! All but `now` work on the files alone, whether the nodes run or not: a checkpoint that has its name
+//! never changes, and the directory is made for several processes.
+
+use super::{Outcome, runtime};
+use crate::admin::Client;
+use crate::cluster::{self, node_dir};
+use crate::node::Role;
+use anyhow::{Context, bail};
+use brolga_checkpoint::directory::{Checkpoint, Directory};
+use brolga_checkpoint::{CheckpointError, archive};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, UNIX_EPOCH};
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, clap::Args)]
+struct Place {
+    /// Directory of the cluster.
+    #[arg(long, value_name = "DIR", default_value = "brolga-data")]
+    data: PathBuf,
+    /// Only this replica.
+    #[arg(long, value_name = "N")]
+    node: Option<u64>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show the checkpoints of each replica.
+    List(Place),
+    /// Have each replica take one now, one after the other, the leader last.
+    Now(Place),
+    /// Read all of them, and name what is damaged.
+    Verify(Place),
+    /// Write one into a file (.tar.zst) with everything that is needed to check it.
+    Export {
+        /// The file; it must not exist.
+        file: PathBuf,
+        /// The slot; the newest one if not given.
+        #[arg(long)]
+        slot: Option<u64>,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Take one from a file, after everything in it was checked.
+    Import {
+        /// The file.
+        file: PathBuf,
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove all but the newest.
+    Prune {
+        /// How many stay.
+        #[arg(long, default_value_t = 1)]
+        keep: usize,
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+pub fn main(options: &Options) -> Outcome {
+    match &options.command {
+        Command::List(place) => list(place),
+        Command::Now(place) => now(place),
+        Command::Verify(place) => verify(place),
+        Command::Export { file, slot, place } => export(file, *slot, place),
+        Command::Import { file, place } => import(file, place),
+        Command::Prune { keep, place } => prune(*keep, place),
+    }
+    .map_err(Into::into)
+}
+
+impl Place {
+    /// The replicas that are meant.
+    fn nodes(&self) -> anyhow::Result<Vec<u64>> {
+        let file = cluster::read(&self.data)?;
+        let all = file.members.iter().map(|member| member.id);
+        let nodes: Vec<u64> = all
+            .filter(|id| self.node.is_none_or(|node| node == *id))
+            .collect();
+        match (nodes.is_empty(), self.node) {
+            (true, Some(node)) => bail!("there is no replica {node}"),
+            _ => Ok(nodes),
+        }
+    }
+
+    /// The one replica that is meant.
+    fn one(&self) -> anyhow::Result<u64> {
+        match self.nodes()?[..] {
+            [node] => Ok(node),
+            _ => bail!("say which replica's with --node"),
+        }
+    }
+
+    fn path(&self, node: u64) -> PathBuf {
+        node_dir(&self.data, node).join("checkpoints")
+    }
+
+    /// A replica's checkpoints, if it has ever had any.
+    fn directory(&self, node: u64) -> anyhow::Result<Option<Directory>> {
+        let path = self.path(node);
+        Ok(match path.exists() {
+            true => Some(Directory::open(path)?),
+            false => None,
+        })
+    }
+}
+
+fn list(place: &Place) -> anyhow::Result<()> {
+    let mut text = format!(
+        "{:>7}  {:>12}  {:>10}  {:>20}  {:<16}  {}\n",
+        "replica", "slot", "size", "taken (UTC)", "output hash", "state"
+    );
+    for node in place.nodes()? {
+        let Some(directory) = place.directory(node)? else {
+            continue;
+        };
+        let listing = directory.list()?;
+        for checkpoint in &listing.whole {
+            text += &line(node, checkpoint);
+        }
+        for (_, error) in &listing.damaged {
+            text += &format!("{node:>7}  damaged: {error}\n");
+        }
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn line(node: u64, checkpoint: &Checkpoint) -> String {
+    let manifest = &checkpoint.manifest;
+    let size = indicatif::HumanBytes(manifest.bytes()).to_string();
+    let taken = utc(manifest.taken_at);
+    let (slot, hash) = (manifest.position.slot, manifest.position.output_hash);
+    format!("{node:>7}  {slot:>12}  {size:>10}  {taken:>20}  {hash:016x}  complete\n")
+}
+
+/// A time as people write it.
+fn utc(seconds: u64) -> String {
+    let at = UNIX_EPOCH + Duration::from_secs(seconds);
+    let since = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let (days, rest) = (since / 86_400, since % 86_400);
+    let (year, month, day) = date(days);
+    format!(
+        "{year:04}-{month:02}-{day:02} {:02}:{:02}:{:02}",
+        rest / 3600,
+        rest / 60 % 60,
+        rest % 60
+    )
+}
+
+/// The date so many days after 1970-01-01: counted in eras of 400 years that begin in March.
+fn date(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let march_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+    let month = if march_month < 10 {
+        march_month + 3
+    } else {
+        march_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    (year, month, day)
+}
+
+/// A bar with rate and remaining time, on standard error if that is a terminal.
+fn bar(what: &str, bytes: u64) -> ProgressBar {
+    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let bar = ProgressBar::new(bytes).with_message(what.to_owned());
+    match ProgressStyle::with_template(style) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+fn now(place: &Place) -> anyhow::Result<()> {
+    let nodes = place.nodes()?;
+    runtime()?.block_on(async {
+        let mut order = Vec::new();
+        for node in nodes {
+            let socket = node_dir(&place.data, node).join("admin.sock");
+            let client = Client::connect(&socket).await;
+            let mut client = client.with_context(|| format!("replica {node} does not answer"))?;
+            let leads = client.status().await?.role == Role::Leader;
+            order.push((leads, node, client));
+        }
+        order.sort_by_key(|(leads, node, _)| (*leads, *node));
+        for (_, node, mut client) in order {
+            let taken = client.checkpoint().await;
+            let slot = taken.with_context(|| format!("replica {node} took none"))?;
+            println!("replica {node}: checkpoint of slot {slot}");
+        }
+        Ok(())
+    })
+}
+
+fn verify(place: &Place) -> anyhow::Result<()> {
+    let mut bad = 0;
+    for node in place.nodes()? {
+        let Some(directory) = place.directory(node)? else {
+            continue;
+        };
+        let listing = directory.list()?;
+        for (_, error) in &listing.damaged {
+            println!("replica {node}: {error}");
+            bad += 1;
+        }
+        for checkpoint in &listing.whole {
+            let slot = checkpoint.slot();
+            let bar = bar(
+                &format!("replica {node}, slot {slot}"),
+                checkpoint.manifest.bytes(),
+            );
+            let verdict = checkpoint.verify(&mut |more| bar.inc(more));
+            bar.finish_and_clear();
+            match verdict {
+                Ok(()) => println!("replica {node}: slot {slot} is whole"),
+                Err(error) => {
+                    println!("replica {node}: slot {slot}: {error}");
+                    bad += 1;
+                }
+            }
+        }
+    }
+    match bad {
+        0 => Ok(()),
+        _ => bail!("{bad} damaged: the nodes use older ones instead; prune removes them"),
+    }
+}
+
+fn export(file: &Path, slot: Option<u64>, place: &Place) -> anyhow::Result<()> {
+    let mut newest: Option<Checkpoint> = None;
+    for node in place.nodes()? {
+        let Some(directory) = place.directory(node)? else {
+            continue;
+        };
+        let fit = |it: &Checkpoint| slot.is_none_or(|slot| slot == it.slot());
+        for found in directory.list()?.whole.into_iter().filter(fit) {
+            if newest.as_ref().is_none_or(|it| it.slot() < found.slot()) {
+                newest = Some(found);
+            }
+        }
+    }
+    let checkpoint = newest.context("there is no such checkpoint")?;
+    checkpoint.verify(&mut |_| ())?;
+    // It gets its name when it is whole.
+    if file.exists() {
+        bail!("{} exists", file.display());
+    }
+    let aside = file.with_extension("part");
+    let bar = bar("export", checkpoint.manifest.bytes());
+    let write = || -> anyhow::Result<()> {
+        let out = File::create(&aside)?;
+        let buffered = BufWriter::new(&out);
+        archive::export(&checkpoint, buffered, archive::LEVEL_DEFAULT, &mut |more| {
+            bar.inc(more);
+        })?;
+        out.sync_all()?;
+        Ok(fs::rename(&aside, file)?)
+    };
+    if let Err(error) = write() {
+        // What cannot be removed was never called whole.
+        let _ = fs::remove_file(&aside);
+        return Err(error.context(format!("cannot write {}", file.display())));
+    }
+    bar.finish_and_clear();
+    println!(
+        "{}: checkpoint of slot {}",
+        file.display(),
+        checkpoint.slot()
+    );
+    Ok(())
+}
+
+fn import(file: &Path, place: &Place) -> anyhow::Result<()> {
+    let node = place.one()?;
+    let directory = Directory::open(place.path(node))?;
+    let input = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let bar = bar("import", input.metadata()?.len());
+    let counted = Counted {
+        inner: input,
+        bar: &bar,
+    };
+    let imported = archive::import(&directory, BufReader::new(counted), file, &mut |_| ());
+    bar.finish_and_clear();
+    match imported {
+        Ok(checkpoint) => println!("replica {node}: checkpoint of slot {}", checkpoint.slot()),
+        Err(CheckpointError::Exists(slot)) => {
+            println!("replica {node} has the checkpoint of slot {slot} already");
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+/// Counts what is read of the file.
+struct Counted<'a> {
+    inner: File,
+    bar: &'a ProgressBar,
+}
+
+impl Read for Counted<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.bar.inc(count as u64);
+        Ok(count)
+    }
+}
+
+fn prune(keep: usize, place: &Place) -> anyhow::Result<()> {
+    if keep == 0 {
+        bail!("--keep 0: the log may begin after the last checkpoint, so one has to stay");
+    }
+    for node in place.nodes()? {
+        if let Some(directory) = place.directory(node)? {
+            for path in directory.prune(keep)? {
+                println!("replica {node}: removed {}", path.display());
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_shown_as_dates() {
+        assert_eq!(utc(0), "1970-01-01 00:00:00");
+        assert_eq!(utc(951_782_400), "2000-02-29 00:00:00");
+        assert_eq!(utc(1_735_689_599), "2024-12-31 23:59:59");
+    }
+}

@@ -1,0 +1,172 @@
+//! Replicas that take checkpoints, die, and come back from them, while clients go on.
+
+use super::cluster_tests::{Cluster, address, await_that, noise, ping};
+use super::{Sidecar, SidecarConfig};
+use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::PathBuf;
+
+fn others(cluster: &Cluster, id: u64) -> u64 {
+    cluster.up().find(|other| *other != id).unwrap()
+}
+
+/// Sends and gets back so much that several segments of the log fill.
+fn talk(client: &mut TcpStream, bytes: usize) {
+    for (number, piece) in noise(bytes, 7).chunks(100_000).enumerate() {
+        ping(client, piece);
+        ping(client, &number.to_le_bytes());
+    }
+}
+
+fn checkpoints(cluster: &Cluster, id: u64) -> Vec<PathBuf> {
+    let directory = cluster.data_dir(id).join("checkpoints");
+    let entries = fs::read_dir(directory).unwrap();
+    let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    paths.sort_unstable();
+    paths
+}
+
+#[test]
+fn a_replica_comes_back_from_its_checkpoint_and_does_what_the_others_do() {
+    let mut cluster = Cluster::start(3);
+    let id = cluster.follower();
+    let mut client = cluster.connect(others(&cluster, id));
+    ping(&mut client, b"before");
+    let mut own = cluster.connect(id);
+    ping(&mut own, b"this connection is in the checkpoint");
+    let slot = cluster.checkpoint(id).unwrap();
+    assert_eq!(cluster.status(id).checkpoint, Some(slot));
+    ping(&mut own, b"and lives on");
+    ping(&mut client, b"after");
+    cluster.stop_node(id);
+    ping(&mut client, b"while it is away");
+    cluster.start_node(id);
+    cluster.await_agreement();
+    ping(&mut client, b"with all three");
+    cluster.await_agreement();
+    // It did not begin at the beginning.
+    let node = cluster.status(id);
+    assert!(node.applied.slot > slot);
+    assert_eq!(node.server_starts, 1);
+    // It is as good as the others: one of them may go.
+    let mut new = cluster.connect(id);
+    ping(&mut new, b"at the restored one");
+}
+
+#[test]
+fn a_connection_through_a_sidecar_outlives_the_restored_node() {
+    let mut cluster = Cluster::start(3);
+    let id = cluster.follower();
+    let members = cluster.members().to_vec();
+    // It prefers the node that is going to be restored.
+    let mut nodes = vec![members[id as usize - 1].sidecar];
+    nodes.extend(members.iter().filter(|it| it.id != id).map(|it| it.sidecar));
+    let (sidecar, handle) = Sidecar::open(SidecarConfig {
+        cluster: 0xC0FFEE,
+        publish: address(77),
+        nodes,
+    })
+    .unwrap();
+    let thread = std::thread::spawn(move || sidecar.run());
+    let mut client = cluster.connect_to(address(77));
+    ping(&mut client, b"hello");
+    // Answers that the client does not take are held by every replica, and are in the checkpoint.
+    let sent = noise(300_000, 5);
+    client.write_all(&sent).unwrap();
+    for id in 1..=3 {
+        cluster.checkpoint(id).unwrap();
+    }
+    for id in 1..=3 {
+        cluster.stop_node(id);
+        cluster.start_node(id);
+        cluster.await_leader();
+    }
+    let mut got = vec![0; sent.len()];
+    client.read_exact(&mut got).unwrap();
+    assert!(got == sent, "every byte, once and in order");
+    ping(&mut client, b"still there");
+    cluster.await_agreement();
+    handle.shutdown();
+    thread.join().unwrap().unwrap();
+}
+
+#[test]
+fn the_log_is_dropped_when_all_can_do_without() {
+    let mut cluster = Cluster::start_with(3, 4 << 20);
+    let id = cluster.follower();
+    let mut client = cluster.connect(others(&cluster, id));
+    talk(&mut client, 12 << 20);
+    for one in [id, others(&cluster, id)] {
+        cluster.checkpoint(one).unwrap();
+        assert_eq!(cluster.status(one).log_begins, 1, "not all have one");
+    }
+    for one in 1..=3 {
+        cluster.checkpoint(one).unwrap();
+    }
+    for one in 1..=3 {
+        await_that("a shorter log", || {
+            (cluster.status(one).log_begins > 1).then_some(())
+        });
+    }
+    // What is left of the log, and the checkpoint, are enough to come back.
+    for id in 1..=3 {
+        cluster.stop_node(id);
+        cluster.start_node(id);
+        cluster.await_agreement();
+    }
+    let mut client = cluster.connect(id);
+    ping(&mut client, b"on and on");
+}
+
+#[test]
+fn a_damaged_checkpoint_is_passed_over_and_the_one_before_is_taken() {
+    let mut cluster = Cluster::start(3);
+    let id = cluster.follower();
+    let mut client = cluster.connect(others(&cluster, id));
+    ping(&mut client, b"one");
+    let first = cluster.checkpoint(id).unwrap();
+    ping(&mut client, b"two");
+    let second = cluster.checkpoint(id).unwrap();
+    assert!(second > first);
+    cluster.stop_node(id);
+    let newest = checkpoints(&cluster, id).pop().unwrap();
+    let image = newest.join("server/echoes");
+    let mut bytes = fs::read(&image).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&image, bytes).unwrap();
+    cluster.start_node(id);
+    cluster.await_agreement();
+    ping(&mut client, b"three");
+    cluster.await_agreement();
+    // Without any, the whole log is there.
+    cluster.stop_node(id);
+    for path in checkpoints(&cluster, id) {
+        fs::remove_file(path.join("manifest")).unwrap();
+    }
+    cluster.start_node(id);
+    cluster.await_agreement();
+}
+
+#[test]
+fn a_server_that_dies_is_brought_back_from_the_checkpoint_too() {
+    let cluster = Cluster::start(3);
+    let id = cluster.follower();
+    let mut client = cluster.connect(id);
+    ping(&mut client, b"before");
+    cluster.checkpoint(id).unwrap();
+    ping(&mut client, b"after");
+    let pid = cluster.status(id).server_pid.unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+    await_that("another server", || {
+        (cluster.status(id).server_starts == 2).then_some(())
+    });
+    // Its client has noticed nothing.
+    ping(&mut client, b"still the same connection");
+    cluster.await_agreement();
+}

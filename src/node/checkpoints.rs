@@ -1,0 +1,429 @@
+//! Checkpoints of this replica: taken at an idle point while clients go on, and gone back to at a start.
+//!
+//! ```text
+//! asked for ──▶ no more entries ──▶ the server is idle, and has said all it had to say
+//!                                     │ what the node knows is noted; a thread dumps the server
+//!                                     ▼
+//!               entries again ◀── dumped; the thread hashes, syncs, reads back, names
+//!                                     │
+//!                                     ▼
+//!               the others are told, old ones go, the log is dropped as far as all can do without
+//! ```
+//!
+//! Clients of the other replicas notice nothing of it: consensus goes on all the time, also here.
+//!
+//! # Invariants
+//!
+//! * The log is dropped only up to the *oldest* checkpoint that is kept here, and only up to what
+//!   checkpoints of all members cover. So the next older one is of use when the newest is
+//!   damaged, and no member lacks what was dropped, unless it loses its disk.
+//! * What is told to others was verified after it was written.
+//! * Output that is held back is in no checkpoint: as long as there is any, none is taken.
+//!
+//! Deliberately absent: how a server is dumped (the host's business), checkpoints that nobody asked for,
+//! transfer from other nodes other than by hand (`brolga checkpoint export` and `import`).
+
+use super::conns::Conns;
+use super::error::NodeError;
+use super::frontend::Published;
+use super::peer_frames::PeerFrame;
+use super::reactor::Node;
+use super::server::{Dumper, ServerHost};
+use super::snapshot::{SERVER_DIR, SavedPort, Snapshot, TRAIL_SLOTS};
+use brolga_checkpoint::directory::{About, Checkpoint, Directory};
+use brolga_checkpoint::{CheckpointError, Identity, Position};
+use brolga_consensus::NodeId;
+use mio::Waker;
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::time::Instant;
+use tokio::sync::oneshot;
+
+/// What came of a wish for a checkpoint: its slot, or why there is none.
+pub type Taken = Result<u64, String>;
+
+/// What the thread that takes one tells.
+#[derive(Debug)]
+enum Word {
+    /// The server may go on.
+    Dumped,
+    /// It is over.
+    Done(Result<u64, CheckpointError>),
+}
+
+/// How far one is.
+#[derive(Debug, Default)]
+enum Stage {
+    #[default]
+    None,
+    /// The server gets no more entries until it is idle.
+    Settling,
+    /// It is being written.
+    Writing(Receiver<Word>),
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub(super) struct Checkpoints {
+    directory: Directory,
+    identity: Identity,
+    keep: usize,
+    waker: Arc<Waker>,
+    stage: Stage,
+    waiting: Vec<oneshot::Sender<Taken>>,
+    /// Slots of the checkpoints here, the newest first.
+    slots: Vec<u64>,
+    /// The newest one of each other node.
+    others: BTreeMap<NodeId, u64>,
+}
+
+impl Checkpoints {
+    pub(super) fn open(
+        directory: Directory,
+        identity: Identity,
+        keep: usize,
+        waker: Arc<Waker>,
+    ) -> Self {
+        Self {
+            directory,
+            identity,
+            keep: keep.max(1),
+            waker,
+            stage: Stage::None,
+            waiting: Vec::new(),
+            slots: Vec::new(),
+            others: BTreeMap::new(),
+        }
+    }
+
+    /// The newest one here.
+    pub(super) fn newest(&self) -> Option<u64> {
+        self.slots.first().copied()
+    }
+
+    /// The slot up to which the log may be dropped: all of `members` have to be able to do without it.
+    fn droppable(&self, members: usize) -> Option<u64> {
+        let oldest = *self.slots.last()?;
+        let covered = self.others.values().copied().min();
+        let all_have_one = self.others.len() + 1 == members;
+        all_have_one.then(|| covered.map_or(oldest, |covered| covered.min(oldest)))
+    }
+}
+
+impl<H: ServerHost> Node<H> {
+    /// Somebody wants a checkpoint.
+    pub(super) fn wish_checkpoint(&mut self, reply: oneshot::Sender<Taken>) {
+        self.checkpoints.waiting.push(reply);
+        if matches!(self.checkpoints.stage, Stage::None) {
+            self.checkpoints.stage = Stage::Settling;
+        }
+    }
+
+    fn answer_wishes(&mut self, taken: &Taken) {
+        for reply in self.checkpoints.waiting.drain(..) {
+            // Whoever asked may have given up waiting.
+            let _ = reply.send(taken.clone());
+        }
+    }
+
+    /// Goes on with a checkpoint, if one was asked for.
+    pub(super) fn advance_checkpoint(&mut self) -> Result<(), NodeError> {
+        match &self.checkpoints.stage {
+            Stage::None => Ok(()),
+            Stage::Settling => {
+                self.settle();
+                Ok(())
+            }
+            Stage::Writing(words) => match words.try_recv() {
+                Err(TryRecvError::Empty) => Ok(()),
+                Ok(Word::Dumped) => {
+                    self.feeder.allow(None);
+                    Ok(())
+                }
+                Ok(Word::Done(done)) => self.written(done),
+                Err(TryRecvError::Disconnected) => {
+                    let died = CheckpointError::Failed("the thread that writes it died".into());
+                    self.written(Err(died))
+                }
+            },
+        }
+    }
+
+    /// Holds entries back until the server is idle; dumps it then.
+    fn settle(&mut self) {
+        let ready = self.is_running();
+        let held = self.checking.gate.held_bytes() > 0 || self.checking.quarantine().is_some();
+        if !ready || held {
+            self.feeder.allow(None);
+            return;
+        }
+        let applied = self.output.applied().slot;
+        let Some(clock) = self.output.clock().filter(|_| applied == self.feeder.fed()) else {
+            return self.feeder.allow(Some(0));
+        };
+        if !clock.idle {
+            // It goes on with the next one only.
+            return self.feeder.allow(Some(1));
+        }
+        self.feeder.allow(Some(0));
+        let outcome = self.begin_dump(clock.deadline_ns);
+        if let Err(error) = outcome {
+            tracing::warn!(%error, "no checkpoint is taken");
+            self.feeder.allow(None);
+            self.checkpoints.stage = Stage::None;
+            let taken = match error {
+                CheckpointError::Exists(slot) => Ok(slot),
+                error => Err(error.to_string()),
+            };
+            self.answer_wishes(&taken);
+        }
+    }
+
+    fn begin_dump(&mut self, deadline_ns: u64) -> Result<(), CheckpointError> {
+        let snapshot = self.snapshot(deadline_ns);
+        let applied = snapshot.applied;
+        let staged = self.checkpoints.directory.stage(applied.slot)?;
+        let bytes = self.tape_bytes();
+        let dumper = self.host.dumper(bytes)?;
+        let pid = self.process.as_ref().map_or(0, super::server::Process::pid);
+        let pid = pid.unsigned_abs();
+        let about = About {
+            cluster: self.config.cluster.0,
+            node: self.id,
+            position: Position {
+                slot: applied.slot,
+                output_hash: applied.output_hash,
+                schedule_hash: applied.schedule_hash,
+            },
+            identity: self.checkpoints.identity.clone(),
+        };
+        tracing::info!(slot = applied.slot, "a checkpoint is taken");
+        let (words_tx, words_rx) = channel();
+        let mouth = Mouth {
+            words_tx,
+            waker: Arc::clone(&self.checkpoints.waker),
+        };
+        let work = move || {
+            let done = write(staged, about, &snapshot, pid, dumper, &mouth);
+            mouth.say(Word::Done(done.map(|checkpoint| checkpoint.slot())));
+        };
+        std::thread::Builder::new()
+            .name("checkpoint".into())
+            .spawn(work)?;
+        self.checkpoints.stage = Stage::Writing(words_rx);
+        Ok(())
+    }
+
+    fn snapshot(&self, deadline_ns: u64) -> Snapshot {
+        let applied = self.output.applied();
+        let port = |port: Published| SavedPort {
+            listener: port.listener,
+            address: port.address,
+            datagrams: port.transport == brolga_tape::record::Transport::Datagram,
+            chosen: port.chosen,
+        };
+        let oldest = applied.slot.saturating_sub(TRAIL_SLOTS);
+        Snapshot {
+            deadline_ns,
+            seen: self.feeder.seen(),
+            last_entry: self.feeder.last_entry(),
+            time_ns: self.proposer.last_time().unwrap_or_default(),
+            trail: self.output.history().between(oldest, applied.slot - 1),
+            ports: self.frontend.known().into_iter().map(port).collect(),
+            conns: self.conns.save(),
+            retained: self.sidecars.save(),
+            ..Snapshot::new(applied)
+        }
+    }
+
+    fn written(&mut self, done: Result<u64, CheckpointError>) -> Result<(), NodeError> {
+        self.feeder.allow(None);
+        self.checkpoints.stage = Stage::None;
+        let taken = match done {
+            Ok(slot) => {
+                tracing::info!(slot, "the checkpoint is whole");
+                let keep = self.checkpoints.keep;
+                if let Err(error) = self.checkpoints.directory.prune(keep) {
+                    tracing::warn!(%error, "old checkpoints stay");
+                }
+                self.look_at_checkpoints()?;
+                Ok(slot)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the checkpoint failed; the last one is as good as before");
+                Err(error.to_string())
+            }
+        };
+        self.answer_wishes(&taken);
+        self.tell_of_checkpoint(None);
+        self.drop_log();
+        Ok(())
+    }
+
+    fn look_at_checkpoints(&mut self) -> Result<(), NodeError> {
+        let listing = self.checkpoints.directory.list()?;
+        for (_, error) in &listing.damaged {
+            tracing::error!("{error}");
+        }
+        self.checkpoints.slots = listing.whole.iter().map(Checkpoint::slot).collect();
+        Ok(())
+    }
+
+    // ---- what others can do without ----
+
+    /// Tells one node, or all, which checkpoint is the newest here.
+    pub(super) fn tell_of_checkpoint(&mut self, to: Option<NodeId>) {
+        let Some(slot) = self.checkpoints.newest() else {
+            return;
+        };
+        PeerFrame::Checkpoint(slot).encode(&mut self.frame);
+        for member in &self.config.members {
+            if member.id != self.id && to.is_none_or(|to| to == member.id) {
+                // One whose link is down is told when it is up.
+                let _ = self.replica.send_app(member.id, &self.frame);
+            }
+        }
+    }
+
+    /// Another node has a checkpoint.
+    pub(super) fn told_of_checkpoint(&mut self, from: NodeId, slot: u64) {
+        let known = self.checkpoints.others.entry(from).or_default();
+        *known = slot.max(*known);
+        self.drop_log();
+    }
+
+    fn drop_log(&mut self) {
+        let members = self.config.members.len();
+        if let Some(upto) = self.checkpoints.droppable(members)
+            && self.replica.truncate(upto)
+        {
+            tracing::info!(upto, "the log is dropped behind checkpoints");
+        }
+    }
+
+    // ---- going back ----
+
+    /// Brings the server back from the newest checkpoint that is whole and that the log continues; false
+    /// if there is none. `at_start`: the node knows nothing yet and takes over what it knew then. Only
+    /// checkpoints of slots before `limit` are looked at.
+    pub(super) fn restore_server(&mut self, at_start: bool, limit: u64) -> Result<bool, NodeError> {
+        self.look_at_checkpoints()?;
+        let listing = self.checkpoints.directory.list()?;
+        for checkpoint in listing.whole {
+            let slot = checkpoint.slot();
+            if slot + 1 < self.replica.first_slot() || slot >= limit {
+                continue;
+            }
+            let went = self.restore_from(&checkpoint, at_start);
+            match went {
+                Ok(()) => {
+                    tracing::info!(slot, "the server is brought back from a checkpoint");
+                    return Ok(true);
+                }
+                Err(error) => {
+                    tracing::error!(slot, "{error}; the next older checkpoint is tried");
+                }
+            }
+        }
+        match self.replica.first_slot() {
+            1 => Ok(false),
+            first => Err(NodeError::NoCheckpoint { first }),
+        }
+    }
+
+    fn restore_from(
+        &mut self,
+        checkpoint: &Checkpoint,
+        at_start: bool,
+    ) -> Result<(), CheckpointError> {
+        let manifest = &checkpoint.manifest;
+        let foreign = |what: &str| Err(CheckpointError::Failed(format!("it is of {what}")));
+        if manifest.cluster != self.config.cluster.0 {
+            return foreign("another cluster");
+        }
+        if manifest.identity != self.checkpoints.identity {
+            return foreign("another program, interposer or configuration");
+        }
+        checkpoint.verify(&mut |_| ())?;
+        let snapshot = Snapshot::load(&checkpoint.path)?;
+        let slot = snapshot.applied.slot;
+        let bytes = self.tape_bytes();
+        self.end_server();
+        let image = checkpoint.path.join(SERVER_DIR);
+        let (objects, started) = self.host.restore(&image, bytes)?;
+        self.watch_restored(objects, started)
+            .map_err(|error| CheckpointError::Failed(error.to_string()))?;
+        self.feeder.restart_after(slot);
+        let now = Instant::now();
+        let trail = &snapshot.trail;
+        self.output
+            .resume(snapshot.applied, snapshot.deadline_ns, trail, now);
+        self.checking.restart();
+        self.replica.install(now, slot);
+        if at_start {
+            self.take_over_knowledge(snapshot, now)?;
+        } else {
+            self.conns.server_goes_back(&snapshot.conns);
+        }
+        Ok(())
+    }
+
+    /// The node knows what it knew when the checkpoint was taken.
+    fn take_over_knowledge(
+        &mut self,
+        snapshot: Snapshot,
+        now: Instant,
+    ) -> Result<(), CheckpointError> {
+        self.conns = Conns::load(&snapshot.conns);
+        self.sidecars.load(snapshot.retained);
+        self.feeder.resume(snapshot.seen, snapshot.last_entry);
+        if snapshot.time_ns > 0 {
+            self.proposer.observe_time(snapshot.time_ns, now);
+        }
+        for port in &snapshot.ports {
+            let published = Published {
+                listener: port.listener,
+                address: port.address,
+                transport: port.transport(),
+                chosen: port.chosen,
+            };
+            let opened = self.frontend.listen(published);
+            opened.map_err(|error| CheckpointError::Failed(error.to_string()))?;
+        }
+        Ok(())
+    }
+}
+
+/// How the thread speaks to the reactor.
+struct Mouth {
+    words_tx: Sender<Word>,
+    waker: Arc<Waker>,
+}
+
+impl Mouth {
+    fn say(&self, word: Word) {
+        // The node may have ended.
+        let _ = self.words_tx.send(word);
+        let _ = self.waker.wake();
+    }
+}
+
+fn write(
+    staged: brolga_checkpoint::Staged,
+    about: About,
+    snapshot: &Snapshot,
+    pid: u32,
+    dumper: Dumper,
+    mouth: &Mouth,
+) -> Result<Checkpoint, CheckpointError> {
+    let server = staged.path().join(SERVER_DIR);
+    let made = fs::create_dir(&server).map_err(CheckpointError::from);
+    let dumped = made.and_then(|()| dumper(pid, about.position, &server));
+    // Whatever came of it, the server runs.
+    mouth.say(Word::Dumped);
+    dumped?;
+    snapshot.save(staged.path())?;
+    staged.commit(about, &mut |_| ())
+}
