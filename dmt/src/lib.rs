@@ -321,6 +321,18 @@ impl Scheduler {
         self.runnable != 0
     }
 
+    /// Whether a thread can run, or does.
+    #[must_use]
+    pub fn is_runnable(&self, ix: ThreadIx) -> bool {
+        self.thread(ix).state == State::Runnable
+    }
+
+    /// How many threads can run, or do.
+    #[must_use]
+    pub fn runnable(&self) -> u16 {
+        self.runnable
+    }
+
     /// The current thread has had its quantum and somebody else can run.
     #[must_use]
     pub fn quantum_used(&self) -> bool {

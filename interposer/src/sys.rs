@@ -110,6 +110,25 @@ pub fn futex_wait(word: &AtomicU32, value: u32) {
     unsafe { sys!(SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, 0) };
 }
 
+/// The same for a while; true when that was over.
+pub fn futex_wait_for(word: &AtomicU32, value: u32, seconds: u32) -> bool {
+    let most = libc::timespec {
+        tv_sec: seconds.into(),
+        tv_nsec: 0,
+    };
+    // SAFETY: as above, and a valid timespec.
+    let result = unsafe {
+        sys!(
+            SYS_futex,
+            word.as_ptr(),
+            libc::FUTEX_WAIT,
+            value,
+            &raw const most
+        )
+    };
+    result == -(libc::ETIMEDOUT as isize)
+}
+
 /// Wakes one sleeper.
 pub fn futex_wake(word: &AtomicU32) {
     // SAFETY: the word is a valid, aligned u32.

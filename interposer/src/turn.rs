@@ -32,6 +32,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 mod round;
+mod stall;
 
 pub use round::let_go;
 

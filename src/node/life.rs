@@ -10,7 +10,7 @@ use super::sys;
 use super::tape_map::TapeMap;
 use crate::config::Policy;
 use brolga_consensus::Standing;
-use brolga_tape::ring::{Parameters, object_bytes};
+use brolga_tape::ring::{Parameters, Stall, object_bytes};
 use mio::Interest;
 use mio::unix::SourceFd;
 use std::os::fd::AsRawFd;
@@ -47,6 +47,8 @@ pub(super) struct Life {
     live: bool,
     /// The slot to catch up with first.
     live_at: Option<u64>,
+    /// What was last said of a thread that holds the others up.
+    stall: Option<Stall>,
     /// The last slot before this run of the server, once a leader wants to know.
     pub(super) repeated_at: Option<u64>,
 }
@@ -58,6 +60,19 @@ impl Life {
         self.live = false;
         self.live_at = None;
     }
+}
+
+/// In words.
+fn described(stall: &Stall) -> String {
+    let others = match stall.waiting {
+        1 => "1 other waits for its turn".to_owned(),
+        many => format!("{many} others wait for their turn"),
+    };
+    format!(
+        "thread {} of process {} has computed for more than {} s without an ordered operation, and \
+         if it spins, for something that another is to do, it will do so for ever: {others}",
+        stall.thread, stall.process, stall.seconds
+    )
 }
 
 impl<H: ServerHost> Node<H> {
@@ -323,7 +338,22 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn waiting(&self) -> Option<String> {
-        self.consensus_waiting().or_else(|| self.checking.waiting())
+        self.consensus_waiting()
+            .or_else(|| self.checking.waiting())
+            .or_else(|| self.life.stall.as_ref().map(described))
+    }
+
+    /// Looks whether a thread of the server holds the others up.
+    pub(super) fn note_stall(&mut self) {
+        let stall = self.tape.as_ref().and_then(|tape| tape.tape().stall());
+        if stall == self.life.stall {
+            return;
+        }
+        match &stall {
+            Some(stall) => tracing::warn!("{}", described(stall)),
+            None => tracing::info!("the server's other threads go on"),
+        }
+        self.life.stall = stall;
     }
 
     /// Why this node does not vote.

@@ -45,6 +45,7 @@ impl<H: ServerHost> Node<H> {
         self.take_replica_events(now);
         self.drain_output(now)?;
         self.advance_checkpoint()?;
+        self.note_stall();
         self.observe_and_feed(now)?;
         self.compare(now)?;
         self.go_live_when_caught_up()?;

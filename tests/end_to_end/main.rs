@@ -43,6 +43,7 @@ mod servers;
 mod signals;
 mod snapshots;
 mod sockets;
+mod stall;
 mod store;
 mod surroundings;
 mod torture;

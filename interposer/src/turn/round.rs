@@ -10,6 +10,7 @@
 //! child of `fork` goes on in the frames of its parent. Where a frame with a [`Turn`] is left without its
 //! end (`pthread_exit`, `longjmp`), the turn is given back by [`Turn::lend`] or [`let_go`].
 
+use super::stall::Watch;
 use super::{Turn, local};
 use crate::restored;
 use crate::sys::{self, sys};
@@ -59,15 +60,17 @@ fn processors() -> u32 {
 }
 
 /// Spins, then sleeps, until the baton is given; takes it.
-fn await_baton(baton: &AtomicU32) {
+fn await_baton(me: ThreadIx, baton: &AtomicU32) {
     if !spin(baton) {
+        let mut watch = Watch::new(me);
         while baton.load(Ordering::Acquire) != GIVEN {
             let asleep =
                 baton.compare_exchange(NOT_GIVEN, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
             if asleep != Err(GIVEN) {
-                sys::futex_wait(baton, ASLEEP);
+                watch.sleep(baton, ASLEEP);
             }
         }
+        watch.end();
     }
     // Nobody else changes a baton that is given.
     baton.store(NOT_GIVEN, Ordering::Relaxed);
@@ -143,7 +146,7 @@ impl Turn {
         // SAFETY: the baton is atomic and the mapping stays; no reference to anything else in the
         // shared memory is held while others have the turn.
         let baton = unsafe { &(*local().shared).scheduler.thread(self.me).baton };
-        await_baton(baton);
+        await_baton(self.me, baton);
         restored::attend(self.shared());
         self.bury();
     }

@@ -45,6 +45,20 @@ pub struct Parameters {
     pub parallel: u32,
 }
 
+/// A thread that has had the turn for long without an ordered operation, while others can run. For people:
+/// it says nothing about the logical execution.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stall {
+    /// The process and the thread, as the server sees them.
+    pub process: i32,
+    /// See `process`.
+    pub thread: i32,
+    /// For how long at least.
+    pub seconds: u32,
+    /// How many threads wait for their turn.
+    pub waiting: u32,
+}
+
 /// One cursor on its own cache line.
 #[repr(C, align(64))]
 struct Line<T>(T);
@@ -72,6 +86,8 @@ pub struct Header {
     output_waiting: Line<AtomicU32>,
     /// Futex: 1 while the server sleeps for room on the output ring.
     output_full: Line<AtomicU32>,
+    /// [`Stall`]: thread and process; seconds (0: none) and how many wait.
+    stall: Line<[AtomicU64; 2]>,
 }
 
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
@@ -210,6 +226,23 @@ impl Tape {
         word.load(Ordering::SeqCst) != 0 && word.swap(0, Ordering::SeqCst) != 0
     }
 
+    /// Which thread holds the others up, if one does.
+    #[must_use]
+    pub fn stall(&self) -> Option<Stall> {
+        let halves = |word: &AtomicU64| {
+            let word = word.load(Ordering::Acquire);
+            (word as u32, (word >> 32) as u32)
+        };
+        let [who, how] = &self.header().stall.0;
+        let ((seconds, waiting), (thread, process)) = (halves(how), halves(who));
+        (seconds != 0).then_some(Stall {
+            process: process.cast_signed(),
+            thread: thread.cast_signed(),
+            seconds,
+            waiting,
+        })
+    }
+
     /// The published, not yet released part of the output ring.
     #[must_use]
     pub fn output(&self) -> &[u8] {
@@ -309,6 +342,28 @@ impl Tape {
         }
         header.input_waiting.0.store(0, Ordering::SeqCst);
         false
+    }
+
+    /// Whether the server sleeps for something that the node is to do.
+    #[must_use]
+    pub fn server_waits(&self) -> bool {
+        let header = self.header();
+        let words = [&header.input_waiting.0, &header.output_full.0];
+        words.iter().any(|word| word.load(Ordering::Relaxed) != 0)
+    }
+
+    /// Tells the node that a thread holds the others up. Any thread may say so.
+    pub fn report_stall(&self, stall: &Stall) {
+        let [who, how] = &self.header().stall.0;
+        let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
+        let (thread, process) = (stall.thread.cast_unsigned(), stall.process.cast_unsigned());
+        who.store(both(thread, process), Ordering::Relaxed);
+        how.store(both(stall.seconds, stall.waiting), Ordering::Release);
+    }
+
+    /// It does not any more.
+    pub fn clear_stall(&self) {
+        self.header().stall.0[1].store(0, Ordering::Relaxed);
     }
 
     /// Futex on which the server sleeps while it is 1.

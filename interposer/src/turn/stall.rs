@@ -1,0 +1,83 @@
+//! Saying that a thread computes while others wait for their turn.
+//!
+//! A thread that makes no ordered operation keeps the turn. One that computes for long holds the others
+//! up; one that spins until another has changed some memory holds them up for ever, since the other
+//! never comes to it. Where it could be stopped is not the same on all replicas, so it is left alone, but
+//! not silently: whoever can run and has waited for its turn for long tells the node.
+//!
+//! This looks at the scheduler without the turn. The numbers may be stale; nothing but a message to people
+//! depends on them.
+
+use super::{local, ring_doorbell, tape};
+use crate::sys;
+use brolga_dmt::ThreadIx;
+use brolga_tape::ring::Stall;
+use core::sync::atomic::AtomicU32;
+
+/// How often a thread that sleeps looks around, in seconds.
+const LOOK_EVERY_S: u32 = 5;
+
+/// What a thread has seen while it waited for its turn.
+pub(super) struct Watch {
+    me: ThreadIx,
+    clock: u64,
+    current: ThreadIx,
+    seconds: u32,
+    told: bool,
+}
+
+impl Watch {
+    pub(super) const fn new(me: ThreadIx) -> Self {
+        Self {
+            me,
+            clock: 0,
+            current: 0,
+            seconds: 0,
+            told: false,
+        }
+    }
+
+    /// Sleeps while a word has a value, but not for longer than until it is time to look around.
+    pub(super) fn sleep(&mut self, word: &AtomicU32, value: u32) {
+        if sys::futex_wait_for(word, value, LOOK_EVERY_S) {
+            self.look();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn look(&mut self) {
+        // SAFETY: the mapping stays; plain numbers, see the module's description.
+        let shared = unsafe { &*local().shared };
+        let scheduler = &shared.scheduler;
+        let (clock, current) = (scheduler.clock(), scheduler.current());
+        let stands = (clock, current) == (self.clock, self.current)
+            && current != 0
+            && current != self.me
+            && scheduler.is_runnable(self.me)
+            && !tape().server_waits();
+        (self.clock, self.current) = (clock, current);
+        if !stands {
+            self.seconds = 0;
+            return;
+        }
+        self.seconds += LOOK_EVERY_S;
+        let process = usize::from(scheduler.thread(current).process);
+        tape().report_stall(&Stall {
+            process: shared.processes[process].pid,
+            thread: shared.threads[usize::from(current) - 1].tid,
+            seconds: self.seconds,
+            waiting: u32::from(scheduler.runnable()).saturating_sub(1),
+        });
+        self.told = true;
+        ring_doorbell();
+    }
+
+    /// The turn has come.
+    pub(super) fn end(self) {
+        if self.told {
+            tape().clear_stall();
+            ring_doorbell();
+        }
+    }
+}

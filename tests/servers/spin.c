@@ -1,0 +1,41 @@
+/* A server that spins: asked to, it starts a thread and looks, without any call, whether that has done
+ * something yet. Asked anything else, it says hello. */
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+static atomic_int done;
+
+static void *finish(void *unused)
+{
+    atomic_store(&done, 1);
+    return unused;
+}
+
+int main(int argc, char **argv)
+{
+    (void)argc;
+    int listener = socket(AF_INET, SOCK_STREAM, 0);
+    int one = 1;
+    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
+    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0)
+        return 1;
+    for (;;) {
+        int client = accept(listener, NULL, NULL);
+        char command = 0;
+        if (client >= 0 && read(client, &command, 1) == 1 && command == 's') {
+            pthread_t thread;
+            pthread_create(&thread, NULL, finish, NULL);
+            while (!atomic_load(&done))
+                ;
+            pthread_join(thread, NULL);
+        }
+        write(client, "hello\n", 6);
+        close(client);
+    }
+}
