@@ -566,8 +566,10 @@ static void messages(void)
     }
     int sum = 0, kinds = 0;
     for (int number = 0; number < 2 * ROUNDS; number++) {
-        if (msgrcv(queue, &message, sizeof message.text, 0, 0) < 0)
+        ssize_t got = msgrcv(queue, &message, sizeof message.text - 1, 0, 0);
+        if (got < 0)
             break;
+        message.text[got] = 0;
         sum += atoi(message.text + 500);
         kinds += message.kind;
     }
