@@ -2,10 +2,12 @@
 
 use super::cluster_tests::{Cluster, address, await_that, noise, ping};
 use super::{Sidecar, SidecarConfig};
+use brolga_checkpoint::archive;
+use brolga_checkpoint::directory::Directory;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 fn others(cluster: &Cluster, id: u64) -> u64 {
     cluster.up().find(|other| *other != id).unwrap()
@@ -120,6 +122,41 @@ fn the_log_is_dropped_when_all_can_do_without() {
 }
 
 #[test]
+fn a_lost_disk_is_made_good_by_hand_when_the_log_was_dropped() {
+    let mut cluster = Cluster::start_with(3, 4 << 20);
+    let id = cluster.follower();
+    let other = others(&cluster, id);
+    let mut client = cluster.connect(other);
+    talk(&mut client, 12 << 20);
+    for one in 1..=3 {
+        cluster.checkpoint(one).unwrap();
+    }
+    await_that("shorter logs", || {
+        let begins = |one| cluster.status(one).log_begins;
+        (1..=3).all(|one| begins(one) > 1).then_some(())
+    });
+    cluster.stop_node(id);
+    fs::remove_dir_all(cluster.data_dir(id)).unwrap();
+    // What export and import do.
+    let from = Directory::open(cluster.data_dir(other).join("checkpoints")).unwrap();
+    let to = Directory::open(cluster.data_dir(id).join("checkpoints")).unwrap();
+    let mut bytes = Vec::new();
+    let newest = from.list().unwrap().whole.remove(0);
+    archive::export(&newest, &mut bytes, 1, &mut |_| ()).unwrap();
+    archive::import(&to, &bytes[..], Path::new("x"), &mut |_| ()).unwrap();
+    ping(&mut client, b"meanwhile");
+    cluster.start_node(id);
+    await_that("its vote", || {
+        ping(&mut client, b"on and on");
+        cluster.status(id).no_vote.is_none().then_some(())
+    });
+    cluster.await_agreement();
+    assert!(cluster.status(id).log_begins > newest.slot());
+    let mut new = cluster.connect(id);
+    ping(&mut new, b"at its own port");
+}
+
+#[test]
 fn a_damaged_checkpoint_is_passed_over_and_the_one_before_is_taken() {
     let mut cluster = Cluster::start(3);
     let id = cluster.follower();
@@ -127,6 +164,7 @@ fn a_damaged_checkpoint_is_passed_over_and_the_one_before_is_taken() {
     ping(&mut client, b"one");
     let first = cluster.checkpoint(id).unwrap();
     ping(&mut client, b"two");
+    cluster.await_agreement();
     let second = cluster.checkpoint(id).unwrap();
     assert!(second > first);
     cluster.stop_node(id);

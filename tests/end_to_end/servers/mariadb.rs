@@ -1,7 +1,7 @@
 //! MariaDB with InnoDB: sysbench, and clients that know what they must see.
 
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,6 +11,13 @@ use std::sync::Mutex;
 
 const CLIENTS: usize = 3;
 const TABLES: &str = "--tables=2";
+
+#[test]
+fn mariadb_comes_back_from_a_checkpoint() {
+    come_back("mariadb_comes_back_from_a_checkpoint", |_| {
+        Mariadb::default()
+    });
+}
 
 #[test]
 fn mariadb_survives_its_leader() {

@@ -1,7 +1,7 @@
 //! memcached with four worker threads.
 
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -12,6 +12,13 @@ use std::time::Duration;
 const CLIENTS: usize = 4;
 const KEYS: usize = 40;
 const REPLY_PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn memcached_comes_back_from_a_checkpoint() {
+    come_back("memcached_comes_back_from_a_checkpoint", |_| {
+        Memcached::default()
+    });
+}
 
 #[test]
 fn memcached_survives_its_leader() {

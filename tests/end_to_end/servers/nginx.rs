@@ -2,12 +2,17 @@
 
 use super::http::{Client, bench, curl, fetch};
 use super::recipe::{Load, Recipe, Stage, Target};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use crate::chance::Chance;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
+
+#[test]
+fn nginx_comes_back_from_a_checkpoint() {
+    come_back("nginx_comes_back_from_a_checkpoint", Nginx::new);
+}
 
 #[test]
 fn nginx_survives_its_leader() {

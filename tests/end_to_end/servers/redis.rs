@@ -1,12 +1,17 @@
 //! redis, as the others are tested. What is special about it has tests of its own.
 
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use crate::resp::Client;
 use std::process::Command;
 use std::sync::Mutex;
 
 const CLIENTS: usize = 4;
+
+#[test]
+fn redis_comes_back_from_a_checkpoint() {
+    come_back("redis_comes_back_from_a_checkpoint", |_| Redis::default());
+}
 
 #[test]
 fn redis_survives_its_leader() {

@@ -3,7 +3,7 @@
 use super::recipe::{Kitchen, Recipe, Stage, Target, stock, wait_until_ready};
 use crate::chance::{Chance, scaled};
 use crate::cluster::{Cluster, say};
-use crate::harness::eventually;
+use crate::harness::{eventually, finish};
 use crate::view::View;
 use std::thread::{self, ScopedJoinHandle};
 
@@ -57,6 +57,65 @@ pub fn survive<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
     say(&format!(
         "{test}: leader killed after {kill_after} of {steps} steps, {} bytes of data equal, {hashes}",
         dumps[0].len()
+    ));
+    cluster.stop();
+}
+
+/// Three replicas in containers. While stock clients load the server through a node that stays, all
+/// replicas take checkpoints one after the other; then one is killed with its server. It has to come
+/// back from its checkpoint, and to do what the others do; no client sees a reset or a wrong
+/// answer.
+pub fn come_back<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
+    if let Err(error) = brolga_checkpoint::criu::Criu::probe() {
+        say(&format!("{test}: SKIPPED, {error}"));
+        return;
+    }
+    let mut chance = Chance::shown(test);
+    let recipe = &recipe(&mut chance);
+    let kitchen = Kitchen::new(recipe);
+    let cluster = Cluster::start(kitchen.setup.option("--container", "required"));
+    let target = |node| Target::new(node, &cluster.node_dir(node), &kitchen.ports);
+    cluster.wait_for("all replicas", View::whole);
+    for node in 1..=3 {
+        wait_until_ready(recipe, &target(node));
+    }
+    let view = cluster.settle();
+    let stays = view.followers()[chance.below(2) as usize];
+    let goes = (1..=3).find(|node| *node != stays && *node != view.leader());
+    let (survivor, goes) = (target(stays), goes.expect("there are three"));
+    let stage = Stage::default();
+    let steps = scaled(recipe.steps()) / 2 + 1;
+    thread::scope(|scope| {
+        let curtain = stage.curtain();
+        let (at, stage) = (&survivor, &stage);
+        let clients = recipe.load().into_iter();
+        let clients: Vec<_> = clients
+            .map(|client| scope.spawn(move || client(at, stage)))
+            .collect();
+        wait_for_steps(stage, steps, &clients);
+        let data = cluster.data();
+        let taken = finish(&["checkpoint", "now", "--data", data.to_str().unwrap()]);
+        assert_eq!(taken.code, Some(0), "{taken:?}");
+        wait_for_steps(stage, stage.steps() + steps, &clients);
+        cluster.kill(&cluster.view(), goes);
+        cluster.wait_for("the dead node", View::whole);
+        wait_for_steps(stage, stage.steps() + steps, &clients);
+        drop(curtain);
+        for client in clients {
+            client.join().expect("a client failed");
+        }
+    });
+    let dumps = quiet(&cluster, || {
+        [1, 2, 3].map(|node| recipe.dump(&target(node)))
+    });
+    same(&dumps);
+    let log = cluster.node_dir(goes).join("node.log");
+    let log = std::fs::read_to_string(log).unwrap();
+    let back = log.contains("the server is brought back from a checkpoint");
+    assert!(back, "it replayed the whole log:\n{log}");
+    let (hashes, steps) = (cluster.settle().hashes(), stage.steps());
+    say(&format!(
+        "{test}: replica {goes} came back, {steps} steps, {hashes}"
     ));
     cluster.stop();
 }
