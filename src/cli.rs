@@ -4,10 +4,12 @@
 //! codes: 0 for success, 1 for errors, 2 for a command line that cannot be understood (clap), 78 for
 //! a node that has explained why it cannot work (see [`crate::run::EXPLAINED`]).
 
+mod check;
 mod checkpoint;
 mod demo;
 mod frontend;
 mod node;
+mod replay;
 mod run;
 mod signal;
 mod status;
@@ -39,6 +41,10 @@ enum Command {
     Signal(signal::Options),
     /// Take, list, check, move and remove checkpoints.
     Checkpoint(checkpoint::Options),
+    /// Disturb a server's replicas in different ways and say whether, and where, they differ.
+    Check(check::Options),
+    /// Run a recorded log again from the start, under a debugger if wanted; the cluster may run meanwhile.
+    Replay(replay::Options),
     /// See a leader die and nothing be lost: three replicas of a small store, one minute at most.
     Demo,
     /// The bundled store, an ordinary server without any replication in it.
@@ -80,6 +86,8 @@ pub fn main() -> ExitCode {
         Command::Status(options) => status::main(&options),
         Command::Signal(options) => signal::main(&options),
         Command::Checkpoint(options) => checkpoint::main(&options),
+        Command::Check(options) => check::main(options),
+        Command::Replay(options) => replay::main(&options),
         Command::Demo => demo::main(),
         Command::Store(store) => brolga_store::run(store.options).map_err(Failure::from),
     };

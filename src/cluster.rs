@@ -182,6 +182,23 @@ impl Cluster {
         node_dir(&self.data, node).join("config.toml")
     }
 
+    /// Changes a node's configuration. It counts from the node's next start on.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn reconfigure(
+        &self,
+        node: u64,
+        change: impl FnOnce(&mut NodeConfig),
+    ) -> Result<(), ClusterError> {
+        let path = self.config_path(node);
+        let mut config = NodeConfig::load(&path)?;
+        change(&mut config);
+        let text = toml::to_string(&config)
+            .map_err(|error| ClusterError::Plan(format!("cannot write TOML: {error}")))?;
+        write_whole(&path, &text)
+    }
+
     fn write_configs(&self, plan: &Plan) -> Result<(), ClusterError> {
         let processors = allowed_processors();
         for (index, member) in self.file.members.iter().enumerate() {
@@ -218,6 +235,8 @@ impl Cluster {
             segment_bytes: crate::config::segment_bytes(),
             checkpoints_kept: crate::config::checkpoints_kept(),
             perturb_us: plan.perturb_us,
+            clock_skew_ms: 0,
+            trace: false,
             vote: plan.vote,
             container: plan.container,
             policy: self.file.policy,
@@ -445,7 +464,7 @@ pub(crate) fn write_whole(path: &Path, text: &str) -> Result<(), ClusterError> {
 }
 
 /// The processors that this process may use.
-fn allowed_processors() -> Vec<usize> {
+pub(crate) fn allowed_processors() -> Vec<usize> {
     let Ok(set) = sched_getaffinity(Pid::from_raw(0)) else {
         return Vec::new();
     };

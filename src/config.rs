@@ -158,6 +158,12 @@ pub struct NodeConfig {
     /// Upper bound of random delays put in at scheduling points, for tests.
     #[serde(default)]
     pub perturb_us: u32,
+    /// This node's wall clock is taken to be wrong by this much, for tests.
+    #[serde(default)]
+    pub clock_skew_ms: i64,
+    /// Every ordered operation of the server is recorded in files `trace-1`, `trace-2` …, for tests.
+    #[serde(default)]
+    pub trace: bool,
     /// Clients get an answer only when a majority of the replicas has computed the same.
     #[serde(default)]
     pub vote: bool,

@@ -115,13 +115,7 @@ pub fn claim(config: &NodeConfig, program: &Path) -> Result<DataDirLock, Identit
         FlockArg::LockExclusiveNonblock,
     )
     .map_err(|_| IdentityError::InUse(dir.clone()))?;
-    let ours = Identity {
-        cluster: config.cluster,
-        node: config.node,
-        configuration: format!("{:016x}", config.fingerprint()),
-        program: hash_of_file(program).map_err(failed("read", program))?,
-        interposer: format!("{:016x}", xxh3_64(crate::launch::interposer_image())),
-    };
+    let ours = identity(config, program)?;
     let path = dir.join("identity.toml");
     if path.exists() {
         compare(dir, &read_toml(&path)?, &ours)?;
@@ -137,6 +131,27 @@ pub fn claim(config: &NodeConfig, program: &Path) -> Result<DataDirLock, Identit
     })
 }
 
+/// What is not as it was when the log of this node began.
+///
+/// # Errors
+/// See [`IdentityError`]; the directory is another node's, or not one of a node.
+pub fn changes(config: &NodeConfig, program: &Path) -> Result<Vec<&'static str>, IdentityError> {
+    let ours = identity(config, program)?;
+    let theirs = read_toml(&config.data_dir.join("identity.toml"))?;
+    belongs(&config.data_dir, &theirs, &ours)?;
+    Ok(differing(&theirs, &ours))
+}
+
+fn identity(config: &NodeConfig, program: &Path) -> Result<Identity, IdentityError> {
+    Ok(Identity {
+        cluster: config.cluster,
+        node: config.node,
+        configuration: format!("{:016x}", config.fingerprint()),
+        program: hash_of_file(program).map_err(failed("read", program))?,
+        interposer: format!("{:016x}", xxh3_64(crate::launch::interposer_image())),
+    })
+}
+
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
     let path = path.to_owned();
     move |source| IdentityError::File {
@@ -147,6 +162,17 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Identi
 }
 
 fn compare(dir: &Path, theirs: &Identity, ours: &Identity) -> Result<(), IdentityError> {
+    belongs(dir, theirs, ours)?;
+    match differing(theirs, ours).first() {
+        Some(what) => Err(IdentityError::Changed {
+            dir: dir.to_owned(),
+            what,
+        }),
+        None => Ok(()),
+    }
+}
+
+fn belongs(dir: &Path, theirs: &Identity, ours: &Identity) -> Result<(), IdentityError> {
     let foreign = |what, theirs: String, ours: String| {
         Err(IdentityError::Foreign {
             dir: dir.to_owned(),
@@ -165,24 +191,20 @@ fn compare(dir: &Path, theirs: &Identity, ours: &Identity) -> Result<(), Identit
     if theirs.node != ours.node {
         return foreign("node", theirs.node.to_string(), ours.node.to_string());
     }
-    let same = [
+    Ok(())
+}
+
+fn differing(theirs: &Identity, ours: &Identity) -> Vec<&'static str> {
+    let parts = [
         (
             "the command or another setting of the server",
-            &theirs.configuration,
-            &ours.configuration,
+            theirs.configuration != ours.configuration,
         ),
-        ("the server's program file", &theirs.program, &ours.program),
-        ("brolga's interposer", &theirs.interposer, &ours.interposer),
+        ("the server's program file", theirs.program != ours.program),
+        ("brolga's interposer", theirs.interposer != ours.interposer),
     ];
-    for (what, theirs, ours) in same {
-        if theirs != ours {
-            return Err(IdentityError::Changed {
-                dir: dir.to_owned(),
-                what,
-            });
-        }
-    }
-    Ok(())
+    let differing = parts.into_iter().filter(|(_, differs)| *differs);
+    differing.map(|(what, _)| what).collect()
 }
 
 fn hash_of_file(path: &Path) -> io::Result<String> {

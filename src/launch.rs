@@ -84,6 +84,8 @@ pub struct LaunchSpec<'a> {
     pub descriptors: u64,
     /// The calling thread lives in a container, whose end is the server's.
     pub contained: bool,
+    /// Let any process of the same user trace it.
+    pub traceable: bool,
 }
 
 /// A server that was started.

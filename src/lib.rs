@@ -2,9 +2,10 @@
 //!
 //! Reading order: [`cli`] parses a command line; [`run`] supervises a local cluster; [`node`] is
 //! one replica; [`launch`] starts its wrapped server; [`admin`] is how one asks a node how it is,
-//! and [`survey`] asks all of them.
+//! and [`survey`] asks all of them; [`check`] disturbs a cluster to see whether its replicas differ.
 
 pub mod admin;
+pub mod check;
 pub mod cli;
 pub mod cluster;
 pub mod config;

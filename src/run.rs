@@ -10,7 +10,9 @@
 
 use crate::cluster::{Cluster, node_dir};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::{Mode, umask};
 use nix::unistd::Pid;
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::process::ExitStatusExt;
@@ -62,6 +64,19 @@ pub enum Event {
     },
 }
 
+/// What a node's process is started in, where that is not what this process is in itself.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    /// Variables of its environment.
+    pub env: Vec<(String, String)>,
+    /// Its umask.
+    pub umask: Option<u32>,
+    /// Its working directory.
+    pub cwd: Option<PathBuf>,
+    /// How much later it is started for the first time.
+    pub delay: Duration,
+}
+
 /// The nodes of a local cluster. Dropping it kills them; [`Supervisor::stop`] asks them first.
 #[derive(Debug)]
 pub struct Supervisor {
@@ -78,6 +93,18 @@ impl Supervisor {
     /// # Errors
     /// When the program's own file cannot be found.
     pub fn start(cluster: &Cluster, restart: bool) -> io::Result<Self> {
+        Self::start_in(cluster, restart, BTreeMap::new())
+    }
+
+    /// The same, each node in its own surroundings.
+    ///
+    /// # Errors
+    /// When the program's own file cannot be found.
+    pub fn start_in(
+        cluster: &Cluster,
+        restart: bool,
+        mut surroundings: BTreeMap<u64, Surroundings>,
+    ) -> io::Result<Self> {
         let program = own_program()?;
         let (events_tx, events_rx) = mpsc::unbounded_channel();
         let (stop_tx, stop_rx) = watch::channel(false);
@@ -90,6 +117,7 @@ impl Supervisor {
                 config: cluster.config_path(member.id),
                 stderr: node_dir(cluster.data(), member.id).join("node.err"),
                 restart,
+                surroundings: surroundings.remove(&member.id).unwrap_or_default(),
                 was_up: Arc::clone(&was_up),
                 events_tx: events_tx.clone(),
             };
@@ -140,6 +168,7 @@ struct Keeper {
     config: PathBuf,
     stderr: PathBuf,
     restart: bool,
+    surroundings: Surroundings,
     was_up: Arc<AtomicBool>,
     events_tx: mpsc::UnboundedSender<Event>,
 }
@@ -147,6 +176,10 @@ struct Keeper {
 impl Keeper {
     async fn keep(self, mut stop_rx: watch::Receiver<bool>) {
         let mut pause = PAUSE_LEAST;
+        tokio::select! {
+            () = sleep(self.surroundings.delay) => {}
+            _ = stop_rx.changed() => return,
+        }
         loop {
             let started = Instant::now();
             let mut child = match self.spawn() {
@@ -222,13 +255,23 @@ impl Keeper {
             .stderr(File::create(&self.stderr)?)
             .process_group(0) // Ctrl-C is for us alone: we stop them in order
             .kill_on_drop(true);
+        let surroundings = &self.surroundings;
+        let variables = surroundings.env.iter();
+        command.envs(variables.map(|(name, value)| (name, value)));
+        if let Some(cwd) = &surroundings.cwd {
+            command.current_dir(cwd);
+        }
+        let mask = surroundings.umask.map(Mode::from_bits_truncate);
         let parent = nix::unistd::getpid();
-        // SAFETY: between fork and exec this makes two system calls and does not allocate.
+        // SAFETY: between fork and exec this makes three system calls and does not allocate.
         unsafe {
             command.pre_exec(move || {
                 nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
                 if nix::unistd::getppid() != parent {
                     return Err(io::Error::from_raw_os_error(libc::ESRCH));
+                }
+                if let Some(mask) = mask {
+                    umask(mask);
                 }
                 Ok(())
             });

@@ -31,6 +31,7 @@ declare -A package_of=(
     [dig]=bind9-dnsutils
     [dnsperf]=dnsperf
     [openssl]=openssl
+    [gdb]=gdb
     [haproxy]=haproxy
     [node]=nodejs
     [php]=php-cli

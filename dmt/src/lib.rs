@@ -161,6 +161,8 @@ pub struct Scheduler {
     quantum_end: u64,
     quantum: u64,
     schedule_hash: u64,
+    /// See [`Scheduler::noted`].
+    noted: u64,
     /// Virtual time at `time_clock`.
     time_ns: u64,
     time_clock: u64,
@@ -300,7 +302,14 @@ impl Scheduler {
     /// Folds a result that other threads or replicas could see into the schedule hash.
     #[inline]
     pub fn note(&mut self, value: u64) {
+        self.noted = value;
         self.mix(value);
+    }
+
+    /// The last result that was folded in.
+    #[must_use]
+    pub fn noted(&self) -> u64 {
+        self.noted
     }
 
     /// The entry's clocks are used up.

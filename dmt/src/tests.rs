@@ -22,6 +22,7 @@ fn scheduler() -> Box<Scheduler> {
         quantum_end: 0,
         quantum: 0,
         schedule_hash: 0,
+        noted: 0,
         time_ns: 0,
         time_clock: 0,
         first_time_ns: 0,

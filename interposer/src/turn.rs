@@ -100,6 +100,8 @@ pub struct Local {
     parallel: bool,
     /// How often a thread looks whether it has the turn before it sleeps.
     patience: u32,
+    /// Every ordered operation is recorded.
+    trace: bool,
 }
 
 struct Cell(UnsafeCell<Local>);
@@ -116,6 +118,7 @@ static LOCAL: Cell = Cell(UnsafeCell::new(Local {
     perturb_us: 0,
     parallel: false,
     patience: 0,
+    trace: false,
 }));
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// State of [`chance`].
@@ -141,6 +144,7 @@ pub unsafe fn install(shared: *mut Shared, tape: Tape, parameters: &brolga_tape:
     local.perturb_us = parameters.perturb_us;
     local.parallel = parameters.parallel != 0;
     local.patience = round::most_patience(local.parallel);
+    local.trace = parameters.trace != 0;
     if local.perturb_us != 0 {
         seed_chance();
     }
@@ -312,6 +316,7 @@ impl Turn {
     /// The quantum or the budget may be used up.
     #[cold]
     fn attend(&mut self, operation: u16) {
+        self.trace(operation);
         self.perturb();
         let quantum_used = self.scheduler().quantum_used();
         while self.scheduler().admission_due() {
@@ -325,6 +330,22 @@ impl Turn {
             self.deliver();
         }
         self.cancel_at(operation);
+    }
+
+    /// Records the operation, when all are to be.
+    fn trace(&mut self, operation: u16) {
+        if !local().trace || operation == 0 {
+            return;
+        }
+        let me = self.me;
+        let scheduler = self.scheduler();
+        let record = Record::Step {
+            operation,
+            clock: scheduler.clock(),
+            schedule_hash: scheduler.schedule_hash(),
+            noted: scheduler.noted(),
+        };
+        emit(me, &record);
     }
 
     /// Now and then a random real delay, for tests of determinism.
@@ -465,7 +486,7 @@ impl Turn {
     /// First admission of the tree's first thread.
     pub fn begin(me: ThreadIx) -> Self {
         let mut turn = Self::enter(me, true);
-        let attentive = local().perturb_us != 0 || local().parallel;
+        let attentive = local().perturb_us != 0 || local().parallel || local().trace;
         turn.scheduler().set_attentive(attentive);
         turn.attend(0);
         turn

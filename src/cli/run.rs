@@ -94,7 +94,7 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
 }
 
 /// A name that means the same to a node, which has another working directory and search path.
-fn program_for_nodes(name: &str) -> anyhow::Result<String> {
+pub(super) fn program_for_nodes(name: &str) -> anyhow::Result<String> {
     if !name.contains('/') && elf::find(name.as_ref(), SERVER_PATH).is_ok() {
         return Ok(name.to_owned());
     }

@@ -118,6 +118,7 @@ fn spawn_here(program: Program) -> Result<Launched, LaunchError> {
         cpu: program.cpu,
         descriptors: program.descriptors,
         contained: true,
+        traceable: false,
     };
     spawn_preloading(interposer.as_fd(), &spec)
 }

@@ -35,6 +35,7 @@ impl Bench {
             stderr: self.dir.path().join("err"),
             random_seed: *b"0123456789abcdef",
             cpu: None,
+            traceable: false,
             descriptors: 4096,
             contained: false,
         }

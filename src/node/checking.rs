@@ -416,6 +416,7 @@ impl<H: ServerHost> Node<H> {
         self.conns = Conns::new();
         self.feeder.start_over();
         self.output.forget();
+        self.trail.clear();
         let wrong_from = self.checking.quarantine.as_ref().map_or(1, |it| it.slot);
         // The checkpoints taken since are of a server that was wrong.
         match self.replica.first_slot() > 1 && self.restore_server(true, wrong_from)? {

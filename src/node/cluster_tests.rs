@@ -260,6 +260,8 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         segment_bytes: crate::config::segment_bytes(),
         checkpoints_kept: 2,
         host_loopback: false,
+        clock_skew_ms: 0,
+        trace: false,
         perturb_us: 0,
         vote: false,
         container: Containment::None,

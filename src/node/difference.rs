@@ -106,14 +106,7 @@ pub fn place(ours: &[u8], theirs: &[u8], conns: &Conns) -> Option<Place> {
     let (mine, other) = (Side::read(ours), Side::read(theirs));
     let of = |side: &Side<'_>| side.record.as_ref().and_then(connection_of);
     let conn = of(&mine).or_else(|| of(&other));
-    let connection = conn.map(|conn| Connection {
-        frontend: conn.frontend,
-        counter: conn.counter,
-        node: conns
-            .frontend(conn.frontend)
-            .map(|known| known.node)
-            .filter(|node| *node != conn.frontend),
-    });
+    let connection = conn.map(|conn| connection(conn, conns));
     let (from, offset) = match (&mine.record, &other.record) {
         (None, None) => return None,
         (
@@ -151,6 +144,16 @@ pub fn place(ours: &[u8], theirs: &[u8], conns: &Conns) -> Option<Place> {
     })
 }
 
+/// A connection with the node of its frontend.
+pub fn connection(conn: ConnId, conns: &Conns) -> Connection {
+    let known = conns.frontend(conn.frontend).map(|known| known.node);
+    Connection {
+        frontend: conn.frontend,
+        counter: conn.counter,
+        node: known.filter(|node| *node != conn.frontend),
+    }
+}
+
 struct Side<'a> {
     thread: u16,
     record: Option<Record<'a>>,
@@ -186,6 +189,15 @@ impl<'a> Side<'a> {
                 format!("sends {peer} from {local} {bytes}")
             }
             Record::Lost { total } => format!("has lost {total} datagrams"),
+            Record::Step {
+                operation,
+                clock,
+                noted,
+                ..
+            } => {
+                let name = operation::name(operation).unwrap_or("something new");
+                format!("goes on with a {name}, operation {clock}; the last result was {noted}")
+            }
             Record::Exit { status } => format!("exits with wait status {status}"),
             Record::Fault { message } => {
                 format!("stops: {}", String::from_utf8_lossy(message))

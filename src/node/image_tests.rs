@@ -63,6 +63,7 @@ fn parameters(config: &NodeConfig) -> Parameters {
         keep_fsync: 0,
         host_loopback: 0,
         parallel: 0,
+        trace: 0,
     }
 }
 

@@ -8,7 +8,8 @@ use super::server::{Objects, Process, ServerHost, Started, seed};
 use super::status::{NodeStatus, Peer, Role, ServerState};
 use super::sys;
 use super::tape_map::TapeMap;
-use crate::config::Policy;
+use super::traces::TraceFile;
+use crate::config::{NodeConfig, Policy};
 use brolga_consensus::Standing;
 use brolga_tape::ring::{Parameters, Stall, object_bytes};
 use mio::Interest;
@@ -75,6 +76,22 @@ fn described(stall: &Stall) -> String {
     )
 }
 
+/// What a server's tape is made with.
+pub(super) fn parameters(config: &NodeConfig) -> Parameters {
+    Parameters {
+        seed: seed(config),
+        input_bytes: INPUT_RING_BYTES,
+        output_bytes: OUTPUT_RING_BYTES,
+        quantum: config.quantum,
+        parallel: u32::from(config.policy == Policy::Parallel),
+        perturb_us: config.perturb_us,
+        cpus: config.cpus,
+        keep_fsync: u32::from(config.keep_fsync),
+        host_loopback: u32::from(config.host_loopback),
+        trace: u32::from(config.trace),
+    }
+}
+
 impl<H: ServerHost> Node<H> {
     /// Starts the server in its genesis state; the whole log is fed to it.
     pub(super) fn start_server(&mut self) -> Result<(), NodeError> {
@@ -88,6 +105,10 @@ impl<H: ServerHost> Node<H> {
             .start(tape.object(), tape.doorbell())
             .map_err(NodeError::Start)?;
         self.watch_server(tape, started)?;
+        if self.config.trace {
+            let file = TraceFile::create(&self.config.data_dir);
+            self.trace_file = Some(file.map_err(NodeError::doing("cannot make a trace"))?);
+        }
         self.feeder.restart();
         self.output.restart();
         self.conns.server_restarts();
@@ -100,6 +121,7 @@ impl<H: ServerHost> Node<H> {
     pub(super) fn end_server(&mut self) {
         self.process = None;
         self.tape = None;
+        self.trace_file = None;
     }
 
     fn watch_server(&mut self, tape: TapeMap, started: Started) -> Result<(), NodeError> {
@@ -142,17 +164,7 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn parameters(&self) -> Parameters {
-        Parameters {
-            seed: seed(&self.config),
-            input_bytes: INPUT_RING_BYTES,
-            output_bytes: OUTPUT_RING_BYTES,
-            quantum: self.config.quantum,
-            parallel: u32::from(self.config.policy == Policy::Parallel),
-            perturb_us: self.config.perturb_us,
-            cpus: self.config.cpus,
-            keep_fsync: u32::from(self.config.keep_fsync),
-            host_loopback: u32::from(self.config.host_loopback),
-        }
+        parameters(&self.config)
     }
 
     /// The poll says that the process may have ended.

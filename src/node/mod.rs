@@ -20,6 +20,8 @@
 //!   `exchange`: what is said about it; `difference`: it in words; `gate`: output that is held back;
 //!   `quarantine`: a replica that is wrong;
 //! * `checkpoints`: the replica as it was at a slot, on disk and back; `snapshot`: the node's part of it;
+//! * `trail`: the hashes on disk; `traces`: all that the server does, on disk; `replay`: a recorded
+//!   log once more, without a node;
 //! * `server`: the process; `status`: what one can ask; `sys`: the operating system.
 
 mod away;
@@ -45,6 +47,7 @@ mod proposer;
 mod quarantine;
 mod reactor;
 mod recent;
+mod replay;
 mod retained;
 mod server;
 mod sidecar;
@@ -54,6 +57,8 @@ mod status;
 mod sys;
 mod tape_map;
 mod timer;
+mod traces;
+mod trail;
 mod turn;
 mod upstream;
 mod wire;
@@ -78,6 +83,8 @@ pub use output::SlotHashes;
 pub use proposer::Proposed;
 pub use quarantine::{Quarantine, QuarantineError};
 pub use reactor::Node;
+pub use replay::{Recording, Replayed, recorded_hashes, replay};
 pub use server::{Dumper, ServerHost, Started, WrappedServer};
 pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};
 pub use status::{NodeHandle, NodeStatus, Peer, Query, Role, ServerState};
+pub use traces::{Compared, Fork, compare as compare_traces, traces};

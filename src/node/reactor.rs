@@ -16,6 +16,8 @@ use super::status::{NodeHandle, Query};
 use super::sys;
 use super::tape_map::TapeMap;
 use super::timer::Timer;
+use super::traces::TraceFile;
+use super::trail::Trail;
 use super::upstream::Upstream;
 use crate::config::NodeConfig;
 use brolga_checkpoint::{Directory, Identity};
@@ -84,6 +86,8 @@ pub struct Node<H> {
     pub(super) checking: Checking,
     pub(super) operator: Operator,
     pub(super) checkpoints: Checkpoints,
+    pub(super) trail: Trail,
+    pub(super) trace_file: Option<TraceFile>,
 }
 
 impl<H> std::fmt::Debug for Node<H> {
@@ -169,6 +173,8 @@ impl<H: ServerHost> Node<H> {
             checking,
             operator: Operator::default(),
             checkpoints,
+            trail: Trail::open(&config.data_dir),
+            trace_file: None,
             config,
         };
         Ok((node, handle))
@@ -281,6 +287,7 @@ impl<H: ServerHost> Node<H> {
             self.absence_deadline(now),
             self.alive_at,
             self.checking.wakeup(now),
+            self.trail.wakeup(),
         ];
         let deadline = others
             .into_iter()

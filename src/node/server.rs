@@ -130,6 +130,7 @@ pub struct WrappedServer {
     container: Option<Arc<Container>>,
     /// The running server's.
     running: Weak<Container>,
+    traceable: bool,
 }
 
 impl WrappedServer {
@@ -140,7 +141,14 @@ impl WrappedServer {
             criu: None,
             container: None,
             running: Weak::new(),
+            traceable: false,
         }
+    }
+
+    /// Whether any process of the same user may trace it.
+    #[must_use]
+    pub fn traceable(self, traceable: bool) -> Self {
+        Self { traceable, ..self }
     }
 
     /// Puts files and directories into the state in which a server starts.
@@ -252,6 +260,7 @@ impl ServerHost for WrappedServer {
             cpu: config.pin_cpu,
             descriptors: config.descriptors,
             contained: false,
+            traceable: self.traceable,
         };
         let launched = launch::spawn(&spec).map_err(|error| error.to_string())?;
         Ok(Started {

@@ -59,6 +59,7 @@ impl<H: ServerHost> Node<H> {
         self.observe_and_feed(now)?;
         self.report_sidecars(now);
         self.sidecars.flush();
+        self.trail.tick(now);
         Ok(())
     }
 
@@ -213,7 +214,9 @@ impl<H: ServerHost> Node<H> {
             .unwrap_or_default();
         View {
             now,
-            wall_ns: u64::try_from(wall.as_nanos()).unwrap_or(u64::MAX),
+            wall_ns: u64::try_from(wall.as_nanos())
+                .unwrap_or(u64::MAX)
+                .saturating_add_signed(1_000_000 * self.config.clock_skew_ms),
             may_propose: self.replica.can_propose(),
             inflight: self.replica.inflight(),
             caught_up: self.feeder.seen() == self.replica.chosen_upto(),
@@ -338,6 +341,8 @@ impl<H: ServerHost> Node<H> {
             checking,
             leadership,
             id,
+            trail,
+            trace_file,
             ..
         } = self
         else {
@@ -359,7 +364,13 @@ impl<H: ServerHost> Node<H> {
         let used = output
             .take(bytes, now, &mut checking.gate.before(&mut records))
             .map_err(NodeError::Tape)?;
+        if let Some(file) = trace_file {
+            file.append(&bytes[..used]);
+        }
         tape.release_output(used);
+        for hashes in output.drain_fresh() {
+            trail.note(&hashes, now);
+        }
         if let Some(clock) = output.clock() {
             self.proposer.observe_server(&clock);
         }
@@ -558,7 +569,7 @@ impl Sink for Records<'_> {
                 let message = String::from_utf8_lossy(message).into_owned();
                 self.news.push(ServerNews::Fault(message));
             }
-            Record::Done { .. } => {}
+            Record::Done { .. } | Record::Step { .. } => {}
         }
     }
 }

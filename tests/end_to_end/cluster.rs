@@ -295,10 +295,16 @@ impl Cluster {
     }
 
     /// As Ctrl-C does; it must end well.
-    pub fn stop(mut self) {
+    pub fn stop(self) {
+        drop(self.stop_and_keep());
+    }
+
+    /// The same; the cluster's directory, below `data` in what is returned, stays.
+    pub fn stop_and_keep(mut self) -> TempDir {
         signal(self.pid(), "INT");
         let code = self.running.wait(STOP_PATIENCE);
         assert_eq!(code, Some(Some(0)), "brolga run did not stop well");
+        self.dir.take().expect("it is only taken here and by drop")
     }
 
     fn tell_all(&self) {

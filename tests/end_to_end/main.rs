@@ -27,6 +27,7 @@ mod resp;
 mod view;
 
 mod benchmark;
+mod check;
 mod cycles;
 mod datagrams;
 mod divergence;
@@ -39,6 +40,7 @@ mod processes;
 mod quorum;
 mod redis;
 mod relay;
+mod replay;
 mod servers;
 mod signals;
 mod snapshots;

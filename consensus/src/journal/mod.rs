@@ -25,6 +25,7 @@
 
 mod base;
 mod index;
+mod reader;
 mod record;
 mod recovery;
 mod segment;
@@ -37,7 +38,9 @@ use crate::core::{IoSeq, JournalOp, NodeId, Recovered, Slot, Value};
 use base::Summary;
 use bytes::BytesMut;
 use index::Index;
+pub use reader::LogReader;
 use record::{HEADER_BYTES, Kind, RecordHeader, payload_len, record_bytes};
+use recovery::Access;
 use segment::Place;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -203,7 +206,8 @@ pub struct Journal {
     spare_rx: Receiver<Vec<Planned>>,
     writer: Option<JoinHandle<()>>,
     readers: HashMap<u32, File>,
-    _lock: File,
+    /// `None`: only to be read.
+    _lock: Option<File>,
 }
 
 impl std::fmt::Debug for Journal {
@@ -234,7 +238,7 @@ impl Journal {
             segment_bytes,
         };
         let lock = lock(&place.dir)?;
-        let found = recovery::recover(&place)?;
+        let found = recovery::recover(&place, Access::Owner)?;
         let durable = Arc::new(AtomicU64::new(found.recovered.last_seq.0));
         let (batch_tx, batch_rx) = channel();
         let (spare_tx, spare_rx) = channel();
@@ -265,7 +269,7 @@ impl Journal {
             spare_rx,
             writer: Some(thread),
             readers: HashMap::new(),
-            _lock: lock,
+            _lock: Some(lock),
         };
         Ok((journal, found.recovered))
     }

@@ -50,11 +50,27 @@ enum End {
     Senseless(usize),
 }
 
-pub(super) fn recover(place: &Place) -> Result<Found, JournalError> {
+/// What recovery may do to the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It is ours: it is begun if there is none, and a torn tail is erased.
+    Owner,
+    /// It may be another process's, which may be writing to it: nothing is changed.
+    Reader,
+}
+
+pub(super) fn recover(place: &Place, access: Access) -> Result<Found, JournalError> {
     let base = Base::load(place)?;
-    remove_before(place, base.first_segment)?;
-    let numbers = place.list()?;
-    if numbers.is_empty() && base == Base::default() {
+    if access == Access::Owner {
+        remove_before(place, base.first_segment)?;
+    }
+    let mut numbers = place.list()?;
+    numbers.retain(|number| *number >= base.first_segment);
+    let is_new = numbers.is_empty() && base == Base::default();
+    if is_new && access == Access::Reader {
+        return Ok(Scan::default().finish());
+    }
+    if is_new {
         place.create(1).map_err(|source| JournalError::Unwritable {
             path: place.dir.clone(),
             source,
@@ -81,7 +97,9 @@ pub(super) fn recover(place: &Place) -> Result<Found, JournalError> {
             End::Bad(offset, what) => {
                 let after = &numbers[at + 1..];
                 judge(place, &scan, number, &bytes, offset, what, after)?;
-                erase(place, number, &bytes, offset)?;
+                if access == Access::Owner {
+                    erase(place, number, &bytes, offset)?;
+                }
             }
             End::Senseless(offset) => {
                 let what = "the record is below an earlier promise";

@@ -568,3 +568,45 @@ fn what_a_checkpoint_covers_need_not_be_in_the_log() {
         Err(JournalError::Gone { slot: 1, first: 8 })
     ));
 }
+
+#[test]
+fn a_log_is_read_while_its_owner_writes() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append((1..=40).map(|slot| accept(slot, 3000)));
+    log.append([JournalOp::Commit(30)]);
+    log.flushed();
+    let mut reader = LogReader::open(config(dir.path())).unwrap();
+    assert_eq!((reader.commit(), reader.accepted()), (30, 40));
+    log.append((41..=60).map(|slot| accept(slot, 3000)));
+    log.flushed();
+    assert_eq!(reader.accepted(), 40);
+    for slot in 1..=40 {
+        assert_eq!(reader.read(slot).unwrap(), value(slot, 3000));
+    }
+    assert!(reader.read(60).is_err());
+    assert_eq!(LogReader::open(config(dir.path())).unwrap().accepted(), 60);
+}
+
+#[test]
+fn a_reader_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    log.append((1..=3).map(|slot| accept(slot, 100)));
+    log.append([JournalOp::Commit(2)]);
+    log.flushed();
+    log.journal.close();
+    let path = dir.path().join("0000000001.log");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[end] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let reader = LogReader::open(config(dir.path())).unwrap();
+    assert_eq!((reader.commit(), reader.accepted()), (0, 3));
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+    let empty = tempfile::tempdir().unwrap();
+    assert_eq!(LogReader::open(config(empty.path())).unwrap().accepted(), 0);
+    assert_eq!(std::fs::read_dir(empty.path()).unwrap().count(), 0);
+    let missing = empty.path().join("missing");
+    assert!(LogReader::open(config(&missing)).is_err());
+}

@@ -123,6 +123,17 @@ pub enum Record<'a> {
         /// The last ordered operation; the record's thread made it.
         operation: u16,
     },
+    /// An ordered operation begins. Only while the server is traced; left out of the output hash.
+    Step {
+        /// Its number.
+        operation: u16,
+        /// Logical clock, this operation included.
+        clock: u64,
+        /// Schedule hash over everything up to this operation.
+        schedule_hash: u64,
+        /// The last result of an operation that went into the hash.
+        noted: u64,
+    },
     /// The first process of the tree ended.
     Exit {
         /// Its status as `waitpid` would give it.
@@ -148,6 +159,7 @@ mod kind {
     pub const DATAGRAM: u16 = 10;
     pub const LOST: u16 = 11;
     pub const CONNECT: u16 = 12;
+    pub const STEP: u16 = 13;
 }
 
 /// The fixed part of a record, ready to be written.
@@ -311,6 +323,24 @@ pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
                 bytes,
             )
         }
+        Record::Step {
+            operation,
+            clock,
+            schedule_hash,
+            noted,
+        } => {
+            small[0..8].copy_from_slice(&schedule_hash.to_le_bytes());
+            small[8..16].copy_from_slice(&noted.to_le_bytes());
+            small[16..18].copy_from_slice(&operation.to_le_bytes());
+            (
+                Header {
+                    kind: kind::STEP,
+                    conn: none,
+                    arg: clock,
+                },
+                &small[..24],
+            )
+        }
         Record::Lost { total } => (
             Header {
                 kind: kind::LOST,
@@ -454,6 +484,12 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
             clock: u64_of(payload, 16)?,
             idle: flag(24)?,
             operation: u16_of(payload, 26)?,
+        },
+        kind::STEP => Record::Step {
+            operation: u16_of(payload, 16)?,
+            clock: arg,
+            schedule_hash: u64_of(payload, 0)?,
+            noted: u64_of(payload, 8)?,
         },
         kind::EXIT => Record::Exit {
             status: small(arg)?.cast_signed(),

@@ -1,0 +1,152 @@
+//! `brolga check`: is a server the same on every replica, whatever happens around it?
+
+use super::run::program_for_nodes;
+use super::{Outcome, runtime};
+use crate::check::{Check, Load, Verdict};
+use crate::cluster::Plan;
+use crate::config::{Containment, Policy};
+use crate::elf;
+use crate::launch::SERVER_PATH;
+use anyhow::{Context, anyhow};
+use std::ffi::OsString;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tempfile::TempDir;
+
+/// How long a server is watched that is given no load.
+const WATCH_SECONDS: u64 = 5;
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Number of replicas.
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    replicas: usize,
+    /// A shell command that talks to the server and ends; `{address}`, `{port}`, `{ports}`,
+    /// `{addresses}` and `{client}` in it are replaced, and in its environment as `BROLGA_PORT` etc.
+    #[arg(long, value_name = "COMMAND")]
+    load: Option<String>,
+    /// How many times the load is run side by side, each with another replica.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+    /// The load is run again until this time has passed; without a load the server is watched for it.
+    #[arg(long, value_name = "N")]
+    seconds: Option<u64>,
+    /// How often all of this is done, on a new cluster each time.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    runs: u32,
+    /// Disturb the replicas as an earlier check did.
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Where the clusters are put; a temporary directory otherwise. What differs stays there.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// The server starts in a copy of this directory.
+    #[arg(long, value_name = "DIR")]
+    genesis: Option<PathBuf>,
+    /// Put a variable in the server's environment.
+    #[arg(long, value_name = "NAME=VALUE")]
+    env: Vec<String>,
+    /// One address per replica instead of 127.0.0.1, .2, .3 …
+    #[arg(long, value_name = "IP,IP,…", value_delimiter = ',')]
+    addresses: Vec<IpAddr>,
+    /// Let the server connect to this machine's loopback addresses.
+    #[arg(long)]
+    host_loopback: bool,
+    /// How the server's threads are scheduled.
+    #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Serial)]
+    policy: Policy,
+    /// Whether the servers run in containers.
+    #[arg(long, value_name = "WHEN", value_enum, default_value_t = Containment::None)]
+    container: Containment,
+    /// The server and its arguments.
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<String>,
+}
+
+pub fn main(options: Options) -> Outcome {
+    let seed = options.seed.unwrap_or_else(seed_by_clock);
+    let runs = options.runs;
+    let (data, temporary) = directory(options.data.clone())?;
+    let check = check(options, data.clone(), seed)?;
+    let argv: Vec<OsString> = check.plan.command.iter().map(Into::into).collect();
+    elf::check_program(&argv, SERVER_PATH)?;
+    let replicas = check.plan.replicas;
+    let outcome = runtime()?.block_on(check.run(|line| eprintln!("{line}")));
+    match outcome {
+        Ok(Verdict::Alike(found)) => {
+            println!(
+                "no divergence in {} slots ({replicas} replicas, {runs} runs, {} replays, {} records \
+                 compared, seed {seed})",
+                found.slots, found.replays, found.records
+            );
+            Ok(())
+        }
+        Ok(Verdict::Diverged(found)) => {
+            println!("{found}");
+            let kept = keep(data, temporary);
+            let kept = kept.display();
+            Err(anyhow!("replicas differ (seed {seed}); the data stay in {kept}").into())
+        }
+        Err(error) => {
+            let kept = keep(data, temporary);
+            Err(error
+                .context(format!("no answer (see {})", kept.display()))
+                .into())
+        }
+    }
+}
+
+fn check(options: Options, data: PathBuf, seed: u64) -> anyhow::Result<Check> {
+    let mut command = options.command;
+    if let Some(name) = command.first_mut() {
+        *name = program_for_nodes(name)?;
+    }
+    let seconds = match (options.seconds, &options.load) {
+        (Some(seconds), _) => seconds,
+        (None, Some(_)) => 0,
+        (None, None) => WATCH_SECONDS,
+    };
+    Ok(Check {
+        plan: Plan {
+            data,
+            replicas: options.replicas,
+            addresses: options.addresses,
+            genesis: options.genesis,
+            env: options.env,
+            perturb_us: 0,
+            host_loopback: options.host_loopback,
+            vote: false,
+            policy: options.policy,
+            container: options.container,
+            command,
+        },
+        load: Load {
+            command: options.load,
+            clients: options.clients,
+            most: Duration::from_secs(seconds),
+        },
+        runs: options.runs,
+        seed,
+    })
+}
+
+fn directory(wanted: Option<PathBuf>) -> anyhow::Result<(PathBuf, Option<TempDir>)> {
+    if let Some(data) = wanted {
+        return Ok((std::path::absolute(data)?, None));
+    }
+    let dir = tempfile::Builder::new().prefix("brolga-check-").tempdir();
+    let dir = dir.context("cannot create a temporary directory")?;
+    Ok((dir.path().to_owned(), Some(dir)))
+}
+
+fn keep(data: PathBuf, temporary: Option<TempDir>) -> PathBuf {
+    temporary.map_or(data, TempDir::keep)
+}
+
+fn seed_by_clock() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.unwrap_or_default().as_nanos() as u64 % 1_000_000_000
+}
