@@ -5,7 +5,7 @@ use crate::cluster::{Cluster, node_dir};
 use crate::node::{Compared, Fork, compare_traces, traces};
 use crate::survey::Survey;
 use anyhow::Context;
-use brolga_consensus::journal::{JournalConfig, LogReader, SEGMENT_BYTES};
+use brolga_consensus::journal::{JournalConfig, LogReader};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -126,7 +126,7 @@ fn log_of(cluster: &Cluster, node: u64) -> anyhow::Result<LogReader> {
         dir: node_dir(cluster.data(), node).join("log"),
         cluster: cluster.file().cluster.0,
         node,
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes: crate::config::segment_bytes(),
     })?)
 }
 

@@ -7,7 +7,7 @@ use crate::launch::SERVER_PATH;
 use crate::node::{Recording, Replayed, SlotHashes, WrappedServer, recorded_hashes, replay};
 use crate::{elf, identity};
 use anyhow::{Context, anyhow, bail};
-use brolga_consensus::journal::{JournalConfig, LogReader, SEGMENT_BYTES};
+use brolga_consensus::journal::{JournalConfig, LogReader};
 use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -109,7 +109,7 @@ fn open_log(config: &NodeConfig, until: Option<u64>) -> anyhow::Result<(LogReade
         dir: config.log_dir(),
         cluster: config.cluster.0,
         node: config.node,
-        segment_bytes: SEGMENT_BYTES,
+        segment_bytes: config.segment_bytes,
     })?;
     // What was voted for and not known to be chosen may never have been done by anyone.
     let (first, last) = (log.first(), log.commit());

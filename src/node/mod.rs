@@ -72,6 +72,8 @@ mod divergence_tests;
 #[cfg(test)]
 mod fake_server;
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod image_tests;
 
 pub use checkpoints::Taken;

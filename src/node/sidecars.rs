@@ -10,6 +10,7 @@ use super::retained::Retained;
 use super::snapshot::SavedOutput;
 use super::wire::{self, BATCH_BYTES, Hello, Kind, Wire};
 use brolga_tape::ConnId;
+use brolga_tape::ENTRY_BYTES_MAX;
 use brolga_tape::entry::{ENTRY_HEADER_BYTES, Entry, Event};
 use brolga_tape::record::{Record, encode};
 use mio::net::TcpListener;
@@ -440,8 +441,15 @@ fn send_records(wire: &mut Wire, records: &mut Vec<u8>) {
     records.clear();
 }
 
+/// Events of one frame: what is far larger than a frontend ever sends could not be cut to fit in an
+/// entry, and an entry that does not fit on a tape would end every node.
+const EVENTS_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
+
 /// True when the bytes are whole events, all of `frontend`, which it may send.
 fn are_of(count: u32, events: &[u8], frontend: u64) -> bool {
+    if events.len() > EVENTS_BYTES_MAX {
+        return false;
+    }
     let mut entry = vec![0; ENTRY_HEADER_BYTES];
     entry[12..16].copy_from_slice(&count.to_le_bytes());
     entry.extend_from_slice(events);
@@ -466,6 +474,25 @@ fn are_of(count: u32, events: &[u8], frontend: u64) -> bool {
 mod tests {
     use super::*;
     use brolga_tape::entry::EntryBuilder;
+
+    #[test]
+    fn a_sidecar_says_no_more_at_once_than_fits_in_an_entry() {
+        let of_bytes = |len: usize| {
+            let mut events = EntryBuilder::new();
+            events.push(&Event::Data {
+                conn: ConnId {
+                    frontend: 7,
+                    counter: 1,
+                },
+                offset: 0,
+                bytes: &vec![1; len],
+            });
+            are_of(1, events.encoded_events(), 7)
+        };
+        assert!(of_bytes(EVENTS_BYTES_MAX - 100));
+        assert!(!of_bytes(EVENTS_BYTES_MAX));
+        assert!(!of_bytes(8 * EVENTS_BYTES_MAX));
+    }
 
     #[test]
     fn a_sidecar_can_only_speak_for_itself() {

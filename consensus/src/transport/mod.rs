@@ -15,6 +15,8 @@
 //!
 //! Deliberately absent: threads, encryption, authentication beyond the cluster's id, message meaning.
 
+#[cfg(test)]
+mod fuzz_tests;
 mod outbox;
 mod wire;
 
