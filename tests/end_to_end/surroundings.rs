@@ -14,6 +14,7 @@ listed eth0 192.0.2.1 flags 0 1043
 host brolga brolga processors 1 uptime 0 load 0
 priority same 1 set 0, scheduler 0 parameter 0, capabilities 0, stranger -1
 memory made 1, again 0, holds 7, removed 0 -1
+message queue refused 1
 ";
 
 #[test]

@@ -329,7 +329,7 @@ static void records(void)
 
 static void *write_to_fifo(void *argument)
 {
-    int file = open(path, O_WRONLY);
+    int file = creat(path, 0600);
     dprintf(file, "by %s", (char *)argument);
     close(file);
     return NULL;

@@ -1,9 +1,11 @@
 /* A server that says what it sees of the machine it runs on. */
 #define _GNU_SOURCE
+#include <errno.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <ifaddrs.h>
 #include <linux/capability.h>
+#include <mqueue.h>
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
@@ -91,6 +93,8 @@ static void names(void)
     say(", holds %d, removed %d %d\n", found, removed, missing);
     close(made);
     close(again);
+    say("message queue refused %d\n",
+        mq_open("/brolga-test", O_RDWR | O_CREAT, 0600, NULL) == -1 && errno == ENOSYS);
 }
 
 int main(int argc, char **argv)

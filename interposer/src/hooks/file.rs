@@ -110,6 +110,18 @@ macro_rules! open_hooks {
 }
 open_hooks!(open, open64, __open, __open64, __open_2, __open64_2);
 
+macro_rules! creat_hooks {
+    ($($name:ident),*) => { $(
+        #[unsafe(no_mangle)]
+        pub unsafe extern "C" fn $name(path: *const c_char, mode: c_uint) -> c_int {
+            let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
+            // SAFETY: the caller's promise.
+            finish(unsafe { open_(libc::AT_FDCWD, path, flags, mode) }) as c_int
+        }
+    )* };
+}
+creat_hooks!(creat, creat64);
+
 macro_rules! openat_hooks {
     ($($name:ident),*) => { $(
         #[unsafe(no_mangle)]
