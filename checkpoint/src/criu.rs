@@ -164,7 +164,7 @@ fn is_executable(program: &Path) -> bool {
         .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
-/// What the program prints; if it fails, the last thing that it complains about.
+/// What the program prints; if it fails, the first thing that it complains about.
 fn run(program: &Path, argument: &str) -> Result<String, String> {
     let output = Command::new(program).arg(argument).output();
     let output = output.map_err(|error| error.to_string())?;
@@ -172,14 +172,19 @@ fn run(program: &Path, argument: &str) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
-    let last = last_error(&complaints).unwrap_or("it does not say why");
-    Err(last.to_owned())
+    let first = first_error(&complaints).unwrap_or("it does not say why");
+    Err(first.to_owned())
 }
 
-/// The last error in CRIU's messages, without the place in its source.
-pub(crate) fn last_error(messages: &str) -> Option<&str> {
-    let error = messages.lines().rfind(|line| line.contains("Error"))?;
-    Some(error.split_once("): ").map_or(error, |(_, what)| what))
+/// Complaints of CRIU that mean nothing: devices that it does without, limits that it cannot raise.
+const HARMLESS: [&str; 3] = ["tun: ", "RLIMIT_NOFILE", "FAILED."];
+
+/// The first error in CRIU's messages that says something, without the place in its source: the
+/// ones after it only say what came of it.
+pub(crate) fn first_error(messages: &str) -> Option<&str> {
+    let errors = messages.lines().filter(|line| line.contains("Error"));
+    let mut errors = errors.map(|line| line.split_once("): ").map_or(line, |(_, what)| what));
+    errors.find(|what| HARMLESS.iter().all(|word| !what.contains(word)))
 }
 
 fn version_of(said: &str) -> Option<Version> {
@@ -214,12 +219,13 @@ mod tests {
     }
 
     #[test]
-    fn the_last_error_is_what_is_told() {
+    fn the_first_error_that_matters_is_told() {
         let log = "(00.02) Error (criu/tun.c:85): tun: no such file\n\
                    (00.03) Error (criu/kerndat.c:732): Unable to connect a socket\n\
-                   (00.04) Warn  (criu/kerndat.c:1): later\n";
-        assert_eq!(last_error(log), Some("Unable to connect a socket"));
-        assert_eq!(last_error("all is well"), None);
+                   (00.04) Warn  (criu/kerndat.c:1): later\n\
+                   (00.05) Error (criu/cr-dump.c:2149): Dumping FAILED.\n";
+        assert_eq!(first_error(log), Some("Unable to connect a socket"));
+        assert_eq!(first_error("all is well"), None);
     }
 
     #[test]

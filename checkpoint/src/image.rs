@@ -17,7 +17,7 @@
 //! Deliberately absent: when all is quiet enough for a dump, manifests, the tape.
 
 use crate::container::{Container, FIRST_PID, OWN_DIRECTORY, Plan};
-use crate::criu::{Criu, last_error};
+use crate::criu::{Criu, first_error};
 use crate::files::{self, Index, Tree};
 use crate::known::{self, Known};
 use crate::{CheckpointError, Checkpointer, Position};
@@ -263,7 +263,7 @@ fn carry_out(mut command: Command, what: &str) -> Result<(), CheckpointError> {
         return Ok(());
     }
     let said = String::from_utf8_lossy(&said);
-    let why = last_error(&said).unwrap_or("it does not say why");
+    let why = first_error(&said).unwrap_or("it does not say why");
     Err(io::Error::other(format!("CRIU's {what} failed ({status}): {why}")).into())
 }
 

@@ -30,6 +30,7 @@ use super::peer_frames::PeerFrame;
 use super::reactor::Node;
 use super::server::{Dumper, ServerHost};
 use super::snapshot::{SERVER_DIR, SavedPort, Snapshot, TRAIL_SLOTS};
+use super::tape_map::TapeMap;
 use brolga_checkpoint::directory::{About, Checkpoint, Directory};
 use brolga_checkpoint::{CheckpointError, Identity, Position};
 use brolga_consensus::NodeId;
@@ -38,8 +39,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
+
+/// Between looks at a server that is about to sleep.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What came of a wish for a checkpoint: its slot, or why there is none.
 pub type Taken = Result<u64, String>;
@@ -77,6 +81,7 @@ pub(super) struct Checkpoints {
     slots: Vec<u64>,
     /// The newest one of each other node.
     others: BTreeMap<NodeId, u64>,
+    look_again: bool,
 }
 
 impl Checkpoints {
@@ -95,7 +100,13 @@ impl Checkpoints {
             waiting: Vec::new(),
             slots: Vec::new(),
             others: BTreeMap::new(),
+            look_again: false,
         }
+    }
+
+    /// When a server that is about to sleep is looked at again: it does not say when it does.
+    pub(super) fn wakeup(&mut self, now: Instant) -> Option<Instant> {
+        std::mem::take(&mut self.look_again).then(|| now + LOOK_AGAIN)
     }
 
     /// The newest one here.
@@ -168,6 +179,12 @@ impl<H: ServerHost> Node<H> {
             return self.feeder.allow(Some(1));
         }
         self.feeder.allow(Some(0));
+        // It says that it is idle a moment before it sleeps, and only there can it be brought back.
+        let asleep = |tape: &TapeMap| tape.tape().server_is_asleep();
+        if !self.tape.as_ref().is_some_and(asleep) {
+            self.checkpoints.look_again = true;
+            return;
+        }
         let outcome = self.begin_dump(clock.deadline_ns);
         if let Err(error) = outcome {
             tracing::warn!(%error, "no checkpoint is taken");

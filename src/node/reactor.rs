@@ -288,6 +288,7 @@ impl<H: ServerHost> Node<H> {
             self.alive_at,
             self.checking.wakeup(now),
             self.trail.wakeup(),
+            self.checkpoints.wakeup(now),
         ];
         let deadline = others
             .into_iter()

@@ -245,6 +245,16 @@ impl Tape {
         })
     }
 
+    /// True while the server sleeps, or is about to with nothing else left to do, and has taken everything
+    /// that is on the input ring.
+    #[must_use]
+    pub fn server_is_asleep(&self) -> bool {
+        let header = self.header();
+        let taken = header.input_tail.0.load(Ordering::Acquire);
+        taken == header.input_head.0.load(Ordering::Relaxed)
+            && header.input_waiting.0.load(Ordering::SeqCst) != 0
+    }
+
     /// The published, not yet released part of the output ring.
     #[must_use]
     pub fn output(&self) -> &[u8] {
@@ -478,8 +488,11 @@ mod tests {
         let mut memory = Memory([0; HEADER_BYTES + 4 * 4096]);
         let mut tape = tape(&mut memory);
         assert!(tape.next_entry(0).is_none());
+        assert!(!tape.server_is_asleep());
         assert!(tape.mark_asleep(0));
+        assert!(tape.server_is_asleep());
         tape.push_entry(1, b"first").unwrap();
+        assert!(!tape.server_is_asleep());
         assert!(tape.server_sleeps());
         assert!(!tape.server_sleeps());
         tape.push_entry(2, &[7; 4000]).unwrap();
