@@ -3,7 +3,7 @@
 //! Three independent parts and the shell that glues them:
 //!
 //! * [`core`]: the protocol as a state machine without clocks, threads, files or sockets;
-//! * [`journal`]: the durable log of the core's operations, group-committed by one writer thread;
+//! * [`journal`]: the durable log of the core's operations, group-committed by one writer at a time;
 //! * [`transport`]: framed TCP links between the nodes on the caller's `mio::Poll`;
 //! * [`replica`]: [`Replica`], what the node daemon's reactor drives.
 //!
@@ -13,7 +13,7 @@
 //! poll.poll(&mut ready, replica.next_wakeup() - now)
 //! for event in ready { if replica.owns(event.token()) { replica.handle(event, now, &mut events) } }
 //! while replica.can_propose() && input is waiting { replica.propose(batch) }
-//! replica.turn(now, &mut events)           // always last: journal batch, timers, socket flush
+//! replica.turn(now, flush, &mut events)    // always last: journal batch, timers, socket flush
 //! replica.read_chosen(cursor, ...)         // values of chosen slots, in slot order
 //! ```
 //!
@@ -52,4 +52,6 @@ mod sim;
 pub mod transport;
 
 pub use crate::core::{Ballot, IoSeq, Micros, NodeId, Slot, Standing, Value};
-pub use replica::{Event, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS};
+pub use replica::{
+    Event, Flush, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS,
+};

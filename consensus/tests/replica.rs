@@ -7,7 +7,7 @@
 
 use brolga_consensus::journal::SEGMENT_BYTES;
 use brolga_consensus::{
-    Event, NodeId, OpenError, ReadError, Replica, ReplicaConfig, Slot, Standing, TOKENS,
+    Event, Flush, NodeId, OpenError, ReadError, Replica, ReplicaConfig, Slot, Standing, TOKENS,
 };
 use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
@@ -30,6 +30,7 @@ struct Cluster {
     events: Vec<(NodeId, Event)>,
     election_timeout: Duration,
     segment_bytes: u64,
+    turns: u64,
 }
 
 impl Cluster {
@@ -59,6 +60,7 @@ impl Cluster {
             events: Vec::new(),
             election_timeout,
             segment_bytes: SEGMENT_BYTES,
+            turns: 0,
         };
         for id in 1..=size {
             cluster.start(id);
@@ -122,7 +124,14 @@ impl Cluster {
                     replica.handle(event, now, &mut out);
                 }
             }
-            replica.turn(now, &mut out);
+            // Either way, by turns.
+            self.turns += 1;
+            let flush = if self.turns.is_multiple_of(3) {
+                Flush::Aside
+            } else {
+                Flush::Here
+            };
+            replica.turn(now, flush, &mut out);
             self.events
                 .extend(out.drain(..).map(|event| (at as u64 + 1, event)));
         }

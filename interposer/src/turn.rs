@@ -436,6 +436,7 @@ impl Turn {
     /// Goes on with whoever is next, and returns when this thread has the turn again.
     fn switch(&mut self) {
         if let Some(next) = self.choose() {
+            ring_doorbell();
             self.hand_to(next);
             self.sleep();
         }

@@ -10,14 +10,14 @@ use super::feeder::Log;
 use super::frontend::{Frontend, Published};
 use super::life::ServerNews;
 use super::operator::Ordered;
-use super::output::Sink;
+use super::output::{ServerClock, Sink};
 use super::peer_frames::PeerFrame;
 use super::proposer::View;
 use super::reactor::{Leadership, Node};
 use super::server::ServerHost;
 use super::sidecars::Sidecars;
 use super::sys;
-use brolga_consensus::{Event as ReplicaEvent, NodeId, Replica};
+use brolga_consensus::{Event as ReplicaEvent, Flush, NodeId, Replica};
 use brolga_tape::ConnId;
 use brolga_tape::entry::{Entry, Event};
 use brolga_tape::record::Record;
@@ -54,7 +54,8 @@ impl<H: ServerHost> Node<H> {
         self.frontend.serve_touched();
         self.pump(now);
         self.propose(now);
-        self.replica.turn(now, &mut self.replica_events);
+        let flush = self.who_flushes();
+        self.replica.turn(now, flush, &mut self.replica_events);
         self.take_replica_events(now);
         self.observe_and_feed(now)?;
         self.report_sidecars(now);
@@ -64,6 +65,22 @@ impl<H: ServerHost> Node<H> {
     }
 
     // ---- consensus ----
+
+    /// The node waits for the disk itself when nobody waits for the node meanwhile: the server has
+    /// nothing to do, so no answer can come, or nobody here would get it. What clients say has to wait
+    /// for the entry that is being written anyway.
+    fn who_flushes(&self) -> Flush {
+        let last = self.feeder.last_entry();
+        let rests = |clock: ServerClock| clock.idle && clock.slot == last;
+        let serves = self.frontend.client_count() > 0
+            || self.frontend.outgoing_count() > 0
+            || self.sidecars.attached().next().is_some()
+            || !self.frontend.datagram_addresses().is_empty();
+        match self.output.clock().is_some_and(rests) || !serves {
+            true => Flush::Here,
+            false => Flush::Aside,
+        }
+    }
 
     fn take_replica_events(&mut self, now: Instant) {
         let mut events = std::mem::take(&mut self.replica_events);

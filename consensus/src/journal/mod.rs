@@ -4,7 +4,10 @@
 //!
 //! A directory of preallocated segment files that are only ever appended to. One writer thread takes
 //! whatever has gathered since its last flush, writes it with one system call, makes it durable with
-//! one `fdatasync`, publishes the last operation's number and calls `wake`. Where each record goes is
+//! one `fdatasync`, publishes the last operation's number and calls `wake`. A caller that would only
+//! wait for that can do the same on its own thread ([`Journal::append_here`]), which saves waking two
+//! threads; whoever writes holds the writer's lock, and never overtakes a batch on its way to the
+//! other. Where each record goes is
 //! decided by the caller's side, so the position of every value is known at once and the writer
 //! answers with a single number.
 //!
@@ -47,13 +50,20 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use writer::Writer;
 
 /// Default size of a segment.
 pub const SEGMENT_BYTES: u64 = 32 << 20;
+
+/// A caller that has waited longer than this for the disk leaves that to the writer's thread …
+const SLOW: Duration = Duration::from_millis(2);
+/// … for so long.
+const SLOW_PAUSE: Duration = Duration::from_secs(1);
 
 /// Segments kept open for reading.
 const READERS_MAX: usize = 16;
@@ -201,10 +211,17 @@ pub struct Journal {
     current: Summary,
     full: BTreeMap<u32, Summary>,
     truncation: Option<JoinHandle<Result<(), JournalError>>>,
+    written: Arc<AtomicU64>,
     durable: Arc<AtomicU64>,
     batch_tx: Option<Sender<Vec<Planned>>>,
     spare_rx: Receiver<Vec<Planned>>,
-    writer: Option<JoinHandle<()>>,
+    /// A batch that is empty again.
+    spare: Vec<Planned>,
+    /// `None`: only to be read.
+    writer: Option<Arc<Mutex<Writer>>>,
+    thread: Option<JoinHandle<()>>,
+    /// The disk was slow for [`Journal::append_here`]: until then its thread waits for it.
+    here_again_at: Option<Instant>,
     readers: HashMap<u32, File>,
     /// `None`: only to be read.
     _lock: Option<File>,
@@ -239,7 +256,9 @@ impl Journal {
         };
         let lock = lock(&place.dir)?;
         let found = recovery::recover(&place, Access::Owner)?;
-        let durable = Arc::new(AtomicU64::new(found.recovered.last_seq.0));
+        let last = found.recovered.last_seq.0;
+        let written = Arc::new(AtomicU64::new(last));
+        let durable = Arc::new(AtomicU64::new(last));
         let (batch_tx, batch_rx) = channel();
         let (spare_tx, spare_rx) = channel();
         let start = writer::Start {
@@ -247,13 +266,15 @@ impl Journal {
             segment: found.segment,
             offset: found.offset,
             previous: found.previous,
+            written: written.clone(),
             durable: durable.clone(),
-            wake,
         };
-        let writer = writer::Writer::new(start).map_err(|e| JournalError::io(&place.dir, e))?;
+        let writer = Writer::new(start).map_err(|e| JournalError::io(&place.dir, e))?;
+        let writer = Arc::new(Mutex::new(writer));
+        let theirs = writer.clone();
         let thread = std::thread::Builder::new()
             .name(format!("journal-{node}"))
-            .spawn(move || writer.run(&batch_rx, &spare_tx))
+            .spawn(move || writer::run(&theirs, &batch_rx, &spare_tx, &wake))
             .map_err(|e| JournalError::io(&place.dir, e))?;
         let journal = Self {
             place,
@@ -264,10 +285,14 @@ impl Journal {
             current: found.current,
             full: found.full,
             truncation: None,
+            written,
             durable,
             batch_tx: Some(batch_tx),
             spare_rx,
-            writer: Some(thread),
+            spare: Vec::new(),
+            writer: Some(writer),
+            thread: Some(thread),
+            here_again_at: None,
             readers: HashMap::new(),
             _lock: Some(lock),
         };
@@ -279,14 +304,49 @@ impl Journal {
         if ops.is_empty() {
             return;
         }
-        let mut batch = self.spare_rx.try_recv().unwrap_or_default();
-        for (seq, op) in ops.drain(..) {
-            batch.push(self.plan(seq, op));
-        }
+        let batch = self.batch(ops);
         if let Some(batch_tx) = &self.batch_tx {
             // The writer ends only with the process, or after this sender is dropped.
             assert!(batch_tx.send(batch).is_ok(), "the journal's writer is gone");
         }
+    }
+
+    fn batch(&mut self, ops: &mut Vec<(IoSeq, JournalOp)>) -> Vec<Planned> {
+        let mut batch = match std::mem::take(&mut self.spare) {
+            spare if spare.capacity() > 0 => spare,
+            _ => self.spare_rx.try_recv().unwrap_or_default(),
+        };
+        for (seq, op) in ops.drain(..) {
+            batch.push(self.plan(seq, op));
+        }
+        batch
+    }
+
+    /// Appends operations, which are drained, and makes them durable before it returns, if anything in
+    /// them needs that. False: the writer's thread is at work, or the disk was slow lately; nothing was
+    /// done.
+    pub fn append_here(&mut self, ops: &mut Vec<(IoSeq, JournalOp)>) -> bool {
+        let start = Instant::now();
+        let slow = self.here_again_at.is_some_and(|again| start < again);
+        if slow || self.written.load(Ordering::Acquire) != self.last_seq.0 {
+            return false;
+        }
+        let Some(writer) = self.writer.clone() else {
+            return false;
+        };
+        let Ok(mut writer) = writer.try_lock() else {
+            return false;
+        };
+        let mut kept = Vec::new();
+        let batch = self.batch(ops);
+        let flushed = writer.commit(std::iter::once(batch), |batch| kept = batch);
+        if flushed {
+            writer.prepare_next();
+        }
+        let end = Instant::now();
+        self.here_again_at = (end - start > SLOW).then(|| end + SLOW_PAUSE);
+        self.spare = kept;
+        true
     }
 
     /// Decides where an operation goes.
@@ -431,9 +491,9 @@ impl Journal {
 
     fn stop(&mut self) {
         self.batch_tx = None;
-        if let Some(writer) = self.writer.take() {
+        if let Some(thread) = self.thread.take() {
             // A panicked writer has told why on its way out.
-            let _ = writer.join();
+            let _ = thread.join();
         }
         if let Some(truncation) = self.truncation.take() {
             // What it did not get done is done when the log is opened.

@@ -74,6 +74,17 @@ impl Log {
         self.journal.append(&mut ops);
     }
 
+    /// Written and flushed by the caller, once the thread has nothing to do; durable afterwards.
+    fn append_here(&mut self, op: JournalOp) {
+        let mut ops = vec![(IoSeq(self.next), op)];
+        self.next += 1;
+        while !self.journal.append_here(&mut ops) {
+            std::thread::yield_now();
+        }
+        assert!(ops.is_empty());
+        assert_eq!(self.journal.durable().0 + 1, self.next);
+    }
+
     fn flushed(&self) {
         while self.journal.durable().0 + 1 < self.next {
             self.woken_rx.recv_timeout(Duration::from_secs(20)).unwrap();
@@ -99,6 +110,26 @@ fn patch(dir: &Path, offset: u64, bytes: &[u8]) {
 
 fn first_segment(dir: &Path) -> Vec<u8> {
     std::fs::read(dir.join("0000000001.log")).unwrap()
+}
+
+#[test]
+fn caller_and_thread_write_by_turns() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut log = open(dir.path());
+    let length = |slot: Slot| slot as usize * 37 % 900;
+    log.append([JournalOp::Promise(BALLOT)]);
+    for slot in 1..=90 {
+        match slot % 3 {
+            0 => log.append_here(accept(slot, length(slot))),
+            _ => log.append([accept(slot, length(slot)), JournalOp::Commit(slot - 1)]),
+        }
+    }
+    log.flushed();
+    drop(log);
+    let mut log = open(dir.path());
+    for slot in 1..=90 {
+        assert_eq!(log.journal.read(slot).unwrap(), value(slot, length(slot)));
+    }
 }
 
 #[test]

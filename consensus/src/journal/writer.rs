@@ -1,4 +1,4 @@
-//! The writer thread: group commit.
+//! The writer: group commit, on its own thread or on the caller's.
 
 use super::record::{HEADER_BYTES, RecordHeader, padding, payload_len};
 use super::segment::Place;
@@ -8,9 +8,9 @@ use std::fs::File;
 use std::io::{self, IoSlice, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 /// Values from this size on are written from where they are; smaller ones are cheaper to copy next
@@ -27,8 +27,10 @@ pub(super) struct Start {
     pub offset: u64,
     /// Header checksum of the last record.
     pub previous: u32,
+    /// Last operation that is in the file.
+    pub written: Arc<AtomicU64>,
+    /// Last operation that is on the disk.
     pub durable: Arc<AtomicU64>,
-    pub wake: Wake,
 }
 
 /// A piece of what is to be written next.
@@ -43,8 +45,31 @@ pub(super) struct Writer {
     file: File,
     buffer: Vec<u8>,
     pieces: Vec<Piece>,
+    /// Last operation in the file, if it is not durable.
+    unflushed: Option<IoSeq>,
     /// The next segment, being made while this one fills.
     next: Option<JoinHandle<io::Result<File>>>,
+}
+
+/// The writer's thread: runs until the sender is dropped, or until a failure, which ends the process.
+pub(super) fn run(
+    writer: &Mutex<Writer>,
+    batch_rx: &Receiver<Vec<Planned>>,
+    spare_tx: &Sender<Vec<Planned>>,
+    wake: &Wake,
+) {
+    while let Ok(first) = batch_rx.recv() {
+        let batches = std::iter::once(first).chain(batch_rx.try_iter());
+        let flushed = Writer::lock(writer).commit(batches, |batch| {
+            // Nobody may be there to take it back any more.
+            let _ = spare_tx.send(batch);
+        });
+        if flushed {
+            wake();
+            Writer::lock(writer).prepare_next();
+        }
+    }
+    Writer::lock(writer).finish();
 }
 
 impl Writer {
@@ -60,53 +85,65 @@ impl Writer {
             file,
             buffer: Vec::new(),
             pieces: Vec::new(),
+            unflushed: None,
             next: None,
         })
     }
 
-    /// Runs until the sender is dropped, or until a failure, which ends the process.
-    pub fn run(mut self, batch_rx: &Receiver<Vec<Planned>>, spare_tx: &Sender<Vec<Planned>>) {
-        if let Err(error) = self.serve(batch_rx, spare_tx) {
-            fatal(&self.start.place.dir, &error);
-        }
+    /// The writer, whoever has it at the moment; a failure in it has ended the process.
+    pub fn lock(writer: &Mutex<Self>) -> MutexGuard<'_, Self> {
+        writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn serve(
+    /// Writes batches, and flushes them if anything in them needs it, which it then tells. Gives empty
+    /// batches back. A failure ends the process.
+    pub fn commit(
         &mut self,
-        batch_rx: &Receiver<Vec<Planned>>,
-        spare_tx: &Sender<Vec<Planned>>,
-    ) -> io::Result<()> {
-        let mut unflushed = None;
-        while let Ok(first) = batch_rx.recv() {
-            let mut flush = false;
-            for mut batch in std::iter::once(first).chain(batch_rx.try_iter()) {
-                for planned in batch.drain(..) {
-                    flush |= planned.op.needs_flush();
-                    unflushed = Some(planned.seq);
-                    self.encode(&planned)?;
-                }
-                // Nobody may be there to take it back any more.
-                let _ = spare_tx.send(batch);
+        batches: impl Iterator<Item = Vec<Planned>>,
+        give_back: impl FnMut(Vec<Planned>),
+    ) -> bool {
+        let flushed = self.try_commit(batches, give_back);
+        flushed.unwrap_or_else(|error| fatal(&self.start.place.dir, &error))
+    }
+
+    fn try_commit(
+        &mut self,
+        batches: impl Iterator<Item = Vec<Planned>>,
+        mut give_back: impl FnMut(Vec<Planned>),
+    ) -> io::Result<bool> {
+        let mut flush = false;
+        for mut batch in batches {
+            for planned in batch.drain(..) {
+                flush |= planned.op.needs_flush();
+                self.unflushed = Some(planned.seq);
+                self.encode(&planned)?;
             }
-            self.write()?;
-            if flush {
-                self.flush(&mut unflushed)?;
-                self.prepare_next();
-            }
+            give_back(batch);
         }
-        if unflushed.is_some() {
-            self.flush(&mut unflushed)?;
+        self.write()?;
+        if let Some(seq) = self.unflushed {
+            self.start.written.store(seq.0, Ordering::Release);
+        }
+        if flush {
+            self.flush()?;
+        }
+        Ok(flush)
+    }
+
+    /// Nothing more will come.
+    fn finish(&mut self) {
+        if let Err(error) = self.flush() {
+            fatal(&self.start.place.dir, &error);
         }
         // Nobody needs the next segment any more, so whether it could be made does not matter.
         let _ = self.wait_for_next();
-        Ok(())
     }
 
-    fn flush(&mut self, unflushed: &mut Option<IoSeq>) -> io::Result<()> {
-        self.file.sync_data()?;
-        if let Some(seq) = unflushed.take() {
+    fn flush(&mut self) -> io::Result<()> {
+        if let Some(seq) = self.unflushed {
+            self.file.sync_data()?;
+            self.unflushed = None;
             self.start.durable.store(seq.0, Ordering::Release);
-            (self.start.wake)();
         }
         Ok(())
     }
@@ -174,7 +211,7 @@ impl Writer {
     }
 
     /// Has the next segment made in the background once this one is half full.
-    fn prepare_next(&mut self) {
+    pub fn prepare_next(&mut self) {
         if self.next.is_some() || self.start.offset < self.start.place.segment_bytes / 2 {
             return;
         }
