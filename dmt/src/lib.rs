@@ -30,10 +30,13 @@
 #[cfg(test)]
 extern crate std;
 
+mod soft;
 mod timers;
 mod waits;
 
 use core::sync::atomic::AtomicU32;
+pub use soft::Arrival;
+use soft::SoftBarriers;
 use timers::Timers;
 use waits::Waits;
 
@@ -186,6 +189,7 @@ pub struct Scheduler {
     attentive: bool,
     waits: Waits,
     timers: Timers,
+    soft: SoftBarriers,
     threads: [Thread; THREADS_MAX],
 }
 

@@ -207,3 +207,62 @@ fn the_turn_goes_round_and_stays_with_the_only_thread() {
     assert_eq!(s.pass_on(), third);
     assert_eq!(s.pass_on(), second, "who was woken comes after who waited");
 }
+
+#[test]
+fn a_soft_barrier_lets_threads_go_on_together() {
+    let mut s = admitted(1000);
+    let second = s.spawn(0).unwrap();
+    s.make_soft_barrier(0, 7, 2, 100);
+    assert_eq!(s.arrive_at_soft_barrier(0, 8), Arrival::Pass, "no such one");
+    assert_eq!(s.arrive_at_soft_barrier(1, 7), Arrival::Pass, "another's");
+    let Arrival::Wait(key) = s.arrive_at_soft_barrier(0, 7) else {
+        panic!("the first one waits");
+    };
+    s.block(key, None);
+    assert_eq!(s.pick(), Pick::Run(second));
+    assert_eq!(s.arrive_at_soft_barrier(0, 7), Arrival::Pass);
+    assert_eq!(s.pass_on(), 1);
+    assert_eq!(s.wakeup(), Wakeup::Signalled);
+}
+
+#[test]
+fn a_soft_barrier_opens_when_its_time_has_passed_and_when_nothing_else_can_run() {
+    let mut s = admitted(1000);
+    let second = s.spawn(0).unwrap();
+    s.make_soft_barrier(0, 7, 3, 5);
+    let Arrival::Wait(key) = s.arrive_at_soft_barrier(0, 7) else {
+        panic!("the first one waits");
+    };
+    s.block(key, None);
+    assert_eq!(s.pick(), Pick::Run(second));
+    for ticks in 1..=5 {
+        s.open_soft_barriers();
+        assert_eq!(s.pass_on(), second, "alone after {ticks} ticks");
+        let _ = s.tick(1);
+    }
+    s.open_soft_barriers();
+    assert_eq!(s.pass_on(), 1);
+    assert!(matches!(s.arrive_at_soft_barrier(0, 7), Arrival::Wait(_)));
+    s.block(key, None);
+    assert_eq!(s.pick(), Pick::Run(second));
+    s.block(SLEEP, None);
+    assert!(s.admission_due());
+    s.open_soft_barriers();
+    assert!(!s.admission_due(), "it is opened before time passes");
+    assert_eq!(s.pick(), Pick::Run(1));
+}
+
+#[test]
+fn a_soft_barrier_that_goes_away_lets_all_go() {
+    let mut s = admitted(1000);
+    let second = s.spawn(0).unwrap();
+    s.make_soft_barrier(0, 7, 9, 5000);
+    let Arrival::Wait(key) = s.arrive_at_soft_barrier(0, 7) else {
+        panic!("the first one waits");
+    };
+    s.block(key, None);
+    assert_eq!(s.pick(), Pick::Run(second));
+    s.remove_soft_barriers(0);
+    assert_eq!(s.pass_on(), 1);
+    assert_eq!(s.arrive_at_soft_barrier(0, 7), Arrival::Pass);
+}

@@ -40,6 +40,7 @@ fn scheduler() -> Box<Scheduler> {
         attentive: false,
         waits: Waits::default(),
         timers: Timers::default(),
+        soft: SoftBarriers::default(),
         threads: [const { Thread::EMPTY }; THREADS_MAX],
     });
     assert_eq!(scheduler.start(100), 1);

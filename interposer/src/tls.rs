@@ -122,3 +122,57 @@ pub fn set_patience(patience: u32) {
     // SAFETY: as above.
     unsafe { *word() = *word() & !PATIENCE | u64::from(patience) << PATIENCE_AT & PATIENCE }
 }
+
+const SECTION_AT: u32 = 24;
+const SECTION: u64 = 0xFF << SECTION_AT;
+const HELD_AT: u32 = 48;
+const HELD: u64 = 0xFFFF << HELD_AT;
+
+/// Adds to a number in the word; false: it has no room.
+fn count(mask: u64, at: u32) -> bool {
+    // SAFETY: as above.
+    unsafe {
+        let room = *word() & mask != mask;
+        *word() += u64::from(room) << at;
+        room
+    }
+}
+
+/// Takes one off, if there is one.
+fn discount(mask: u64, at: u32) {
+    // SAFETY: as above.
+    unsafe { *word() -= u64::from(*word() & mask != 0) << at }
+}
+
+/// The calling thread enters a performance-critical section; false: it is in too many.
+pub fn enter_section() -> bool {
+    count(SECTION, SECTION_AT)
+}
+
+/// It leaves one.
+pub fn leave_section() {
+    discount(SECTION, SECTION_AT);
+}
+
+/// Whether it is in one. In policy `serial` the comparison of [`running`] answers that.
+#[inline(always)]
+pub fn is_in_section() -> bool {
+    // SAFETY: as above.
+    running().is_none() && unsafe { *word() & SECTION != 0 }
+}
+
+/// It has locked a mutex without a turn; false: it has too many.
+pub fn note_lock() -> bool {
+    count(HELD, HELD_AT)
+}
+
+/// It has given one back.
+pub fn note_unlock() {
+    discount(HELD, HELD_AT);
+}
+
+/// Whether it has any.
+pub fn has_locks() -> bool {
+    // SAFETY: as above.
+    unsafe { *word() & HELD != 0 }
+}

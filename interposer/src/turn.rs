@@ -319,6 +319,7 @@ impl Turn {
         self.trace(operation);
         self.perturb();
         let quantum_used = self.scheduler().quantum_used();
+        self.scheduler().open_soft_barriers();
         while self.scheduler().admission_due() {
             self.admit_next();
         }
@@ -446,6 +447,7 @@ impl Turn {
     fn choose(&mut self) -> Option<ThreadIx> {
         self.perturb();
         loop {
+            self.scheduler().open_soft_barriers();
             while self.scheduler().admission_due() {
                 self.admit_next();
             }

@@ -36,6 +36,7 @@ mod failover;
 mod files;
 mod idle;
 mod ipc;
+mod parallel;
 mod processes;
 mod quorum;
 mod redis;

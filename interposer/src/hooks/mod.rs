@@ -30,6 +30,7 @@ mod fifo;
 mod file;
 mod futex;
 mod group;
+mod hint;
 mod interface;
 mod lock;
 mod machine;
@@ -91,6 +92,7 @@ pub fn after_exec(turn: &mut Turn) {
     sysv::after_exec(turn);
     let process = turn.process();
     timer::forget(turn, process, true);
+    turn.scheduler().remove_soft_barriers(process);
 }
 
 /// What an admitted entry brings besides input: timers that went off, operators' signals (bit `n - 1`

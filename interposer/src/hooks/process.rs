@@ -140,6 +140,7 @@ fn mark_ended(turn: &mut Turn, process: u16, status: c_int) {
     super::timer::forget(turn, process, false);
     super::sysv::process_gone(turn, process);
     super::lock::released(turn);
+    turn.scheduler().remove_soft_barriers(process);
     leave_children(turn, process);
     turn.real_changed();
     tell_parent(turn, process);

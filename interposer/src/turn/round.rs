@@ -11,7 +11,7 @@
 //! end (`pthread_exit`, `longjmp`), the turn is given back by [`Turn::lend`] or [`let_go`].
 
 use super::stall::Watch;
-use super::{Turn, local};
+use super::{Turn, fault, local};
 use crate::restored;
 use crate::sys::{self, sys};
 use crate::tls;
@@ -136,6 +136,13 @@ impl Turn {
     }
 
     fn wait_for_turn(&mut self) {
+        if tls::has_locks() {
+            // Whoever has the turn may be waiting for that mutex.
+            fault(&[
+                b"a thread makes an ordered operation while it has a mutex that it has locked in a ",
+                b"performance-critical section",
+            ]);
+        }
         self.perturb();
         self.sleep();
         tls::set_holds_turn(true);

@@ -59,6 +59,8 @@ operations! {
     CONNECT = 50 "connect",
     SYSTEM_V = 51 "System V IPC",
     FILE_LOCK = 52 "file lock",
+    SOFT_BARRIER = 60 "soft barrier",
+    SECTION = 61 "performance-critical section",
 }
 
 #[cfg(test)]

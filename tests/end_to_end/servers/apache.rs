@@ -2,7 +2,7 @@
 
 use super::http::{Client, bench, curl, fetch};
 use super::recipe::{Load, Recipe, Stage, Target};
-use super::scenario::survive;
+use super::scenario::{survive, survive_in};
 use crate::chance::Chance;
 use std::fs;
 use std::path::Path;
@@ -11,6 +11,12 @@ use std::process::Command;
 #[test]
 fn apache_survives_its_leader() {
     survive("apache_survives_its_leader", Apache::new);
+}
+
+#[test]
+fn apache_survives_its_leader_in_policy_parallel() {
+    let test = "apache_survives_its_leader_in_policy_parallel";
+    survive_in("parallel", test, Apache::new);
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! clamd, ClamAV's daemon: streams over TCP, and directories that it scans with several threads.
 
 use super::recipe::{Load, Recipe, Stage, Target, ended, said};
-use super::scenario::survive;
+use super::scenario::{survive, survive_in};
 use crate::chance::Chance;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,6 +19,12 @@ const REPLY_PATIENCE: Duration = Duration::from_secs(30);
 #[test]
 fn clamd_survives_its_leader() {
     survive("clamd_survives_its_leader", Clamd::new);
+}
+
+#[test]
+fn clamd_survives_its_leader_in_policy_parallel() {
+    let test = "clamd_survives_its_leader_in_policy_parallel";
+    survive_in("parallel", test, Clamd::new);
 }
 
 #[derive(Debug)]

@@ -2,7 +2,7 @@
 
 use super::http::{Client, bench, curl, fetch};
 use super::recipe::{Load, Recipe, Stage, Target};
-use super::scenario::{come_back, survive};
+use super::scenario::{come_back, survive, survive_in};
 use crate::chance::Chance;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,6 +17,12 @@ fn nginx_comes_back_from_a_checkpoint() {
 #[test]
 fn nginx_survives_its_leader() {
     survive("nginx_survives_its_leader", Nginx::new);
+}
+
+#[test]
+fn nginx_survives_its_leader_in_policy_parallel() {
+    let test = "nginx_survives_its_leader_in_policy_parallel";
+    survive_in("parallel", test, Nginx::new);
 }
 
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 //! redis, as the others are tested. What is special about it has tests of its own.
 
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::{come_back, survive};
+use super::scenario::{come_back, survive, survive_in};
 use crate::resp::Client;
 use std::process::Command;
 use std::sync::Mutex;
@@ -16,6 +16,12 @@ fn redis_comes_back_from_a_checkpoint() {
 #[test]
 fn redis_survives_its_leader() {
     survive("redis_survives_its_leader", |_| Redis::default());
+}
+
+#[test]
+fn redis_survives_its_leader_in_policy_parallel() {
+    let test = "redis_survives_its_leader_in_policy_parallel";
+    survive_in("parallel", test, |_| Redis::default());
 }
 
 /// What each client has counted up to.

@@ -17,11 +17,17 @@ const DUMPS: usize = 5;
 /// is killed in the middle of it and comes back. No client sees a reset or a wrong answer; at the end
 /// the replicas have equal hashes, and so have the server's own data.
 pub fn survive<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
+    survive_in("serial", test, recipe);
+}
+
+/// The same in one of the scheduling policies.
+pub fn survive_in<R: Recipe>(policy: &str, test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
     let mut chance = Chance::shown(test);
     let recipe = &recipe(&mut chance);
     let kitchen = Kitchen::new(recipe);
     say(&format!("{test}: {}", version(recipe)));
-    let cluster = Cluster::start(kitchen.setup.perturbed(PERTURB_US));
+    let setup = kitchen.setup.option("--policy", policy);
+    let cluster = Cluster::start(setup.perturbed(PERTURB_US));
     let target = |node| Target::new(node, &cluster.node_dir(node), &kitchen.ports);
     cluster.wait_for("all replicas", View::whole);
     for node in 1..=3 {

@@ -20,6 +20,7 @@ pub(super) mod mutex;
 mod named;
 pub(super) mod once;
 mod rwlock;
+mod section;
 mod semaphore;
 mod spin;
 

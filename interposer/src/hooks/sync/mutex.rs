@@ -5,7 +5,8 @@
 //! wait on one key, and every death wakes them to look again.
 
 use super::super::op;
-use super::{OUTSIDE, Until, aliases, deadline, id, key_of, wrapped};
+use super::{OUTSIDE, Until, aliases, deadline, id, key_of, section, wrapped};
+use crate::tls;
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
 use core::cell::Cell;
@@ -15,30 +16,35 @@ use libc::{clockid_t, timespec};
 /// The first words of glibc's `pthread_mutex_t`.
 #[repr(C)]
 pub struct Mutex {
-    /// [`HELD`], [`ORPHANED`], [`LOST`]; glibc's initialisation puts a priority ceiling above them.
-    word: Cell<u32>,
+    /// [`HELD`], [`ORPHANED`], [`LOST`], [`NATIVE`], [`AWAITED`]; glibc's initialisation puts a
+    /// priority ceiling above them.
+    pub(super) word: Cell<u32>,
     /// Depth of a recursive mutex.
     pub(super) count: Cell<u32>,
-    owner: Cell<i32>,
+    pub(super) owner: Cell<i32>,
     waiters: Cell<u32>,
-    kind: Cell<i32>,
+    pub(super) kind: Cell<i32>,
 }
 
 /// Somebody has it.
-const HELD: u32 = 1;
+pub(super) const HELD: u32 = 1;
 /// Its owner died and whoever has it now has not said that what it guards is consistent.
 const ORPHANED: u32 = 2;
 /// It was given back like that: nobody can have it any more.
 const LOST: u32 = 4;
+/// It was locked in a performance-critical section.
+pub(super) const NATIVE: u32 = 8;
+/// Others sleep in the kernel until it is given back, which are in sections too.
+pub(super) const AWAITED: u32 = 16;
 
-const KIND_MASK: i32 = 3;
-const RECURSIVE: i32 = 1;
-const ERROR_CHECK: i32 = 2;
-const ROBUST: i32 = 16;
-const INHERITING: i32 = 32;
+pub(super) const KIND_MASK: i32 = 3;
+pub(super) const RECURSIVE: i32 = 1;
+pub(super) const ERROR_CHECK: i32 = 2;
+pub(super) const ROBUST: i32 = 16;
+pub(super) const INHERITING: i32 = 32;
 const SHARED: i32 = 128;
 /// glibc's mark of a destroyed mutex.
-const DESTROYED: i32 = -1;
+pub(super) const DESTROYED: i32 = -1;
 
 /// Waiting for any robust mutex.
 const ROBUST_KEY: Key = Key {
@@ -60,7 +66,7 @@ fn lives(turn: &mut Turn, owner: i32) -> bool {
 }
 
 impl Mutex {
-    fn has(&self, flags: i32) -> bool {
+    pub(super) fn has(&self, flags: i32) -> bool {
         self.kind.get() & flags != 0
     }
 
@@ -88,6 +94,9 @@ impl Mutex {
         }
         if self.word.get() & LOST != 0 {
             return libc::ENOTRECOVERABLE;
+        }
+        if self.word.get() & NATIVE != 0 {
+            section::mixed();
         }
         if self.owner.get() != me {
             return self.try_inherit(me, turn);
@@ -196,6 +205,9 @@ wrapped! {
     fn pthread_mutex_lock(mutex: *mut Mutex) -> c_int {
         // SAFETY: the caller promises an initialised mutex; whoever has the turn has it alone.
         let mutex = unsafe { &*mutex };
+        if tls::is_in_section() && mutex.suits_sections() {
+            return mutex.lock_natively(true);
+        }
         match Turn::take(op::LOCK) {
             Some(mut turn) => mutex.lock(&mut turn, None),
             None => {
@@ -208,6 +220,9 @@ wrapped! {
     fn pthread_mutex_trylock(mutex: *mut Mutex) -> c_int {
         // SAFETY: as for lock.
         let mutex = unsafe { &*mutex };
+        if tls::is_in_section() && mutex.suits_sections() {
+            return mutex.lock_natively(false);
+        }
         let mut turn = Turn::take(op::LOCK);
         let me = id(turn.as_mut());
         match mutex.try_lock(me, turn.as_mut()) {
@@ -241,6 +256,9 @@ wrapped! {
     fn pthread_mutex_unlock(mutex: *mut Mutex) -> c_int {
         // SAFETY: as for lock.
         let mutex = unsafe { &*mutex };
+        if tls::is_in_section() && mutex.is_locked_natively() {
+            return mutex.unlock_natively();
+        }
         mutex.unlock(Turn::take(op::UNLOCK).as_mut())
     }
 
