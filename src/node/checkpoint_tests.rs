@@ -135,6 +135,21 @@ fn a_lost_disk_is_made_good_by_hand_when_the_log_was_dropped() {
         let begins = |one| cluster.status(one).log_begins;
         (1..=3).all(|one| begins(one) > 1).then_some(())
     });
+    // Nobody has the beginning in memory any more.
+    for one in 1..=3 {
+        cluster.stop_node(one);
+        cluster.start_node(one);
+        cluster.await_agreement();
+    }
+    let mut client = cluster.connect(other);
+    cluster.stop_node(id);
+    fs::remove_dir_all(cluster.data_dir(id)).unwrap();
+    // By itself it gets nowhere, and says so.
+    cluster.start_node(id);
+    await_that("a word about it", || {
+        let waiting = cluster.status(id).waiting?;
+        waiting.contains("import a checkpoint").then_some(())
+    });
     cluster.stop_node(id);
     fs::remove_dir_all(cluster.data_dir(id)).unwrap();
     // What export and import do.

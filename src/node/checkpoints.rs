@@ -82,6 +82,8 @@ pub(super) struct Checkpoints {
     /// The newest one of each other node.
     others: BTreeMap<NodeId, u64>,
     look_again: bool,
+    /// The others' logs begin at this slot, and what is before is missing here.
+    behind: Option<u64>,
 }
 
 impl Checkpoints {
@@ -101,12 +103,34 @@ impl Checkpoints {
             slots: Vec::new(),
             others: BTreeMap::new(),
             look_again: false,
+            behind: None,
         }
     }
 
     /// When a server that is about to sleep is looked at again: it does not say when it does.
     pub(super) fn wakeup(&mut self, now: Instant) -> Option<Instant> {
         std::mem::take(&mut self.look_again).then(|| now + LOOK_AGAIN)
+    }
+
+    /// The leader says that it cannot send what is missing here. It says so again and again.
+    pub(super) fn lacks(&mut self, first: u64) {
+        if self.behind.replace(first) != Some(first) {
+            tracing::error!(
+                first,
+                "slots before this one are missing here and were dropped by the others: export a \
+                 checkpoint there and import it here (brolga checkpoint), with this node stopped"
+            );
+        }
+    }
+
+    /// Why this node gets no further, if all that follows `chosen` was dropped elsewhere.
+    pub(super) fn waiting(&self, chosen: u64) -> Option<String> {
+        let first = self.behind.filter(|first| chosen + 1 < *first)?;
+        Some(format!(
+            "slots up to {} are missing here and were dropped by the others: stop this node and import \
+             a checkpoint (brolga checkpoint export, import)",
+            first - 1
+        ))
     }
 
     /// The newest one here.

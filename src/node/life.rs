@@ -350,7 +350,9 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn waiting(&self) -> Option<String> {
-        self.consensus_waiting()
+        let behind = self.checkpoints.waiting(self.replica.chosen_upto());
+        behind
+            .or_else(|| self.consensus_waiting())
             .or_else(|| self.checking.waiting())
             .or_else(|| self.life.stall.as_ref().map(described))
     }

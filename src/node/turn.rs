@@ -94,9 +94,7 @@ impl<H: ServerHost> Node<H> {
                 ReplicaEvent::App { from, bytes } => self.peer_frame(from, &bytes, now),
                 ReplicaEvent::Refused { message } => tracing::warn!("{message}"),
                 ReplicaEvent::Damaged { message } => tracing::error!("{message}"),
-                ReplicaEvent::Behind { first } => {
-                    tracing::error!(first, "the leader's log begins after what is missing here");
-                }
+                ReplicaEvent::Behind { first } => self.checkpoints.lacks(first),
                 ReplicaEvent::Truncated { first } => {
                     tracing::info!(first, "the log begins at this slot now");
                 }
