@@ -25,8 +25,10 @@
 use crate::CheckpointError;
 use crate::manifest::{self, Identity, Kind, Manifest, Part, Position, hash_file};
 use nix::fcntl::{Flock, FlockArg};
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -268,6 +270,7 @@ impl Staged {
         let mut parts = Vec::new();
         seal(&self.path, Path::new(""), &mut parts, seen)?;
         parts.sort_unstable_by(|one, other| one.path.cmp(&other.path));
+        self.check_shared(&parts)?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         let manifest = Manifest {
             cluster: about.cluster,
@@ -278,6 +281,29 @@ impl Staged {
             parts,
         };
         self.publish(&manifest, seen)
+    }
+
+    /// What this one shares with another by a hard link was checked then: it has to be as it was, or
+    /// damage there would be vouched for here.
+    fn check_shared(&self, parts: &[Part]) -> Result<(), CheckpointError> {
+        let path = self.directory.clone();
+        let mut known = HashMap::new();
+        for other in (Directory { path }).list()?.whole {
+            for part in other.manifest.parts {
+                if let Some(file) = shared_file(&other.path.join(&part.path)) {
+                    known.insert(file, (part.bytes, part.kind));
+                }
+            }
+        }
+        for part in parts {
+            let path = self.path.join(&part.path);
+            let before = shared_file(&path).and_then(|file| known.get(&file));
+            if before.is_some_and(|before| *before != (part.bytes, part.kind.clone())) {
+                let what = "it is shared with an earlier checkpoint and was damaged since";
+                return Err(CheckpointError::corrupt(&path, what));
+            }
+        }
+        Ok(())
     }
 
     /// As [`Staged::commit`], for parts that were fetched: they have to be what `manifest` says.
@@ -328,6 +354,13 @@ impl Drop for Staged {
             let _ = fs::remove_dir_all(&self.path);
         }
     }
+}
+
+/// Device and inode of a file that has several names.
+fn shared_file(path: &Path) -> Option<(u64, u64)> {
+    let metadata = fs::symlink_metadata(path).ok()?;
+    let shared = metadata.is_file() && metadata.nlink() > 1;
+    shared.then(|| (metadata.dev(), metadata.ino()))
 }
 
 /// The lock on a directory, if it is there and nobody has it.

@@ -219,3 +219,27 @@ fn a_full_disk_leaves_the_last_one_intact() {
         .status();
     assert!(unmounted.unwrap().success());
 }
+
+#[test]
+fn damage_of_a_file_that_two_share_is_not_vouched_for_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::open(dir.path()).unwrap();
+    let first = take(&directory, 1).path.join("images/pages");
+    let stage = |slot| {
+        let staged = directory.stage(slot).unwrap();
+        fs::hard_link(&first, staged.path().join("pages")).unwrap();
+        staged
+    };
+    let second = stage(2).commit(about(2), &mut |_| ()).unwrap();
+    second.verify(&mut |_| ()).unwrap();
+    let mut bytes = fs::read(&first).unwrap();
+    bytes[1000] ^= 1;
+    fs::write(&first, bytes).unwrap();
+    let error = stage(3).commit(about(3), &mut |_| ()).unwrap_err();
+    let error = error.to_string();
+    assert!(
+        error.contains("pages") && error.contains("damaged since"),
+        "{error}"
+    );
+    assert_eq!(slots(&directory), [2, 1]);
+}

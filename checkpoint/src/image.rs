@@ -35,7 +35,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// CRIU's part of an image.
 const PROCESS: &str = "process";
@@ -50,6 +50,23 @@ const IMAGES: &str = "/proc/self/fd/0";
 /// Deleted files that are still open go into the image up to this size.
 const GHOST_BYTES_MAX: &str = "1073741824";
 
+/// What one dump of a server leaves for the next: the directory of the last snapshot, wherever that
+/// has been moved to. Files that have not changed since are linked instead of copied. Clones share
+/// it; a server that is started or brought back has other files, and gets a new one.
+#[derive(Clone, Debug, Default)]
+pub struct Memory(Arc<Mutex<Option<File>>>);
+
+impl Memory {
+    fn take(&self) -> Option<File> {
+        // Whoever died while holding it has left all or nothing.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    fn put(&self, directory: File) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(directory);
+    }
+}
+
 /// Dumps and restores the server of one replica.
 #[derive(Debug)]
 pub struct Imager {
@@ -59,8 +76,7 @@ pub struct Imager {
     container: Option<Arc<Container>>,
     /// Processor to stay on: CRIU does not write it down.
     cpu: Option<usize>,
-    /// The directory of the last whole snapshot, wherever that has been moved to.
-    previous: Option<File>,
+    memory: Memory,
 }
 
 /// A server that was brought back. Nobody else waits for it.
@@ -86,8 +102,14 @@ impl Imager {
             plan,
             container,
             cpu,
-            previous: None,
+            memory: Memory::default(),
         }
+    }
+
+    /// The same, and it knows of dumps that others with this memory have made.
+    #[must_use]
+    pub fn remembering(self, memory: Memory) -> Self {
+        Self { memory, ..self }
     }
 
     fn command(&self, action: &str, images: File, log: &str) -> Command {
@@ -209,7 +231,7 @@ impl Checkpointer for Imager {
         // The tree goes on, but it sleeps until the node feeds it.
         let tops: Vec<Tree> = trees.iter().map(|(tree, _)| tree.clone()).collect();
         let restless = restless_in(&trees, &restless);
-        let previous = self.previous.take();
+        let previous = self.memory.take();
         let path = previous
             .as_ref()
             .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
@@ -223,7 +245,7 @@ impl Checkpointer for Imager {
         let known = container.run(move || Known::look(paths, &places))?;
         let encoded = bincode::serde::encode_to_vec(&known, ENCODING).map_err(io::Error::other)?;
         fs::write(directory.join(KNOWN), encoded)?;
-        self.previous = Some(File::open(directory)?);
+        self.memory.put(File::open(directory)?);
         Ok(())
     }
 

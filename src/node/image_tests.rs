@@ -16,9 +16,11 @@ use brolga_tape::entry::Event;
 use brolga_tape::record::{Record, decode};
 use brolga_tape::ring::{Parameters, object_bytes};
 use mio::{Poll, Token};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 const CLOCKS: u32 = 1000;
@@ -350,4 +352,42 @@ fn redis_goes_on_where_it_was_dumped() {
         ],
     }
     .run();
+}
+
+/// Names of the contents of files in an image, by device and inode.
+fn contents(image: &Path) -> BTreeSet<(u64, u64)> {
+    let entries = std::fs::read_dir(image.join("files")).unwrap();
+    let metadata = entries.map(|entry| entry.unwrap().metadata().unwrap());
+    metadata.map(|it| (it.dev(), it.ino())).collect()
+}
+
+#[test]
+fn a_second_dump_shares_the_files_that_have_not_changed() {
+    if !is_possible("a_second_dump_shares_the_files_that_have_not_changed") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let genesis = dir.path().join("genesis");
+    std::fs::create_dir(&genesis).unwrap();
+    std::fs::write(genesis.join("large"), vec![7; 1 << 20]).unwrap();
+    let command = ["redis-server", "--port", "7000", "--save", ""];
+    let mut config = config(dir.path(), &command);
+    config.genesis = Some(genesis);
+    let parameters = parameters(&config);
+    let mut host = WrappedServer::new(&config);
+    let mut server = Player::start(&mut host, &parameters);
+    server.go_on("a port", |it| !it.listeners.is_empty() && it.idle);
+    // A file counts as unchanged once it was that for two seconds before a dump.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    let mut before = BTreeSet::new();
+    for number in 0.. {
+        let image = dir.path().join(format!("image-{number}"));
+        server.dump(&mut host, &parameters, &image);
+        let now = contents(&image);
+        if now.intersection(&before).next().is_some() {
+            return;
+        }
+        assert!(Instant::now() < deadline, "nothing is shared");
+        before = now;
+    }
 }

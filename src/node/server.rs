@@ -7,7 +7,7 @@ use crate::launch::contained::{self, Places, Program};
 use crate::launch::{self, LaunchSpec, Lifeline};
 use brolga_checkpoint::container::Container;
 use brolga_checkpoint::criu::Criu;
-use brolga_checkpoint::image::{Imager, RestoredServer};
+use brolga_checkpoint::image::{Imager, Memory, RestoredServer};
 use brolga_checkpoint::{CheckpointError, Checkpointer, Position};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -70,8 +70,8 @@ pub trait ServerHost {
     /// One line for the user.
     fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String>;
 
-    /// What dumps the running server, on any thread. It remembers its last dump, so that the next
-    /// one need not copy files that have not changed.
+    /// What dumps the running server, on any thread. All of one server share what they remember of its
+    /// last dump, so that the next one need not copy files that have not changed.
     ///
     /// # Errors
     /// [`CheckpointError::Unsupported`]: it cannot be dumped, and why.
@@ -130,6 +130,8 @@ pub struct WrappedServer {
     container: Option<Arc<Container>>,
     /// The running server's.
     running: Weak<Container>,
+    /// Its last dump.
+    memory: Memory,
     traceable: bool,
 }
 
@@ -141,6 +143,7 @@ impl WrappedServer {
             criu: None,
             container: None,
             running: Weak::new(),
+            memory: Memory::default(),
             traceable: false,
         }
     }
@@ -223,6 +226,7 @@ impl WrappedServer {
         };
         let launched = contained::spawn(&container, program).map_err(|error| error.to_string())?;
         self.running = Arc::downgrade(&container);
+        self.memory = Memory::default();
         Ok(Started {
             pid: launched.pid.as_raw(),
             lifeline: None,
@@ -275,7 +279,8 @@ impl ServerHost for WrappedServer {
         let container = container.ok_or_else(|| not_dumped("the server is in no container"))?;
         let plan = self.places().plan(tape_bytes);
         let (criu, cpu) = (self.probe()?, self.config.pin_cpu);
-        Ok(Imager::new(criu, plan, Some(container), cpu))
+        let imager = Imager::new(criu, plan, Some(container), cpu);
+        Ok(imager.remembering(self.memory.clone()))
     }
 
     fn restore(
@@ -287,6 +292,7 @@ impl ServerHost for WrappedServer {
         let mut imager = Imager::new(self.probe()?, plan, None, self.config.pin_cpu);
         let RestoredServer { pid, container } = imager.restore(directory)?;
         self.running = Arc::downgrade(&container);
+        self.memory = Memory::default();
         let opened = contained::open_tape(&container);
         let started = Started {
             pid,
