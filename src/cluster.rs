@@ -234,6 +234,8 @@ impl Cluster {
             keep_fsync: false,
             segment_bytes: crate::config::segment_bytes(),
             checkpoints_kept: crate::config::checkpoints_kept(),
+            checkpoint_every_s: 0,
+            checkpoint_log_mb: None,
             perturb_us: plan.perturb_us,
             clock_skew_ms: 0,
             trace: false,

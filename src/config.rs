@@ -14,6 +14,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::time::Duration;
 use xxhash_rust::xxh3::Xxh3;
 
 /// Names a cluster for all time, so that a node never joins the wrong one.
@@ -152,6 +153,13 @@ pub struct NodeConfig {
     /// How many checkpoints are kept. The log goes back to the oldest of them.
     #[serde(default = "checkpoints_kept")]
     pub checkpoints_kept: usize,
+    /// A checkpoint is taken so many seconds after the last one, if the log has grown; 0: never.
+    #[serde(default)]
+    pub checkpoint_every_s: u64,
+    /// A checkpoint is taken when the log has grown by so many megabytes (of 2^20 bytes) since the last
+    /// one; 0: never; not given: [`CHECKPOINT_LOG_MB`] with a container, never without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_log_mb: Option<u64>,
     /// Size of a file of the log, the unit in which it is dropped behind checkpoints.
     #[serde(default = "segment_bytes")]
     pub segment_bytes: u64,
@@ -218,6 +226,9 @@ pub(crate) fn segment_bytes() -> u64 {
 fn descriptors() -> u64 {
     DESCRIPTORS_DEFAULT
 }
+
+/// See [`NodeConfig::checkpoint_log_mb`].
+pub const CHECKPOINT_LOG_MB: u64 = 256;
 
 /// What is wrong with a configuration. One line, with the place in the file when there is one.
 #[derive(Debug, thiserror::Error)]
@@ -420,6 +431,24 @@ impl NodeConfig {
         self.data_dir.join("checkpoints")
     }
 
+    /// Time between checkpoints, if any.
+    #[must_use]
+    pub fn checkpoint_period(&self) -> Option<Duration> {
+        let every = Duration::from_secs(self.checkpoint_every_s);
+        (!every.is_zero()).then_some(every)
+    }
+
+    /// Growth of the log between checkpoints in bytes, if any.
+    #[must_use]
+    pub fn checkpoint_log_bytes(&self) -> Option<u64> {
+        let usual = match self.container {
+            Containment::None => 0,
+            Containment::Auto | Containment::Required => CHECKPOINT_LOG_MB,
+        };
+        let megabytes = self.checkpoint_log_mb.unwrap_or(usual);
+        (megabytes > 0).then(|| megabytes.saturating_mul(1 << 20))
+    }
+
     /// What the server writes to standard output.
     #[must_use]
     pub fn server_stdout(&self) -> PathBuf {
@@ -547,6 +576,21 @@ sidecar = "127.0.0.1:7002"
         );
         assert_eq!(config.environment(), [("A".into(), "b=c".into())]);
         assert!(config.data_dir.is_absolute());
+    }
+
+    #[test]
+    fn checkpoints_are_taken_unasked_with_a_container_or_when_it_is_said() {
+        let triggers = |keys: &str| {
+            let config = load(&GOOD.replacen("node = 1", &format!("node = 1\n{keys}"), 1)).unwrap();
+            (config.checkpoint_period(), config.checkpoint_log_bytes())
+        };
+        assert_eq!(triggers(""), (None, None));
+        assert_eq!(triggers("container = \"auto\""), (None, Some(256 << 20)));
+        let off = "container = \"auto\"\ncheckpoint_log_mb = 0";
+        assert_eq!(triggers(off), (None, None));
+        let both = "checkpoint_every_s = 60\ncheckpoint_log_mb = 8";
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(triggers(both), (minute, Some(8 << 20)));
     }
 
     #[test]

@@ -168,6 +168,10 @@ impl Survey {
         if let Some(waiting) = self.statuses().find_map(|status| status.waiting.clone()) {
             return Some(waiting);
         }
+        let of = |status: &NodeStatus| Some((status.node, status.checkpoint_trouble.clone()?));
+        if let Some((node, trouble)) = self.statuses().find_map(of) {
+            return Some(format!("replica {node} takes no checkpoint: {trouble}"));
+        }
         let difference = self.difference.as_ref()?;
         Some(format!(
             "a replica was wrong and agrees again: {difference}"

@@ -47,6 +47,7 @@ fn status() -> NodeStatus {
         datagram_ports: vec!["127.0.0.2:53".parse().unwrap()],
         datagrams: DatagramCounts::default(),
         peers: Vec::new(),
+        checkpoint_trouble: None,
         checkpoint: Some(2),
         log_begins: 1,
         no_vote: None,

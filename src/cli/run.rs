@@ -54,6 +54,12 @@ pub struct Options {
     /// Run the servers in containers, which checkpoints take (as root, with CRIU).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Containment::None)]
     container: Containment,
+    /// Take checkpoints after so many seconds, if the log has grown; 0: never.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0)]
+    checkpoint_every: u64,
+    /// Take checkpoints when the log has grown by so many MiB; 0: never. Otherwise 256 with containers.
+    #[arg(long, value_name = "MIB")]
+    checkpoint_log_mb: Option<u64>,
     /// Leave nodes that die dead.
     #[arg(long)]
     no_restart: bool,
@@ -64,10 +70,18 @@ pub struct Options {
 
 pub fn main(options: Options) -> Outcome {
     let restart = !options.no_restart;
+    let (every, log_mb) = (options.checkpoint_every, options.checkpoint_log_mb);
     let plan = plan(options)?;
     let argv: Vec<OsString> = plan.command.iter().map(Into::into).collect();
     elf::check_program(&argv, SERVER_PATH)?;
     let cluster = Cluster::open_or_create(&plan)?;
+    let unusual = every > 0 || log_mb.is_some();
+    for member in cluster.file().members.iter().filter(|_| unusual) {
+        cluster.reconfigure(member.id, |config| {
+            config.checkpoint_every_s = every;
+            config.checkpoint_log_mb = log_mb;
+        })?;
+    }
     runtime()?
         .block_on(serve(&cluster, restart))
         .map_err(Failure::from)

@@ -20,8 +20,9 @@
 //! * What is told to others was verified after it was written.
 //! * Output that is held back is in no checkpoint: as long as there is any, none is taken.
 //!
-//! Deliberately absent: how a server is dumped (the host's business), checkpoints that nobody asked for,
-//! transfer from other nodes other than by hand (`brolga checkpoint export` and `import`).
+//! Deliberately absent: how a server is dumped (the host's business), when one is due
+//! ([`super::triggers`]), transfer from other nodes other than by hand (`brolga checkpoint export` and
+//! `import`).
 
 use super::conns::Conns;
 use super::error::NodeError;
@@ -31,6 +32,8 @@ use super::reactor::Node;
 use super::server::{Dumper, ServerHost};
 use super::snapshot::{SERVER_DIR, SavedPort, Snapshot, TRAIL_SLOTS};
 use super::tape_map::TapeMap;
+use super::triggers::{Triggers, Turns};
+use crate::config::NodeConfig;
 use brolga_checkpoint::directory::{About, Checkpoint, Directory};
 use brolga_checkpoint::{CheckpointError, Identity, Position};
 use brolga_consensus::NodeId;
@@ -84,19 +87,22 @@ pub(super) struct Checkpoints {
     look_again: bool,
     /// The others' logs begin at this slot, and what is before is missing here.
     behind: Option<u64>,
+    pub(super) triggers: Triggers,
+    pub(super) turns: Turns,
 }
 
 impl Checkpoints {
     pub(super) fn open(
         directory: Directory,
         identity: Identity,
-        keep: usize,
+        config: &NodeConfig,
         waker: Arc<Waker>,
     ) -> Self {
+        let (every, log_bytes) = (config.checkpoint_period(), config.checkpoint_log_bytes());
         Self {
             directory,
             identity,
-            keep: keep.max(1),
+            keep: config.checkpoints_kept.max(1),
             waker,
             stage: Stage::None,
             waiting: Vec::new(),
@@ -104,12 +110,36 @@ impl Checkpoints {
             others: BTreeMap::new(),
             look_again: false,
             behind: None,
+            triggers: Triggers::new(every, log_bytes, Instant::now()),
+            turns: Turns::default(),
         }
     }
 
-    /// When a server that is about to sleep is looked at again: it does not say when it does.
+    /// When a server that is about to sleep is looked at again: it does not say when it does. Otherwise
+    /// when one is due.
     pub(super) fn wakeup(&mut self, now: Instant) -> Option<Instant> {
-        std::mem::take(&mut self.look_again).then(|| now + LOOK_AGAIN)
+        let look = std::mem::take(&mut self.look_again).then(|| now + LOOK_AGAIN);
+        let due = (!self.is_busy()).then(|| self.triggers.wakeup(now));
+        look.into_iter().chain(due.flatten()).min()
+    }
+
+    /// One is being taken.
+    pub(super) fn is_busy(&self) -> bool {
+        !matches!(self.stage, Stage::None)
+    }
+
+    /// An operator waits for one.
+    pub(super) fn is_wished(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    pub(super) fn begin(&mut self) {
+        self.stage = Stage::Settling;
+    }
+
+    /// Another node has a newer one.
+    pub(super) fn is_ahead(&self, node: NodeId) -> bool {
+        self.others.get(&node).copied() > self.newest()
     }
 
     /// The leader says that it cannot send what is missing here. It says so again and again.
@@ -148,12 +178,9 @@ impl Checkpoints {
 }
 
 impl<H: ServerHost> Node<H> {
-    /// Somebody wants a checkpoint.
+    /// Somebody wants a checkpoint: it is taken when it is this node's turn.
     pub(super) fn wish_checkpoint(&mut self, reply: oneshot::Sender<Taken>) {
         self.checkpoints.waiting.push(reply);
-        if matches!(self.checkpoints.stage, Stage::None) {
-            self.checkpoints.stage = Stage::Settling;
-        }
     }
 
     fn answer_wishes(&mut self, taken: &Taken) {
@@ -164,11 +191,11 @@ impl<H: ServerHost> Node<H> {
     }
 
     /// Goes on with a checkpoint, if one was asked for.
-    pub(super) fn advance_checkpoint(&mut self) -> Result<(), NodeError> {
+    pub(super) fn advance_checkpoint(&mut self, now: Instant) -> Result<(), NodeError> {
         match &self.checkpoints.stage {
             Stage::None => Ok(()),
             Stage::Settling => {
-                self.settle();
+                self.settle(now);
                 Ok(())
             }
             Stage::Writing(words) => match words.try_recv() {
@@ -177,17 +204,27 @@ impl<H: ServerHost> Node<H> {
                     self.feeder.allow(None);
                     Ok(())
                 }
-                Ok(Word::Done(done)) => self.written(done),
+                Ok(Word::Done(done)) => self.written(done, now),
                 Err(TryRecvError::Disconnected) => {
                     let died = CheckpointError::Failed("the thread that writes it died".into());
-                    self.written(Err(died))
+                    self.written(Err(died), now)
                 }
             },
         }
     }
 
     /// Holds entries back until the server is idle; dumps it then.
-    fn settle(&mut self) {
+    fn settle(&mut self, now: Instant) {
+        if self.life.ended.is_some() {
+            self.feeder.allow(None);
+            self.checkpoints.stage = Stage::None;
+            return self.settled(&Err("the server has ended".into()), now);
+        }
+        if !self.is_sound() && !self.checkpoints.is_wished() {
+            self.checkpoints.stage = Stage::None;
+            self.feeder.allow(None);
+            return self.checkpoint_over();
+        }
         let ready = self.is_running();
         let held = self.checking.gate.held_bytes() > 0 || self.checking.quarantine().is_some();
         if !ready || held {
@@ -211,14 +248,13 @@ impl<H: ServerHost> Node<H> {
         }
         let outcome = self.begin_dump(clock.deadline_ns);
         if let Err(error) = outcome {
-            tracing::warn!(%error, "no checkpoint is taken");
             self.feeder.allow(None);
             self.checkpoints.stage = Stage::None;
             let taken = match error {
                 CheckpointError::Exists(slot) => Ok(slot),
                 error => Err(error.to_string()),
             };
-            self.answer_wishes(&taken);
+            self.settled(&taken, now);
         }
     }
 
@@ -240,6 +276,7 @@ impl<H: ServerHost> Node<H> {
             },
             identity: self.checkpoints.identity.clone(),
         };
+        self.checkpoints.triggers.begun();
         tracing::info!(slot = applied.slot, "a checkpoint is taken");
         let (words_tx, words_rx) = channel();
         let mouth = Mouth {
@@ -279,7 +316,28 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    fn written(&mut self, done: Result<u64, CheckpointError>) -> Result<(), NodeError> {
+    /// Nothing is under way any more.
+    fn settled(&mut self, taken: &Taken, now: Instant) {
+        let triggers = &mut self.checkpoints.triggers;
+        match taken {
+            Ok(_) => triggers.succeeded(now),
+            Err(error) if triggers.failed(error, now) => {
+                tracing::warn!(
+                    "no checkpoint was taken, the last one is as good as before: {error}"
+                );
+            }
+            Err(error) => tracing::debug!("no checkpoint was taken, again: {error}"),
+        }
+        self.answer_wishes(taken);
+        self.tell_of_checkpoint(None);
+        self.checkpoint_over();
+    }
+
+    fn written(
+        &mut self,
+        done: Result<u64, CheckpointError>,
+        now: Instant,
+    ) -> Result<(), NodeError> {
         self.feeder.allow(None);
         self.checkpoints.stage = Stage::None;
         let taken = match done {
@@ -292,13 +350,9 @@ impl<H: ServerHost> Node<H> {
                 self.look_at_checkpoints()?;
                 Ok(slot)
             }
-            Err(error) => {
-                tracing::warn!(%error, "the checkpoint failed; the last one is as good as before");
-                Err(error.to_string())
-            }
+            Err(error) => Err(error.to_string()),
         };
-        self.answer_wishes(&taken);
-        self.tell_of_checkpoint(None);
+        self.settled(&taken, now);
         self.drop_log();
         Ok(())
     }

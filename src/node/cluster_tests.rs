@@ -268,6 +268,8 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         keep_fsync: false,
         segment_bytes: crate::config::segment_bytes(),
         checkpoints_kept: 2,
+        checkpoint_every_s: 0,
+        checkpoint_log_mb: None,
         host_loopback: false,
         clock_skew_ms: 0,
         trace: false,

@@ -39,7 +39,7 @@ pub(super) struct Life {
     /// Gathered while records are read, and seen to right after.
     pub(super) news: Vec<ServerNews>,
     /// How it ended, if it did for good.
-    ended: Option<ServerState>,
+    pub(super) ended: Option<ServerState>,
     starts: u64,
     /// Deaths in a row, and the slot that was applied when it last died.
     deaths: (u32, u64),
@@ -309,6 +309,7 @@ impl<H: ServerHost> Node<H> {
             datagrams: self.frontend.datagram_counts(),
             peers: self.peers(),
             checkpoint: self.checkpoints.newest(),
+            checkpoint_trouble: self.checkpoints.triggers.trouble(),
             log_begins: self.replica.first_slot(),
             no_vote: self.no_vote(),
             waiting: self.waiting(),

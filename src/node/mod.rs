@@ -20,6 +20,7 @@
 //!   `exchange`: what is said about it; `difference`: it in words; `gate`: output that is held back;
 //!   `quarantine`: a replica that is wrong;
 //! * `checkpoints`: the replica as it was at a slot, on disk and back; `snapshot`: the node's part of it;
+//! * `triggers`: when one is due and whose turn it is; `staggering`: it carried out;
 //! * `trail`: the hashes on disk; `traces`: all that the server does, on disk; `replay`: a recorded
 //!   log once more, without a node;
 //! * `server`: the process; `status`: what one can ask; `sys`: the operating system.
@@ -53,12 +54,14 @@ mod server;
 mod sidecar;
 mod sidecars;
 mod snapshot;
+mod staggering;
 mod status;
 mod sys;
 mod tape_map;
 mod timer;
 mod traces;
 mod trail;
+mod triggers;
 mod turn;
 mod upstream;
 mod wire;

@@ -4,6 +4,9 @@
 //! frame := kind u8, 3 zero bytes | count u32 | payload
 //! ```
 
+use super::triggers::Word;
+use brolga_consensus::Ballot;
+
 /// One frame. Borrowed from the received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerFrame<'a> {
@@ -15,6 +18,8 @@ pub enum PeerFrame<'a> {
     Alive(&'a [u8]),
     /// The sender has a whole checkpoint of this slot.
     Checkpoint(u64),
+    /// Who takes a checkpoint when, under the sender's ballot (its round and its leader).
+    Turn(Word, Ballot),
     /// Servers are compared; see [`super::exchange::Exchange`].
     Compare(&'a [u8]),
 }
@@ -25,15 +30,21 @@ const NOT_LEADER: u8 = 2;
 const ALIVE: u8 = 3;
 const COMPARE: u8 = 4;
 const CHECKPOINT: u8 = 5;
+const TURN: u8 = 8;
 
 impl<'a> PeerFrame<'a> {
     /// Writes the frame to `out`, replacing what was there.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        let slot;
+        let (slot, mut ballot);
         let (kind, count, payload): (u8, u32, &[u8]) = match *self {
             Self::Checkpoint(of) => {
                 slot = of.to_le_bytes();
                 (CHECKPOINT, 0, &slot)
+            }
+            Self::Turn(word, under) => {
+                ballot = under.round.to_le_bytes().to_vec();
+                ballot.extend_from_slice(&under.node.to_le_bytes());
+                (TURN, word.number(), &ballot)
             }
             Self::Forward(count, events) => (FORWARD, count, events),
             Self::NotLeader => (NOT_LEADER, 0, &[]),
@@ -58,6 +69,14 @@ impl<'a> PeerFrame<'a> {
             CHECKPOINT => Some(Self::Checkpoint(u64::from_le_bytes(
                 payload.try_into().ok()?,
             ))),
+            TURN => {
+                let (round, node) = payload.split_first_chunk()?;
+                let ballot = Ballot {
+                    round: u64::from_le_bytes(*round),
+                    node: u64::from_le_bytes(node.try_into().ok()?),
+                };
+                Some(Self::Turn(Word::of_number(count)?, ballot))
+            }
             _ => None,
         }
     }
@@ -77,6 +96,7 @@ mod tests {
             PeerFrame::Alive(&alive),
             PeerFrame::Compare(b"hashes"),
             PeerFrame::Checkpoint(1 << 40),
+            PeerFrame::Turn(Word::Idle, Ballot { round: 7, node: 2 }),
         ] {
             frame.encode(&mut bytes);
             assert_eq!(PeerFrame::decode(&bytes), Some(frame));

@@ -128,7 +128,7 @@ impl<H: ServerHost> Node<H> {
         let checkpoints = Checkpoints::open(
             Directory::open(config.checkpoint_dir())?,
             identity,
-            config.checkpoints_kept,
+            &config,
             Arc::clone(&waker),
         );
         let (handle, queries) = NodeHandle::new(waker);

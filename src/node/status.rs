@@ -112,6 +112,9 @@ pub struct NodeStatus {
     /// Slot of the newest checkpoint here.
     #[serde(default)]
     pub checkpoint: Option<u64>,
+    /// Why no more are taken, since the last one, if that was tried.
+    #[serde(default)]
+    pub checkpoint_trouble: Option<String>,
     /// The first slot in the log here.
     #[serde(default)]
     pub log_begins: u64,

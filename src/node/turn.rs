@@ -44,7 +44,8 @@ impl<H: ServerHost> Node<H> {
     pub(super) fn turn(&mut self, now: Instant) -> Result<(), NodeError> {
         self.take_replica_events(now);
         self.drain_output(now)?;
-        self.advance_checkpoint()?;
+        self.advance_checkpoint(now)?;
+        self.consider_checkpoint(now);
         self.note_stall();
         self.observe_and_feed(now)?;
         self.compare(now)?;
@@ -124,6 +125,7 @@ impl<H: ServerHost> Node<H> {
         if leadership.leader != Some(self.id) {
             self.operator.leader_changed(leadership.leader);
         }
+        self.turns_start_over();
         self.alive_at = None;
         self.upstream.lost();
     }
@@ -132,6 +134,7 @@ impl<H: ServerHost> Node<H> {
         self.checking.peer_up(peer);
         self.tell_of_checkpoint(Some(peer));
         self.absent.remove(&peer);
+        self.greet_about_turns(peer);
         if self.leadership.leader == Some(peer) {
             self.upstream.lost();
         }
@@ -139,6 +142,7 @@ impl<H: ServerHost> Node<H> {
 
     fn peer_down(&mut self, peer: NodeId, now: Instant) {
         self.checking.peer_down(peer);
+        self.checkpoints.turns.lost(peer);
         self.absent.entry(peer).or_insert(now);
         if self.leadership.leader == Some(peer) {
             self.upstream.lost();
@@ -163,6 +167,7 @@ impl<H: ServerHost> Node<H> {
             }
             Some(PeerFrame::Alive(numbers)) => self.sidecars_live(numbers, now),
             Some(PeerFrame::Checkpoint(slot)) => self.told_of_checkpoint(from, slot),
+            Some(PeerFrame::Turn(word, ballot)) => self.hear_of_turns(from, word, ballot, now),
             Some(PeerFrame::Compare(message)) => self.compare_frame(from, message, now),
             None => tracing::warn!(
                 from,
@@ -310,11 +315,13 @@ impl<H: ServerHost> Node<H> {
             sidecars,
             proposer,
             operator,
+            checkpoints,
             ..
         } = self;
         let mut given_up = false;
         let mut signals = Vec::new();
         feeder.observe(replica, |slot, bytes| {
+            checkpoints.triggers.logged(bytes.len());
             let mut committed = Committed {
                 conns,
                 frontend,
