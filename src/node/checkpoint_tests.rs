@@ -7,7 +7,9 @@ use brolga_checkpoint::directory::Directory;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 fn others(cluster: &Cluster, id: u64) -> u64 {
     cluster.up().find(|other| *other != id).unwrap()
@@ -221,5 +223,87 @@ fn a_server_that_dies_is_brought_back_from_the_checkpoint_too() {
     });
     // Its client has noticed nothing.
     ping(&mut client, b"still the same connection");
+    cluster.await_agreement();
+}
+
+/// What lies on disk of a node, but for what a server has there.
+fn disk_use(cluster: &Cluster, id: u64) -> u64 {
+    let mut bytes = 0;
+    let mut left = vec![cluster.data_dir(id)];
+    while let Some(path) = left.pop() {
+        // Files of the log and checkpoints go meanwhile.
+        let Ok(metadata) = path.symlink_metadata() else {
+            continue;
+        };
+        match fs::read_dir(&path) {
+            Ok(entries) => left.extend(entries.flatten().map(|entry| entry.path())),
+            Err(_) => bytes += metadata.blocks() * 512,
+        }
+    }
+    bytes
+}
+
+#[test]
+fn replicas_take_checkpoints_one_after_the_other_and_the_disk_does_not_fill() {
+    const LOG_MB: u64 = 4;
+    // Two intervals that are kept, what comes while others take theirs, files of the log in reserve.
+    const BOUND: u64 = 40 << 20;
+    let cluster = Cluster::start_with(3, 4 << 20).taking_checkpoints(LOG_MB);
+    let leader = cluster.await_leader();
+    let mut client = cluster.connect(cluster.follower());
+    let mut newest = [None; 3];
+    for _round in 0..10 {
+        talk(&mut client, 6 << 20);
+        for id in 1..=3 {
+            let before = newest[id as usize - 1];
+            let taken = await_that("a checkpoint", || {
+                let now = cluster.status(id).checkpoint;
+                (now > before).then_some(now)
+            });
+            newest[id as usize - 1] = taken;
+        }
+        cluster.await_agreement();
+        for id in 1..=3 {
+            let used = disk_use(&cluster, id);
+            assert!(used < BOUND, "replica {id} uses {used} bytes");
+        }
+    }
+    for id in 1..=3 {
+        let begins = || (cluster.status(id).log_begins > 1).then_some(());
+        await_that("a shorter log", begins);
+        // It may be about to take yet another.
+        let kept = || (checkpoints(&cluster, id).len() == 2).then_some(());
+        await_that("the old ones to go", kept);
+        assert_eq!(cluster.status(id).checkpoint_trouble, None);
+    }
+    assert_eq!(cluster.dumps.most.load(Ordering::Acquire), 1, "at once");
+    if cluster.await_leader() == leader {
+        let first: Vec<u64> = cluster.dumps.begun.lock().unwrap()[..3].to_vec();
+        assert!(
+            first.ends_with(&[leader]),
+            "{first:?}: the leader goes last"
+        );
+    }
+}
+
+#[test]
+fn dumps_that_fail_are_tried_again_later_and_the_server_goes_on() {
+    let cluster = Cluster::start_with(3, 4 << 20).taking_checkpoints(1);
+    cluster.dumps.fail.store(true, Ordering::Release);
+    let id = cluster.follower();
+    let mut client = cluster.connect(id);
+    talk(&mut client, 2 << 20);
+    await_that("another failure", || {
+        ping(&mut client, b"the server goes on");
+        let trouble = cluster.status(id).checkpoint_trouble?;
+        assert!(trouble.ends_with("the test says so"), "{trouble}");
+        trouble.contains("times in a row").then_some(())
+    });
+    assert_eq!(cluster.status(id).checkpoint, None);
+    cluster.dumps.fail.store(false, Ordering::Release);
+    for id in 1..=3 {
+        await_that("a checkpoint", || cluster.status(id).checkpoint);
+        assert_eq!(cluster.status(id).checkpoint_trouble, None);
+    }
     cluster.await_agreement();
 }

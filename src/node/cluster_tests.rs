@@ -1,6 +1,6 @@
 //! Three whole nodes in one process, with echo servers behind them and real clients in front.
 
-use super::fake_server::FakeHost;
+use super::fake_server::{Dumps, FakeHost};
 use super::{
     Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar, SidecarConfig, Taken,
 };
@@ -31,6 +31,9 @@ pub(super) struct Cluster {
     perturb_us: u32,
     pub(super) vote: bool,
     pub(super) segment_bytes: u64,
+    /// Growth of the log between checkpoints, in megabytes.
+    pub(super) checkpoint_log_mb: u64,
+    pub(super) dumps: Arc<Dumps>,
     /// Which servers of each node are wrong.
     pub(super) lies: Vec<Arc<AtomicU8>>,
 }
@@ -108,10 +111,22 @@ impl Cluster {
             perturb_us,
             vote: false,
             segment_bytes,
+            checkpoint_log_mb: 0,
+            dumps: Arc::default(),
             lies: (0..size).map(|_| Arc::default()).collect(),
         };
         cluster.start_all();
         cluster
+    }
+
+    /// Starts all nodes again: they take checkpoints when the log has grown by so much.
+    pub(super) fn taking_checkpoints(mut self, log_mb: u64) -> Self {
+        self.checkpoint_log_mb = log_mb;
+        for id in 1..=self.members.len() as u64 {
+            self.stop_node(id);
+        }
+        self.start_all();
+        self
     }
 
     fn start_all(&mut self) {
@@ -135,12 +150,13 @@ impl Cluster {
         config.perturb_us = if id == 3 { self.perturb_us } else { 0 };
         config.vote = self.vote;
         config.segment_bytes = self.segment_bytes;
+        config.checkpoint_log_mb = Some(self.checkpoint_log_mb);
         config
     }
 
     pub(super) fn start_node(&mut self, id: u64) {
         let lies = Arc::clone(&self.lies[id as usize - 1]);
-        let host = FakeHost::lying(self.port, lies);
+        let host = FakeHost::lying(self.port, lies).noting(id, Arc::clone(&self.dumps));
         let (node, handle) = Node::open(self.config(id), Identity::default(), host).unwrap();
         let thread = std::thread::spawn(move || {
             let outcome = node.run();

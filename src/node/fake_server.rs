@@ -18,9 +18,9 @@ use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -99,12 +99,38 @@ impl State {
     }
 }
 
+/// The dumps of all servers of a cluster.
+#[derive(Debug, Default)]
+pub struct Dumps {
+    /// Every dump fails.
+    pub fail: AtomicBool,
+    /// The nodes that have begun one, in order.
+    pub begun: Mutex<Vec<u64>>,
+    under_way: AtomicU8,
+    /// How many were under way at once, at most.
+    pub most: AtomicU8,
+}
+
+impl Dumps {
+    fn note(&self, node: u64) -> Result<(), CheckpointError> {
+        self.begun.lock().unwrap().push(node);
+        let at_once = 1 + self.under_way.fetch_add(1, Ordering::AcqRel);
+        self.most.fetch_max(at_once, Ordering::AcqRel);
+        match self.fail.load(Ordering::Acquire) {
+            true => Err(CheckpointError::Failed("the test says so".into())),
+            false => Ok(()),
+        }
+    }
+}
+
 /// Starts echo servers.
 #[derive(Debug)]
 pub struct FakeHost {
     port: u16,
     /// Whether pieces that are echoed begin with another byte.
     lies: Arc<AtomicU8>,
+    node: u64,
+    dumps: Arc<Dumps>,
     starts: u64,
     /// To the running server.
     dumps_tx: Option<Sender<Dump>>,
@@ -123,11 +149,19 @@ impl FakeHost {
         Self {
             port,
             lies,
+            node: 0,
+            dumps: Arc::default(),
             starts: 0,
             dumps_tx: None,
             stop: Arc::default(),
             thread: None,
         }
+    }
+
+    /// The same for a node, whose dumps are noted.
+    pub fn noting(mut self, node: u64, dumps: Arc<Dumps>) -> Self {
+        (self.node, self.dumps) = (node, dumps);
+        self
     }
 
     fn stop(&mut self) {
@@ -147,12 +181,20 @@ impl ServerHost for FakeHost {
 
     fn dumper(&mut self, _: u64) -> Result<Dumper, CheckpointError> {
         let dumps_tx = self.dumps_tx.clone().unwrap();
-        Ok(Box::new(move |_, _, directory| {
+        let (node, dumps) = (self.node, Arc::clone(&self.dumps));
+        let dump = move |directory: &Path| {
+            dumps.note(node)?;
             let (done_tx, done_rx) = channel();
             let wish = (directory.join(IMAGE), done_tx);
             let gone = |_| CheckpointError::Failed("the server is gone".into());
             dumps_tx.send(wish).map_err(|_| gone(()))?;
             done_rx.recv().map_err(|_| gone(()))
+        };
+        let dumps = Arc::clone(&self.dumps);
+        Ok(Box::new(move |_, _, directory| {
+            let done = dump(directory);
+            dumps.under_way.fetch_sub(1, Ordering::AcqRel);
+            done
         }))
     }
 
