@@ -91,7 +91,7 @@ impl World {
             return;
         }
         let (donor, slot) = self.chance.pick(&donors);
-        let lasting = self.chance.pick(&[1, 50, 800]) * MILLI;
+        let lasting = self.chance.pick(&[1, 50, 800, 4000]) * MILLI;
         let node = self.node(id);
         node.fetching = true;
         let (node, incarnation) = (id, node.incarnation);
