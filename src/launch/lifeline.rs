@@ -34,7 +34,13 @@ impl Lifeline {
         // Nobody is left to be told: the end of the stream comes at once.
         let _ = self.0.shutdown(Shutdown::Write);
         let _ = self.0.set_read_timeout(Some(END_PATIENCE));
-        matches!(self.0.read(&mut [0]), Ok(0))
+        loop {
+            match self.0.read(&mut [0]) {
+                // A handler has run on this thread; with a timeout the kernel does not go on by itself.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                outcome => return matches!(outcome, Ok(0)),
+            }
+        }
     }
 }
 

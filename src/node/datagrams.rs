@@ -33,6 +33,8 @@ const HELD_BYTES_MAX: usize = 1024 * 1024;
 const HELD_OVERHEAD_BYTES: usize = 128;
 /// A datagram that could not be committed for this long is dropped: resolvers wait for five seconds.
 const STALE_AFTER: Duration = Duration::from_secs(5);
+/// How long a port is tried that somebody has. Well below the time after which others elect a leader.
+const COPY_PATIENCE: Duration = Duration::from_millis(100);
 /// What the kernel is asked to buffer for a port. It may give less.
 const KERNEL_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
@@ -444,8 +446,23 @@ impl Held {
     }
 }
 
+/// Opens a port. One of our own that was just closed may be taken for a moment more: unlike a listener, it
+/// can't be given up before all copies are closed, and a child that is being started has one until its
+/// `exec`, of which nobody tells us.
+fn bind(at: SocketAddr) -> io::Result<UdpSocket> {
+    let deadline = Instant::now() + COPY_PATIENCE;
+    loop {
+        match UdpSocket::bind(at) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(COPY_PATIENCE / 20);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
 fn open(at: SocketAddr, registry: &Registry, token: Token) -> io::Result<UdpSocket> {
-    let mut socket = UdpSocket::bind(at)?;
+    let mut socket = bind(at)?;
     let options = socket2::SockRef::from(&socket);
     // A smaller buffer only means that more is lost when much comes at once.
     let _ = options.set_recv_buffer_size(KERNEL_BUFFER_BYTES);
@@ -656,6 +673,23 @@ mod tests {
             .listen(published(2, taken.local_addr().unwrap().port(), false))
             .unwrap_err();
         assert!(error.to_string().contains("already in use"), "{error}");
+    }
+
+    #[test]
+    fn a_port_of_which_a_dying_copy_is_left_is_opened() {
+        let (_poll, mut datagrams, at) = datagrams("127.0.0.1");
+        let socket = datagrams.ports[&at.port()].socket.as_ref().unwrap();
+        let copy = socket2::SockRef::from(socket).try_clone().unwrap();
+        datagrams.retire();
+        let (listening_tx, listening_rx) = std::sync::mpsc::channel();
+        let child = std::thread::spawn(move || {
+            listening_rx.recv().unwrap();
+            drop(copy);
+        });
+        datagrams.live = true;
+        listening_tx.send(()).unwrap();
+        datagrams.listen(published(2, at.port(), false)).unwrap();
+        child.join().unwrap();
     }
 
     #[test]
