@@ -7,9 +7,11 @@
 //! Access is by file permission: the socket lies in the node's data directory.
 
 mod client;
+mod everywhere;
 mod server;
 
 pub use client::{Client, ask_status};
+pub use everywhere::checkpoints_now;
 pub use server::serve;
 
 use crate::node::{NodeHandle, NodeStatus, Ordered, SlotHashes, Taken};

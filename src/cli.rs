@@ -46,6 +46,8 @@ enum Command {
     /// Run a recorded log again from the start, under a debugger if wanted; the cluster may run meanwhile.
     Replay(replay::Options),
     /// See a leader die and nothing be lost: three replicas of a small store, one minute at most.
+    ///
+    /// Where the machine allows it (root, CRIU), it comes back from a checkpoint.
     Demo,
     /// The bundled store, an ordinary server without any replication in it.
     #[command(hide = true)]

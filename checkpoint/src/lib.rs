@@ -109,6 +109,26 @@ impl From<container::ContainerError> for CheckpointError {
     }
 }
 
+/// Finds out whether checkpoints are possible on this machine of a server that has its files below
+/// `directory`: CRIU has to work, and a container is made there to see that it can be.
+///
+/// # Errors
+/// [`CheckpointError::Unsupported`] with one line for whoever runs the machine.
+pub fn probe(directory: &Path) -> Result<criu::Criu, CheckpointError> {
+    let criu = criu::Criu::probe()?;
+    let state = directory.join("probe");
+    let plan = container::Plan {
+        state: state.clone(),
+        bound: Vec::new(),
+        made: Vec::new(),
+    };
+    let made = container::Container::create(plan).map(drop);
+    // Empty now; what the kernel still holds is in the way of nobody.
+    let _ = std::fs::remove_dir_all(state);
+    made.map_err(|error| CheckpointError::Unsupported(error.to_string()))?;
+    Ok(criu)
+}
+
 /// Takes and restores images of one replica's server. What is in the directory besides is its caller's.
 pub trait Checkpointer {
     /// A server that was brought back.

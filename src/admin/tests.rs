@@ -49,6 +49,8 @@ fn status() -> NodeStatus {
         peers: Vec::new(),
         checkpoint_trouble: None,
         checkpoint: Some(2),
+        restored_from: None,
+        live_at: Some(1),
         log_begins: 1,
         no_vote: None,
         waiting: None,

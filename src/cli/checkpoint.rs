@@ -5,9 +5,8 @@
 //! never changes, and the directory is made for several processes.
 
 use super::{Outcome, runtime};
-use crate::admin::Client;
+use crate::admin::checkpoints_now;
 use crate::cluster::{self, node_dir};
-use crate::node::Role;
 use anyhow::{Context, bail};
 use brolga_checkpoint::directory::{Checkpoint, Directory};
 use brolga_checkpoint::{CheckpointError, archive};
@@ -189,23 +188,8 @@ fn bar(what: &str, bytes: u64) -> ProgressBar {
 
 fn now(place: &Place) -> anyhow::Result<()> {
     let nodes = place.nodes()?;
-    runtime()?.block_on(async {
-        let mut order = Vec::new();
-        for node in nodes {
-            let socket = node_dir(&place.data, node).join("admin.sock");
-            let client = Client::connect(&socket).await;
-            let mut client = client.with_context(|| format!("replica {node} does not answer"))?;
-            let leads = client.status().await?.role == Role::Leader;
-            order.push((leads, node, client));
-        }
-        order.sort_by_key(|(leads, node, _)| (*leads, *node));
-        for (_, node, mut client) in order {
-            let taken = client.checkpoint().await;
-            let slot = taken.with_context(|| format!("replica {node} took none"))?;
-            println!("replica {node}: checkpoint of slot {slot}");
-        }
-        Ok(())
-    })
+    let taken = |node, slot| println!("replica {node}: checkpoint of slot {slot}");
+    runtime()?.block_on(checkpoints_now(&place.data, &nodes, taken))
 }
 
 fn verify(place: &Place) -> anyhow::Result<()> {

@@ -53,9 +53,13 @@ fn a_replica_comes_back_from_its_checkpoint_and_does_what_the_others_do() {
     let node = cluster.status(id);
     assert!(node.applied.slot > slot);
     assert_eq!(node.server_starts, 1);
+    assert_eq!(node.restored_from, Some(slot));
     // It is as good as the others: one of them may go.
     let mut new = cluster.connect(id);
     ping(&mut new, b"at the restored one");
+    assert!(cluster.status(id).live_at >= Some(slot));
+    let never_away = cluster.status(others(&cluster, id));
+    assert_eq!(never_away.restored_from, None);
 }
 
 #[test]
@@ -210,7 +214,7 @@ fn a_server_that_dies_is_brought_back_from_the_checkpoint_too() {
     let id = cluster.follower();
     let mut client = cluster.connect(id);
     ping(&mut client, b"before");
-    cluster.checkpoint(id).unwrap();
+    let slot = cluster.checkpoint(id).unwrap();
     ping(&mut client, b"after");
     let pid = cluster.status(id).server_pid.unwrap();
     nix::sys::signal::kill(
@@ -224,6 +228,7 @@ fn a_server_that_dies_is_brought_back_from_the_checkpoint_too() {
     // Its client has noticed nothing.
     ping(&mut client, b"still the same connection");
     cluster.await_agreement();
+    assert_eq!(cluster.status(id).restored_from, Some(slot));
 }
 
 /// What lies on disk of a node, but for what a server has there.

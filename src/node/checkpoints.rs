@@ -450,6 +450,7 @@ impl<H: ServerHost> Node<H> {
         let (objects, started) = self.host.restore(&image, bytes)?;
         self.watch_restored(objects, started)
             .map_err(|error| CheckpointError::Failed(error.to_string()))?;
+        self.life.restored_from = Some(slot);
         self.feeder.restart_after(slot);
         let now = Instant::now();
         let trail = &snapshot.trail;

@@ -41,6 +41,8 @@ pub(super) struct Life {
     /// How it ended, if it did for good.
     pub(super) ended: Option<ServerState>,
     starts: u64,
+    /// The slot of the checkpoint that this run of the server began at, if it did.
+    pub(super) restored_from: Option<u64>,
     /// Deaths in a row, and the slot that was applied when it last died.
     deaths: (u32, u64),
     ever_listened: bool,
@@ -122,6 +124,7 @@ impl<H: ServerHost> Node<H> {
         self.process = None;
         self.tape = None;
         self.trace_file = None;
+        self.life.restored_from = None;
     }
 
     fn watch_server(&mut self, tape: TapeMap, started: Started) -> Result<(), NodeError> {
@@ -310,6 +313,8 @@ impl<H: ServerHost> Node<H> {
             peers: self.peers(),
             checkpoint: self.checkpoints.newest(),
             checkpoint_trouble: self.checkpoints.triggers.trouble(),
+            restored_from: self.life.restored_from,
+            live_at: self.life.live_at.filter(|_| self.life.live),
             log_begins: self.replica.first_slot(),
             no_vote: self.no_vote(),
             waiting: self.waiting(),

@@ -115,6 +115,14 @@ pub struct NodeStatus {
     /// Why no more are taken, since the last one, if that was tried.
     #[serde(default)]
     pub checkpoint_trouble: Option<String>,
+    /// Slot of the checkpoint that the running server was brought back from; `None`: it was started
+    /// and given the log from its first slot.
+    #[serde(default)]
+    pub restored_from: Option<u64>,
+    /// The last slot that the server had to repeat before clients could connect, since the node was
+    /// started; `None`: it is not there yet.
+    #[serde(default)]
+    pub live_at: Option<u64>,
     /// The first slot in the log here.
     #[serde(default)]
     pub log_begins: u64,

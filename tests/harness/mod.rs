@@ -33,8 +33,14 @@ pub struct Finished {
 
 /// Runs the program to its end, which must come by itself.
 pub fn finish(arguments: &[&str]) -> Finished {
+    finish_with(arguments, &[])
+}
+
+/// The same, with more in its environment.
+pub fn finish_with(arguments: &[&str], env: &[(&str, &str)]) -> Finished {
     let mut child = brolga()
         .args(arguments)
+        .envs(env.iter().copied())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
