@@ -48,6 +48,8 @@ pub struct Plan {
     pub perturb_us: u32,
     /// Loopback addresses that the server does not listen on are those of this machine.
     pub host_loopback: bool,
+    /// System calls that go round the interposer are caught.
+    pub backstop: bool,
     /// Answers wait until a majority has computed the same.
     pub vote: bool,
     /// Whether the servers run in containers.
@@ -75,6 +77,9 @@ pub struct ClusterFile {
     /// Loopback addresses that the server does not listen on are those of the leader's machine.
     #[serde(default)]
     pub host_loopback: bool,
+    /// System calls that go round the interposer are caught by a seccomp filter.
+    #[serde(default = "crate::config::backstop")]
+    pub backstop: bool,
     /// When threads of the server hand on the turn.
     #[serde(default)]
     pub policy: Policy,
@@ -244,6 +249,7 @@ impl Cluster {
             policy: self.file.policy,
             descriptors: self.file.descriptors,
             host_loopback: self.file.host_loopback,
+            backstop: self.file.backstop,
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
             command: self.file.command.clone(),
             env: self.file.env.clone(),
@@ -324,17 +330,19 @@ fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), Cluste
             });
         }
     }
-    if plan.host_loopback != file.host_loopback {
-        let how = if file.host_loopback {
-            "with"
-        } else {
-            "without"
-        };
-        let text = format!(
-            "{} was created {how} --host-loopback; that cannot change later",
-            data.display()
-        );
-        return Err(ClusterError::Plan(text));
+    let switches = [
+        ("--host-loopback", plan.host_loopback, file.host_loopback),
+        ("--no-backstop", !plan.backstop, !file.backstop),
+    ];
+    for (switch, wanted, before) in switches {
+        if wanted != before {
+            let how = if before { "with" } else { "without" };
+            let text = format!(
+                "{} was created {how} {switch}; that cannot change later",
+                data.display()
+            );
+            return Err(ClusterError::Plan(text));
+        }
     }
     if plan.policy != file.policy {
         let text = format!(
@@ -393,6 +401,7 @@ fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
         genesis: plan.genesis.is_some(),
         descriptors: DESCRIPTORS_DEFAULT.min(limit),
         host_loopback: plan.host_loopback,
+        backstop: plan.backstop,
         policy: plan.policy,
         members: members(&addresses(plan))?,
     };
@@ -488,6 +497,7 @@ mod tests {
             env: vec!["A=1".into()],
             perturb_us: 0,
             host_loopback: false,
+            backstop: true,
             vote: false,
             container: Containment::None,
             policy: Policy::Serial,

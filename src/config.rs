@@ -147,6 +147,9 @@ pub struct NodeConfig {
     /// connection, the leader's; otherwise nobody is found there.
     #[serde(default)]
     pub host_loopback: bool,
+    /// System calls that go round the interposer are caught by a seccomp filter.
+    #[serde(default = "backstop")]
+    pub backstop: bool,
     /// Whether the server runs in a container, which is what checkpoints take.
     #[serde(default)]
     pub container: Containment,
@@ -209,6 +212,10 @@ pub(crate) fn w_timeout_us() -> u64 {
 
 pub(crate) fn quantum() -> u32 {
     100
+}
+
+pub(crate) fn backstop() -> bool {
+    true
 }
 
 pub(crate) fn cpus() -> u32 {
@@ -382,11 +389,20 @@ impl NodeConfig {
         hash.update(&self.cluster.0.to_le_bytes());
         let parallel = u32::from(self.policy == Policy::Parallel);
         let loopback = u32::from(self.host_loopback);
-        for number in [self.quantum, self.cpus, loopback, parallel] {
+        let backstop = u32::from(self.backstop);
+        for number in [self.quantum, self.cpus, loopback, parallel, backstop] {
             hash.update(&number.to_le_bytes());
         }
         hash.update(&self.descriptors.to_le_bytes());
         hash.digest()
+    }
+
+    /// Whether the server gets a seccomp filter. Where threads run beside each other, the calls that libc
+    /// makes inside (a new arena of the allocator, a lock that is taken) are a matter of speed, which must
+    /// not show in the schedule.
+    #[must_use]
+    pub fn catches_calls(&self) -> bool {
+        self.backstop && self.policy == Policy::Serial
     }
 
     /// Where `brolga status` asks.

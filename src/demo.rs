@@ -90,6 +90,7 @@ fn plan(directory: &Path, checkpoints: bool) -> anyhow::Result<Plan> {
         env: Vec::new(),
         perturb_us: 0,
         host_loopback: false,
+        backstop: true,
         vote: false,
         container: match checkpoints {
             true => Containment::Required,

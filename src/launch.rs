@@ -43,12 +43,16 @@ use std::process::{Command, Stdio};
 /// The server's `PATH`, and where its program is looked for.
 pub const SERVER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// What every server finds in its environment before the pairs the user asked for.
-const CANONICAL_ENVIRONMENT: [(&str, &str); 5] = [
+const CANONICAL_ENVIRONMENT: [(&str, &str); 7] = [
     ("PATH", SERVER_PATH),
     ("HOME", "/"),
     ("LANG", "C.UTF-8"),
     ("TZ", "UTC"),
     ("TMPDIR", handover::TEMPORARY_DIRECTORY_PATH),
+    // libc would show programs which processor they run on.
+    ("GLIBC_TUNABLES", "glibc.pthread.rseq=0"),
+    // OpenSSL is not to use RDRAND and RDSEED.
+    ("OPENSSL_ia32cap", "~0x4000000000000000:~0x40000"),
 ];
 /// The variable by which the dynamic linker finds the interposer.
 pub const PRELOAD_VARIABLE: &str = "LD_PRELOAD";

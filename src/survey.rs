@@ -6,7 +6,7 @@
 use crate::admin::Client;
 use crate::cluster::{ClusterFile, node_dir, shown};
 use crate::config::{ClusterId, Member, Policy};
-use crate::node::{Difference, NodeStatus, Role, ServerState, SlotHashes};
+use crate::node::{Difference, FilterState, NodeStatus, Role, ServerState, SlotHashes};
 use serde::Serialize;
 use std::fmt;
 use std::net::IpAddr;
@@ -136,6 +136,29 @@ impl Survey {
             });
         let found = leader.map(|leader| (leader.node, leader.ballot.clone()));
         (self.leader, self.ballot) = found.unzip();
+    }
+
+    /// Where system calls go round the interposer: one replica's account, since all do the same, and every
+    /// replica without a filter.
+    fn write_backstop(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const SITES_SHOWN: usize = 5;
+        for status in self.statuses() {
+            match &status.backstop.filter {
+                FilterState::Off => writeln!(f, "backstop off on replica {}", status.node)?,
+                FilterState::Unavailable { reason } => {
+                    let node = status.node;
+                    writeln!(f, "backstop not available on replica {node}: {reason}")?;
+                }
+                FilterState::On | FilterState::Unknown => {}
+            }
+        }
+        let most = |status: &&NodeStatus| status.backstop.caught.len();
+        if let Some(status) = self.statuses().max_by_key(most) {
+            for site in status.backstop.caught.iter().take(SITES_SHOWN) {
+                writeln!(f, "caught   {site}")?;
+            }
+        }
+        Ok(())
     }
 
     fn worst_news(&self) -> Option<String> {
@@ -307,6 +330,7 @@ impl fmt::Display for Survey {
             (Some(slot), Some(false)) => writeln!(f, "\nhashes at slot {slot}: DIFFERENT")?,
             _ => writeln!(f, "\nhashes: nothing to compare")?,
         }
+        self.write_backstop(f)?;
         self.warning
             .as_ref()
             .map_or(Ok(()), |warning| writeln!(f, "{warning}"))

@@ -1,5 +1,6 @@
 //! Start: maps the tape, finds or makes the tree's memory, waits for the first entry.
 
+use crate::backstop;
 use crate::cycles;
 use crate::hooks;
 use crate::shared::{self, Mapped, Shared};
@@ -7,17 +8,23 @@ use crate::sys::{self, sys};
 use crate::turn::{self, Turn};
 use brolga_tape::handover::{SCHEDULER_FD, TAPE_FD};
 use brolga_tape::ring::{HEADER_BYTES, Parameters, Tape};
+use core::ffi::{c_char, c_int};
+
+type Words = *const *const c_char;
 
 /// First thing that runs in the process: `-z initfirst`.
 #[used]
 #[unsafe(link_section = ".init_array")]
-static START: extern "C" fn() = start;
+static START: extern "C" fn(c_int, Words, Words) = start;
 
-extern "C" fn start() {
+/// The loader passes on what `main` will get.
+extern "C" fn start(_: c_int, _: Words, environment: Words) {
     // SAFETY: F_GETFD takes no pointer.
     if unsafe { sys!(sys::SYS_fcntl, TAPE_FD, libc::F_GETFD) } < 0 {
         return; // Not a wrapped server.
     }
+    // The filter is there already in a program that was executed: from here on it has its handler.
+    backstop::arm();
     let Some((tape, parameters)) = map_tape() else {
         sys::complain(&[b"brolga: the tape handed over by the node can't be mapped\n"]);
         sys::die(70);
@@ -26,7 +33,9 @@ extern "C" fn start() {
     let real_pid = unsafe { sys!(sys::SYS_getpid) } as i32;
     match shared::map() {
         Some(Mapped::Fresh(memory)) => first_process(memory, tape, &parameters, real_pid),
-        Some(Mapped::Inherited(memory)) => next_program(memory, tape, &parameters, real_pid),
+        Some(Mapped::Inherited(memory)) => {
+            next_program(memory, tape, &parameters, real_pid, environment);
+        }
         None => {
             sys::complain(&[b"brolga: no memory for the scheduler\n"]);
             sys::die(70);
@@ -114,11 +123,18 @@ fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_
     hooks::resolve();
     cycles::arm();
     let mut turn = Turn::begin(me);
+    backstop::begin(&mut turn);
     hooks::note_launch(&mut turn);
 }
 
 /// A program that a process of the tree has executed: takes over the process's place.
-fn next_program(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_pid: i32) {
+fn next_program(
+    memory: *mut Shared,
+    tape: Tape,
+    parameters: &Parameters,
+    real_pid: i32,
+    environment: Words,
+) {
     // SAFETY: the mapping is the tree's memory; this process has the turn if it is in the tree, since
     // only a running thread can call exec.
     let shared = unsafe { &mut *memory };
@@ -136,5 +152,8 @@ fn next_program(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_p
     }
     hooks::resolve();
     cycles::arm();
-    hooks::after_exec(&mut Turn::resume(me));
+    let mut turn = Turn::resume(me);
+    // SAFETY: nobody could change it yet.
+    unsafe { backstop::take_away(&mut turn, environment) };
+    hooks::after_exec(&mut turn);
 }

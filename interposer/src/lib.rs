@@ -17,8 +17,10 @@
 compile_error!("the interposer knows Linux with glibc on x86-64 only");
 
 mod address;
+mod backstop;
 mod cycles;
 mod deliver;
+mod gate;
 mod hooks;
 mod init;
 mod mapping;

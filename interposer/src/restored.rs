@@ -28,6 +28,7 @@ pub fn come_back(tape: &Tape, shared: &mut Shared) {
     shared.input_cursor = 0;
     attend(shared);
     renumber(shared);
+    shared.sites.tell();
 }
 
 /// Renews what the kernel keeps for the calling thread, if it has forgotten that.

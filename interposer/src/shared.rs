@@ -4,6 +4,7 @@
 //! survives `fork`. The thread that has the turn is the only one that touches it; the exception are
 //! the batons, which are atomic.
 
+use crate::backstop::Sites;
 use crate::cycles::Counter;
 use crate::hooks::{Cancel, Priority, Sleeper};
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
@@ -188,6 +189,8 @@ pub struct Shared {
     /// Whose record lock a thread waits for: the slot of a process plus 1, or 0.
     pub lock_holders: [u16; THREADS_MAX],
     pub sleepers: [Sleeper; THREADS_MAX],
+    /// Call sites that the filter has caught.
+    pub sites: Sites,
     pub scheduler: Scheduler,
     pub net: Net,
 }

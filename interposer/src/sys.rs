@@ -1,7 +1,8 @@
 //! The door to the operating system: raw system calls, errno, the few libc functions we need.
 //!
 //! Rules of this file: no libc wrapper that we export ourselves may be called, so everything goes
-//! through the `syscall` instruction; nothing allocates; all of it is async-signal-safe.
+//! through a `syscall` instruction of ours ([`crate::gate`]); nothing allocates; all of it is
+//! async-signal-safe.
 
 use core::arch::asm;
 use core::ffi::c_int;
@@ -27,10 +28,12 @@ pub use libc::{
 pub unsafe fn syscall6(number: i64, arguments: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the x86-64 system call convention: number in rax, arguments in rdi, rsi, rdx, r10, r8,
-    // r9; rcx and r11 are clobbered; the caller vouches for the arguments.
+    // r9; rcx and r11 are clobbered; the caller vouches for the arguments. The gate does as the
+    // instruction does, with room on the stack.
     unsafe {
         asm!(
-            "syscall",
+            "call qword ptr [rip + {gate}]",
+            gate = sym crate::gate::brolga_gate,
             inlateout("rax") number as isize => result,
             in("rdi") arguments[0],
             in("rsi") arguments[1],
@@ -40,7 +43,6 @@ pub unsafe fn syscall6(number: i64, arguments: [usize; 6]) -> isize {
             in("r9") arguments[5],
             lateout("rcx") _,
             lateout("r11") _,
-            options(nostack)
         );
     }
     result

@@ -100,6 +100,7 @@ pub struct Local {
     parallel: bool,
     /// How often a thread looks whether it has the turn before it sleeps.
     patience: u32,
+    backstop: bool,
     /// Every ordered operation is recorded.
     trace: bool,
 }
@@ -118,6 +119,7 @@ static LOCAL: Cell = Cell(UnsafeCell::new(Local {
     perturb_us: 0,
     parallel: false,
     patience: 0,
+    backstop: false,
     trace: false,
 }));
 static ENDING: AtomicBool = AtomicBool::new(false);
@@ -144,6 +146,7 @@ pub unsafe fn install(shared: *mut Shared, tape: Tape, parameters: &brolga_tape:
     local.perturb_us = parameters.perturb_us;
     local.parallel = parameters.parallel != 0;
     local.patience = round::most_patience(local.parallel);
+    local.backstop = parameters.backstop != 0;
     local.trace = parameters.trace != 0;
     if local.perturb_us != 0 {
         seed_chance();
@@ -153,6 +156,17 @@ pub unsafe fn install(shared: *mut Shared, tape: Tape, parameters: &brolga_tape:
 /// The tree's memory.
 pub fn memory() -> *mut Shared {
     local().shared
+}
+
+/// Whether system calls that go round us are to be caught.
+pub fn wants_backstop() -> bool {
+    local().backstop
+}
+
+/// Tells the node something that is no part of the output.
+pub fn report(record: &Record<'_>) {
+    debug_assert!(record.is_about_watching());
+    emit(tls::thread_ix(), record);
 }
 
 /// A number that differs on every replica and has no logical effect (xorshift; Marsaglia 2003).

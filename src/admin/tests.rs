@@ -57,6 +57,7 @@ fn status() -> NodeStatus {
         proposed: Proposed::default(),
         resends: 0,
         server_starts: 1,
+        backstop: crate::node::Backstop::default(),
     }
 }
 

@@ -111,6 +111,7 @@ fn check(options: Options, data: PathBuf, seed: u64) -> anyhow::Result<Check> {
     };
     Ok(Check {
         plan: Plan {
+            backstop: true,
             data,
             replicas: options.replicas,
             addresses: options.addresses,

@@ -17,13 +17,15 @@ use tempfile::TempDir;
 use tokio::signal::unix::{SignalKind, signal};
 
 /// What gdb is told first: the interposer answers some signals itself, and has no file.
-const GDB: [&str; 8] = [
+const GDB: [&str; 10] = [
     "gdb",
     "-q",
     "-ex",
     "set pagination off",
     "-ex",
     "handle SIGSEGV nostop noprint pass",
+    "-ex",
+    "handle SIGSYS nostop noprint pass",
     "-ex",
     "echo The server waits before main: set breakpoints, then continue.\\n",
 ];

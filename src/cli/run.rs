@@ -44,6 +44,9 @@ pub struct Options {
     /// Let the server connect to this machine's loopback addresses; otherwise it finds only itself there.
     #[arg(long)]
     host_loopback: bool,
+    /// Leave system calls that go round the interposer to the kernel, where replicas may come to differ.
+    #[arg(long)]
+    no_backstop: bool,
     /// serial: the server's threads run one at a time. parallel: beside each other between ordered
     /// operations, for programs without data races.
     #[arg(long, value_enum, default_value_t)]
@@ -100,6 +103,7 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
         env: options.env,
         perturb_us: options.perturb_us,
         host_loopback: options.host_loopback,
+        backstop: !options.no_backstop,
         vote: options.vote,
         container: options.container,
         policy: options.policy,

@@ -112,7 +112,9 @@ fn environment_and_descriptors_are_canonical() {
     let mut spec = bench.spec(&["env"]);
     spec.env = vec![("LANG".into(), "de_DE".into()), ("ZED".into(), "1".into())];
     let expected = format!(
-        "HOME=/\nLANG=de_DE\nLD_PRELOAD=/proc/self/fd/1000\nPATH={SERVER_PATH}\n\
+        "GLIBC_TUNABLES=glibc.pthread.rseq=0\nHOME=/\nLANG=de_DE\n\
+         LD_PRELOAD=/proc/self/fd/1000\nOPENSSL_ia32cap=~0x4000000000000000:~0x40000\n\
+         PATH={SERVER_PATH}\n\
          TMPDIR=/proc/self/fd/1005\nTZ=UTC\nZED=1\n"
     );
     assert_eq!(bench.output(&spec), expected);

@@ -202,6 +202,8 @@ impl<'a> Side<'a> {
             Record::Fault { message } => {
                 format!("stops: {}", String::from_utf8_lossy(message))
             }
+            // Never compared.
+            Record::Backstop { .. } | Record::Caught { .. } => "tells how it is watched".into(),
             Record::Done {
                 schedule_hash,
                 deadline_ns,

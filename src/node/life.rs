@@ -1,6 +1,7 @@
 //! The server's life: started on a fresh tape, watched, started again when it dies by accident, left
 //! alone when it ends by itself; and the node's answer to "how are you?".
 
+use super::backstop::{Backstop, CaughtSite};
 use super::error::NodeError;
 use super::frontend::Published;
 use super::reactor::{DOORBELL, Node, PROCESS};
@@ -31,6 +32,8 @@ pub(super) enum ServerNews {
     Unlisten(u32),
     Exit(i32),
     Fault(String),
+    Backstop(i32),
+    Caught(CaughtSite),
 }
 
 /// What the node knows of its server beyond the tape.
@@ -50,6 +53,8 @@ pub(super) struct Life {
     live: bool,
     /// The slot to catch up with first.
     live_at: Option<u64>,
+    /// How this run of the server is watched.
+    backstop: Backstop,
     /// What was last said of a thread that holds the others up.
     stall: Option<Stall>,
     /// The last slot before this run of the server, once a leader wants to know.
@@ -90,6 +95,7 @@ pub(super) fn parameters(config: &NodeConfig) -> Parameters {
         cpus: config.cpus,
         keep_fsync: u32::from(config.keep_fsync),
         host_loopback: u32::from(config.host_loopback),
+        backstop: u32::from(config.catches_calls()),
         trace: u32::from(config.trace),
     }
 }
@@ -138,6 +144,7 @@ impl<H: ServerHost> Node<H> {
         tracing::info!(pid = process.pid(), "the server is started");
         self.process = Some(process);
         self.tape = Some(tape);
+        self.life.backstop = Backstop::new(self.config.catches_calls());
         self.life.starts += 1;
         Ok(())
     }
@@ -257,6 +264,8 @@ impl<H: ServerHost> Node<H> {
                     self.server_ended(ServerState::Faulted { message });
                     self.mourn(&how)?;
                 }
+                ServerNews::Backstop(errno) => self.life.backstop.answered(errno),
+                ServerNews::Caught(site) => self.life.backstop.caught(site),
             }
         }
         self.life.news = news;
@@ -321,6 +330,7 @@ impl<H: ServerHost> Node<H> {
             proposed: self.proposer.proposed(),
             resends: self.upstream.resends(),
             server_starts: self.life.starts,
+            backstop: self.life.backstop.clone(),
         }
     }
 

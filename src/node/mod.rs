@@ -26,6 +26,7 @@
 //! * `server`: the process; `status`: what one can ask; `sys`: the operating system.
 
 mod away;
+mod backstop;
 mod checking;
 mod checkpoints;
 mod client;
@@ -79,6 +80,7 @@ mod fuzz_tests;
 #[cfg(test)]
 mod image_tests;
 
+pub use backstop::{Backstop, CaughtSite, FilterState};
 pub use checkpoints::Taken;
 pub use datagrams::DatagramCounts;
 pub use difference::{Connection, Difference, Place};

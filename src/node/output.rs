@@ -182,8 +182,10 @@ impl Output {
                 at += used;
                 continue;
             }
-            self.hash = xxh3_64_with_seed(encoded, self.hash);
-            self.recent.push(encoded, self.hash);
+            if !record.is_about_watching() {
+                self.hash = xxh3_64_with_seed(encoded, self.hash);
+                self.recent.push(encoded, self.hash);
+            }
             at += used;
             match record {
                 Record::Done {

@@ -1,5 +1,6 @@
 //! What a node tells about itself, and how one asks.
 
+use super::backstop::Backstop;
 use super::checkpoints::Taken;
 use super::datagrams::DatagramCounts;
 use super::difference::Difference;
@@ -137,6 +138,9 @@ pub struct NodeStatus {
     pub resends: u64,
     /// How often the server was started.
     pub server_starts: u64,
+    /// How the server's system calls are watched.
+    #[serde(default)]
+    pub backstop: Backstop,
 }
 
 impl NodeStatus {

@@ -155,6 +155,7 @@ mod tests {
             cpus: 1,
             keep_fsync: 0,
             host_loopback: 0,
+            backstop: 0,
             trace: 0,
         }
     }

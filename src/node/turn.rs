@@ -4,6 +4,7 @@
 //! the node goes on; what clients have said is proposed before consensus does its own turn, which
 //! sends it and hands it to the journal in the same go.
 
+use super::backstop::CaughtSite;
 use super::conns::{Conns, Progress};
 use super::error::NodeError;
 use super::feeder::Log;
@@ -591,6 +592,18 @@ impl Sink for Records<'_> {
                 let message = String::from_utf8_lossy(message).into_owned();
                 self.news.push(ServerNews::Fault(message));
             }
+            Record::Backstop { errno } => self.news.push(ServerNews::Backstop(errno)),
+            Record::Caught {
+                number,
+                count,
+                offset,
+                object,
+            } => self.news.push(ServerNews::Caught(CaughtSite {
+                object: String::from_utf8_lossy(object).into_owned(),
+                offset,
+                number,
+                count,
+            })),
             Record::Done { .. } | Record::Step { .. } => {}
         }
     }

@@ -35,6 +35,7 @@ mod echo;
 mod failover;
 mod files;
 mod idle;
+mod inline;
 mod ipc;
 mod parallel;
 mod processes;

@@ -129,6 +129,8 @@ fn a_debugger_sits_on_the_server_of_a_replay() {
         "-ex",
         "handle SIGSEGV nostop noprint pass",
         "-ex",
+        "handle SIGSYS nostop noprint pass",
+        "-ex",
         "tbreak brolga_store::run",
         "-ex",
         "continue",

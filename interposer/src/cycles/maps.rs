@@ -31,20 +31,7 @@ mod elf {
 impl Loaded {
     /// Looks for it. `None`: the address is not in the code of a file, or that code can be written.
     pub fn around(address: usize) -> Option<Self> {
-        // SAFETY: a NUL-terminated path.
-        let fd = unsafe {
-            sys!(
-                sys::SYS_openat,
-                libc::AT_FDCWD,
-                c"/proc/self/maps".as_ptr(),
-                libc::O_RDONLY | libc::O_CLOEXEC
-            )
-        };
-        let mut lines = Lines::new(i32::try_from(fd).ok().filter(|fd| *fd >= 0)?);
-        let found = find(&mut lines, address);
-        // SAFETY: our own descriptor.
-        unsafe { sys!(sys::SYS_close, fd) };
-        found
+        find(&mut Lines::of_maps()?, address)
     }
 
     fn new(header: usize, address: usize) -> Option<Self> {
@@ -143,7 +130,7 @@ fn find(lines: &mut Lines, address: usize) -> Option<Loaded> {
 
 /// `start-end rights offset device inode path`.
 #[derive(Clone)]
-struct Mapping {
+pub struct Mapping {
     range: Range<usize>,
     is_code: bool,
     offset: usize,
@@ -151,6 +138,29 @@ struct Mapping {
 }
 
 impl Mapping {
+    /// Looks for the mapping of an address; `found` is not called where no file is mapped.
+    pub fn look_up(address: usize, found: impl FnOnce(&Self, &[u8])) {
+        let Some(mut lines) = Lines::of_maps() else {
+            return;
+        };
+        while let Some(line) = lines.next() {
+            let Some(mapping) = Self::parse(line) else {
+                continue;
+            };
+            if mapping.range.contains(&address) {
+                if let Some(path) = line.iter().position(|byte| *byte == b'/') {
+                    found(&mapping, &line[path..]);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Where an address is in the file.
+    pub fn place_in_file(&self, address: usize) -> usize {
+        address - self.range.start + self.offset
+    }
+
     fn parse(line: &[u8]) -> Option<Self> {
         let mut fields = line
             .split(|byte| *byte == b' ')
@@ -184,13 +194,23 @@ struct Lines {
 }
 
 impl Lines {
-    fn new(fd: i32) -> Self {
-        Self {
-            fd,
+    /// Of `/proc/self/maps`.
+    fn of_maps() -> Option<Self> {
+        // SAFETY: a NUL-terminated path.
+        let fd = unsafe {
+            sys!(
+                sys::SYS_openat,
+                libc::AT_FDCWD,
+                c"/proc/self/maps".as_ptr(),
+                libc::O_RDONLY | libc::O_CLOEXEC
+            )
+        };
+        Some(Self {
+            fd: i32::try_from(fd).ok().filter(|fd| *fd >= 0)?,
             bytes: [0; 512],
             filled: 0,
             given: 0,
-        }
+        })
     }
 
     fn next(&mut self) -> Option<&[u8]> {
@@ -218,5 +238,12 @@ impl Lines {
                 _ => return None,
             }
         }
+    }
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        // SAFETY: our own descriptor.
+        unsafe { sys!(sys::SYS_close, self.fd) };
     }
 }

@@ -15,6 +15,8 @@
 mod maps;
 mod patch;
 
+pub use maps::Mapping;
+
 use crate::sys::{self, sys};
 use crate::turn::{self, Turn};
 use brolga_dmt::{NS_PER_TICK, Scheduler};

@@ -30,6 +30,8 @@ pub struct Cancel {
     asynchronous: bool,
     /// It ends already.
     exiting: bool,
+    /// It is in a call that the filter has caught: inside libc, where nothing is prepared for an end.
+    caught: bool,
 }
 
 impl Cancel {
@@ -38,10 +40,11 @@ impl Cancel {
         disabled: false,
         asynchronous: false,
         exiting: false,
+        caught: false,
     };
 
     fn is_due(self) -> bool {
-        self.requested && !self.disabled && !self.exiting
+        self.requested && !self.disabled && !self.exiting && !self.caught
     }
 }
 
@@ -73,6 +76,11 @@ impl Turn {
     fn my_info(&mut self) -> &mut ThreadInfo {
         let me = self.me();
         self.shared().thread(me)
+    }
+
+    /// Notes that this thread is in a call that the filter has caught, or no longer; says what was noted.
+    pub fn set_caught(&mut self, caught: bool) -> bool {
+        core::mem::replace(&mut self.my_info().cancel.caught, caught)
     }
 
     /// Whether this thread is to end at its next cancellation point.

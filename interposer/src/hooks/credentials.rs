@@ -3,6 +3,7 @@
 
 use super::machine::libc_own;
 use crate::sys::{self, sys};
+use crate::tls::really;
 use crate::turn::Turn;
 use core::ffi::c_int;
 use libc::{gid_t, uid_t};
@@ -43,8 +44,8 @@ macro_rules! changes {
     ($($name:ident($($argument:ident: $type:ty),*);)*) => { $(
         #[unsafe(no_mangle)]
         pub unsafe extern "C" fn $name($($argument: $type),*) -> c_int {
-            // libc's own: it changes all threads.
-            tied(|| libc_own!($name($($argument: $type),*) -> c_int))
+            // libc's own: it changes all threads, which it sends signals and waits for.
+            tied(|| really(|| libc_own!($name($($argument: $type),*) -> c_int)))
         }
     )* };
 }

@@ -26,15 +26,16 @@ pub struct Stream {
 }
 
 /// The head of `struct linux_dirent64`; the name follows.
-#[repr(C)]
-struct Raw {
-    inode: u64,
-    offset: i64,
-    length: u16,
-    kind: u8,
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+pub(super) struct Raw {
+    pub inode: u64,
+    pub offset: i64,
+    pub length: u16,
+    pub kind: u8,
 }
 
-const NAME_AT: usize = 19;
+pub(super) const NAME_AT: usize = 19;
 
 impl Stream {
     fn raw(&self, start: u32) -> *const u8 {

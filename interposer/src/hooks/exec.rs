@@ -27,13 +27,13 @@ pub(crate) fn own_environment() -> Words {
 }
 
 /// Memory without a heap, for as long as the value lives.
-struct Scratch {
-    at: *mut u8,
-    len: usize,
+pub(super) struct Scratch {
+    pub(super) at: *mut u8,
+    pub(super) len: usize,
 }
 
 impl Scratch {
-    fn new(len: usize) -> Option<Self> {
+    pub(super) fn new(len: usize) -> Option<Self> {
         let (protection, flags) = (
             libc::PROT_READ | libc::PROT_WRITE,
             libc::MAP_PRIVATE | libc::MAP_ANONYMOUS,
@@ -123,6 +123,33 @@ impl Environment {
     }
 }
 
+/// Where the kernel puts a program's loader depends on how much stack it may have, beyond a limit; the
+/// filter knows one place only.
+fn keep_layout() {
+    const STACK_MAX: u64 = 64 << 20;
+    let mut limit = [0u64; 2];
+    // SAFETY: room for a limit, then a whole one.
+    unsafe {
+        sys!(
+            libc::SYS_prlimit64,
+            0,
+            libc::RLIMIT_STACK,
+            0,
+            limit.as_mut_ptr()
+        );
+        if limit[0] > STACK_MAX {
+            limit[0] = STACK_MAX;
+            sys!(
+                libc::SYS_prlimit64,
+                0,
+                libc::RLIMIT_STACK,
+                limit.as_ptr(),
+                0
+            );
+        }
+    }
+}
+
 /// Executes a program; returns only if that fails.
 ///
 /// # Safety
@@ -161,6 +188,7 @@ pub(crate) unsafe fn execute(
     if matches!(environment, Environment::NoMemory) {
         return error(libc::ENOMEM);
     }
+    keep_layout();
     // The new program reads the time stamp counter before we are in it.
     cycles::pause();
     let failed = raw(environment.words());

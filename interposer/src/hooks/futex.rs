@@ -1,9 +1,10 @@
 //! The `syscall` function, above all for futexes (Rust's `std`, InnoDB and others wait that way).
 
-use super::{descriptor, error, op, random, thread};
+use super::{by_number, error};
 use crate::sys::{self, finish};
 use crate::turn::{Turn, space};
 use brolga_dmt::{ANY, Key, Wakeup};
+use brolga_filter::{Rule, rule};
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::timespec;
 
@@ -110,7 +111,7 @@ fn requeue(turn: &mut Turn, from: Key, to: Key, counts: [i32; 2]) -> isize {
 
 /// The futex call with the turn. Those with priority inheritance don't exist: the library's own mutexes
 /// are hooked, and other programs fall back.
-unsafe fn futex(mut turn: Turn, arguments: [usize; 6]) -> isize {
+pub(super) unsafe fn futex(mut turn: Turn, arguments: [usize; 6]) -> isize {
     let [word, operation, value, timeout, word2, value3] = arguments;
     let operation = operation as i32;
     let turn = &mut turn;
@@ -170,104 +171,26 @@ unsafe fn futex(mut turn: Turn, arguments: [usize; 6]) -> isize {
     }
 }
 
-/// Calls that would go round the schedule: programs have to fall back to the ordinary ones.
-const REFUSED: [i64; 6] = [
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_setup,
-    libc::SYS_clone3,
-    libc::SYS_clone,
-    libc::SYS_userfaultfd,
-    libc::SYS_rseq,
-];
-
+/// What the filter would make of the call.
 unsafe fn dispatch(number: i64, a: [usize; 6]) -> isize {
-    // SAFETY: in all arms the caller of `syscall` promises arguments that fit the call.
-    unsafe {
-        match number {
-            sys::SYS_futex => match Turn::take(op::FUTEX) {
-                Some(turn) => futex(turn, a),
-                None => sys::syscall6(number, a),
-            },
-            libc::SYS_getrandom => random::getrandom_(
-                core::ptr::with_exposed_provenance_mut(a[0]),
-                a[1],
-                a[2] as u32,
-            ),
-            sys::SYS_gettid => thread::gettid() as isize,
-            sys::SYS_getpid => super::process::getpid() as isize,
-            sys::SYS_kill => super::signal::kill(a[0] as i32, a[1] as i32) as isize,
-            sys::SYS_tgkill => {
-                super::signal::send_by_id(Some(a[0] as i32), a[1] as i32, a[2] as i32)
-            }
-            libc::SYS_tkill => super::signal::send_by_id(None, a[0] as i32, a[1] as i32),
-            sys::SYS_close => descriptor::close_(a[0] as i32),
-            libc::SYS_clock_gettime => {
-                let to = core::ptr::with_exposed_provenance_mut(a[1]);
-                match super::time::clock_gettime(a[0] as i32, to) {
-                    0 => 0,
-                    _ => error(libc::EINVAL),
-                }
-            }
-            libc::SYS_statx => super::status::statx_(
-                a[0] as i32,
-                core::ptr::with_exposed_provenance(a[1]),
-                a[2] as i32,
-                a[3] as u32,
-                core::ptr::with_exposed_provenance_mut(a[4]),
-            ),
-            libc::SYS_fsync | libc::SYS_fdatasync => super::file::sync(number, a[0] as i32),
-            number if REFUSED.contains(&number) && Turn::is_scheduled() => error(libc::ENOSYS),
-            number => {
-                if uses_virtual(number, a[0] as i32) {
-                    let number = sys::Decimal::new(number.cast_unsigned());
-                    crate::turn::fault(&[
-                        b"system call ",
-                        number.bytes(),
-                        b" on a virtual socket through syscall() is not supported",
-                    ]);
-                }
-                sys::syscall6(number, a)
-            }
-        }
+    // SAFETY: the caller of `syscall` promises arguments that fit the call.
+    let real = || unsafe { sys::syscall6(number, a) };
+    if !Turn::is_scheduled() {
+        return real();
     }
-}
-
-/// Socket calls by number with one of our sockets as first argument.
-fn uses_virtual(number: i64, fd: i32) -> bool {
-    const CALLS: [i64; 24] = [
-        sys::SYS_read,
-        sys::SYS_write,
-        sys::SYS_readv,
-        sys::SYS_writev,
-        sys::SYS_recvfrom,
-        sys::SYS_sendto,
-        sys::SYS_recvmsg,
-        sys::SYS_sendmsg,
-        libc::SYS_recvmmsg,
-        libc::SYS_sendmmsg,
-        sys::SYS_bind,
-        sys::SYS_listen,
-        sys::SYS_connect,
-        sys::SYS_accept4,
-        libc::SYS_accept,
-        sys::SYS_shutdown,
-        sys::SYS_dup,
-        sys::SYS_dup2,
-        sys::SYS_dup3,
-        sys::SYS_epoll_ctl,
-        sys::SYS_epoll_wait,
-        libc::SYS_epoll_pwait,
-        libc::SYS_epoll_pwait2,
-        libc::SYS_splice,
-    ];
-    if !CALLS.contains(&number) {
-        return false;
+    match u32::try_from(number).map_or(Rule::Unknown, rule) {
+        Rule::Free => real(),
+        Rule::Refused => error(libc::ENOSYS),
+        // SAFETY: as above.
+        Rule::Caught | Rule::Unknown => match unsafe { by_number::call(number, a) } {
+            Some(result) => result,
+            None => crate::turn::fault(&[
+                b"system call ",
+                sys::Decimal::new(number.cast_unsigned()).bytes(),
+                b" through syscall() is not supported",
+            ]),
+        },
     }
-    let Some(mut turn) = Turn::have() else {
-        return false;
-    };
-    let process = turn.process();
-    turn.shared().net.object(process, fd).is_some()
 }
 
 /// Variadic in C; words are the same.

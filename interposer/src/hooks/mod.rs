@@ -16,6 +16,7 @@ macro_rules! hooks {
 }
 
 mod by_id;
+mod by_number;
 mod c11;
 mod cancel;
 mod connect;
@@ -25,6 +26,7 @@ mod credentials;
 mod datagram;
 mod descriptor;
 mod directory;
+mod entries;
 mod exec;
 mod fifo;
 mod file;
@@ -106,7 +108,10 @@ pub fn after_admission(turn: &mut Turn, operators: u64) {
     }
 }
 
-pub use process::die_of;
+pub use by_number::call as by_number;
+pub(crate) use random::fill as fill_random;
+
+pub use process::{die_of, is_being_made};
 
 /// The result of libc's own function, as the kernel returns it.
 pub(crate) fn own(result: core::ffi::c_int) -> isize {

@@ -12,6 +12,7 @@ use crate::turn::{self, Turn, space};
 use brolga_dmt::Key;
 use brolga_vnet::PROCESSES_MAX;
 use core::ffi::{c_int, c_void};
+use core::sync::atomic::{AtomicI32, Ordering};
 
 type Fork = unsafe extern "C" fn() -> c_int;
 type OnExit = unsafe extern "C" fn(c_int, *mut c_void);
@@ -48,6 +49,16 @@ pub fn resolve() {
     // mutexes there) run beside the parent, which has the turn, and must not count as its operations.
     // SAFETY: functions with the right signature that stay.
     unsafe { __register_atfork(None, None, Some(leave_in_child), core::ptr::null_mut()) };
+}
+
+/// Kernel id of the process while it forks, else 0.
+static FORKING: AtomicI32 = AtomicI32::new(0);
+
+/// Whether this is a child that libc is still making: its parent has the turn.
+pub fn is_being_made() -> bool {
+    let parent = FORKING.load(Ordering::Relaxed);
+    // SAFETY: no arguments.
+    parent != 0 && unsafe { sys!(sys::SYS_getpid) } as i32 != parent
 }
 
 extern "C" fn leave_in_child() {
@@ -280,11 +291,13 @@ fn fork_(turn: &mut Turn, own: &Real) -> isize {
     shared.net.copy_descriptors(parent, child);
     shared.signals.process_made(parent, child);
     shared.signals.thread_made(me, ix);
-    // SAFETY: one of libc's own forks.
+    // SAFETY: no arguments; then one of libc's own forks.
     let real_pid = unsafe {
+        FORKING.store(sys!(sys::SYS_getpid) as i32, Ordering::Relaxed);
         let real: Fork = core::mem::transmute(own.get());
         real()
     };
+    FORKING.store(0, Ordering::Relaxed);
     if real_pid == 0 {
         let result = start_child(child, ix);
         turn.refresh_me();

@@ -10,6 +10,7 @@ use super::machine::libc_own;
 use super::{crash, error, op};
 use crate::deliver::{Delivered, describe};
 use crate::sys::{self, finish, sys};
+use crate::tls::really;
 use crate::turn::{self, Turn, space};
 use brolga_dmt::{Key, ThreadIx, Wakeup};
 use brolga_vsignal::{self as vsignal, Action, Info, SIGNAL_MAX, Set};
@@ -75,8 +76,20 @@ impl Sigaction {
         }
     }
 
+    pub(crate) fn new(handler: usize, mask: u64, flags: c_int) -> Self {
+        let mut action = Self::with_handler(handler);
+        action.mask[0] = mask;
+        action.flags = flags;
+        action
+    }
+
     pub(crate) fn handler(&self) -> usize {
         self.handler
+    }
+
+    /// Handler, mask, flags.
+    pub(crate) fn parts(&self) -> (usize, u64, c_int) {
+        (self.handler, self.mask[0], self.flags)
     }
 }
 
@@ -84,7 +97,9 @@ const _: () = assert!(size_of::<Sigaction>() == size_of::<libc::sigaction>());
 
 /// libc's own, for what the kernel is to know.
 fn real_sigaction(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int {
-    libc_own!(sigaction(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int)
+    really(
+        || libc_own!(sigaction(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int),
+    )
 }
 
 unsafe fn sigaction_(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> isize {
@@ -300,24 +315,8 @@ fn change_one(signal: c_int, how: c_int) -> c_int {
     let Some(number) = number(signal) else {
         return finish(error(libc::EINVAL)) as c_int;
     };
-    let set = [
-        Set::of(number).0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-        0,
-    ];
+    let mut set = [0u64; 16];
+    set[0] = Set::of(number).0;
     // SAFETY: a set of the right size, nothing wanted back.
     unsafe { sigprocmask(how, set.as_ptr().cast(), core::ptr::null_mut()) }
 }
@@ -387,6 +386,8 @@ pub struct JumpBuffer {
 /// Our copy of the mask follows the kernel's, which libc's function is about to set.
 unsafe fn restore_mask(buffer: *const JumpBuffer) {
     let Some(mut turn) = Turn::have() else { return };
+    // Out of the handler of a signal, perhaps, and so out of the call that it interrupted.
+    turn.set_caught(false);
     // SAFETY: the caller promises a buffer that sigsetjmp has filled.
     let (saved, mask) = unsafe { ((*buffer).mask_was_saved, (*buffer).mask[0]) };
     if saved != 0 {

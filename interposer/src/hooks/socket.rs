@@ -167,6 +167,10 @@ pub(crate) unsafe fn transmit(
 
 fn socket_(domain: c_int, kind: c_int, protocol: c_int) -> isize {
     let turn = Turn::take(op::SOCKET);
+    if turn.is_some() && domain == libc::AF_NETLINK {
+        // What the kernel tells of interfaces and routes is the machine's; libc does without.
+        return error(libc::EAFNOSUPPORT);
+    }
     // SAFETY: plain integers.
     let fd = unsafe { sys!(sys::SYS_socket, domain, kind, protocol) };
     let Some(mut turn) = turn else { return fd };

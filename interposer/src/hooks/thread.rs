@@ -11,6 +11,7 @@ use super::sync::{Until, wrapped};
 use super::{op, sync};
 use crate::shared::{DyingThread, ThreadInfo};
 use crate::sys::{self, sys};
+use crate::tls::really;
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, ThreadIx, Wakeup};
 use core::ffi::{c_int, c_void};
@@ -109,6 +110,21 @@ fn end(mut turn: Turn) {
     turn.leave();
 }
 
+/// The system call of that name: this thread ends without libc's knowledge.
+pub(super) fn exit(status: c_int) -> isize {
+    if let Some(mut turn) = Turn::take(op::EXIT) {
+        if is_last(&mut turn) {
+            // SAFETY: no preconditions.
+            unsafe { super::process::_exit(status) }
+        }
+        end(turn);
+    }
+    loop {
+        // SAFETY: no pointers.
+        unsafe { sys!(libc::SYS_exit, status) };
+    }
+}
+
 fn is_last(turn: &mut Turn) -> bool {
     let (me, process) = (turn.me(), turn.process());
     let scheduler = turn.scheduler();
@@ -179,7 +195,7 @@ unsafe fn create(
     // SAFETY: libc's own function; the trampoline gets a plain number.
     let result = unsafe {
         let real: Create = core::mem::transmute(CREATE.get());
-        real(handle, passed_on, trampoline, word)
+        really(|| real(handle, passed_on, trampoline, word))
     };
     if result != 0 {
         turn.scheduler().remove(ix);
@@ -303,7 +319,7 @@ unsafe fn join(handle: u64, result: *mut *mut c_void, until: Option<&Until>) -> 
     // ends without needing anything of ours.
     unsafe {
         let real: Join = core::mem::transmute(JOIN.get());
-        real(handle, result)
+        really(|| real(handle, result))
     }
 }
 
@@ -362,7 +378,7 @@ wrapped! {
         // SAFETY: libc's own function with the caller's argument.
         unsafe {
             let real: Detach = core::mem::transmute(DETACH.get());
-            real(handle)
+            really(|| real(handle))
         }
     }
 }

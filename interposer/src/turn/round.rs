@@ -153,7 +153,7 @@ impl Turn {
         // SAFETY: the baton is atomic and the mapping stays; no reference to anything else in the
         // shared memory is held while others have the turn.
         let baton = unsafe { &(*local().shared).scheduler.thread(self.me).baton };
-        await_baton(self.me, baton);
+        tls::really(|| await_baton(self.me, baton));
         restored::attend(self.shared());
         self.bury();
     }

@@ -144,6 +144,31 @@ pub enum Record<'a> {
         /// What, in one line.
         message: &'a [u8],
     },
+    /// The seccomp filter is in place, or the kernel has refused it.
+    Backstop {
+        /// The kernel's error; 0: it is in place.
+        errno: i32,
+    },
+    /// A call site whose system calls the filter has caught. Written now and then, not for each call.
+    Caught {
+        /// Number of the system call.
+        number: u32,
+        /// How often so far.
+        count: u64,
+        /// Place of the instruction after it, in the file.
+        offset: u64,
+        /// Name of the file that the code was loaded from; empty: from none, or it is not known.
+        object: &'a [u8],
+    },
+}
+
+impl Record<'_> {
+    /// Whether this is about how the server is watched and not about what it does: such records are no
+    /// part of the output that replicas have alike.
+    #[must_use]
+    pub const fn is_about_watching(&self) -> bool {
+        matches!(self, Self::Backstop { .. } | Self::Caught { .. })
+    }
 }
 
 mod kind {
@@ -160,6 +185,8 @@ mod kind {
     pub const LOST: u16 = 11;
     pub const CONNECT: u16 = 12;
     pub const STEP: u16 = 13;
+    pub const BACKSTOP: u16 = 14;
+    pub const CAUGHT: u16 = 15;
 }
 
 /// The fixed part of a record, ready to be written.
@@ -183,6 +210,7 @@ impl Record<'_> {
             Self::Data { bytes, .. } => bytes.len(),
             Self::Datagram { bytes, .. } => DATAGRAM_PREFIX_BYTES + bytes.len(),
             Self::Fault { message } => message.len(),
+            Self::Caught { object, .. } => object.len(),
             _ => SMALL_PAYLOAD_BYTES,
         })
     }
@@ -368,6 +396,30 @@ pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
             },
             message,
         ),
+        Record::Backstop { errno } => (
+            Header {
+                kind: kind::BACKSTOP,
+                conn: none,
+                arg: u64::from(errno.cast_unsigned()),
+            },
+            &[],
+        ),
+        Record::Caught {
+            number,
+            count,
+            offset,
+            object,
+        } => (
+            Header {
+                kind: kind::CAUGHT,
+                conn: ConnId {
+                    frontend: offset,
+                    counter: count,
+                },
+                arg: u64::from(number),
+            },
+            object,
+        ),
     };
     let len = before.len() + payload.len();
     let mut head = [0; RECORD_HEADER_BYTES];
@@ -495,6 +547,15 @@ pub fn decode(bytes: &[u8]) -> Result<(Record<'_>, usize), EntryError> {
             status: small(arg)?.cast_signed(),
         },
         kind::FAULT => Record::Fault { message: payload },
+        kind::BACKSTOP => Record::Backstop {
+            errno: small(arg)?.cast_signed(),
+        },
+        kind::CAUGHT => Record::Caught {
+            number: small(arg)?,
+            count: conn.counter,
+            offset: conn.frontend,
+            object: payload,
+        },
         other => return Err(EntryError::UnknownKind(other.to_le_bytes()[0])),
     };
     Ok((record, record_bytes(len)))
@@ -571,6 +632,13 @@ mod tests {
             },
             Record::Exit { status: -1 },
             Record::Fault { message: b"splice" },
+            Record::Backstop { errno: 22 },
+            Record::Caught {
+                number: 202,
+                count: 1024,
+                offset: 0x1234,
+                object: b"libc.so.6",
+            },
         ];
         let mut bytes = Vec::new();
         for (thread, record) in (7..).zip(&records) {

@@ -43,6 +43,8 @@ pub struct Parameters {
     /// Nonzero: policy `parallel`, threads run beside each other between ordered operations; otherwise
     /// `serial`, one thread at a time. The same on every replica.
     pub parallel: u32,
+    /// Nonzero: system calls that go round the interposer are caught. The same on every replica.
+    pub backstop: u32,
     /// Nonzero: every ordered operation leaves a [`crate::record::Record::Step`].
     pub trace: u32,
 }
@@ -467,6 +469,7 @@ mod tests {
         cpus: 1,
         keep_fsync: 0,
         host_loopback: 0,
+        backstop: 0,
         trace: 0,
     };
 

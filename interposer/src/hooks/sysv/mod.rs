@@ -4,10 +4,12 @@
 //! has changed; those who have waited longest first. An object that is gone by then ends the wait with
 //! `EIDRM`.
 
+mod by_number;
 mod memory;
 mod queue;
 mod semaphore;
 
+pub use by_number::call as by_number;
 pub use semaphore::Sleeper;
 
 use super::sync::wrapped;
