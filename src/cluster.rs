@@ -19,13 +19,14 @@ use crate::config::{
     ClusterId, ConfigError, Containment, Member, NEW_MARK, NodeConfig, Policy, read_toml,
 };
 use crate::launch::{DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir};
+use crate::ports;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 /// Most replicas of one cluster.
@@ -427,17 +428,11 @@ fn random_id() -> Result<ClusterId, ClusterError> {
 
 /// Members with two ports each that are free now.
 fn members(addresses: &[IpAddr]) -> Result<Vec<Member>, ClusterError> {
-    // All are held until all are known, so that none is given twice.
-    let mut held = Vec::new();
-    let mut free = |address: IpAddr| -> Result<SocketAddr, ClusterError> {
-        let listener = TcpListener::bind((address, 0)).map_err(|error| {
+    let free = |address: IpAddr| -> Result<SocketAddr, ClusterError> {
+        let port = ports::reserve(&[address]).map_err(|error| {
             ClusterError::Plan(format!("cannot listen on the address {address}: {error}"))
         })?;
-        let socket = listener
-            .local_addr()
-            .map_err(failed("ask for a port of", Path::new("a socket")))?;
-        held.push(listener);
-        Ok(socket)
+        Ok(SocketAddr::new(address, port))
     };
     let mut members = Vec::new();
     for (address, id) in addresses.iter().zip(1..) {

@@ -17,6 +17,7 @@ use crate::admin::checkpoints_now;
 use crate::cluster::{Cluster, Plan};
 use crate::config::{Containment, Policy};
 use crate::node::NodeStatus;
+use crate::ports;
 use crate::run::{Event, Supervisor, own_program};
 use crate::survey::Survey;
 use anyhow::{Context, anyhow, bail, ensure};
@@ -27,7 +28,7 @@ use nix::unistd::Pid;
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::io::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
@@ -37,8 +38,6 @@ const HALF: u64 = 1000;
 /// Each wait below, at most.
 const PATIENCE: Duration = Duration::from_secs(20);
 const ASK_EVERY: Duration = Duration::from_millis(50);
-/// Tries to find a port that is free on all addresses.
-const PORTS_TRIED: usize = 100;
 
 /// Runs it and tells the story on standard output.
 ///
@@ -103,17 +102,8 @@ fn plan(directory: &Path, checkpoints: bool) -> anyhow::Result<Plan> {
 
 /// A port that is free on the addresses of all three replicas.
 fn free_port() -> anyhow::Result<u16> {
-    let address = |last| IpAddr::from(Ipv4Addr::new(127, 0, 0, last));
-    for _ in 0..PORTS_TRIED {
-        let first = TcpListener::bind((address(1), 0))?;
-        let port = first.local_addr()?.port();
-        if TcpListener::bind((address(2), port)).is_ok()
-            && TcpListener::bind((address(3), port)).is_ok()
-        {
-            return Ok(port);
-        }
-    }
-    bail!("no port is free on 127.0.0.1, .2 and .3");
+    let addresses = [1, 2, 3].map(|last| IpAddr::from(Ipv4Addr::new(127, 0, 0, last)));
+    Ok(ports::reserve(&addresses)?)
 }
 
 /// Ends when a node dies that was not killed on purpose.

@@ -2,7 +2,8 @@
 //!
 //! Reading order: [`cli`] parses a command line; [`run`] supervises a local cluster; [`node`] is
 //! one replica; [`launch`] starts its wrapped server; [`admin`] is how one asks a node how it is,
-//! and [`survey`] asks all of them; [`check`] disturbs a cluster to see whether its replicas differ.
+//! and [`survey`] asks all of them; [`check`] disturbs a cluster to see whether its replicas differ;
+//! [`ports`] picks ports.
 
 pub mod admin;
 pub mod check;
@@ -14,5 +15,6 @@ pub mod elf;
 pub mod identity;
 pub mod launch;
 pub mod node;
+pub mod ports;
 pub mod run;
 pub mod survey;

@@ -74,9 +74,9 @@ pub fn main(options: &Options) -> Outcome {
     };
     let mut config = NodeConfig::load(&path)?;
     warn_of_changes(&config)?;
-    let (log, upto) = open_log(&config, options.until)?;
     let hashes = recorded_hashes(&config.data_dir)
         .with_context(|| format!("cannot read the hashes in {}", config.data_dir.display()))?;
+    let (log, upto) = open_log(&config, options.until, &hashes)?;
     let debugger = debugger(options);
     let (scratch, _temporary) = scratch(options.into.as_deref())?;
     config.data_dir = scratch;
@@ -105,8 +105,19 @@ pub fn main(options: &Options) -> Outcome {
     judge(&replayed, options.until.is_some(), upto).map_err(Into::into)
 }
 
+/// The last slot that is known to be chosen. The log notes that a little late, so that its last slots
+/// may only be known from what the server has done with them.
+fn known_chosen(log: &LogReader, done: &[SlotHashes]) -> u64 {
+    let done = done.last().map_or(0, |hashes| hashes.slot);
+    log.commit().max(done.min(log.accepted()))
+}
+
 /// The log, and the last slot of it that is to be replayed.
-fn open_log(config: &NodeConfig, until: Option<u64>) -> anyhow::Result<(LogReader, u64)> {
+fn open_log(
+    config: &NodeConfig,
+    until: Option<u64>,
+    done: &[SlotHashes],
+) -> anyhow::Result<(LogReader, u64)> {
     let log = LogReader::open(JournalConfig {
         dir: config.log_dir(),
         cluster: config.cluster.0,
@@ -114,7 +125,7 @@ fn open_log(config: &NodeConfig, until: Option<u64>) -> anyhow::Result<(LogReade
         segment_bytes: config.segment_bytes,
     })?;
     // What was voted for and not known to be chosen may never have been done by anyone.
-    let (first, last) = (log.first(), log.commit());
+    let (first, last) = (log.first(), known_chosen(&log, done));
     match until {
         _ if first > 1 => bail!(
             "the log in {} begins at slot {first}: what was before is only in checkpoints, and a \

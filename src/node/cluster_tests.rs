@@ -11,7 +11,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::AtomicU8;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -42,32 +42,8 @@ pub(super) fn address(id: u64) -> IpAddr {
     Ipv4Addr::new(127, 0, 0, u8::try_from(id).unwrap()).into()
 }
 
-/// A port that nobody has, and that nobody is given by the kernel until it is opened: it is below those
-/// that the kernel chooses from, and no other test of this process is told of it.
 fn free_port(at: IpAddr) -> u16 {
-    const FIRST: u32 = 10_000;
-    const COUNT: u32 = 20_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    loop {
-        // Processes begin at different places.
-        let begin = std::process::id().wrapping_mul(101);
-        let next = begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
-        let port = u16::try_from(FIRST + next % COUNT).unwrap();
-        if TcpListener::bind((at, port)).is_ok() {
-            return port;
-        }
-    }
-}
-
-/// A port that no member uses at its own address.
-fn other_port(members: &[Member]) -> u16 {
-    loop {
-        let port = free_port(address(1));
-        let used = |it: &Member| [it.peer.port(), it.sidecar.port()].contains(&port);
-        if !members.iter().any(used) {
-            return port;
-        }
-    }
+    crate::ports::reserve(&[at]).unwrap()
 }
 
 pub(super) fn await_that<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
@@ -105,7 +81,7 @@ impl Cluster {
         let members: Vec<Member> = (1..=size).map(member).collect();
         let mut cluster = Self {
             dir: tempfile::tempdir().unwrap(),
-            port: other_port(&members),
+            port: free_port(address(1)),
             members,
             nodes: (0..size).map(|_| None).collect(),
             perturb_us,

@@ -2,10 +2,9 @@
 
 use super::load::command;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 const BROLGA: &str = env!("CARGO_BIN_EXE_brolga");
@@ -34,17 +33,9 @@ impl Drop for System {
     }
 }
 
-/// A port that nobody has. It is above those that the kernel gives to connections of clients, which
-/// would have taken it by the time that the server starts.
+/// A port that nobody listens at on any address.
 pub fn free_port() -> u16 {
-    static NEXT: AtomicU16 = AtomicU16::new(61_000);
-    loop {
-        let port = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(port < 65_000, "no port is free");
-        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
-            return port;
-        }
-    }
+    brolga::ports::reserve(&[Ipv4Addr::UNSPECIFIED.into()]).expect("a free port")
 }
 
 pub fn await_answer(address: SocketAddr, request: &[u8], wanted: &str) {

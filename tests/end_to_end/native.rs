@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -68,10 +68,8 @@ impl Native {
 
     /// The same in a directory.
     pub fn start_in(program: &Path, arguments: &[&str], directory: &Path) -> Self {
-        // Free at this moment; nobody else uses this address.
-        let probe = TcpListener::bind("127.0.0.77:0").unwrap();
-        let address = probe.local_addr().unwrap();
-        drop(probe);
+        let host = IpAddr::from([127, 0, 0, 77]);
+        let address = SocketAddr::new(host, brolga::ports::reserve(&[host]).expect("a free port"));
         let child = Command::new(program)
             .args(arguments)
             .arg(address.port().to_string())

@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -106,18 +106,10 @@ pub fn eventually(mut reached: impl FnMut() -> bool) -> bool {
     false
 }
 
-/// A port that is free on the addresses of the first three replicas.
+/// A port that is free on the addresses of the first three replicas, and stays so.
 pub fn free_port() -> u16 {
-    let address = |last| IpAddr::from(Ipv4Addr::new(127, 0, 0, last));
-    loop {
-        let first = TcpListener::bind((address(1), 0)).unwrap();
-        let port = first.local_addr().unwrap().port();
-        if TcpListener::bind((address(2), port)).is_ok()
-            && TcpListener::bind((address(3), port)).is_ok()
-        {
-            return port;
-        }
-    }
+    let addresses = [1, 2, 3].map(|last| IpAddr::from(Ipv4Addr::new(127, 0, 0, last)));
+    brolga::ports::reserve(&addresses).expect("a free port")
 }
 
 /// The bundled store as a command line.

@@ -8,7 +8,7 @@ use crate::cluster::Setup;
 use crate::harness::{eventually, free_port, replica};
 use std::fs;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -241,16 +241,12 @@ impl Kitchen {
     }
 }
 
-/// The kernel hands out low ones; whoever wants a high one has to try.
 fn free_port_from(lowest: u16) -> u16 {
-    if lowest == 0 {
-        return free_port();
+    let addresses = [1, 2, 3].map(|node| replica(node, 0).ip());
+    match lowest {
+        0 => free_port(),
+        _ => brolga::ports::reserve_from(lowest, &addresses).expect("a free port"),
     }
-    let is_free = |port: &u16| {
-        let bound = |node| TcpListener::bind(replica(node, *port)).is_ok();
-        (1..=3).all(bound)
-    };
-    (lowest..=u16::MAX).find(is_free).expect("a free port")
 }
 
 /// Where servers are on Debian: not all of it is on everybody's path.
