@@ -9,7 +9,9 @@ mod checkpoint;
 mod demo;
 mod frontend;
 mod node;
+mod progress;
 mod replay;
+mod restore;
 mod run;
 mod signal;
 mod status;
@@ -41,6 +43,11 @@ enum Command {
     Signal(signal::Options),
     /// Take, list, check, move and remove checkpoints.
     Checkpoint(checkpoint::Options),
+    /// Go back to a checkpoint: have a node start from one, or see the server as it was at a slot.
+    ///
+    /// Without --into, the node must not run; it is said which checkpoint it will start from. With --into,
+    /// the server's files as of a slot are put into another directory, and nothing else is touched.
+    Restore(restore::Options),
     /// Disturb a server's replicas in different ways and say whether, and where, they differ.
     Check(check::Options),
     /// Run a recorded log again from the start, under a debugger if wanted; the cluster may run meanwhile.
@@ -88,6 +95,7 @@ pub fn main() -> ExitCode {
         Command::Status(options) => status::main(&options),
         Command::Signal(options) => signal::main(&options),
         Command::Checkpoint(options) => checkpoint::main(&options),
+        Command::Restore(options) => restore::main(&options),
         Command::Check(options) => check::main(options),
         Command::Replay(options) => replay::main(&options),
         Command::Demo => demo::main(),

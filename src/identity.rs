@@ -87,13 +87,29 @@ impl DataDirLock {
     /// What a checkpoint has to be of to be restored here.
     #[must_use]
     pub fn checkpoint_identity(&self) -> brolga_checkpoint::Identity {
-        brolga_checkpoint::Identity {
-            configuration: self.identity.configuration.clone(),
-            program: self.identity.program.clone(),
-            interposer: self.identity.interposer.clone(),
-            genesis: String::new(),
-        }
+        of_checkpoint(&self.identity)
     }
+}
+
+fn of_checkpoint(identity: &Identity) -> brolga_checkpoint::Identity {
+    brolga_checkpoint::Identity {
+        configuration: identity.configuration.clone(),
+        program: identity.program.clone(),
+        interposer: identity.interposer.clone(),
+        genesis: String::new(),
+    }
+}
+
+/// What a checkpoint has to be of to be restored under this configuration, for whoever leaves the
+/// node's directory alone.
+///
+/// # Errors
+/// The program cannot be read.
+pub fn checkpoint_identity(
+    config: &NodeConfig,
+    program: &Path,
+) -> Result<brolga_checkpoint::Identity, IdentityError> {
+    Ok(of_checkpoint(&identity(config, program)?))
 }
 
 /// Creates and locks the data directory, and makes sure that it is this node's.

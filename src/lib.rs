@@ -2,8 +2,8 @@
 //!
 //! Reading order: [`cli`] parses a command line; [`run`] supervises a local cluster; [`node`] is
 //! one replica; [`launch`] starts its wrapped server; [`admin`] is how one asks a node how it is,
-//! and [`survey`] asks all of them; [`check`] disturbs a cluster to see whether its replicas differ;
-//! [`ports`] picks ports.
+//! and [`survey`] asks all of them; [`restore`] chooses what to go back to; [`check`] disturbs a cluster
+//! to see whether its replicas differ; [`ports`] picks ports.
 
 pub mod admin;
 pub mod check;
@@ -16,5 +16,6 @@ pub mod identity;
 pub mod launch;
 pub mod node;
 pub mod ports;
+pub mod restore;
 pub mod run;
 pub mod survey;

@@ -18,6 +18,7 @@
 //!
 //! * Nothing is ever changed in a checkpoint that has its name.
 //! * A checkpoint that is removed loses its name first: half of one never has the name of a slot.
+//! * One that is held ([`Checkpoint::hold`]) is not removed.
 //! * Several processes may use a directory at once; the first to finish a slot has it.
 //!
 //! Deliberately absent: what the parts mean.
@@ -101,6 +102,13 @@ impl Directory {
         let directory = Self { path };
         directory.clean_up()?;
         Ok(directory)
+    }
+
+    /// One that is there, to be read: nothing in it is changed.
+    #[must_use]
+    pub fn existing(path: impl Into<PathBuf>) -> Option<Self> {
+        let path = path.into();
+        path.is_dir().then_some(Self { path })
     }
 
     /// Where it is.
@@ -203,8 +211,8 @@ impl Directory {
         Ok(listing)
     }
 
-    /// Removes all but the newest `keep` that are whole, and what is damaged if `keep` are whole. Gives
-    /// what was removed.
+    /// Removes all but the newest `keep` that are whole, and what is damaged if `keep` are whole; one
+    /// that somebody reads stays until the next time. Gives what was removed.
     ///
     /// # Errors
     /// Something cannot be removed.
@@ -213,27 +221,63 @@ impl Directory {
         let enough = whole.len() >= keep;
         let old = whole.into_iter().skip(keep).map(|one| one.path);
         let damaged = damaged.into_iter().map(|(path, _)| path).filter(|_| enough);
-        let all: Vec<PathBuf> = old.chain(damaged).collect();
-        for path in &all {
-            self.remove(path)?;
+        let mut removed = Vec::new();
+        for path in old.chain(damaged) {
+            if self.remove(&path)? {
+                removed.push(path);
+            }
         }
-        Ok(all)
+        Ok(removed)
     }
 
-    /// Removes a checkpoint, after it has lost its name.
+    /// Removes a checkpoint, after it has lost its name; false: somebody reads it, and it stays.
     ///
     /// # Errors
     /// It cannot be removed; it may have lost its name.
-    pub fn remove(&self, path: &Path) -> Result<(), CheckpointError> {
+    pub fn remove(&self, path: &Path) -> Result<bool, CheckpointError> {
+        let _lock = match try_lock(path) {
+            Ok(Some(lock)) => lock,
+            Ok(None) => return Ok(false),
+            // Another process was quicker.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(CheckpointError::file("lock", path)(error)),
+        };
         let count = BEGUN.fetch_add(1, Ordering::Relaxed);
         let name = format!("{REMOVED}{}-{count}", std::process::id());
         let aside = self.path.join(name);
         fs::rename(path, &aside).map_err(CheckpointError::file("rename", path))?;
-        fs::remove_dir_all(&aside).map_err(CheckpointError::file("remove", &aside))
+        fs::remove_dir_all(&aside).map_err(CheckpointError::file("remove", &aside))?;
+        Ok(true)
     }
 }
 
+/// Keeps a checkpoint from being removed.
+#[derive(Debug)]
+#[must_use]
+pub struct Hold(#[expect(dead_code, reason = "it is there to be dropped")] Flock<File>);
+
 impl Checkpoint {
+    /// Nobody removes it as long as what is returned lives, in this process or another; `None`: it is
+    /// being removed.
+    ///
+    /// # Errors
+    /// It cannot be opened.
+    pub fn hold(&self) -> Result<Option<Hold>, CheckpointError> {
+        let failed = CheckpointError::file("open", &self.path);
+        let file = match File::open(&self.path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other.map_err(failed)?,
+        };
+        let Ok(lock) = Flock::lock(file, FlockArg::LockSharedNonblock) else {
+            return Ok(None);
+        };
+        // It may have lost its name between the two.
+        let named = fs::metadata(&self.path).ok();
+        let held = lock.metadata().map_err(CheckpointError::System)?;
+        let same = named.is_some_and(|it| (it.dev(), it.ino()) == (held.dev(), held.ino()));
+        Ok(same.then_some(Hold(lock)))
+    }
+
     /// Its slot.
     #[must_use]
     pub fn slot(&self) -> u64 {

@@ -60,6 +60,36 @@ fn checkpoints_are_listed_newest_first_and_pruned_oldest_first() {
 }
 
 #[test]
+fn one_that_is_held_stays_until_it_is_let_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::open(dir.path()).unwrap();
+    let old = take(&directory, 1);
+    take(&directory, 2);
+    let (first, second) = (old.hold().unwrap(), old.hold().unwrap());
+    assert!(first.is_some() && second.is_some());
+    assert_eq!(directory.prune(1).unwrap().len(), 0);
+    drop(first);
+    assert_eq!(directory.prune(1).unwrap().len(), 0);
+    old.verify(&mut |_| ()).unwrap();
+    drop(second);
+    assert_eq!(directory.prune(1).unwrap(), std::slice::from_ref(&old.path));
+    assert!(old.hold().unwrap().is_none());
+    assert_eq!(slots(&directory), [2]);
+}
+
+#[test]
+fn a_directory_that_is_only_read_is_not_cleaned_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let left = dir.path().join("new-00000000000000000007-1-1");
+    fs::create_dir(&left).unwrap();
+    let directory = Directory::existing(dir.path()).unwrap();
+    assert_eq!(slots(&directory), [0; 0]);
+    assert!(left.exists());
+    assert!(Directory::existing(dir.path().join("none")).is_none());
+    assert!(!dir.path().join("none").exists());
+}
+
+#[test]
 fn every_part_that_is_changed_cut_or_gone_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let directory = Directory::open(dir.path()).unwrap();

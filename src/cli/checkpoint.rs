@@ -4,13 +4,13 @@
 //! All but `now` work on the files alone, whether the nodes run or not: a checkpoint that has its name
 //! never changes, and the directory is made for several processes.
 
+use super::progress::Progress;
 use super::{Outcome, runtime};
 use crate::admin::checkpoints_now;
 use crate::cluster::{self, node_dir};
 use anyhow::{Context, bail};
 use brolga_checkpoint::directory::{Checkpoint, Directory};
 use brolga_checkpoint::{CheckpointError, archive};
-use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -176,16 +176,6 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-/// A bar with rate and remaining time, on standard error if that is a terminal.
-fn bar(what: &str, bytes: u64) -> ProgressBar {
-    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let bar = ProgressBar::new(bytes).with_message(what.to_owned());
-    match ProgressStyle::with_template(style) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
-}
-
 fn now(place: &Place) -> anyhow::Result<()> {
     let nodes = place.nodes()?;
     let taken = |node, slot| println!("replica {node}: checkpoint of slot {slot}");
@@ -205,12 +195,10 @@ fn verify(place: &Place) -> anyhow::Result<()> {
         }
         for checkpoint in &listing.whole {
             let slot = checkpoint.slot();
-            let bar = bar(
-                &format!("replica {node}, slot {slot}"),
-                checkpoint.manifest.bytes(),
-            );
-            let verdict = checkpoint.verify(&mut |more| bar.inc(more));
-            bar.finish_and_clear();
+            let what = format!("replica {node}, slot {slot}");
+            let mut progress = Progress::new(what, checkpoint.manifest.bytes());
+            let verdict = checkpoint.verify(&mut |more| progress.add(more));
+            drop(progress);
             match verdict {
                 Ok(()) => println!("replica {node}: slot {slot} is whole"),
                 Err(error) => {
@@ -246,12 +234,12 @@ fn export(file: &Path, slot: Option<u64>, place: &Place) -> anyhow::Result<()> {
         bail!("{} exists", file.display());
     }
     let aside = file.with_extension("part");
-    let bar = bar("export", checkpoint.manifest.bytes());
-    let write = || -> anyhow::Result<()> {
+    let mut progress = Progress::new("export", checkpoint.manifest.bytes());
+    let mut write = || -> anyhow::Result<()> {
         let out = File::create(&aside)?;
         let buffered = BufWriter::new(&out);
         archive::export(&checkpoint, buffered, archive::LEVEL_DEFAULT, &mut |more| {
-            bar.inc(more);
+            progress.add(more);
         })?;
         out.sync_all()?;
         Ok(fs::rename(&aside, file)?)
@@ -261,7 +249,7 @@ fn export(file: &Path, slot: Option<u64>, place: &Place) -> anyhow::Result<()> {
         let _ = fs::remove_file(&aside);
         return Err(error.context(format!("cannot write {}", file.display())));
     }
-    bar.finish_and_clear();
+    drop(progress);
     println!(
         "{}: checkpoint of slot {}",
         file.display(),
@@ -273,34 +261,46 @@ fn export(file: &Path, slot: Option<u64>, place: &Place) -> anyhow::Result<()> {
 fn import(file: &Path, place: &Place) -> anyhow::Result<()> {
     let node = place.one()?;
     let directory = Directory::open(place.path(node))?;
-    let input = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
-    let bar = bar("import", input.metadata()?.len());
-    let counted = Counted {
-        inner: input,
-        bar: &bar,
-    };
-    let imported = archive::import(&directory, BufReader::new(counted), file, &mut |_| ());
-    bar.finish_and_clear();
-    match imported {
-        Ok(checkpoint) => println!("replica {node}: checkpoint of slot {}", checkpoint.slot()),
-        Err(CheckpointError::Exists(slot)) => {
+    match take_in(file, &directory)? {
+        Taken::In(slot) => println!("replica {node}: checkpoint of slot {slot}"),
+        Taken::There(slot) => {
             println!("replica {node} has the checkpoint of slot {slot} already");
         }
-        Err(error) => return Err(error.into()),
     }
     Ok(())
+}
+
+/// What has become of an archive, with its slot.
+pub(super) enum Taken {
+    In(u64),
+    There(u64),
+}
+
+/// Takes an archive into a directory of checkpoints.
+pub(super) fn take_in(file: &Path, directory: &Directory) -> anyhow::Result<Taken> {
+    let input = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
+    let mut progress = Progress::new("import", input.metadata()?.len());
+    let counted = Counted {
+        inner: input,
+        progress: &mut progress,
+    };
+    match archive::import(directory, BufReader::new(counted), file, &mut |_| ()) {
+        Ok(checkpoint) => Ok(Taken::In(checkpoint.slot())),
+        Err(CheckpointError::Exists(slot)) => Ok(Taken::There(slot)),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Counts what is read of the file.
 struct Counted<'a> {
     inner: File,
-    bar: &'a ProgressBar,
+    progress: &'a mut Progress,
 }
 
 impl Read for Counted<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        self.bar.inc(count as u64);
+        self.progress.add(count as u64);
         Ok(count)
     }
 }

@@ -1,12 +1,16 @@
-//! `brolga replay`: a recorded log once more, from the start, in a directory of its own.
+//! `brolga replay`: a recorded log once more, from the start or from a checkpoint, in a directory of its
+//! own.
 
+use super::restore::beginning;
 use super::{Outcome, runtime};
 use crate::cluster::{self, node_dir};
 use crate::config::{Containment, NodeConfig};
 use crate::launch::SERVER_PATH;
 use crate::node::{Recording, Replayed, SlotHashes, WrappedServer, recorded_hashes, replay};
+use crate::restore::Wanted;
 use crate::{elf, identity};
 use anyhow::{Context, anyhow, bail};
+use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
 use brolga_consensus::journal::{JournalConfig, LogReader};
 use std::ffi::OsString;
 use std::io;
@@ -49,6 +53,12 @@ pub struct Options {
     /// Stop after this slot; otherwise after the last one.
     #[arg(long, value_name = "SLOT", value_parser = clap::value_parser!(u64).range(1..))]
     until: Option<u64>,
+    /// Begin at the newest checkpoint before that slot, also if the log goes back to its start.
+    #[arg(long)]
+    from_checkpoint: bool,
+    /// Look for checkpoints in this directory instead of the replica's own; implies --from-checkpoint.
+    #[arg(long, value_name = "DIR")]
+    checkpoints: Option<PathBuf>,
     /// Let the server work in this directory, which is wiped first and left as it is then.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
@@ -79,6 +89,10 @@ pub fn main(options: &Options) -> Outcome {
     let (log, upto) = open_log(&config, options.until, &hashes)?;
     let debugger = debugger(options);
     let (scratch, _temporary) = scratch(options.into.as_deref())?;
+    let (from, _hold) = begin(options, &config, &scratch, log.first(), upto)?.unzip();
+    if let Some(from) = &from {
+        println!("from the checkpoint of slot {}", from.slot());
+    }
     config.data_dir = scratch;
     config.perturb_us = options.perturb_us;
     if debugger.is_some() {
@@ -87,9 +101,11 @@ pub fn main(options: &Options) -> Outcome {
     }
     let recording = Recording {
         config: config.clone(),
-        log,
+        from,
+        log: Some(log),
         upto,
         hashes,
+        keep: None,
     };
     let mut host = WrappedServer::new(&config).traceable(debugger.is_some());
     // Ctrl-C is for the debugger; without one it ends everything, as usual.
@@ -105,9 +121,20 @@ pub fn main(options: &Options) -> Outcome {
     judge(&replayed, options.until.is_some(), upto).map_err(Into::into)
 }
 
-/// The last slot that is known to be chosen. The log notes that a little late, so that its last slots
-/// may only be known from what the server has done with them.
-fn known_chosen(log: &LogReader, done: &[SlotHashes]) -> u64 {
+/// The log of a node.
+pub(super) fn log_of(config: &NodeConfig) -> anyhow::Result<LogReader> {
+    Ok(LogReader::open(JournalConfig {
+        dir: config.log_dir(),
+        cluster: config.cluster.0,
+        node: config.node,
+        segment_bytes: config.segment_bytes,
+    })?)
+}
+
+/// The last slot that is known to be chosen: what was voted for may never have been done by anyone. The
+/// log notes that a little late, so that its last slots may only be known from what the server has
+/// done with them.
+pub(super) fn known_chosen(log: &LogReader, done: &[SlotHashes]) -> u64 {
     let done = done.last().map_or(0, |hashes| hashes.slot);
     log.commit().max(done.min(log.accepted()))
 }
@@ -118,25 +145,43 @@ fn open_log(
     until: Option<u64>,
     done: &[SlotHashes],
 ) -> anyhow::Result<(LogReader, u64)> {
-    let log = LogReader::open(JournalConfig {
-        dir: config.log_dir(),
-        cluster: config.cluster.0,
-        node: config.node,
-        segment_bytes: config.segment_bytes,
-    })?;
-    // What was voted for and not known to be chosen may never have been done by anyone.
-    let (first, last) = (log.first(), known_chosen(&log, done));
+    let log = log_of(config)?;
+    let last = known_chosen(&log, done);
     match until {
-        _ if first > 1 => bail!(
-            "the log in {} begins at slot {first}: what was before is only in checkpoints, and a \
-             replay starts at slot 1",
-            config.log_dir().display()
-        ),
         _ if last == 0 => bail!("the log in {} is empty", config.log_dir().display()),
         Some(until) if until > last => bail!("--until {until}: the log ends at slot {last}"),
         Some(until) => Ok((log, until)),
         None => Ok((log, last)),
     }
+}
+
+/// Where the server begins; `None`: at its genesis.
+fn begin(
+    options: &Options,
+    config: &NodeConfig,
+    scratch: &Path,
+    log_begins: u64,
+    upto: u64,
+) -> anyhow::Result<Option<(Checkpoint, Hold)>> {
+    let wished = options.from_checkpoint || options.checkpoints.is_some();
+    if log_begins == 1 && !wished {
+        return Ok(None);
+    }
+    if options.gdb || !options.debugger.is_empty() {
+        bail!("under a debugger a server begins at its genesis: the log has to begin at slot 1");
+    }
+    let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
+    let program = elf::check_program(&argv, SERVER_PATH)?;
+    let wanted = Wanted {
+        cluster: config.cluster.0,
+        identity: identity::checkpoint_identity(config, &program)?,
+        upto,
+        log_begins: Some(log_begins),
+    };
+    let own = config.checkpoint_dir();
+    let path = options.checkpoints.as_ref().unwrap_or(&own);
+    let directories: Vec<Directory> = Directory::existing(path).into_iter().collect();
+    beginning(scratch, &directories, &wanted)
 }
 
 fn warn_of_changes(config: &NodeConfig) -> anyhow::Result<()> {
@@ -189,7 +234,7 @@ fn attach(words: &[String], pid: i32) -> io::Result<Child> {
         .map_err(|error| io::Error::new(error.kind(), format!("{program}: {error}")))
 }
 
-fn account(replayed: &Replayed) -> String {
+pub(super) fn account(replayed: &Replayed) -> String {
     let Replayed {
         slots, last, took, ..
     } = replayed;
@@ -204,7 +249,7 @@ fn account(replayed: &Replayed) -> String {
     )
 }
 
-fn judge(replayed: &Replayed, bounded: bool, upto: u64) -> anyhow::Result<()> {
+pub(super) fn judge(replayed: &Replayed, bounded: bool, upto: u64) -> anyhow::Result<()> {
     let Replayed {
         slots,
         equal,

@@ -22,7 +22,7 @@
 //! * `checkpoints`: the replica as it was at a slot, on disk and back; `snapshot`: the node's part of it;
 //! * `triggers`: when one is due and whose turn it is; `staggering`: it carried out;
 //! * `trail`: the hashes on disk; `traces`: all that the server does, on disk; `replay`: a recorded
-//!   log once more, without a node;
+//!   log once more, without a node; `knowledge`: what a node would know then;
 //! * `server`: the process; `status`: what one can ask; `sys`: the operating system.
 
 mod away;
@@ -39,6 +39,7 @@ mod exchange;
 mod feeder;
 mod frontend;
 mod gate;
+mod knowledge;
 mod ledger;
 mod life;
 mod listeners;
@@ -90,7 +91,7 @@ pub use output::SlotHashes;
 pub use proposer::Proposed;
 pub use quarantine::{Quarantine, QuarantineError};
 pub use reactor::Node;
-pub use replay::{Recording, Replayed, recorded_hashes, replay};
+pub use replay::{Keep, Recording, Replayed, recorded_hashes, replay};
 pub use server::{Dumper, ServerHost, Started, WrappedServer};
 pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};
 pub use status::{NodeHandle, NodeStatus, Peer, Query, Role, ServerState};

@@ -1,5 +1,6 @@
-//! A recorded log once more, from the start, without a node: a server on a fresh tape, fed with what the
-//! log says, and its hashes compared with those that were recorded when the log was written.
+//! A recorded log once more, without a node: a server in its genesis state, or brought back from a
+//! checkpoint, is fed with what the log says, and its hashes are compared with those that were recorded
+//! when the log was written. What has become of it may be kept as a checkpoint.
 //!
 //! There is no consensus, no frontend and no clock here: what the server opens, sends and waits for
 //! goes nowhere. A debugger may sit on the server meanwhile: the server waits for its first entry,
@@ -8,13 +9,17 @@
 
 use super::error::NodeError;
 use super::feeder::{Feeder, Log};
+use super::knowledge::Knowledge;
 use super::life::parameters;
 use super::output::{Output, Sink, SlotHashes};
-use super::server::{Process, ServerHost};
+use super::server::{Objects, Process, ServerHost, Started};
+use super::snapshot::{SERVER_DIR, Snapshot, TRAIL_SLOTS};
 use super::sys;
 use super::tape_map::TapeMap;
 use super::trail;
 use crate::config::NodeConfig;
+use brolga_checkpoint::directory::{About, Checkpoint, Directory};
+use brolga_checkpoint::{CheckpointError, Identity, Position};
 use brolga_consensus::journal::LogReader;
 use brolga_tape::record::Record;
 use brolga_tape::ring::object_bytes;
@@ -38,21 +43,39 @@ const DEBUGGER: Token = Token(2);
 pub struct Recording {
     /// The node's configuration; its data directory is the scratch directory of the replay.
     pub config: NodeConfig,
-    /// The log.
-    pub log: LogReader,
+    /// Where the server begins, if not at the genesis: a checkpoint that was verified, of a slot up to
+    /// `upto`, which the log continues.
+    pub from: Option<Checkpoint>,
+    /// The log; `None`: there is none, and the checkpoint is all.
+    pub log: Option<LogReader>,
     /// The last slot that the server is given.
     pub upto: u64,
     /// The recorded hashes, in the order of slots.
     pub hashes: Vec<SlotHashes>,
+    /// Where the server is kept as it is at the end.
+    pub keep: Option<Keep>,
+}
+
+/// Where and as what a server is kept.
+#[derive(Debug)]
+pub struct Keep {
+    /// The directory.
+    pub directory: Directory,
+    /// What the checkpoint may be restored by.
+    pub identity: Identity,
 }
 
 /// What came of it.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Replayed {
     /// Slots that the server has done, without the empty ones.
     pub slots: u64,
     /// The hashes after the last of them.
     pub last: SlotHashes,
+    /// The last slot after which the server was at rest; only there it can be kept.
+    pub rested: u64,
+    /// The slot of the checkpoint that was kept, or why there is none, if one was wanted.
+    pub kept: Option<Result<u64, String>>,
     /// From the start of the server to its answer to the last slot.
     pub took: Duration,
     /// Slots whose hashes were recorded and are the same.
@@ -97,6 +120,7 @@ pub fn replay(
             _ => {}
         }
     }
+    run.keep(host);
     Ok(run.result)
 }
 
@@ -111,6 +135,10 @@ struct Debugger {
     told: bool,
 }
 
+/// Between looks at a server that is about to sleep.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// One that says that it is idle has only some instructions to go.
+const SLEEP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often it is looked whether the debugger traces the server: the kernel does not tell.
 const TRACED_EVERY: Duration = Duration::from_millis(10);
 
@@ -133,15 +161,19 @@ fn is_traced(pid: i32) -> bool {
 
 struct Run {
     poll: Poll,
+    config: NodeConfig,
     log: Bounded,
     feeder: Feeder,
     output: Output,
+    knowledge: Knowledge,
     hashes: std::iter::Peekable<std::vec::IntoIter<SlotHashes>>,
     // Before the tape: it is killed before its memory goes.
     process: Option<Process>,
     tape: TapeMap,
+    tape_bytes: u64,
     debugger: Option<Debugger>,
     has_more: bool,
+    keep: Option<Keep>,
     result: Replayed,
 }
 
@@ -149,46 +181,75 @@ impl Run {
     fn start(recording: Recording, host: &mut impl ServerHost) -> Result<Self, NodeError> {
         let Recording {
             config,
+            from,
             log,
             upto,
             hashes,
+            keep,
         } = recording;
         let poll = Poll::new().map_err(NodeError::doing("cannot create a poll"))?;
         let parameters = parameters(&config);
-        let objects = host.objects(object_bytes(&parameters));
-        let tape = TapeMap::create_on(objects.map_err(NodeError::Start)?, &parameters);
+        let tape_bytes = object_bytes(&parameters);
+        let (objects, restored) = match &from {
+            None => (host.objects(tape_bytes).map_err(NodeError::Start)?, None),
+            Some(checkpoint) => {
+                let (snapshot, objects, started) = bring_back(checkpoint, host, tape_bytes)?;
+                (objects, Some((snapshot, started)))
+            }
+        };
+        let tape = TapeMap::create_on(objects, &parameters);
         let tape = tape.map_err(NodeError::doing("cannot make a tape"))?;
         let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
         poll.registry()
             .register(&mut doorbell, DOORBELL, Interest::READABLE)
             .map_err(NodeError::doing("cannot watch the doorbell"))?;
-        let started = host
-            .start(tape.object(), tape.doorbell())
-            .map_err(NodeError::Start)?;
-        let process = Process::watch(started, poll.registry(), PROCESS)
+        let (snapshot, started) = match restored {
+            Some((snapshot, started)) => (Some(snapshot), Ok(started)),
+            None => (None, host.start(tape.object(), tape.doorbell())),
+        };
+        let process = Process::watch(started.map_err(NodeError::Start)?, poll.registry(), PROCESS)
             .map_err(NodeError::doing("cannot watch the server"))?;
         let perturb = Duration::from_micros(u64::from(config.perturb_us));
         let chance = sys::random_u64().map_err(NodeError::doing("cannot get random bytes"))?;
-        Ok(Self {
+        let mut run = Self {
             poll,
+            config,
             log: Bounded { log, upto },
             feeder: Feeder::new(perturb, chance),
             output: Output::new(),
+            knowledge: Knowledge::default(),
             hashes: hashes.into_iter().peekable(),
             process: Some(process),
             tape,
+            tape_bytes,
             debugger: None,
             has_more: false,
-            result: Replayed {
-                slots: 0,
-                last: SlotHashes::default(),
-                took: Duration::ZERO,
-                equal: 0,
-                difference: None,
-                ended: None,
-                debugger: None,
-            },
-        })
+            keep,
+            result: Replayed::default(),
+        };
+        if let Some(snapshot) = snapshot {
+            run.begin_after(snapshot);
+        }
+        Ok(run)
+    }
+
+    /// The server has done everything up to the slot of the snapshot.
+    fn begin_after(&mut self, snapshot: Snapshot) {
+        let applied = snapshot.applied;
+        self.feeder.restart_after(applied.slot);
+        self.feeder.resume(applied.slot, applied.slot);
+        let (deadline_ns, trail) = (snapshot.deadline_ns, &snapshot.trail);
+        self.output
+            .resume(applied, deadline_ns, trail, Instant::now());
+        self.result.last = applied;
+        self.result.rested = applied.slot;
+        while self.hashes.next_if(|it| it.slot < applied.slot).is_some() {}
+        // The same at the checkpoint itself, or it is another history.
+        let recorded = self.hashes.next_if(|it| it.slot == applied.slot);
+        if let Some(recorded) = recorded.filter(|recorded| *recorded != applied) {
+            self.result.difference = Some((recorded, applied));
+        }
+        self.knowledge = Knowledge::load(snapshot);
     }
 
     fn attach(&mut self, attach: impl FnOnce(i32) -> io::Result<Child>) -> Result<(), NodeError> {
@@ -225,7 +286,9 @@ impl Run {
         }
         let fed = self.may_be_fed();
         if fed {
-            self.feeder.observe(&mut self.log, |_, _| {})?;
+            let knowledge = &mut self.knowledge;
+            self.feeder
+                .observe(&mut self.log, |slot, bytes| knowledge.entry(slot, bytes))?;
             self.feeder.feed(&mut self.log, &mut self.tape, now)?;
         }
         let more_to_feed = fed && self.feeder.has_more(self.log.upto);
@@ -280,13 +343,20 @@ impl Run {
     }
 
     fn drain(&mut self, now: Instant, started: Instant) -> Result<(), NodeError> {
-        let mut faults = Faults::default();
+        let mut witness = Witness {
+            knowledge: &mut self.knowledge,
+            fault: None,
+        };
         let bytes = self.tape.tape().output();
-        let used = self.output.take(bytes, now, &mut faults);
+        let used = self.output.take(bytes, now, &mut witness);
+        let fault = witness.fault;
         let used = used.map_err(NodeError::Tape)?;
         self.tape.release_output(used);
         if self.result.ended.is_none() {
-            self.result.ended = faults.0;
+            self.result.ended = fault;
+        }
+        if let Some(clock) = self.output.clock().filter(|clock| clock.idle) {
+            self.result.rested = clock.slot;
         }
         self.compare(started);
         Ok(())
@@ -319,16 +389,96 @@ impl Run {
         let wakeup = self.feeder.wakeup()?;
         Some(wakeup.saturating_duration_since(Instant::now()))
     }
+
+    /// Keeps the server as it is, if that is wanted.
+    fn keep(&mut self, host: &mut impl ServerHost) {
+        if let Some(keep) = self.keep.take() {
+            self.result.kept = Some(self.take_checkpoint(&keep, host));
+        }
+    }
+
+    fn take_checkpoint(&self, keep: &Keep, host: &mut impl ServerHost) -> Result<u64, String> {
+        let Some(process) = self
+            .process
+            .as_ref()
+            .filter(|_| self.result.ended.is_none())
+        else {
+            return Err("the server has ended".into());
+        };
+        let clock = self.output.clock();
+        let Some(clock) = clock.filter(|it| it.idle && it.slot == self.result.last.slot) else {
+            return Err(format!(
+                "after slot {} the server is in the middle of its work, and can be kept only at rest, as                  after slot {}",
+                self.result.last.slot, self.result.rested
+            ));
+        };
+        self.await_sleep()?;
+        let applied = self.output.applied();
+        let oldest = applied.slot.saturating_sub(TRAIL_SLOTS);
+        let trail = self.output.history().between(oldest, applied.slot - 1);
+        let snapshot = self.knowledge.snapshot(applied, clock.deadline_ns, trail);
+        let about = About {
+            cluster: self.config.cluster.0,
+            node: self.config.node,
+            position: Position {
+                slot: applied.slot,
+                output_hash: applied.output_hash,
+                schedule_hash: applied.schedule_hash,
+            },
+            identity: keep.identity.clone(),
+        };
+        let pid = process.pid().unsigned_abs();
+        let take = || -> Result<(), CheckpointError> {
+            let staged = keep.directory.stage(applied.slot)?;
+            let server = staged.path().join(SERVER_DIR);
+            std::fs::create_dir(&server)?;
+            host.dumper(self.tape_bytes)?(pid, about.position, &server)?;
+            snapshot.save(staged.path())?;
+            staged.commit(about, &mut |_| ()).map(drop)
+        };
+        match take() {
+            Ok(()) | Err(CheckpointError::Exists(_)) => Ok(applied.slot),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// It says that it is idle a moment before it sleeps, and only there can it be brought back.
+    fn await_sleep(&self) -> Result<(), String> {
+        let started = Instant::now();
+        while !self.tape.tape().server_is_asleep() {
+            if started.elapsed() > SLEEP_PATIENCE {
+                return Err("the server does not come to rest".into());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
 }
 
-/// What the server could not do.
-#[derive(Debug, Default)]
-struct Faults(Option<String>);
+/// The server of a checkpoint, and what its node knew.
+fn bring_back(
+    checkpoint: &Checkpoint,
+    host: &mut impl ServerHost,
+    tape_bytes: u64,
+) -> Result<(Snapshot, Objects, Started), NodeError> {
+    let snapshot = Snapshot::load(&checkpoint.path).map_err(CheckpointError::from)?;
+    let image = checkpoint.path.join(SERVER_DIR);
+    let (objects, started) = host.restore(&image, tape_bytes)?;
+    Ok((snapshot, objects, started))
+}
 
-impl Sink for Faults {
+/// What the server does, seen by nobody else.
+struct Witness<'a> {
+    knowledge: &'a mut Knowledge,
+    /// What the server could not do.
+    fault: Option<String>,
+}
+
+impl Sink for Witness<'_> {
     fn record(&mut self, record: &Record<'_>, _: &[u8]) {
+        self.knowledge.record(record);
         if let Record::Fault { message } = record {
-            self.0 = Some(String::from_utf8_lossy(message).into_owned());
+            self.fault = Some(String::from_utf8_lossy(message).into_owned());
         }
     }
 
@@ -338,7 +488,7 @@ impl Sink for Faults {
 /// A log up to some slot.
 #[derive(Debug)]
 struct Bounded {
-    log: LogReader,
+    log: Option<LogReader>,
     upto: u64,
 }
 
@@ -355,7 +505,8 @@ impl Log for Bounded {
     ) -> Result<(), String> {
         let mut bytes = 0;
         for slot in from..=self.upto {
-            let value = self.log.read(slot).map_err(|error| error.to_string())?;
+            let log = self.log.as_mut().ok_or("there is none")?;
+            let value = log.read(slot).map_err(|error| error.to_string())?;
             bytes += value.len();
             out.push((slot, value));
             if bytes >= max_bytes {

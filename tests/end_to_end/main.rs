@@ -24,6 +24,7 @@ mod counting;
 mod native;
 mod outside;
 mod resp;
+mod restore;
 mod view;
 
 mod benchmark;

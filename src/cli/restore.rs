@@ -1,0 +1,344 @@
+//! `brolga restore`: what a node starts from, made explicit; and a server as it was, beside everything.
+//!
+//! A node that starts goes back to a checkpoint by itself. This command says beforehand to which one and
+//! why, takes one from a file, and does nothing that the start would undo. With `--into` it works
+//! in a directory of its own: the data of the node are only read.
+
+use super::Outcome;
+use super::checkpoint::take_in;
+use super::progress::Progress;
+use super::replay::{account, judge, known_chosen, log_of};
+use crate::cluster::{self, node_dir};
+use crate::config::NodeConfig;
+use crate::launch::SERVER_PATH;
+use crate::node::{Keep, Recording, Replayed, WrappedServer, recorded_hashes, replay};
+use crate::restore::{Choice, Wanted, choose};
+use crate::{elf, identity};
+use anyhow::{Context, anyhow, bail};
+use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
+use brolga_consensus::journal::LogReader;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+
+/// In a directory that is being filled.
+const UNFINISHED: &str = "unfinished";
+
+#[derive(Debug, clap::Args)]
+pub struct Options {
+    /// Directory of the cluster.
+    #[arg(
+        long,
+        value_name = "DIR",
+        default_value = "brolga-data",
+        conflicts_with = "config"
+    )]
+    data: PathBuf,
+    /// Only this replica; otherwise all that have a directory here.
+    #[arg(long, value_name = "N", conflicts_with = "config")]
+    node: Option<u64>,
+    /// A replica's configuration (TOML), instead of a cluster's directory.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// A checkpoint that was exported (.tar.zst), maybe on another machine.
+    #[arg(long, value_name = "FILE")]
+    from: Option<PathBuf>,
+    /// Put the server's files into this directory, which must be empty or missing. The node may run.
+    #[arg(long, value_name = "DIR")]
+    into: Option<PathBuf>,
+    /// The files as they were after this slot; otherwise after the last one.
+    #[arg(long, value_name = "SLOT", requires = "into",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    at: Option<u64>,
+    /// Keep the server itself, too: as a checkpoint in DIR/checkpoints.
+    #[arg(long, requires = "into")]
+    checkpoint: bool,
+}
+
+pub fn main(options: &Options) -> Outcome {
+    let nodes = options.nodes()?;
+    match (&options.into, &nodes[..]) {
+        (Some(into), [node, ..]) => restore_into(into, node, options)?,
+        (_, [node]) => restore_here(node, options.from.as_deref())?,
+        (_, many) if options.from.is_none() => {
+            for node in many {
+                restore_here(node, None)?;
+            }
+        }
+        _ => return Err(anyhow!("--from: say for which replica with --node").into()),
+    }
+    Ok(())
+}
+
+impl Options {
+    /// The configurations of the replicas that are meant; at least one.
+    fn nodes(&self) -> anyhow::Result<Vec<NodeConfig>> {
+        if let Some(path) = &self.config {
+            return Ok(vec![NodeConfig::load(path)?]);
+        }
+        let members = cluster::read(&self.data)?.members.into_iter();
+        let path = |node| node_dir(&self.data, node).join("config.toml");
+        let meant = members
+            .map(|member| member.id)
+            .filter(|id| match self.node {
+                Some(node) => node == *id,
+                None => path(*id).exists(),
+            });
+        let configs = meant.map(|id| Ok(NodeConfig::load(&path(id))?));
+        let configs: Vec<NodeConfig> = configs.collect::<anyhow::Result<_>>()?;
+        match (configs.is_empty(), self.node) {
+            (false, _) => Ok(configs),
+            (true, Some(node)) => bail!("there is no replica {node}"),
+            (true, None) => bail!("no replica has a directory in {}", self.data.display()),
+        }
+    }
+}
+
+fn program(config: &NodeConfig) -> anyhow::Result<PathBuf> {
+    let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
+    Ok(elf::check_program(&argv, SERVER_PATH)?)
+}
+
+// ---- where the node is ----
+
+/// Says, and sees to it, where a node begins when it starts.
+fn restore_here(config: &NodeConfig, archive: Option<&Path>) -> anyhow::Result<()> {
+    let node = config.node;
+    let lock = identity::claim(config, &program(config)?)?;
+    let directory = Directory::open(config.checkpoint_dir())?;
+    if let Some(archive) = archive {
+        take_in(archive, &directory)?;
+    }
+    let log = existing_log(config)?;
+    let begins = log.as_ref().map_or(1, LogReader::first);
+    let wanted = Wanted {
+        cluster: config.cluster.0,
+        identity: lock.checkpoint_identity(),
+        upto: u64::MAX,
+        log_begins: Some(begins),
+    };
+    let Some((checkpoint, _hold)) = beginning(&config.data_dir, &[directory], &wanted)? else {
+        println!("replica {node} starts with the genesis and repeats its whole log");
+        return Ok(());
+    };
+    // The mark says that the cluster has never run, which is not so.
+    forget_new_mark(config)?;
+    let (slot, end) = (
+        checkpoint.slot(),
+        log.as_ref().map_or(0, LogReader::accepted),
+    );
+    let then = match end > slot {
+        true => format!("repeats slots {} to {end} of its log", slot + 1),
+        false => "takes what follows from the other replicas".to_owned(),
+    };
+    println!("replica {node} starts from the checkpoint of slot {slot}, and {then}");
+    Ok(())
+}
+
+fn forget_new_mark(config: &NodeConfig) -> anyhow::Result<()> {
+    let mark = config.new_mark();
+    match fs::remove_file(&mark) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", mark.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The log of a node, if it has one.
+fn existing_log(config: &NodeConfig) -> anyhow::Result<Option<LogReader>> {
+    match config.log_dir().exists() {
+        true => Ok(Some(log_of(config)?)),
+        false => Ok(None),
+    }
+}
+
+/// The checkpoint to begin at; `None`: the genesis. `place` is where a container can be tried.
+///
+/// # Errors
+/// What is missing of the log is in no checkpoint that can be used.
+pub(super) fn beginning(
+    place: &Path,
+    directories: &[Directory],
+    wanted: &Wanted,
+) -> anyhow::Result<Option<(Checkpoint, Hold)>> {
+    let Choice {
+        checkpoint,
+        passed_over,
+        oldest,
+    } = look(directories, wanted)?;
+    for passed in &passed_over {
+        eprintln!("brolga: {passed}");
+    }
+    let whole_log = wanted.log_begins == Some(1);
+    let Some((checkpoint, hold)) = checkpoint else {
+        return match (whole_log, wanted.log_begins, oldest) {
+            (true, ..) => Ok(None),
+            (_, Some(begins), None) => {
+                bail!("the log begins at slot {begins}, and there is no checkpoint")
+            }
+            (_, Some(begins), Some(oldest)) if wanted.upto < oldest => bail!(
+                "slot {} cannot be had any more: the log begins at slot {begins} and the oldest \
+                 checkpoint is of slot {oldest}",
+                wanted.upto
+            ),
+            (_, Some(begins), _) => {
+                bail!("the log begins at slot {begins}, and no checkpoint before it can be used")
+            }
+            (_, None, _) => bail!("there is no log, and no checkpoint that can be used"),
+        };
+    };
+    match brolga_checkpoint::probe(place) {
+        Ok(_) => Ok(Some((checkpoint, hold))),
+        Err(error) if whole_log => {
+            let slot = checkpoint.slot();
+            eprintln!("brolga: the checkpoint of slot {slot} is passed over: {error}");
+            Ok(None)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn look(directories: &[Directory], wanted: &Wanted) -> anyhow::Result<Choice> {
+    let mut at: Option<(u64, Progress)> = None;
+    Ok(choose(directories, wanted, &mut |checkpoint, more| {
+        let slot = checkpoint.slot();
+        if at.as_ref().is_none_or(|(known, _)| *known != slot) {
+            let what = format!("checking slot {slot}");
+            at = Some((slot, Progress::new(what, checkpoint.manifest.bytes())));
+        }
+        if let Some((_, progress)) = &mut at {
+            progress.add(more);
+        }
+    })?)
+}
+
+// ---- elsewhere ----
+
+fn restore_into(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<()> {
+    let place = Place::begin(into)?;
+    let replayed = fill(&place.path, config, options)?;
+    place.done()?;
+    println!("{}", account(&replayed));
+    match &replayed.kept {
+        Some(Ok(slot)) => println!(
+            "a checkpoint of slot {slot} is in {}/checkpoints",
+            into.display()
+        ),
+        Some(Err(why)) => return Err(anyhow!("no checkpoint was kept: {why}")),
+        None => {}
+    }
+    println!("the server's files are in {}/work", into.display());
+    judge(&replayed, options.at.is_some(), replayed.last.slot)
+}
+
+fn fill(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<Replayed> {
+    let identity = identity::checkpoint_identity(config, &program(config)?)?;
+    let own = into.join("checkpoints");
+    let mut directories: Vec<Directory> = Directory::existing(config.checkpoint_dir())
+        .into_iter()
+        .collect();
+    if let Some(archive) = &options.from {
+        let directory = Directory::open(&own)?;
+        take_in(archive, &directory)?;
+        directories.push(directory);
+    }
+    let log = existing_log(config)?;
+    let hashes = recorded_hashes(&config.data_dir)
+        .with_context(|| format!("cannot read the hashes in {}", config.data_dir.display()))?;
+    let log_ends = log.as_ref().map_or(0, |log| known_chosen(log, &hashes));
+    let upto = last_slot(log_ends, &directories, options.at)?;
+    let wanted = Wanted {
+        cluster: config.cluster.0,
+        identity: identity.clone(),
+        upto,
+        log_begins: log.as_ref().map(LogReader::first),
+    };
+    let (from, _hold) = beginning(into, &directories, &wanted)?.unzip();
+    let keep = match options.checkpoint {
+        true => Some(Keep {
+            directory: Directory::open(own)?,
+            identity,
+        }),
+        false => None,
+    };
+    match &from {
+        Some(from) => println!("from the checkpoint of slot {} to slot {upto}", from.slot()),
+        None => println!("from the genesis to slot {upto}"),
+    }
+    let mut elsewhere = config.clone();
+    elsewhere.data_dir = into.to_owned();
+    elsewhere.perturb_us = 0;
+    elsewhere.trace = false;
+    let mut host = WrappedServer::new(&elsewhere);
+    let recording = Recording {
+        config: elsewhere,
+        from,
+        log,
+        upto,
+        hashes,
+        keep,
+    };
+    let nobody = None::<fn(i32) -> io::Result<std::process::Child>>;
+    Ok(replay(recording, &mut host, nobody)?)
+}
+
+/// The slot that is wanted, or the last one that there is.
+fn last_slot(log_ends: u64, directories: &[Directory], at: Option<u64>) -> anyhow::Result<u64> {
+    let mut last = log_ends;
+    for directory in directories {
+        let newest = directory.list()?.whole.first().map(Checkpoint::slot);
+        last = last.max(newest.unwrap_or(0));
+    }
+    match at {
+        _ if last == 0 => bail!("there is neither a log nor a checkpoint"),
+        Some(at) if at > last => bail!("--at {at}: the log ends at slot {last}"),
+        Some(at) => Ok(at),
+        None => Ok(last),
+    }
+}
+
+/// A directory that is being filled, by this process alone.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    made: bool,
+    mark: PathBuf,
+}
+
+impl Place {
+    fn begin(into: &Path) -> anyhow::Result<Self> {
+        let shown = into.display();
+        let path = std::path::absolute(into)?;
+        let made = !path.exists();
+        fs::create_dir_all(&path).with_context(|| format!("cannot create {shown}"))?;
+        let filled = fs::read_dir(&path).with_context(|| format!("cannot read {shown}"))?;
+        if filled.count() > 0 {
+            bail!("{shown} is not empty");
+        }
+        let mark = path.join(UNFINISHED);
+        match File::create_new(&mark) {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                bail!("{shown} is not empty")
+            }
+            other => other.with_context(|| format!("cannot write in {shown}"))?,
+        };
+        Ok(Self { path, made, mark })
+    }
+
+    fn done(self) -> anyhow::Result<()> {
+        fs::remove_file(&self.mark)
+            .with_context(|| format!("cannot remove {}", self.mark.display()))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // Only what is as empty as before goes; anything else stays, marked as unfinished.
+        let mark_alone = fs::read_dir(&self.path).is_ok_and(|files| files.count() == 1);
+        if mark_alone && self.mark.exists() && fs::remove_file(&self.mark).is_ok() && self.made {
+            let _ = fs::remove_dir(&self.path);
+        }
+    }
+}
