@@ -157,6 +157,8 @@ pub struct Shared {
     /// Input bytes taken from the tape. Here and not on the tape, because a checkpoint must roll it
     /// back with the process.
     pub input_cursor: u64,
+    /// Kernel id of the process that last slept for input, on behalf of all.
+    pub taker: i32,
     /// Which start or restore of the server this is, as the tape says.
     pub generation: u64,
     /// Counts operations that may have changed a real object inside the tree.

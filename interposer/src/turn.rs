@@ -651,6 +651,8 @@ fn wait_for_entry(tape: &'static Tape, shared: &mut Shared) -> (u64, &'static [u
             return found;
         }
         if tape.mark_asleep(cursor) {
+            // SAFETY: no arguments.
+            shared.taker = unsafe { sys!(sys::SYS_getpid) } as i32;
             sys::futex_wait(tape.input_futex(), 1);
         }
     }

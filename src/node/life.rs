@@ -55,7 +55,9 @@ pub(super) struct Life {
     live_at: Option<u64>,
     /// How this run of the server is watched.
     backstop: Backstop,
-    /// What was last said of a thread that holds the others up.
+    /// What the server has last said of a thread that holds the others up.
+    told_stall: Option<Stall>,
+    /// The same, if there are others.
     stall: Option<Stall>,
     /// The last slot before this run of the server, once a leader wants to know.
     pub(super) repeated_at: Option<u64>,
@@ -373,9 +375,26 @@ impl<H: ServerHost> Node<H> {
             .or_else(|| self.life.stall.as_ref().map(described))
     }
 
-    /// Looks whether a thread of the server holds the others up.
+    /// Looks whether a thread of the server holds the others up. If its process was killed from outside
+    /// the others wait for ever: they are killed too, which is a death like any other.
     pub(super) fn note_stall(&mut self) {
         let stall = self.tape.as_ref().and_then(|tape| tape.tape().stall());
+        if stall == self.life.told_stall {
+            return;
+        }
+        self.life.told_stall = stall;
+        if let (Some(stall), Some(process)) = (&stall, &mut self.process)
+            && process.has_lost(stall.real_process)
+        {
+            tracing::warn!(
+                "process {} of the server was killed from outside, and the others wait for it: all are \
+                 ended",
+                stall.process
+            );
+            process.kill();
+            return;
+        }
+        let stall = stall.filter(|stall| stall.waiting > 0);
         if stall == self.life.stall {
             return;
         }

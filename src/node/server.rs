@@ -383,6 +383,21 @@ impl Process {
         self.pid
     }
 
+    /// Whether a process of its tree is no more. `number` is the kernel's, as the tree sees it.
+    pub fn has_lost(&self, number: i32) -> bool {
+        // Of the first one the poll tells. What is in a container has numbers of its own.
+        let processes = Path::new("/proc")
+            .join(self.pid.to_string())
+            .join("root")
+            .join("proc");
+        number != self.pid && processes.is_dir() && is_gone(&processes, number)
+    }
+
+    /// Kills it; the poll tells when it has ended.
+    pub fn kill(&self) {
+        sys::kill(self.pid);
+    }
+
     /// Its wait status, once it has ended.
     ///
     /// # Errors
@@ -392,6 +407,20 @@ impl Process {
         self.ended |= status.is_some();
         Ok(status)
     }
+}
+
+/// Whether a process is not there, or has ended and waits to be reaped, with all of its threads.
+fn is_gone(processes: &Path, number: i32) -> bool {
+    let folder = processes.join(number.to_string());
+    let Ok(text) = fs::read_to_string(folder.join("stat")) else {
+        return true;
+    };
+    let state = text
+        .rsplit(") ")
+        .next()
+        .and_then(|rest| rest.chars().next());
+    let threads = || fs::read_dir(folder.join("task")).map_or(0, Iterator::count);
+    matches!(state, Some('Z' | 'X')) && threads() <= 1
 }
 
 impl Drop for Process {
@@ -451,6 +480,31 @@ mod tests {
             sys::describe_status(process.ended().unwrap().unwrap()),
             "exit status 1"
         );
+    }
+
+    #[test]
+    fn a_process_is_gone_also_before_it_is_reaped() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("1000")
+            .spawn()
+            .unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(!is_gone(Path::new("/proc"), pid));
+        child.kill().unwrap();
+        let handle = sys::process_handle(pid).unwrap();
+        let mut poll = mio::Poll::new().unwrap();
+        let mut ended = SourceFd(&handle.as_raw_fd());
+        poll.registry()
+            .register(&mut ended, Token(7), Interest::READABLE)
+            .unwrap();
+        poll.poll(
+            &mut mio::Events::with_capacity(8),
+            Some(Duration::from_secs(5)),
+        )
+        .unwrap();
+        assert!(is_gone(Path::new("/proc"), pid));
+        child.wait().unwrap();
+        assert!(is_gone(Path::new("/proc"), pid));
     }
 
     #[test]

@@ -235,6 +235,14 @@ pub fn kill_and_reap(pid: i32) {
     }
 }
 
+/// Kills a child that was not reaped yet.
+pub fn kill(pid: i32) {
+    assert!(pid > 1, "not the pid of a child: {pid}");
+    // SAFETY: a plain system call; `pid` is a child that was not reaped yet, so it can't have been
+    // given to another process.
+    unsafe { libc::kill(pid, libc::SIGKILL) };
+}
+
 /// Says in a few words how a process ended.
 pub fn describe_status(status: i32) -> String {
     if libc::WIFSIGNALED(status) {

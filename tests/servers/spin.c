@@ -1,8 +1,10 @@
-/* A server that spins: asked to, it starts a thread and looks, without any call, whether that has done
- * something yet. Asked anything else, it says hello. */
+/* A server whose threads get no turn: asked to spin, it starts a thread and looks, without any call, whether
+ * that has done something yet. It has a child that it asks, on wish, for the next number. Asked anything
+ * else, it says hello. */
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -16,6 +18,16 @@ static void *finish(void *unused)
     return unused;
 }
 
+/* Answers each byte with the next number, for ever. */
+static void count(int questions, int answers)
+{
+    char byte;
+    for (int number = 1; read(questions, &byte, 1) == 1; number++)
+        if (write(answers, &number, sizeof number) != sizeof number)
+            break;
+    _exit(0);
+}
+
 int main(int argc, char **argv)
 {
     (void)argc;
@@ -25,6 +37,11 @@ int main(int argc, char **argv)
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
     if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0)
         return 1;
+    int questions[2], answers[2];
+    if (pipe(questions) != 0 || pipe(answers) != 0)
+        return 1;
+    if (fork() == 0)
+        count(questions[0], answers[1]);
     for (;;) {
         int client = accept(listener, NULL, NULL);
         char command = 0;
@@ -34,6 +51,11 @@ int main(int argc, char **argv)
             while (!atomic_load(&done))
                 ;
             pthread_join(thread, NULL);
+        }
+        if (command == 'n') {
+            int number = 0;
+            if (write(questions[1], "?", 1) == 1 && read(answers[0], &number, sizeof number) > 0)
+                dprintf(client, "%d\n", number);
         }
         write(client, "hello\n", 6);
         close(client);

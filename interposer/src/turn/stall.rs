@@ -1,14 +1,19 @@
-//! Saying that a thread computes while others wait for their turn.
+//! Saying that a thread computes while others wait for their turn, or that its process is gone.
 //!
 //! A thread that makes no ordered operation keeps the turn. One that computes for long holds the others
 //! up; one that spins until another has changed some memory holds them up for ever, since the other
 //! never comes to it. Where it could be stopped is not the same on all replicas, so it is left alone, but
-//! not silently: whoever can run and has waited for its turn for long tells the node.
+//! not silently: whoever has waited for its turn for long tells the node.
 //!
-//! This looks at the scheduler without the turn. The numbers may be stale; nothing but a message to people
-//! depends on them.
+//! A process of the tree that was killed from outside gives its turn to nobody, and looks the same from
+//! here. The node looks whether it is there: a file that is opened here would take a number from the
+//! server.
+//!
+//! This looks at the scheduler without the turn. The numbers may be stale; nothing but what the node is
+//! told depends on them.
 
 use super::{local, ring_doorbell, tape};
+use crate::shared::{FIRST, Shared};
 use crate::sys;
 use brolga_dmt::ThreadIx;
 use brolga_tape::ring::Stall;
@@ -16,6 +21,28 @@ use core::sync::atomic::AtomicU32;
 
 /// How often a thread that sleeps looks around, in seconds.
 const LOOK_EVERY_S: u32 = 5;
+
+/// Who is to go on: the thread that has the turn, or else whoever takes the input.
+fn holder(shared: &Shared, current: ThreadIx) -> Stall {
+    let (process, thread) = match current {
+        0 => {
+            let slot = shared.process_of(shared.taker).unwrap_or(FIRST);
+            (&shared.processes[usize::from(slot)], 0)
+        }
+        _ => {
+            let slot = shared.scheduler.thread(current).process;
+            let thread = &shared.threads[usize::from(current) - 1];
+            (&shared.processes[usize::from(slot)], thread.tid)
+        }
+    };
+    Stall {
+        real_process: process.real_pid,
+        process: process.pid,
+        thread,
+        seconds: 0,
+        waiting: 0,
+    }
+}
 
 /// What a thread has seen while it waited for its turn.
 pub(super) struct Watch {
@@ -52,9 +79,7 @@ impl Watch {
         let scheduler = &shared.scheduler;
         let (clock, current) = (scheduler.clock(), scheduler.current());
         let stands = (clock, current) == (self.clock, self.current)
-            && current != 0
             && current != self.me
-            && scheduler.is_runnable(self.me)
             && !tape().server_waits();
         (self.clock, self.current) = (clock, current);
         if !stands {
@@ -62,12 +87,10 @@ impl Watch {
             return;
         }
         self.seconds += LOOK_EVERY_S;
-        let process = usize::from(scheduler.thread(current).process);
         tape().report_stall(&Stall {
-            process: shared.processes[process].pid,
-            thread: shared.threads[usize::from(current) - 1].tid,
             seconds: self.seconds,
             waiting: u32::from(scheduler.runnable()).saturating_sub(1),
+            ..holder(shared, current)
         });
         self.told = true;
         ring_doorbell();

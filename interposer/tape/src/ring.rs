@@ -49,17 +49,19 @@ pub struct Parameters {
     pub trace: u32,
 }
 
-/// A thread that has had the turn for long without an ordered operation, while others can run. For people:
-/// it says nothing about the logical execution.
+/// A thread that has had the turn for long without an ordered operation. It says nothing about the
+/// logical execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
+    /// The kernel's number of the process, where the server lives. It may be gone.
+    pub real_process: i32,
     /// The process and the thread, as the server sees them.
     pub process: i32,
     /// See `process`.
     pub thread: i32,
     /// For how long at least.
     pub seconds: u32,
-    /// How many threads wait for their turn.
+    /// How many threads can run and wait for their turn.
     pub waiting: u32,
 }
 
@@ -90,8 +92,8 @@ pub struct Header {
     output_waiting: Line<AtomicU32>,
     /// Futex: 1 while the server sleeps for room on the output ring.
     output_full: Line<AtomicU32>,
-    /// [`Stall`]: thread and process; seconds (0: none) and how many wait.
-    stall: Line<[AtomicU64; 2]>,
+    /// [`Stall`]: thread and process; the kernel's number; seconds (0: none) and how many wait.
+    stall: Line<[AtomicU64; 3]>,
 }
 
 const _: () = assert!(size_of::<Header>() <= HEADER_BYTES);
@@ -237,9 +239,10 @@ impl Tape {
             let word = word.load(Ordering::Acquire);
             (word as u32, (word >> 32) as u32)
         };
-        let [who, how] = &self.header().stall.0;
+        let [who, real, how] = &self.header().stall.0;
         let ((seconds, waiting), (thread, process)) = (halves(how), halves(who));
         (seconds != 0).then_some(Stall {
+            real_process: halves(real).0.cast_signed(),
             process: process.cast_signed(),
             thread: thread.cast_signed(),
             seconds,
@@ -368,16 +371,18 @@ impl Tape {
 
     /// Tells the node that a thread holds the others up. Any thread may say so.
     pub fn report_stall(&self, stall: &Stall) {
-        let [who, how] = &self.header().stall.0;
+        let [who, real, how] = &self.header().stall.0;
         let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
         let (thread, process) = (stall.thread.cast_unsigned(), stall.process.cast_unsigned());
         who.store(both(thread, process), Ordering::Relaxed);
+        let number = stall.real_process.cast_unsigned();
+        real.store(u64::from(number), Ordering::Relaxed);
         how.store(both(stall.seconds, stall.waiting), Ordering::Release);
     }
 
     /// It does not any more.
     pub fn clear_stall(&self) {
-        self.header().stall.0[1].store(0, Ordering::Relaxed);
+        self.header().stall.0[2].store(0, Ordering::Relaxed);
     }
 
     /// Futex on which the server sleeps while it is 1.
