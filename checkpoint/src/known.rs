@@ -54,7 +54,7 @@ impl Known {
         for entry in fs::read_dir(process.join("fd"))? {
             self.add(&entry?.path(), 0)?;
         }
-        let maps = fs::read_to_string(process.join("maps"))?;
+        let maps = maps_of(pid)?;
         let shared = maps.lines().filter_map(shared_mapping);
         self.mappings
             .extend(shared.map(|(start, word)| (pid, start, word)));
@@ -91,7 +91,7 @@ impl Known {
     fn mappings_now(&self) -> io::Result<Vec<(u64, u64)>> {
         let mut now = HashMap::new();
         for pid in processes()? {
-            let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
+            let maps = maps_of(pid)?;
             let shared = maps.lines().filter_map(shared_mapping);
             now.extend(shared.map(|(start, word)| ((pid, start), word)));
         }
@@ -117,6 +117,19 @@ pub(crate) fn processes() -> io::Result<Vec<u32>> {
     }
     pids.retain(|pid| *pid >= FIRST_PID);
     Ok(pids)
+}
+
+/// What is mapped in a process; nothing if it has ended since it was listed.
+fn maps_of(pid: u32) -> io::Result<String> {
+    match fs::read_to_string(format!("/proc/{pid}/maps")) {
+        Err(error)
+            if error.kind() == io::ErrorKind::NotFound
+                || error.raw_os_error() == Some(libc::ESRCH) =>
+        {
+            Ok(String::new())
+        }
+        other => other,
+    }
 }
 
 /// Start and mapping of a line of `/proc/PID/maps`, if what it shows is shared:
