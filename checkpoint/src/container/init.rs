@@ -18,7 +18,7 @@ pub(super) fn start(first_pid: i32) -> io::Result<Pid> {
     let last_pid = decimal(first_pid.cast_unsigned() - 1, &mut digits);
     // SAFETY: the child makes only system calls and never returns.
     match unsafe { fork() }? {
-        ForkResult::Child => live(writer.as_raw_fd(), last_pid),
+        ForkResult::Child => live(reader.as_raw_fd(), writer.as_raw_fd(), last_pid),
         ForkResult::Parent { child } => {
             drop(writer);
             let mut error = [0u8; 4];
@@ -50,13 +50,17 @@ fn decimal(mut number: u32, buffer: &mut [u8; 10]) -> &[u8] {
     }
 }
 
-fn live(writer: RawFd, last_pid: &[u8]) -> ! {
+fn live(reader: RawFd, writer: RawFd, last_pid: &[u8]) -> ! {
+    // SAFETY: this copy of the parent uses the descriptor no more.
+    unsafe { libc::close(reader) };
     let error = prepare(last_pid).to_ne_bytes();
     // SAFETY: system calls on plain integers and live buffers; the descriptors that are closed belong to
     // this copy of the parent, which uses none of them any more.
     unsafe {
-        libc::write(writer, error.as_ptr().cast(), error.len());
-        if error != [0; 4] {
+        // Nobody reads it if the parent died before this process could ask to die with it. The signal that
+        // comes with that does nothing to process 1.
+        let told = libc::write(writer, error.as_ptr().cast(), error.len());
+        if error != [0; 4] || told.cast_unsigned() != error.len() {
             libc::_exit(1);
         }
         libc::close_range(0, libc::c_uint::MAX, 0);
