@@ -172,6 +172,9 @@ fn run(program: &Path, argument: &str) -> Result<String, String> {
     if output.status.success() {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
+    if output.status.code().is_none() {
+        return Err(format!("`{argument}` was broken off ({})", output.status));
+    }
     let first = first_error(&complaints).unwrap_or("it does not say why");
     Err(first.to_owned())
 }

@@ -47,6 +47,8 @@ const SHARED_MEMORY: &str = "shm";
 const ENCODING: bincode::config::Configuration = bincode::config::standard();
 /// CRIU's standard input is the directory of its images, which it could not find by its path inside.
 const IMAGES: &str = "/proc/self/fd/0";
+/// What CRIU works with inside of processes that it dumps.
+const CRIUS_MEMORY: &str = "memfd:CRIUMFD";
 /// Deleted files that are still open go into the image up to this size.
 const GHOST_BYTES_MAX: &str = "1073741824";
 
@@ -141,7 +143,12 @@ impl Imager {
                 "--link-remap",
             ])
             .args(["--ghost-limit", GHOST_BYTES_MAX]);
-        container.run(move || carry_out(command, "dump"))
+        container.run(move || {
+            carry_out(command, "dump").map_err(|error| match is_soiled() {
+                true => CheckpointError::Interrupted(error.to_string()),
+                false => error,
+            })
+        })
     }
 
     fn restore_processes(
@@ -286,7 +293,21 @@ fn carry_out(mut command: Command, what: &str) -> Result<(), CheckpointError> {
     }
     let said = String::from_utf8_lossy(&said);
     let why = first_error(&said).unwrap_or("it does not say why");
-    Err(io::Error::other(format!("CRIU's {what} failed ({status}): {why}")).into())
+    let told = format!("CRIU's {what} failed ({status}): {why}");
+    // It undoes what it has done when it fails, but not when it is killed.
+    Err(match status.code() {
+        Some(_) => CheckpointError::Failed(told),
+        None => CheckpointError::Interrupted(told),
+    })
+}
+
+/// CRIU has left its memory in a process of the server.
+fn is_soiled() -> bool {
+    let soiled = |pid: &u32| {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
+        maps.is_ok_and(|maps| maps.contains(CRIUS_MEMORY))
+    };
+    known::processes().is_ok_and(|pids| pids.iter().any(soiled))
 }
 
 /// What is started from now on gets higher numbers than all that is there, as in the container that was

@@ -79,6 +79,10 @@ pub enum CheckpointError {
         /// The reason.
         source: io::Error,
     },
+    /// CRIU was broken off in the middle of the server, which may not go on as it is: code or memory of
+    /// CRIU's can be left in it.
+    #[error("{0}")]
+    Interrupted(String),
     /// Dump or restore failed; in words.
     #[error("{0}")]
     Failed(String),
@@ -140,8 +144,9 @@ pub trait Checkpointer {
     /// contents survive a transfer: owners, modes and times that matter have to be inside a file.
     ///
     /// # Errors
-    /// See [`CheckpointError`]; the server runs on all the same. What is left in `directory` is the
-    /// caller's to remove.
+    /// See [`CheckpointError`]; the server runs on all the same, unless it is
+    /// [`CheckpointError::Interrupted`]: then the caller has to end it. What is left in `directory` is
+    /// the caller's to remove.
     fn dump(
         &mut self,
         server_pid: u32,

@@ -231,6 +231,35 @@ fn a_server_that_dies_is_brought_back_from_the_checkpoint_too() {
     assert_eq!(cluster.status(id).restored_from, Some(slot));
 }
 
+/// Killed in the middle of a dump, CRIU can leave anything in the server.
+#[test]
+fn a_server_whose_dump_was_broken_off_is_replaced() {
+    let cluster = Cluster::start(3);
+    let id = cluster.follower();
+    let mut client = cluster.connect(id);
+    ping(&mut client, b"before");
+    let slot = cluster.checkpoint(id).unwrap();
+    ping(&mut client, b"after");
+    cluster.dumps.interrupt.store(true, Ordering::Release);
+    let why = cluster.checkpoint(id).unwrap_err();
+    assert!(why.contains("broken off"), "{why}");
+    ping(&mut client, b"still the same connection");
+    cluster.await_agreement();
+    let status = cluster.status(id);
+    assert_eq!(
+        (status.server_starts, status.restored_from),
+        (2, Some(slot))
+    );
+    // One that had no checkpoint repeats the whole log.
+    let other = others(&cluster, id);
+    cluster.dumps.interrupt.store(true, Ordering::Release);
+    cluster.checkpoint(other).unwrap_err();
+    cluster.await_agreement();
+    let status = cluster.status(other);
+    assert_eq!((status.server_starts, status.restored_from), (2, None));
+    cluster.checkpoint(other).unwrap();
+}
+
 /// What lies on disk of a node, but for what a server has there.
 fn disk_use(cluster: &Cluster, id: u64) -> u64 {
     let mut bytes = 0;

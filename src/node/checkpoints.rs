@@ -19,6 +19,7 @@
 //!   damaged, and no member lacks what was dropped, unless it loses its disk.
 //! * What is told to others was verified after it was written.
 //! * Output that is held back is in no checkpoint: as long as there is any, none is taken.
+//! * A server in which CRIU was killed gets no more entries: it is replaced by one that goes back.
 //!
 //! Deliberately absent: how a server is dumped (the host's business), when one is due
 //! ([`super::triggers`]), transfer from other nodes other than by hand (`brolga checkpoint export` and
@@ -67,8 +68,8 @@ enum Stage {
     None,
     /// The server gets no more entries until it is idle.
     Settling,
-    /// It is being written.
-    Writing(Receiver<Word>),
+    /// It is being written, of the server with this process.
+    Writing(Receiver<Word>, u32),
 }
 
 /// See the module's description.
@@ -198,7 +199,7 @@ impl<H: ServerHost> Node<H> {
                 self.settle(now);
                 Ok(())
             }
-            Stage::Writing(words) => match words.try_recv() {
+            Stage::Writing(words, _) => match words.try_recv() {
                 Err(TryRecvError::Empty) => Ok(()),
                 Ok(Word::Dumped) => {
                     self.feeder.allow(None);
@@ -264,8 +265,7 @@ impl<H: ServerHost> Node<H> {
         let staged = self.checkpoints.directory.stage(applied.slot)?;
         let bytes = self.tape_bytes();
         let dumper = self.host.dumper(bytes)?;
-        let pid = self.process.as_ref().map_or(0, super::server::Process::pid);
-        let pid = pid.unsigned_abs();
+        let pid = self.server_pid();
         let about = About {
             cluster: self.config.cluster.0,
             node: self.id,
@@ -290,8 +290,14 @@ impl<H: ServerHost> Node<H> {
         std::thread::Builder::new()
             .name("checkpoint".into())
             .spawn(work)?;
-        self.checkpoints.stage = Stage::Writing(words_rx);
+        self.checkpoints.stage = Stage::Writing(words_rx, pid);
         Ok(())
+    }
+
+    /// The first process of the server that runs.
+    fn server_pid(&self) -> u32 {
+        let pid = self.process.as_ref().map_or(0, super::server::Process::pid);
+        pid.unsigned_abs()
     }
 
     fn snapshot(&self, deadline_ns: u64) -> Snapshot {
@@ -339,7 +345,12 @@ impl<H: ServerHost> Node<H> {
         now: Instant,
     ) -> Result<(), NodeError> {
         self.feeder.allow(None);
-        self.checkpoints.stage = Stage::None;
+        let stage = std::mem::take(&mut self.checkpoints.stage);
+        if let (Err(CheckpointError::Interrupted(why)), Stage::Writing(_, pid)) = (&done, stage)
+            && pid == self.server_pid()
+        {
+            self.replace_server(why)?;
+        }
         let taken = match done {
             Ok(slot) => {
                 tracing::info!(slot, "the checkpoint is whole");
@@ -355,6 +366,16 @@ impl<H: ServerHost> Node<H> {
         self.settled(&taken, now);
         self.drop_log();
         Ok(())
+    }
+
+    /// Something was done to the server that other replicas' servers know nothing of: another takes its
+    /// place, from the last checkpoint or from the start.
+    fn replace_server(&mut self, why: &str) -> Result<(), NodeError> {
+        tracing::warn!(%why, "the server is not fit to go on; another takes its place");
+        match self.restore_server(false, u64::MAX)? {
+            true => Ok(()),
+            false => self.start_server(),
+        }
     }
 
     fn look_at_checkpoints(&mut self) -> Result<(), NodeError> {
@@ -517,8 +538,10 @@ fn write(
     let server = staged.path().join(SERVER_DIR);
     let made = fs::create_dir(&server).map_err(CheckpointError::from);
     let dumped = made.and_then(|()| dumper(pid, about.position, &server));
-    // Whatever came of it, the server runs.
-    mouth.say(Word::Dumped);
+    // Whatever came of it, the server runs, if nothing of CRIU's is in it.
+    if !matches!(dumped, Err(CheckpointError::Interrupted(_))) {
+        mouth.say(Word::Dumped);
+    }
     dumped?;
     snapshot.save(staged.path())?;
     staged.commit(about, &mut |_| ())

@@ -104,6 +104,8 @@ impl State {
 pub struct Dumps {
     /// Every dump fails.
     pub fail: AtomicBool,
+    /// The next one is broken off in the middle.
+    pub interrupt: AtomicBool,
     /// The nodes that have begun one, in order.
     pub begun: Mutex<Vec<u64>>,
     under_way: AtomicU8,
@@ -116,6 +118,9 @@ impl Dumps {
         self.begun.lock().unwrap().push(node);
         let at_once = 1 + self.under_way.fetch_add(1, Ordering::AcqRel);
         self.most.fetch_max(at_once, Ordering::AcqRel);
+        if self.interrupt.swap(false, Ordering::AcqRel) {
+            return Err(CheckpointError::Interrupted("it was broken off".into()));
+        }
         match self.fail.load(Ordering::Acquire) {
             true => Err(CheckpointError::Failed("the test says so".into())),
             false => Ok(()),
