@@ -125,6 +125,78 @@ fn every_part_that_is_changed_cut_or_gone_is_named() {
     good.verify(&mut |_| ()).unwrap();
 }
 
+/// SplitMix64, from a seed that is shown.
+struct Chance(u64);
+
+impl Chance {
+    fn shown() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let seed = std::env::var("BROLGA_SEED")
+            .ok()
+            .and_then(|it| it.parse().ok());
+        let seed = seed.unwrap_or(now.as_nanos() as u64);
+        println!("BROLGA_SEED={seed}");
+        Self(seed)
+    }
+
+    fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % end
+    }
+}
+
+/// Flips a bit, cuts the end off, adds to it, or removes the file. What was done.
+fn spoil(path: &Path, chance: &mut Chance) -> String {
+    let mut bytes = fs::read(path).unwrap();
+    let at = chance.below(bytes.len().max(1) as u64) as usize;
+    match chance.below(if bytes.is_empty() { 2 } else { 4 }) {
+        0 => {
+            fs::remove_file(path).unwrap();
+            return "removed".into();
+        }
+        1 => bytes.push(chance.below(256) as u8),
+        2 => bytes.truncate(at),
+        _ => bytes[at] ^= 1 << chance.below(8),
+    }
+    fs::write(path, &bytes).unwrap();
+    format!("spoilt at {at}, {} bytes now", bytes.len())
+}
+
+#[test]
+fn damage_anywhere_is_noticed_and_named_and_the_next_older_one_is_whole() {
+    let mut chance = Chance::shown();
+    let dir = tempfile::tempdir().unwrap();
+    let directory = Directory::open(dir.path()).unwrap();
+    take(&directory, 1);
+    for _round in 0..100 {
+        let newest = take(&directory, 2);
+        let files = newest.manifest.parts.iter();
+        let files = files.filter(|part| matches!(part.kind, Kind::File { .. }));
+        let mut files: Vec<PathBuf> = files.map(|part| part.path.clone()).collect();
+        files.push(manifest::FILE_NAME.into());
+        let victim = newest
+            .path
+            .join(&files[chance.below(files.len() as u64) as usize]);
+        let how = spoil(&victim, &mut chance);
+        let listing = directory.list().unwrap();
+        let listed = listing.whole.into_iter().find(|it| it.slot() == 2);
+        let error = match listed {
+            Some(checkpoint) => checkpoint.verify(&mut |_| ()).unwrap_err(),
+            None => listing.damaged.into_iter().next().unwrap().1,
+        };
+        let named = error.to_string();
+        assert!(named.contains(victim.to_str().unwrap()), "{how}: {named}");
+        let older = &directory.list().unwrap().whole;
+        let older = older.last().unwrap();
+        assert_eq!(older.slot(), 1);
+        older.verify(&mut |_| ()).unwrap();
+        directory.remove(&newest.path).unwrap();
+    }
+}
+
 #[test]
 fn what_is_obviously_damaged_is_not_listed_as_whole() {
     let dir = tempfile::tempdir().unwrap();

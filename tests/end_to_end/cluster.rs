@@ -251,11 +251,21 @@ impl Cluster {
         self.running.wait_for_line("Ctrl-C");
     }
 
-    /// `brolga node`, as an administrator would start one.
-    pub fn start_node(&mut self, node: u64) {
+    /// `brolga node`, as an administrator would start one. Its process.
+    pub fn start_node(&mut self, node: u64) -> u64 {
         let config = self.node_dir(node).join("config.toml");
-        let child = brolga().args(["node", "--config"]).arg(config).spawn();
-        self.strays.push(child.unwrap());
+        let log = File::create(self.node_dir(node).join("node.err")).unwrap();
+        let mut command = brolga();
+        command.args(["node", "--config"]).arg(config).stderr(log);
+        let child = command.spawn().unwrap();
+        let pid = child.id().into();
+        self.strays.push(child);
+        pid
+    }
+
+    /// Ends a process of the test's with the cluster.
+    pub fn keep(&mut self, child: Child) {
+        self.strays.push(child);
     }
 
     /// `brolga frontend`, and where clients reach the server through it.
@@ -345,7 +355,9 @@ impl Run {
     fn spawn(setup: &Setup, data: &Path) -> Self {
         let mut command = brolga();
         command.arg("run").arg("--data").arg(data);
-        command.args(containment());
+        if !setup.options.iter().any(|word| word == "--container") {
+            command.args(containment());
+        }
         command.args(&setup.options).arg("--").args(&setup.command);
         let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines_rx = lines_of(child.stdout.take().unwrap());

@@ -11,6 +11,7 @@
 //! | `BROLGA_E2E_IDLE_SECONDS` | how long idle clusters are watched | 10 |
 //! | `BROLGA_E2E_FAILOVERS` | runs of the gap measurement | 5 |
 //! | `BROLGA_E2E_TORTURE` | iterations of the torture suite | 84 |
+//! | `BROLGA_CHECKPOINT_FAULTS` | rounds of each campaign against checkpoints | 8 |
 //! | `BROLGA_E2E_SEED` | repeats a random choice that a test has printed | random |
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -34,6 +35,7 @@ mod datagrams;
 mod divergence;
 mod echo;
 mod failover;
+mod faults;
 mod files;
 mod idle;
 mod inline;

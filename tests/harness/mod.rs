@@ -272,7 +272,10 @@ pub fn runs(pid: u64) -> bool {
         return false;
     };
     let state = stat.rsplit(')').next().unwrap().trim_start();
-    !state.starts_with('Z') && !state.starts_with('X')
+    let dead = state.starts_with('Z') || state.starts_with('X');
+    // Its first thread may be dead while others still have its files open.
+    let threads = || fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count);
+    !dead || threads() > 1
 }
 
 /// A client of the store.
