@@ -18,7 +18,9 @@
 use crate::config::{
     ClusterId, ConfigError, Containment, Member, NEW_MARK, NodeConfig, Policy, read_toml,
 };
-use crate::launch::{DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir};
+use crate::launch::{
+    DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir, sync_directory,
+};
 use crate::ports;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CpuSet, sched_getaffinity};
@@ -392,7 +394,9 @@ fn addresses(plan: &Plan) -> Vec<IpAddr> {
 
 fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
     if let Some(genesis) = &plan.genesis {
-        prepare_workdir(&data.join("genesis"), Some(genesis))?;
+        let copy = data.join("genesis");
+        prepare_workdir(&copy, Some(genesis))?;
+        sync_directory(&copy)?;
     }
     let limit = descriptor_limit().unwrap_or(DESCRIPTORS_DEFAULT);
     let file = ClusterFile {

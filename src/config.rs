@@ -441,6 +441,18 @@ impl NodeConfig {
         self.data_dir.join(NEW_MARK)
     }
 
+    /// Present once this replica was found to be of the same kind as a majority and has served.
+    #[must_use]
+    pub fn served_mark(&self) -> PathBuf {
+        self.data_dir.join("served")
+    }
+
+    /// The list of all files that the server starts with, if there are any.
+    #[must_use]
+    pub fn genesis_list(&self) -> PathBuf {
+        self.data_dir.join("genesis.list")
+    }
+
     /// Where its checkpoints are.
     #[must_use]
     pub fn checkpoint_dir(&self) -> PathBuf {

@@ -147,12 +147,8 @@ fn check_file(path: &Path, depth: usize) -> Result<(), BinaryError> {
         return Err(BinaryError::NotExecutable(path.to_owned()));
     }
     let mut file = File::open(path).map_err(unreadable)?;
-    let mut start = Vec::new();
-    (&mut file)
-        .take(SCRIPT_LINE_BYTES_MAX as u64)
-        .read_to_end(&mut start)
-        .map_err(unreadable)?;
-    if let Some(interpreter) = script_interpreter(&start) {
+    if let Some((interpreter, _)) = script_interpreter(&first_line(&mut file).map_err(unreadable)?)
+    {
         return check_file(&interpreter, depth + 1).map_err(|reason| BinaryError::Interpreter {
             script: path.to_owned(),
             reason: Box::new(reason),
@@ -165,19 +161,68 @@ fn check_file(path: &Path, depth: usize) -> Result<(), BinaryError> {
     if has_capabilities(path) {
         return Err(BinaryError::Capabilities(path.to_owned()));
     }
-    check_elf(path, file)
+    check_elf(path, file).map(drop)
 }
 
-/// The program named in the first line of a script.
-fn script_interpreter(start: &[u8]) -> Option<PathBuf> {
+/// What the kernel executes when it is told to execute a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// Another program, with the script as its argument.
+    Script {
+        /// That program.
+        interpreter: PathBuf,
+        /// What is beside it in the first line.
+        argument: Option<OsString>,
+    },
+    /// The program's dynamic linker.
+    Linked {
+        /// Its `PT_INTERP`.
+        linker: PathBuf,
+    },
+}
+
+/// What executing `path` runs.
+///
+/// # Errors
+/// It is a program of no kind that can be wrapped.
+pub fn runs(path: &Path) -> Result<Runs, BinaryError> {
+    let unreadable = |source| BinaryError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut file = File::open(path).map_err(unreadable)?;
+    let start = first_line(&mut file).map_err(unreadable)?;
+    match script_interpreter(&start) {
+        Some((interpreter, argument)) => Ok(Runs::Script {
+            interpreter,
+            argument,
+        }),
+        None => check_elf(path, file).map(|linker| Runs::Linked { linker }),
+    }
+}
+
+/// As much of a file as the kernel looks at.
+fn first_line(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut start = Vec::new();
+    file.take(SCRIPT_LINE_BYTES_MAX as u64)
+        .read_to_end(&mut start)?;
+    Ok(start)
+}
+
+/// The program named in the first line of a script, and what is said to it.
+fn script_interpreter(start: &[u8]) -> Option<(PathBuf, Option<OsString>)> {
     let line = start
         .strip_prefix(b"#!")?
         .split(|byte| *byte == b'\n')
-        .next()?;
-    let name = line
-        .split(|byte| matches!(byte, b' ' | b'\t'))
-        .find(|word| !word.is_empty())?;
-    Some(PathBuf::from(OsString::from_vec(name.to_vec())))
+        .next()?
+        .trim_ascii();
+    let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let end = line.iter().position(blank).unwrap_or(line.len());
+    let (name, rest) = line.split_at(end);
+    let argument = rest.trim_ascii();
+    let argument = (!argument.is_empty()).then(|| OsString::from_vec(argument.to_vec()));
+    let name = (!name.is_empty()).then(|| OsString::from_vec(name.to_vec()))?;
+    Some((name.into(), argument))
 }
 
 fn has_capabilities(path: &Path) -> bool {
@@ -196,7 +241,8 @@ fn has_capabilities(path: &Path) -> bool {
     bytes > 0
 }
 
-fn check_elf(path: &Path, file: File) -> Result<(), BinaryError> {
+/// Its dynamic linker.
+fn check_elf(path: &Path, file: File) -> Result<PathBuf, BinaryError> {
     let data = ReadCache::new(file);
     match FileKind::parse(&data) {
         Ok(FileKind::Elf64) => {}
@@ -213,7 +259,7 @@ fn check_elf(path: &Path, file: File) -> Result<(), BinaryError> {
         if let Some(linker) = segment.interpreter(endian, &data).map_err(broken)? {
             let linker = PathBuf::from(OsStr::from_bytes(linker));
             if linker.exists() {
-                return Ok(());
+                return Ok(linker);
             }
             return Err(BinaryError::NoLinker {
                 program: path.to_owned(),

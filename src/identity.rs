@@ -1,17 +1,22 @@
 //! What ties a data directory to one replica of one cluster.
 //!
-//! A node's log only means something to the same member of the same cluster, with the same server
+//! A node's log only means something to the same member of the same cluster, with the same server (its
+//! program, libraries and initial files, see [`crate::fingerprint`] and [`crate::listing`])
 //! and the same interposer: replayed by anything else it leads to another state than the one that
-//! clients were told of. So the first start writes down what it was, and later ones compare.
+//! clients were told of. So the first start writes down what it was, and later ones compare. Nodes
+//! compare it with each other as well when they meet (`node::company`).
 
 use crate::cluster::{ClusterError, write_whole};
 use crate::config::{ClusterId, ConfigError, NodeConfig, read_toml};
+use crate::fingerprint::{self, FingerprintError};
+use crate::listing::{Listing, ListingError};
+use brolga_checkpoint::Mismatch;
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
-use xxhash_rust::xxh3::{Xxh3, xxh3_64};
+use xxhash_rust::xxh3::xxh3_64;
 
 /// The content of `identity.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -19,12 +24,8 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 struct Identity {
     cluster: ClusterId,
     node: u64,
-    /// Hash of what must be alike on all replicas.
-    configuration: String,
-    /// Hash of the server's program file.
-    program: String,
-    /// Hash of the embedded interposer.
-    interposer: String,
+    /// What the server is made of.
+    server: brolga_checkpoint::Identity,
 }
 
 /// Why a data directory is not this node's. One line each.
@@ -65,8 +66,14 @@ pub enum IdentityError {
         /// The directory.
         dir: PathBuf,
         /// The differing thing.
-        what: &'static str,
+        what: String,
     },
+    /// The server's program or libraries cannot be looked at.
+    #[error(transparent)]
+    Fingerprint(#[from] FingerprintError),
+    /// The files that it starts with cannot be looked at.
+    #[error(transparent)]
+    Listing(#[from] ListingError),
     /// The file that tells cannot be read or written.
     #[error(transparent)]
     Config(#[from] ConfigError),
@@ -87,16 +94,7 @@ impl DataDirLock {
     /// What a checkpoint has to be of to be restored here.
     #[must_use]
     pub fn checkpoint_identity(&self) -> brolga_checkpoint::Identity {
-        of_checkpoint(&self.identity)
-    }
-}
-
-fn of_checkpoint(identity: &Identity) -> brolga_checkpoint::Identity {
-    brolga_checkpoint::Identity {
-        configuration: identity.configuration.clone(),
-        program: identity.program.clone(),
-        interposer: identity.interposer.clone(),
-        genesis: String::new(),
+        self.identity.server.clone()
     }
 }
 
@@ -109,7 +107,7 @@ pub fn checkpoint_identity(
     config: &NodeConfig,
     program: &Path,
 ) -> Result<brolga_checkpoint::Identity, IdentityError> {
-    Ok(of_checkpoint(&identity(config, program)?))
+    Ok(identity(config, program)?.0.server)
 }
 
 /// Creates and locks the data directory, and makes sure that it is this node's.
@@ -131,11 +129,14 @@ pub fn claim(config: &NodeConfig, program: &Path) -> Result<DataDirLock, Identit
         FlockArg::LockExclusiveNonblock,
     )
     .map_err(|_| IdentityError::InUse(dir.clone()))?;
-    let ours = identity(config, program)?;
+    let (ours, genesis) = identity(config, program)?;
     let path = dir.join("identity.toml");
     if path.exists() {
-        compare(dir, &read_toml(&path)?, &ours)?;
+        compare(config, &read_toml(&path)?, &ours, genesis.as_ref())?;
     } else {
+        if let Some(genesis) = genesis {
+            write_whole(&config.genesis_list(), genesis.text())?;
+        }
         let text = toml::to_string(&ours).map_err(|error| {
             ClusterError::Plan(format!("cannot write {}: {error}", path.display()))
         })?;
@@ -147,25 +148,36 @@ pub fn claim(config: &NodeConfig, program: &Path) -> Result<DataDirLock, Identit
     })
 }
 
-/// What is not as it was when the log of this node began.
+/// The first thing that is not as it was when the log of this node began, in words.
 ///
 /// # Errors
 /// See [`IdentityError`]; the directory is another node's, or not one of a node.
-pub fn changes(config: &NodeConfig, program: &Path) -> Result<Vec<&'static str>, IdentityError> {
-    let ours = identity(config, program)?;
+pub fn change(config: &NodeConfig, program: &Path) -> Result<Option<String>, IdentityError> {
+    let (ours, genesis) = identity(config, program)?;
     let theirs = read_toml(&config.data_dir.join("identity.toml"))?;
     belongs(&config.data_dir, &theirs, &ours)?;
-    Ok(differing(&theirs, &ours))
+    Ok(first_change(config, &theirs, &ours, genesis.as_ref()))
 }
 
-fn identity(config: &NodeConfig, program: &Path) -> Result<Identity, IdentityError> {
-    Ok(Identity {
+fn identity(
+    config: &NodeConfig,
+    program: &Path,
+) -> Result<(Identity, Option<Listing>), IdentityError> {
+    let genesis = config.genesis.as_deref().map(Listing::of).transpose()?;
+    let directory = config.genesis.as_deref().unwrap_or(Path::new("/"));
+    let server = brolga_checkpoint::Identity {
+        configuration: format!("{:016x}", config.fingerprint()),
+        interposer: format!("{:016x}", xxh3_64(crate::launch::interposer_image())),
+        root: String::new(),
+        genesis: genesis.as_ref().map(Listing::hash).unwrap_or_default(),
+        files: fingerprint::of_server(program, &config.environment(), directory)?,
+    };
+    let identity = Identity {
         cluster: config.cluster,
         node: config.node,
-        configuration: format!("{:016x}", config.fingerprint()),
-        program: hash_of_file(program).map_err(failed("read", program))?,
-        interposer: format!("{:016x}", xxh3_64(crate::launch::interposer_image())),
-    })
+        server,
+    };
+    Ok((identity, genesis))
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
@@ -177,9 +189,15 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Identi
     }
 }
 
-fn compare(dir: &Path, theirs: &Identity, ours: &Identity) -> Result<(), IdentityError> {
+fn compare(
+    config: &NodeConfig,
+    theirs: &Identity,
+    ours: &Identity,
+    genesis: Option<&Listing>,
+) -> Result<(), IdentityError> {
+    let dir = &config.data_dir;
     belongs(dir, theirs, ours)?;
-    match differing(theirs, ours).first() {
+    match first_change(config, theirs, ours, genesis) {
         Some(what) => Err(IdentityError::Changed {
             dir: dir.to_owned(),
             what,
@@ -187,6 +205,47 @@ fn compare(dir: &Path, theirs: &Identity, ours: &Identity) -> Result<(), Identit
         None => Ok(()),
     }
 }
+
+/// In what the node is not as it was when its log began.
+fn first_change(
+    config: &NodeConfig,
+    before: &Identity,
+    now: &Identity,
+    genesis: Option<&Listing>,
+) -> Option<String> {
+    let mismatch = now.server.mismatch(&before.server)?;
+    let words = mismatch.words(NOW, BEFORE);
+    let list = match mismatch {
+        Mismatch::Genesis => config.genesis_list(),
+        _ => return Some(words),
+    };
+    // Without the list it is still known that something differs.
+    let before = fs::read_to_string(list).map(Listing::from_text).ok();
+    Some(match (genesis, before) {
+        (Some(now), Some(before)) => differing_file(&words, now, &before, NOW, BEFORE),
+        _ => words,
+    })
+}
+
+/// Names the first file in which two lists of `what` differ.
+#[must_use]
+pub fn differing_file(
+    what: &str,
+    ours: &Listing,
+    theirs: &Listing,
+    here: &str,
+    there: &str,
+) -> String {
+    match ours.first_difference(theirs) {
+        Some([path, ours, theirs]) => {
+            format!("{path} in {what} ({ours}, {here}; {theirs}, {there})")
+        }
+        None => what.to_owned(),
+    }
+}
+
+const NOW: &str = "now";
+const BEFORE: &str = "when the log began";
 
 fn belongs(dir: &Path, theirs: &Identity, ours: &Identity) -> Result<(), IdentityError> {
     let foreign = |what, theirs: String, ours: String| {
@@ -208,36 +267,4 @@ fn belongs(dir: &Path, theirs: &Identity, ours: &Identity) -> Result<(), Identit
         return foreign("node", theirs.node.to_string(), ours.node.to_string());
     }
     Ok(())
-}
-
-fn differing(theirs: &Identity, ours: &Identity) -> Vec<&'static str> {
-    let parts = [
-        (
-            "the command or another setting of the server",
-            theirs.configuration != ours.configuration,
-        ),
-        ("the server's program file", theirs.program != ours.program),
-        ("brolga's interposer", theirs.interposer != ours.interposer),
-    ];
-    let differing = parts.into_iter().filter(|(_, differs)| *differs);
-    differing.map(|(what, _)| what).collect()
-}
-
-fn hash_of_file(path: &Path) -> io::Result<String> {
-    let mut hash = Hasher(Xxh3::new());
-    io::copy(&mut File::open(path)?, &mut hash)?;
-    Ok(format!("{:016x}", hash.0.digest()))
-}
-
-struct Hasher(Xxh3);
-
-impl io::Write for Hasher {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.update(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

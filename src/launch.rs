@@ -23,7 +23,7 @@ mod stack;
 mod workdir;
 
 pub use lifeline::Lifeline;
-pub use workdir::{WorkdirError, prepare_temporary, prepare_workdir};
+pub use workdir::{WorkdirError, prepare_temporary, prepare_workdir, sync_directory};
 
 use crate::elf::{self, BinaryError};
 use brolga_tape::handover;
@@ -214,6 +214,11 @@ fn spawn_preloading(image: BorrowedFd<'_>, spec: &LaunchSpec<'_>) -> Result<Laun
         }
         Err(source) => Err(step_error(&program, progress.last(), source)),
     }
+}
+
+/// What every server finds in its environment before the pairs the user asked for.
+pub fn canonical_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    CANONICAL_ENVIRONMENT.into_iter()
 }
 
 /// Everything std can set by itself.

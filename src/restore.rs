@@ -104,8 +104,8 @@ fn objection(
     if manifest.cluster != wanted.cluster {
         return Some("it is of another cluster".into());
     }
-    if manifest.identity != wanted.identity {
-        return Some("it is of another program, interposer or configuration".into());
+    if let Some(objection) = wanted.identity.objection(&manifest.identity) {
+        return Some(objection);
     }
     let slot = checkpoint.slot();
     let lacks = |begins: &u64| slot < wanted.upto && slot + 1 < *begins;
@@ -123,7 +123,7 @@ mod tests {
     use brolga_checkpoint::directory::About;
     use std::fs;
 
-    fn take(directory: &Directory, slot: u64, program: &str) {
+    fn take(directory: &Directory, slot: u64, interposer: &str) {
         let staged = directory.stage(slot).unwrap();
         fs::write(staged.path().join("node"), "bytes").unwrap();
         let about = About {
@@ -135,7 +135,7 @@ mod tests {
                 schedule_hash: 2,
             },
             identity: Identity {
-                program: program.into(),
+                interposer: interposer.into(),
                 ..Identity::default()
             },
         };
@@ -146,7 +146,7 @@ mod tests {
         Wanted {
             cluster: 7,
             identity: Identity {
-                program: "ours".into(),
+                interposer: "ours".into(),
                 ..Identity::default()
             },
             upto,
@@ -158,8 +158,8 @@ mod tests {
     fn the_newest_that_is_whole_and_fits_is_chosen_and_the_others_are_named() {
         let dir = tempfile::tempdir().unwrap();
         let directory = Directory::open(dir.path()).unwrap();
-        for (slot, program) in [(10, "ours"), (20, "ours"), (30, "ours"), (40, "other")] {
-            take(&directory, slot, program);
+        for (slot, interposer) in [(10, "ours"), (20, "ours"), (30, "ours"), (40, "other")] {
+            take(&directory, slot, interposer);
         }
         let path = dir.path().join("00000000000000000030/node");
         fs::write(&path, "BYTES").unwrap();

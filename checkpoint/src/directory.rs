@@ -24,7 +24,8 @@
 //! Deliberately absent: what the parts mean.
 
 use crate::CheckpointError;
-use crate::manifest::{self, Identity, Kind, Manifest, Part, Position, hash_file};
+use crate::identity::Identity;
+use crate::manifest::{self, Kind, Manifest, Part, Position, hash_file};
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::HashMap;
 use std::fs::{self, File};

@@ -29,12 +29,14 @@ pub mod container;
 pub mod criu;
 pub mod directory;
 pub mod files;
+pub mod identity;
 pub mod image;
 mod known;
 pub mod manifest;
 
 pub use directory::{Checkpoint, Directory, Staged};
-pub use manifest::{Identity, Kind, Manifest, Part, Position};
+pub use identity::{FileMark, Identity, Mismatch};
+pub use manifest::{Kind, Manifest, Part, Position};
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -10,6 +10,7 @@
 //! The checksums are against accidents (torn writes, rotten disks, cut transfers), not against anybody.
 
 use crate::CheckpointError;
+use crate::identity::Identity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -36,20 +37,6 @@ pub struct Position {
     pub output_hash: u64,
     /// Schedule hash there.
     pub schedule_hash: u64,
-}
-
-/// What the image means anything to: the same server under the same interposer with the same settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Hash of what must be alike on all replicas.
-    pub configuration: String,
-    /// Hash of the server's program file.
-    pub program: String,
-    /// Hash of the interposer.
-    pub interposer: String,
-    /// Hash of the genesis files; empty if there are none.
-    #[serde(default)]
-    pub genesis: String,
 }
 
 /// What a part is.
@@ -101,7 +88,7 @@ pub struct Manifest {
 }
 
 /// 128 bits as 32 hexadecimal digits: JSON's numbers are not that large.
-mod hexadecimal {
+pub(crate) mod hexadecimal {
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 

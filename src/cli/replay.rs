@@ -187,7 +187,7 @@ fn begin(
 fn warn_of_changes(config: &NodeConfig) -> anyhow::Result<()> {
     let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
     let program = elf::check_program(&argv, SERVER_PATH)?;
-    for what in identity::changes(config, &program)? {
+    if let Some(what) = identity::change(config, &program)? {
         eprintln!("brolga: {what} changed since the log began; differences may come from that");
     }
     Ok(())

@@ -8,7 +8,7 @@ use nix::fcntl::AT_FDCWD;
 use nix::sys::stat::{UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
 use nix::unistd::geteuid;
-use std::fs::{self, DirBuilder, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
@@ -75,6 +75,31 @@ pub fn prepare_workdir(dir: &Path, genesis: Option<&Path>) -> Result<(), Workdir
 pub fn prepare_temporary(dir: &Path) -> Result<(), WorkdirError> {
     prepare_workdir(dir, None)?;
     set_mode(dir, TEMPORARY_MODE)
+}
+
+/// Makes sure that a directory survives a power cut with all that is in it.
+///
+/// # Errors
+/// See [`WorkdirError`].
+pub fn sync_directory(dir: &Path) -> Result<(), WorkdirError> {
+    for entry in at("read", dir, fs::read_dir(dir))? {
+        let entry = at("read", dir, entry)?;
+        let (path, kind) = (entry.path(), at("read", dir, entry.file_type())?);
+        if kind.is_dir() {
+            sync_directory(&path)?;
+        } else if kind.is_file() {
+            sync(&path)?;
+        }
+    }
+    sync(dir)
+}
+
+fn sync(path: &Path) -> Result<(), WorkdirError> {
+    at(
+        "sync",
+        path,
+        File::open(path).and_then(|file| file.sync_all()),
+    )
 }
 
 fn copy_directory(from: &Path, to: &Path) -> Result<(), WorkdirError> {

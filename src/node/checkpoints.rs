@@ -459,8 +459,8 @@ impl<H: ServerHost> Node<H> {
         if manifest.cluster != self.config.cluster.0 {
             return foreign("another cluster");
         }
-        if manifest.identity != self.checkpoints.identity {
-            return foreign("another program, interposer or configuration");
+        if let Some(objection) = self.checkpoints.identity.objection(&manifest.identity) {
+            return Err(CheckpointError::Failed(objection));
         }
         checkpoint.verify(&mut |_| ())?;
         let snapshot = Snapshot::load(&checkpoint.path)?;

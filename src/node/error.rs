@@ -26,6 +26,9 @@ pub enum NodeError {
     /// What is on disk about a quarantine can't be read or changed.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
+    /// The server is made of something else than the others.
+    #[error("{0}")]
+    Refused(String),
     /// The server can't be started.
     #[error("{0}")]
     Start(String),

@@ -276,8 +276,8 @@ impl<H: ServerHost> Node<H> {
 
     /// Opens the ports once the server has repeated what was in the log when the node came up.
     pub(super) fn go_live_when_caught_up(&mut self) -> Result<(), NodeError> {
-        let quarantined = self.checking.quarantine().is_some();
-        if self.life.live || self.leadership.leader.is_none() || quarantined {
+        let barred = !self.may_serve()? || self.checking.quarantine().is_some();
+        if self.life.live || self.leadership.leader.is_none() || barred {
             return Ok(());
         }
         if self.life.ended.is_some() {
@@ -291,6 +291,7 @@ impl<H: ServerHost> Node<H> {
         if self.output.applied().slot < target.max(1) {
             return Ok(());
         }
+        self.note_that_it_serves()?;
         self.life.live = true;
         Ok(self.frontend.go_live()?)
     }
@@ -371,6 +372,7 @@ impl<H: ServerHost> Node<H> {
         let behind = self.checkpoints.waiting(self.replica.chosen_upto());
         behind
             .or_else(|| self.consensus_waiting())
+            .or_else(|| self.company.waiting())
             .or_else(|| self.checking.waiting())
             .or_else(|| self.life.stall.as_ref().map(described))
     }

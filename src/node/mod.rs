@@ -10,7 +10,8 @@
 //! * `frontend`, `client`, `listeners`: the clients' TCP connections; `datagrams`: their datagrams,
 //!   `errands`: those that the server sends unasked;
 //! * `upstream`, `peer_frames`: their way to the leader;
-//! * `away`: who is given up; `proposer`: what a leader proposes and when;
+//! * `company`: which nodes are of the same kind; `away`: who is given up; `proposer`: what a leader
+//!   proposes and when;
 //! * `feeder`, `tape_map`: from the log to the server; `conns`: what the log says of connections;
 //! * `sidecar`: a frontend that runs alone; `sidecars`, `retained`: the nodes' side of it; `wire`:
 //!   what they speak;
@@ -30,6 +31,7 @@ mod backstop;
 mod checking;
 mod checkpoints;
 mod client;
+mod company;
 mod conns;
 mod datagrams;
 mod difference;

@@ -20,6 +20,8 @@ pub enum PeerFrame<'a> {
     Checkpoint(u64),
     /// Who takes a checkpoint when, under the sender's ballot (its round and its leader).
     Turn(Word, Ballot),
+    /// What a server is made of; see [`super::company::Introduction`].
+    Introduce(&'a [u8]),
     /// Servers are compared; see [`super::exchange::Exchange`].
     Compare(&'a [u8]),
 }
@@ -30,6 +32,7 @@ const NOT_LEADER: u8 = 2;
 const ALIVE: u8 = 3;
 const COMPARE: u8 = 4;
 const CHECKPOINT: u8 = 5;
+const INTRODUCE: u8 = 6;
 const TURN: u8 = 8;
 
 impl<'a> PeerFrame<'a> {
@@ -50,6 +53,7 @@ impl<'a> PeerFrame<'a> {
             Self::NotLeader => (NOT_LEADER, 0, &[]),
             Self::Alive(sidecars) => (ALIVE, 0, sidecars),
             Self::Compare(message) => (COMPARE, 0, message),
+            Self::Introduce(message) => (INTRODUCE, 0, message),
         };
         out.clear();
         out.extend_from_slice(&[kind, 0, 0, 0]);
@@ -66,6 +70,7 @@ impl<'a> PeerFrame<'a> {
             NOT_LEADER => Some(Self::NotLeader),
             ALIVE => Some(Self::Alive(payload)),
             COMPARE => Some(Self::Compare(payload)),
+            INTRODUCE => Some(Self::Introduce(payload)),
             CHECKPOINT => Some(Self::Checkpoint(u64::from_le_bytes(
                 payload.try_into().ok()?,
             ))),
@@ -95,6 +100,7 @@ mod tests {
             PeerFrame::NotLeader,
             PeerFrame::Alive(&alive),
             PeerFrame::Compare(b"hashes"),
+            PeerFrame::Introduce(b"{}"),
             PeerFrame::Checkpoint(1 << 40),
             PeerFrame::Turn(Word::Idle, Ballot { round: 7, node: 2 }),
         ] {

@@ -2,6 +2,7 @@
 
 use super::checking::Checking;
 use super::checkpoints::Checkpoints;
+use super::company::Company;
 use super::conns::Conns;
 use super::error::NodeError;
 use super::feeder::Feeder;
@@ -83,6 +84,7 @@ pub struct Node<H> {
     pub(super) proposer: Proposer,
     pub(super) frame: Vec<u8>,
     pub(super) life: super::life::Life,
+    pub(super) company: Company,
     pub(super) checking: Checking,
     pub(super) operator: Operator,
     pub(super) checkpoints: Checkpoints,
@@ -125,6 +127,7 @@ impl<H: ServerHost> Node<H> {
             }),
         )?;
         forget_that_it_is_new(&config)?;
+        let company = Company::new(&config, identity.clone());
         let checkpoints = Checkpoints::open(
             Directory::open(config.checkpoint_dir())?,
             identity,
@@ -170,6 +173,7 @@ impl<H: ServerHost> Node<H> {
             proposer: Proposer::new(knobs),
             frame: Vec::new(),
             life: super::life::Life::default(),
+            company,
             checking,
             operator: Operator::default(),
             checkpoints,

@@ -132,6 +132,7 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn peer_up(&mut self, peer: NodeId) {
+        self.introduce(peer);
         self.checking.peer_up(peer);
         self.tell_of_checkpoint(Some(peer));
         self.absent.remove(&peer);
@@ -142,6 +143,7 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn peer_down(&mut self, peer: NodeId, now: Instant) {
+        self.company.lost(peer);
         self.checking.peer_down(peer);
         self.checkpoints.turns.lost(peer);
         self.absent.entry(peer).or_insert(now);
@@ -170,6 +172,7 @@ impl<H: ServerHost> Node<H> {
             Some(PeerFrame::Checkpoint(slot)) => self.told_of_checkpoint(from, slot),
             Some(PeerFrame::Turn(word, ballot)) => self.hear_of_turns(from, word, ballot, now),
             Some(PeerFrame::Compare(message)) => self.compare_frame(from, message, now),
+            Some(PeerFrame::Introduce(message)) => self.hear_introduction(from, message),
             None => tracing::warn!(
                 from,
                 "a frame of an unknown kind: is that node of another version?"

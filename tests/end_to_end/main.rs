@@ -40,6 +40,7 @@ mod files;
 mod idle;
 mod inline;
 mod ipc;
+mod kinship;
 mod parallel;
 mod processes;
 mod quorum;
