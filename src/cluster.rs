@@ -242,6 +242,7 @@ impl Cluster {
             keep_fsync: false,
             segment_bytes: crate::config::segment_bytes(),
             checkpoints_kept: crate::config::checkpoints_kept(),
+            checkpoint_transfer_mb_s: crate::config::checkpoint_transfer_mb_s(),
             checkpoint_every_s: 0,
             checkpoint_log_mb: None,
             perturb_us: plan.perturb_us,

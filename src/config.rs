@@ -163,6 +163,10 @@ pub struct NodeConfig {
     /// one; 0: never; not given: [`CHECKPOINT_LOG_MB`] with a container, never without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub checkpoint_log_mb: Option<u64>,
+    /// Megabytes (of 2^20 bytes) per second of checkpoints that this node sends to others, all
+    /// together; 0: no bound.
+    #[serde(default = "checkpoint_transfer_mb_s")]
+    pub checkpoint_transfer_mb_s: u64,
     /// Size of a file of the log, the unit in which it is dropped behind checkpoints.
     #[serde(default = "segment_bytes")]
     pub segment_bytes: u64,
@@ -224,6 +228,10 @@ pub(crate) fn cpus() -> u32 {
 
 pub(crate) fn checkpoints_kept() -> usize {
     2
+}
+
+pub(crate) fn checkpoint_transfer_mb_s() -> u64 {
+    200
 }
 
 pub(crate) fn segment_bytes() -> u64 {
@@ -464,6 +472,12 @@ impl NodeConfig {
     pub fn checkpoint_period(&self) -> Option<Duration> {
         let every = Duration::from_secs(self.checkpoint_every_s);
         (!every.is_zero()).then_some(every)
+    }
+
+    /// Bytes per second of checkpoints for other nodes; 0: no bound.
+    #[must_use]
+    pub fn transfer_bytes_per_second(&self) -> u64 {
+        self.checkpoint_transfer_mb_s.saturating_mul(1 << 20)
     }
 
     /// Growth of the log between checkpoints in bytes, if any.

@@ -115,6 +115,7 @@ impl Supervisor {
                 node: member.id,
                 program: program.clone(),
                 config: cluster.config_path(member.id),
+                config_text: fs::read_to_string(cluster.config_path(member.id))?,
                 stderr: node_dir(cluster.data(), member.id).join("node.err"),
                 restart,
                 surroundings: surroundings.remove(&member.id).unwrap_or_default(),
@@ -166,6 +167,8 @@ struct Keeper {
     node: u64,
     program: PathBuf,
     config: PathBuf,
+    /// What is in it: a node that has lost all its files gets it again.
+    config_text: String,
     stderr: PathBuf,
     restart: bool,
     surroundings: Surroundings,
@@ -245,7 +248,18 @@ impl Keeper {
         let _ = self.events_tx.send(event);
     }
 
+    fn give_config(&self) -> io::Result<()> {
+        if self.config.exists() {
+            return Ok(());
+        }
+        if let Some(dir) = self.config.parent() {
+            fs::create_dir_all(dir)?;
+        }
+        fs::write(&self.config, &self.config_text)
+    }
+
     fn spawn(&self) -> io::Result<Child> {
+        self.give_config()?;
         let mut command = Command::new(&self.program);
         command
             .args(["node", "--config"])

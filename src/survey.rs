@@ -331,6 +331,11 @@ impl fmt::Display for Survey {
             _ => writeln!(f, "\nhashes: nothing to compare")?,
         }
         self.write_backstop(f)?;
+        for status in self.statuses() {
+            if let Some(transfer) = &status.transfer {
+                writeln!(f, "replica {}: {transfer}", status.node)?;
+            }
+        }
         self.warning
             .as_ref()
             .map_or(Ok(()), |warning| writeln!(f, "{warning}"))
@@ -371,6 +376,9 @@ fn role_name(role: Role) -> &'static str {
 }
 
 fn state_name(status: &NodeStatus) -> &'static str {
+    if status.transfer.is_some() {
+        return "fetching";
+    }
     if status.no_vote.is_some() {
         return "no vote";
     }

@@ -36,7 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Digits of a slot in a name: names sort as slots do.
-const SLOT_DIGITS: usize = 20;
+pub(crate) const SLOT_DIGITS: usize = 20;
 const STAGED: &str = "new-";
 const REMOVED: &str = "old-";
 /// How often a place is looked for before somebody is in the way on purpose.
@@ -72,11 +72,11 @@ pub struct Listing {
 /// A checkpoint that is being written. Dropping it removes it.
 #[derive(Debug)]
 pub struct Staged {
-    directory: PathBuf,
-    path: PathBuf,
-    slot: u64,
+    pub(crate) directory: PathBuf,
+    pub(crate) path: PathBuf,
+    pub(crate) slot: u64,
     /// Held so that nobody takes it for a dead one's.
-    _lock: Flock<File>,
+    pub(crate) _lock: Flock<File>,
 }
 
 /// What the writer of a checkpoint says about it.
@@ -118,7 +118,7 @@ impl Directory {
         &self.path
     }
 
-    fn names(&self) -> Result<Vec<String>, CheckpointError> {
+    pub(crate) fn names(&self) -> Result<Vec<String>, CheckpointError> {
         let failed = || CheckpointError::file("read", &self.path);
         let mut names = Vec::new();
         for entry in fs::read_dir(&self.path).map_err(failed())? {
@@ -186,7 +186,7 @@ impl Directory {
         Err(CheckpointError::file("use", &self.path)(busy))
     }
 
-    fn of(&self, slot: u64) -> PathBuf {
+    pub(crate) fn of(&self, slot: u64) -> PathBuf {
         self.path.join(format!("{slot:0SLOT_DIGITS$}"))
     }
 
@@ -366,7 +366,7 @@ impl Staged {
         self.publish(manifest, seen)
     }
 
-    fn publish(
+    pub(crate) fn publish(
         self,
         manifest: &Manifest,
         seen: &mut dyn FnMut(u64),
@@ -409,7 +409,7 @@ fn shared_file(path: &Path) -> Option<(u64, u64)> {
 }
 
 /// The lock on a directory, if it is there and nobody has it.
-fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<Flock<File>>> {
     let file = File::open(path)?;
     match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
         Ok(lock) => Ok(Some(lock)),
@@ -531,7 +531,7 @@ fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     file.sync_all()
 }
 
-fn sync_directory(path: &Path) -> Result<(), CheckpointError> {
+pub(crate) fn sync_directory(path: &Path) -> Result<(), CheckpointError> {
     let sync = || File::open(path)?.sync_all();
     sync().map_err(CheckpointError::file("sync", path))
 }

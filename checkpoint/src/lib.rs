@@ -14,6 +14,7 @@
 //! * [`Checkpointer`] dumps a parked server into a directory, and brings it back: the mechanics.
 //! * [`Directory`] holds a replica's checkpoints: it makes a dump a checkpoint that is there whole or
 //!   not at all, lists, verifies, prunes.
+//! * [`Partial`] is one that comes from elsewhere piece by piece.
 //! * [`archive`] turns one into a single stream and back.
 //!
 //! # Invariants
@@ -33,10 +34,12 @@ pub mod identity;
 pub mod image;
 mod known;
 pub mod manifest;
+pub mod partial;
 
-pub use directory::{Checkpoint, Directory, Staged};
+pub use directory::{Checkpoint, Directory, Hold, Staged};
 pub use identity::{FileMark, Identity, Mismatch};
 pub use manifest::{Kind, Manifest, Part, Position};
+pub use partial::Partial;
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -122,6 +122,14 @@ impl Manifest {
         Ok(bytes)
     }
 
+    /// Tells it from all others: the hash of what lies on disk.
+    ///
+    /// # Errors
+    /// As [`Manifest::encode`].
+    pub fn hash(&self) -> Result<u128, CheckpointError> {
+        Ok(xxh3_128(&self.encode()?))
+    }
+
     /// Reads it from `bytes`; `path` is for the error.
     ///
     /// # Errors

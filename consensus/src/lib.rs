@@ -55,3 +55,4 @@ pub use crate::core::{Ballot, IoSeq, Micros, NodeId, Slot, Standing, Value};
 pub use replica::{
     Event, Flush, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS,
 };
+pub use transport::{Visitor, visit};

@@ -22,7 +22,7 @@ use crate::core::{
     Standing, VALUE_BYTES_MAX,
 };
 use crate::journal::{Journal, JournalConfig, JournalError, SEGMENT_BYTES, Wake};
-use crate::transport::{self, Transport, TransportConfig, TransportEvent};
+use crate::transport::{self, Transport, TransportConfig, TransportEvent, Visitor};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -424,6 +424,12 @@ impl Replica {
     /// one link arrive in order; when the link breaks, those under way are lost.
     pub fn send_app(&mut self, to: NodeId, bytes: &[u8]) -> bool {
         self.transport.send_app(to, bytes)
+    }
+
+    /// Connections to this node's address that are not for consensus ([`transport::visit`]), and the
+    /// caller's from now on. To be asked after [`Replica::handle`].
+    pub fn take_visitors(&mut self) -> Vec<Visitor> {
+        self.transport.take_visitors()
     }
 
     /// The other nodes, and whether the link to each works.

@@ -8,6 +8,7 @@
 use brolga_consensus::journal::SEGMENT_BYTES;
 use brolga_consensus::{
     Event, Flush, NodeId, OpenError, ReadError, Replica, ReplicaConfig, Slot, Standing, TOKENS,
+    visit,
 };
 use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
@@ -549,4 +550,38 @@ fn throughput() {
             times[250], times[495]
         );
     }
+}
+
+#[test]
+fn a_visitor_of_the_same_cluster_gets_the_connection_for_itself() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.elect();
+    let address = cluster.members[0].1;
+    let patience = Duration::from_secs(60);
+    let thread = std::thread::spawn(move || {
+        let foreign = visit(address, CLUSTER + 1, 0, patience).unwrap_err();
+        // It need not be a member.
+        let (mut socket, host) = visit(address, CLUSTER, 77, patience).unwrap();
+        socket.write_all(b"question").unwrap();
+        let mut answer = [0; 6];
+        socket.read_exact(&mut answer).unwrap();
+        (foreign.to_string(), host, answer)
+    });
+    let mut visitors = Vec::new();
+    cluster.run_until("a visitor", |cluster| {
+        visitors.extend(cluster.get(1).take_visitors());
+        !visitors.is_empty()
+    });
+    let mut visitor = visitors.remove(0);
+    assert_eq!(visitor.from, 77);
+    let mut question = [0; 8];
+    visitor.socket.read_exact(&mut question).unwrap();
+    assert_eq!(&question, b"question");
+    visitor.socket.write_all(b"answer").unwrap();
+    let (foreign, host, answer) = thread.join().unwrap();
+    assert!(foreign.contains("is of cluster"), "{foreign}");
+    assert_eq!((host, &answer), (1, b"answer"));
+    // The links are as before.
+    let last = cluster.propose(leader, [Bytes::from_static(b"on and on")]);
+    cluster.wait_chosen(last);
 }

@@ -53,6 +53,7 @@ fn status() -> NodeStatus {
         live_at: Some(1),
         log_begins: 1,
         no_vote: None,
+        transfer: None,
         waiting: None,
         proposed: Proposed::default(),
         resends: 0,

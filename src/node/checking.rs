@@ -12,6 +12,7 @@
 //! goes on to vote on slots. Its server starts from the genesis once: when it then agrees with a majority
 //! at the slot where it was wrong, or later, the quarantine ends.
 
+use super::checkpoints::Back;
 use super::conns::Conns;
 use super::difference::{Difference, RECORDS_MAX, first_other, place};
 use super::error::NodeError;
@@ -419,9 +420,12 @@ impl<H: ServerHost> Node<H> {
         self.trail.clear();
         let wrong_from = self.checking.quarantine.as_ref().map_or(1, |it| it.slot);
         // The checkpoints taken since are of a server that was wrong.
-        match self.replica.first_slot() > 1 && self.restore_server(true, wrong_from)? {
-            true => Ok(()),
-            false => self.start_server(),
+        if self.replica.first_slot() == 1 {
+            return self.start_server();
+        }
+        match self.restore_server(true, wrong_from)? {
+            Back::Restored | Back::Waits => Ok(()),
+            Back::FromGenesis => self.start_server(),
         }
     }
 

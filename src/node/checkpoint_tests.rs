@@ -2,7 +2,6 @@
 
 use super::cluster_tests::{Cluster, address, await_that, noise, ping};
 use super::{Sidecar, SidecarConfig};
-use brolga_checkpoint::archive;
 use brolga_checkpoint::directory::Directory;
 use std::fs;
 use std::io::{Read, Write};
@@ -127,13 +126,8 @@ fn the_log_is_dropped_when_all_can_do_without() {
     ping(&mut client, b"on and on");
 }
 
-#[test]
-fn a_lost_disk_is_made_good_by_hand_when_the_log_was_dropped() {
-    let mut cluster = Cluster::start_with(3, 4 << 20);
-    let id = cluster.follower();
-    let other = others(&cluster, id);
-    let mut client = cluster.connect(other);
-    talk(&mut client, 12 << 20);
+/// All logs are dropped behind checkpoints, and nobody has what was dropped in memory any more.
+fn forget_the_beginning(cluster: &mut Cluster) {
     for one in 1..=3 {
         cluster.checkpoint(one).unwrap();
     }
@@ -141,30 +135,24 @@ fn a_lost_disk_is_made_good_by_hand_when_the_log_was_dropped() {
         let begins = |one| cluster.status(one).log_begins;
         (1..=3).all(|one| begins(one) > 1).then_some(())
     });
-    // Nobody has the beginning in memory any more.
     for one in 1..=3 {
         cluster.stop_node(one);
         cluster.start_node(one);
         cluster.await_agreement();
     }
+}
+
+#[test]
+fn a_lost_disk_is_made_good_from_another_replica_while_clients_go_on() {
+    let mut cluster = Cluster::start_with(3, 4 << 20);
+    let id = cluster.follower();
+    let other = others(&cluster, id);
+    let mut client = cluster.connect(other);
+    talk(&mut client, 12 << 20);
+    forget_the_beginning(&mut cluster);
     let mut client = cluster.connect(other);
     cluster.stop_node(id);
     fs::remove_dir_all(cluster.data_dir(id)).unwrap();
-    // By itself it gets nowhere, and says so.
-    cluster.start_node(id);
-    await_that("a word about it", || {
-        let waiting = cluster.status(id).waiting?;
-        waiting.contains("import a checkpoint").then_some(())
-    });
-    cluster.stop_node(id);
-    fs::remove_dir_all(cluster.data_dir(id)).unwrap();
-    // What export and import do.
-    let from = Directory::open(cluster.data_dir(other).join("checkpoints")).unwrap();
-    let to = Directory::open(cluster.data_dir(id).join("checkpoints")).unwrap();
-    let mut bytes = Vec::new();
-    let newest = from.list().unwrap().whole.remove(0);
-    archive::export(&newest, &mut bytes, 1, &mut |_| ()).unwrap();
-    archive::import(&to, &bytes[..], Path::new("x"), &mut |_| ()).unwrap();
     ping(&mut client, b"meanwhile");
     cluster.start_node(id);
     await_that("its vote", || {
@@ -172,9 +160,68 @@ fn a_lost_disk_is_made_good_by_hand_when_the_log_was_dropped() {
         cluster.status(id).no_vote.is_none().then_some(())
     });
     cluster.await_agreement();
-    assert!(cluster.status(id).log_begins > newest.slot());
+    let node = cluster.status(id);
+    assert_eq!(node.restored_from, node.checkpoint);
+    assert!(node.log_begins > node.checkpoint.unwrap());
     let mut new = cluster.connect(id);
     ping(&mut new, b"at its own port");
+    // It is a replica like the others: it takes checkpoints, and comes back from them.
+    let slot = cluster.checkpoint(id).unwrap();
+    cluster.stop_node(id);
+    cluster.start_node(id);
+    cluster.await_agreement();
+    assert_eq!(cluster.status(id).restored_from, Some(slot));
+    ping(&mut client, b"the same connection all the time");
+}
+
+#[test]
+fn when_all_own_checkpoints_are_damaged_and_the_log_was_dropped_a_peers_is_used() {
+    let mut cluster = Cluster::start_with(3, 4 << 20);
+    let id = cluster.follower();
+    let mut client = cluster.connect(others(&cluster, id));
+    talk(&mut client, 12 << 20);
+    forget_the_beginning(&mut cluster);
+    let mut client = cluster.connect(others(&cluster, id));
+    cluster.stop_node(id);
+    for path in checkpoints(&cluster, id) {
+        spoil(&path.join("server/echoes"));
+    }
+    cluster.start_node(id);
+    cluster.await_agreement();
+    ping(&mut client, b"with all three");
+    cluster.await_agreement();
+    let node = cluster.status(id);
+    assert!(node.restored_from.is_some() && node.restored_from == node.checkpoint);
+    let mut own = cluster.connect(id);
+    ping(&mut own, b"at its own port");
+    // What was damaged was replaced, or is not taken for good.
+    let directory = Directory::open(cluster.data_dir(id).join("checkpoints")).unwrap();
+    let newest = directory.list().unwrap().whole.remove(0);
+    newest.verify(&mut |_| ()).unwrap();
+}
+
+#[test]
+fn a_replica_alone_says_that_it_has_nothing_to_begin_with() {
+    let mut cluster = Cluster::start_with(1, 4 << 20);
+    let mut client = cluster.connect(1);
+    talk(&mut client, 12 << 20);
+    cluster.checkpoint(1).unwrap();
+    await_that("a shorter log", || {
+        (cluster.status(1).log_begins > 1).then_some(())
+    });
+    cluster.stop_node(1);
+    for path in checkpoints(&cluster, 1) {
+        spoil(&path.join("server/echoes"));
+    }
+    let error = cluster.fails_to_start(1);
+    assert!(error.contains("no usable checkpoint"), "{error}");
+}
+
+fn spoil(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(path, bytes).unwrap();
 }
 
 #[test]
@@ -190,11 +237,7 @@ fn a_damaged_checkpoint_is_passed_over_and_the_one_before_is_taken() {
     assert!(second > first);
     cluster.stop_node(id);
     let newest = checkpoints(&cluster, id).pop().unwrap();
-    let image = newest.join("server/echoes");
-    let mut bytes = fs::read(&image).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
-    fs::write(&image, bytes).unwrap();
+    spoil(&newest.join("server/echoes"));
     cluster.start_node(id);
     cluster.await_agreement();
     ping(&mut client, b"three");

@@ -21,9 +21,11 @@
 //! * Output that is held back is in no checkpoint: as long as there is any, none is taken.
 //! * A server in which CRIU was killed gets no more entries: it is replaced by one that goes back.
 //!
+//! * A node without a usable checkpoint of what is before its log has no server until it has fetched
+//!   one, and does not lead.
+//!
 //! Deliberately absent: how a server is dumped (the host's business), when one is due
-//! ([`super::triggers`]), transfer from other nodes other than by hand (`brolga checkpoint export` and
-//! `import`).
+//! ([`super::triggers`]), how one comes from another node ([`super::transfer`]).
 
 use super::conns::Conns;
 use super::error::NodeError;
@@ -61,6 +63,18 @@ enum Word {
     Done(Result<u64, CheckpointError>),
 }
 
+/// Where a server begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub(super) enum Back {
+    /// It was brought back from a checkpoint.
+    Restored,
+    /// The whole log is here: it is to be started, and given all of it.
+    FromGenesis,
+    /// There is nothing to begin with. A checkpoint is being fetched.
+    Waits,
+}
+
 /// How far one is.
 #[derive(Debug, Default)]
 enum Stage {
@@ -88,6 +102,9 @@ pub(super) struct Checkpoints {
     look_again: bool,
     /// The others' logs begin at this slot, and what is before is missing here.
     behind: Option<u64>,
+    /// The own log begins at this slot, and no checkpoint stands in for what is before: there is no
+    /// server.
+    missing: Option<u64>,
     pub(super) triggers: Triggers,
     pub(super) turns: Turns,
 }
@@ -111,6 +128,7 @@ impl Checkpoints {
             others: BTreeMap::new(),
             look_again: false,
             behind: None,
+            missing: None,
             triggers: Triggers::new(every, log_bytes, Instant::now()),
             turns: Turns::default(),
         }
@@ -146,22 +164,36 @@ impl Checkpoints {
     /// The leader says that it cannot send what is missing here. It says so again and again.
     pub(super) fn lacks(&mut self, first: u64) {
         if self.behind.replace(first) != Some(first) {
-            tracing::error!(
+            tracing::warn!(
                 first,
-                "slots before this one are missing here and were dropped by the others: export a \
-                 checkpoint there and import it here (brolga checkpoint), with this node stopped"
+                "slots before this one are missing here and were dropped by the others"
             );
         }
     }
 
-    /// Why this node gets no further, if all that follows `chosen` was dropped elsewhere.
-    pub(super) fn waiting(&self, chosen: u64) -> Option<String> {
-        let first = self.behind.filter(|first| chosen + 1 < *first)?;
-        Some(format!(
-            "slots up to {} are missing here and were dropped by the others: stop this node and import \
-             a checkpoint (brolga checkpoint export, import)",
-            first - 1
-        ))
+    /// The least slot of which a checkpoint has to be fetched, if the log, of which all up to `chosen`
+    /// is here, does not go on without.
+    pub(super) fn lacking(&self, chosen: u64) -> Option<u64> {
+        let behind = self.behind.filter(|first| chosen + 1 < *first);
+        behind.max(self.missing).map(|first| first - 1)
+    }
+
+    /// There is no server, nor anything to start one from.
+    pub(super) fn is_missing(&self) -> bool {
+        self.missing.is_some()
+    }
+
+    /// What outlives this.
+    pub(super) fn into_lasting(self) -> (Identity, Arc<Waker>) {
+        (self.identity, self.waker)
+    }
+
+    pub(super) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    pub(super) fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// The newest one here.
@@ -181,6 +213,13 @@ impl Checkpoints {
 impl<H: ServerHost> Node<H> {
     /// Somebody wants a checkpoint: it is taken when it is this node's turn.
     pub(super) fn wish_checkpoint(&mut self, reply: oneshot::Sender<Taken>) {
+        if self.checkpoints.is_missing() {
+            // Whoever asked may have given up waiting.
+            let _ = reply.send(Err(
+                "there is no server here: a checkpoint is fetched".into()
+            ));
+            return;
+        }
         self.checkpoints.waiting.push(reply);
     }
 
@@ -373,8 +412,8 @@ impl<H: ServerHost> Node<H> {
     fn replace_server(&mut self, why: &str) -> Result<(), NodeError> {
         tracing::warn!(%why, "the server is not fit to go on; another takes its place");
         match self.restore_server(false, u64::MAX)? {
-            true => Ok(()),
-            false => self.start_server(),
+            Back::Restored | Back::Waits => Ok(()),
+            Back::FromGenesis => self.start_server(),
         }
     }
 
@@ -405,6 +444,7 @@ impl<H: ServerHost> Node<H> {
 
     /// Another node has a checkpoint.
     pub(super) fn told_of_checkpoint(&mut self, from: NodeId, slot: u64) {
+        self.transfer.told(from, slot);
         let known = self.checkpoints.others.entry(from).or_default();
         *known = slot.max(*known);
         self.drop_log();
@@ -421,10 +461,10 @@ impl<H: ServerHost> Node<H> {
 
     // ---- going back ----
 
-    /// Brings the server back from the newest checkpoint that is whole and that the log continues; false
-    /// if there is none. `at_start`: the node knows nothing yet and takes over what it knew then. Only
-    /// checkpoints of slots before `limit` are looked at.
-    pub(super) fn restore_server(&mut self, at_start: bool, limit: u64) -> Result<bool, NodeError> {
+    /// Brings the server back from the newest checkpoint that is whole and that the log continues.
+    /// `at_start`: the node knows nothing yet and takes over what it knew then. Only checkpoints of
+    /// slots before `limit` are looked at.
+    pub(super) fn restore_server(&mut self, at_start: bool, limit: u64) -> Result<Back, NodeError> {
         self.look_at_checkpoints()?;
         let listing = self.checkpoints.directory.list()?;
         for checkpoint in listing.whole {
@@ -436,17 +476,54 @@ impl<H: ServerHost> Node<H> {
             match went {
                 Ok(()) => {
                     tracing::info!(slot, "the server is brought back from a checkpoint");
-                    return Ok(true);
+                    return Ok(Back::Restored);
                 }
                 Err(error) => {
                     tracing::error!(slot, "{error}; the next older checkpoint is tried");
+                    self.refuse(&checkpoint, &error);
                 }
             }
         }
         match self.replica.first_slot() {
-            1 => Ok(false),
+            1 => Ok(Back::FromGenesis),
+            first if self.config.members.len() > 1 => {
+                self.go_without_server(first, limit)?;
+                Ok(Back::Waits)
+            }
             first => Err(NodeError::NoCheckpoint { first }),
         }
+    }
+
+    /// One that cannot be restored here is not fetched from others; one that is only damaged here may be.
+    fn refuse(&mut self, checkpoint: &Checkpoint, error: &CheckpointError) {
+        if !matches!(error, CheckpointError::Corrupt { .. })
+            && let Ok(hash) = checkpoint.manifest.hash()
+        {
+            self.transfer.refuse(hash);
+        }
+    }
+
+    /// Votes and learns, until a checkpoint was fetched.
+    fn go_without_server(&mut self, first: u64, limit: u64) -> Result<(), NodeError> {
+        tracing::error!(
+            first,
+            "the log begins at this slot and there is no usable checkpoint of the slots before: one is \
+             fetched from another replica"
+        );
+        // What a server took that was found wrong is of no use to anybody.
+        for checkpoint in self.checkpoints.directory.list()?.whole {
+            if checkpoint.slot() >= limit {
+                self.checkpoints.directory.remove(&checkpoint.path)?;
+            }
+        }
+        self.look_at_checkpoints()?;
+        self.end_server();
+        self.checkpoints.missing = Some(first);
+        self.replica.abstain(Instant::now(), true);
+        self.frontend.retire();
+        self.sidecars.detach_all();
+        self.life.offline();
+        Ok(())
     }
 
     fn restore_from(
@@ -462,7 +539,10 @@ impl<H: ServerHost> Node<H> {
         if let Some(objection) = self.checkpoints.identity.objection(&manifest.identity) {
             return Err(CheckpointError::Failed(objection));
         }
-        checkpoint.verify(&mut |_| ())?;
+        // One that was fetched just now was read back just now.
+        if self.transfer.lore.fetched.take() != Some(checkpoint.slot()) {
+            checkpoint.verify(&mut |_| ())?;
+        }
         let snapshot = Snapshot::load(&checkpoint.path)?;
         let slot = snapshot.applied.slot;
         let bytes = self.tape_bytes();

@@ -145,6 +145,13 @@ impl Cluster {
         self.nodes[id as usize - 1] = Some(Running { handle, thread });
     }
 
+    /// Starts a node that ends by itself, and says why.
+    pub(super) fn fails_to_start(&mut self, id: u64) -> String {
+        self.start_node(id);
+        let running = self.nodes[id as usize - 1].take().unwrap();
+        running.thread.join().unwrap().unwrap_err().to_string()
+    }
+
     /// The data directory of a node.
     pub(super) fn data_dir(&self, id: u64) -> PathBuf {
         self.config(id).data_dir
@@ -260,6 +267,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         keep_fsync: false,
         segment_bytes: crate::config::segment_bytes(),
         checkpoints_kept: 2,
+        checkpoint_transfer_mb_s: 0,
         checkpoint_every_s: 0,
         checkpoint_log_mb: None,
         host_loopback: false,

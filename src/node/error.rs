@@ -54,10 +54,11 @@ pub enum NodeError {
     /// The checkpoints on disk cannot be looked at.
     #[error(transparent)]
     Checkpoint(#[from] brolga_checkpoint::CheckpointError),
-    /// The log does not go back to the beginning, and no checkpoint stands in for what is missing.
+    /// The log does not go back to the beginning, no checkpoint stands in for what is missing, and
+    /// there is no other node to fetch one from.
     #[error(
-        "the log begins at slot {first} and there is no usable checkpoint of the slots before: \
-         export one from another replica and import it here (brolga checkpoint)"
+        "the log begins at slot {first} and there is no usable checkpoint of the slots before, nor another \
+         replica to fetch one from: import one (brolga checkpoint)"
     )]
     NoCheckpoint {
         /// The first slot in the log.

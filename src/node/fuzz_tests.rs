@@ -9,7 +9,7 @@ use super::peer_frames::PeerFrame;
 use super::wire::{Hello, each_progress, put_progress, split_events};
 use crate::check::Chance;
 
-fn chance(name: &str) -> Chance {
+pub(super) fn chance(name: &str) -> Chance {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let given = std::env::var("BROLGA_FUZZ_SEED");
     let seed = given.map_or_else(
@@ -20,17 +20,17 @@ fn chance(name: &str) -> Chance {
     Chance::new(seed)
 }
 
-fn iterations() -> usize {
+pub(super) fn iterations() -> usize {
     let given = std::env::var("BROLGA_FUZZ").ok();
     given.map_or(20_000, |text| text.parse().unwrap())
 }
 
-fn bytes(chance: &mut Chance, most: u64) -> Vec<u8> {
+pub(super) fn bytes(chance: &mut Chance, most: u64) -> Vec<u8> {
     let len = chance.below(most + 1);
     (0..len).map(|_| chance.below(256) as u8).collect()
 }
 
-fn damage(chance: &mut Chance, bytes: &mut Vec<u8>) {
+pub(super) fn damage(chance: &mut Chance, bytes: &mut Vec<u8>) {
     for _ in 0..chance.below(4) {
         let at = chance.below(bytes.len() as u64 + 1) as usize;
         match (chance.below(4), bytes.get_mut(at)) {

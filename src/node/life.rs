@@ -2,6 +2,7 @@
 //! alone when it ends by itself; and the node's answer to "how are you?".
 
 use super::backstop::{Backstop, CaughtSite};
+use super::checkpoints::Back;
 use super::error::NodeError;
 use super::frontend::Published;
 use super::reactor::{DOORBELL, Node, PROCESS};
@@ -210,8 +211,8 @@ impl<H: ServerHost> Node<H> {
         }
         tracing::warn!(%how, slot, "the server died; it is started again and replays the log");
         match self.restore_server(false, u64::MAX)? {
-            true => Ok(()),
-            false => self.start_server(),
+            Back::Restored | Back::Waits => Ok(()),
+            Back::FromGenesis => self.start_server(),
         }
     }
 
@@ -280,7 +281,7 @@ impl<H: ServerHost> Node<H> {
         if self.life.live || self.leadership.leader.is_none() || barred {
             return Ok(());
         }
-        if self.life.ended.is_some() {
+        if self.life.ended.is_some() || self.checkpoints.is_missing() {
             return Ok(());
         }
         let chosen = self.replica.chosen_upto();
@@ -330,6 +331,7 @@ impl<H: ServerHost> Node<H> {
             log_begins: self.replica.first_slot(),
             no_vote: self.no_vote(),
             waiting: self.waiting(),
+            transfer: self.transfer.status(),
             proposed: self.proposer.proposed(),
             resends: self.upstream.resends(),
             server_starts: self.life.starts,
@@ -369,12 +371,20 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn waiting(&self) -> Option<String> {
-        let behind = self.checkpoints.waiting(self.replica.chosen_upto());
-        behind
+        self.fetching()
             .or_else(|| self.consensus_waiting())
             .or_else(|| self.company.waiting())
             .or_else(|| self.checking.waiting())
             .or_else(|| self.life.stall.as_ref().map(described))
+    }
+
+    fn fetching(&self) -> Option<String> {
+        let lacking = self.checkpoints.lacking(self.replica.chosen_upto())?;
+        let transfer = self.transfer.described();
+        Some(format!(
+            "replica {} lacks slots up to {lacking}, which were dropped: {transfer}",
+            self.id
+        ))
     }
 
     /// Looks whether a thread of the server holds the others up. If its process was killed from outside

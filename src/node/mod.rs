@@ -21,6 +21,7 @@
 //!   `exchange`: what is said about it; `difference`: it in words; `gate`: output that is held back;
 //!   `quarantine`: a replica that is wrong;
 //! * `checkpoints`: the replica as it was at a slot, on disk and back; `snapshot`: the node's part of it;
+//! * `transfer`: one that comes from another node, or goes there;
 //! * `triggers`: when one is due and whose turn it is; `staggering`: it carried out;
 //! * `trail`: the hashes on disk; `traces`: all that the server does, on disk; `replay`: a recorded
 //!   log once more, without a node; `knowledge`: what a node would know then;
@@ -65,6 +66,7 @@ mod tape_map;
 mod timer;
 mod traces;
 mod trail;
+mod transfer;
 mod triggers;
 mod turn;
 mod upstream;
@@ -98,3 +100,6 @@ pub use server::{Dumper, ServerHost, Started, WrappedServer};
 pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};
 pub use status::{NodeHandle, NodeStatus, Peer, Query, Role, ServerState};
 pub use traces::{Compared, Fork, compare as compare_traces, traces};
+pub use transfer::{
+    FetchError, FetchPlan, Progress, Seen, TransferStatus, fetch as fetch_checkpoint,
+};

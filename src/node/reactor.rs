@@ -1,7 +1,7 @@
 //! The reactor: one `mio` poll, one thread.
 
 use super::checking::Checking;
-use super::checkpoints::Checkpoints;
+use super::checkpoints::{Back, Checkpoints};
 use super::company::Company;
 use super::conns::Conns;
 use super::error::NodeError;
@@ -19,6 +19,7 @@ use super::tape_map::TapeMap;
 use super::timer::Timer;
 use super::traces::TraceFile;
 use super::trail::Trail;
+use super::transfer::{Lore, Transfer};
 use super::upstream::Upstream;
 use crate::config::NodeConfig;
 use brolga_checkpoint::{Directory, Identity};
@@ -55,6 +56,27 @@ pub(super) struct Leadership {
     pub(super) leader: Option<NodeId>,
 }
 
+/// What stays when a node begins anew: what was given to it, and what those have who speak to it.
+struct Lasting<H> {
+    config: NodeConfig,
+    identity: Identity,
+    host: H,
+    poll: Poll,
+    timer: Timer,
+    waker: Arc<Waker>,
+    queries: Receiver<Query>,
+    lore: Lore,
+}
+
+/// Why a node's life is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ended {
+    /// It was asked to stop.
+    Asked,
+    /// It has fetched a checkpoint.
+    ToBeginAnew,
+}
+
 /// One replica. [`Node::run`] is its whole life.
 pub struct Node<H> {
     pub(super) config: NodeConfig,
@@ -88,6 +110,7 @@ pub struct Node<H> {
     pub(super) checking: Checking,
     pub(super) operator: Operator,
     pub(super) checkpoints: Checkpoints,
+    pub(super) transfer: Transfer,
     pub(super) trail: Trail,
     pub(super) trace_file: Option<TraceFile>,
 }
@@ -116,25 +139,38 @@ impl<H: ServerHost> Node<H> {
         let waker = Waker::new(poll.registry(), WAKER).map_err(system("cannot create a waker"))?;
         let waker = Arc::new(waker);
         let timer = Timer::new(poll.registry(), TIMER).map_err(system("cannot create a timer"))?;
-        let wake = Arc::clone(&waker);
-        let replica = Replica::open(
-            replica_config(&config),
-            poll.registry(),
-            FIRST_REPLICA_TOKEN,
-            Arc::new(move || {
-                // The descriptor lives as long as the closure; there is nobody to tell of a failure.
-                let _ = wake.wake();
-            }),
-        )?;
-        forget_that_it_is_new(&config)?;
-        let company = Company::new(&config, identity.clone());
-        let checkpoints = Checkpoints::open(
-            Directory::open(config.checkpoint_dir())?,
+        let (handle, queries) = NodeHandle::new(Arc::clone(&waker));
+        let lasting = Lasting {
+            config,
             identity,
-            &config,
-            Arc::clone(&waker),
-        );
-        let (handle, queries) = NodeHandle::new(waker);
+            host,
+            poll,
+            timer,
+            waker,
+            queries,
+            lore: Lore::default(),
+        };
+        Ok((Self::assemble(lasting)?, handle))
+    }
+
+    fn assemble(lasting: Lasting<H>) -> Result<Self, NodeError> {
+        let Lasting {
+            config,
+            identity,
+            host,
+            poll,
+            timer,
+            waker,
+            queries,
+            lore,
+        } = lasting;
+        let system = NodeError::doing;
+        let replica = open_replica(&config, &poll, &waker)?;
+        forget_that_it_is_new(&config)?;
+        let directory = Directory::open(config.checkpoint_dir())?;
+        let company = Company::new(&config, identity.clone());
+        let transfer = Transfer::new(&config, directory.clone(), Arc::clone(&waker), lore);
+        let checkpoints = Checkpoints::open(directory, identity, &config, waker);
         let frontend = open_frontend(&config, &poll).map_err(system("cannot open the frontend"))?;
         let sidecars = open_sidecars(&config, &poll)?;
         let knobs = Knobs {
@@ -146,7 +182,7 @@ impl<H: ServerHost> Node<H> {
         let now = Instant::now();
         let id = config.node;
         let others = config.members.iter().map(|member| member.id);
-        let node = Self {
+        Ok(Self {
             id,
             poll,
             timer,
@@ -177,11 +213,47 @@ impl<H: ServerHost> Node<H> {
             checking,
             operator: Operator::default(),
             checkpoints,
+            transfer,
             trail: Trail::open(&config.data_dir),
             trace_file: None,
             config,
-        };
-        Ok((node, handle))
+        })
+    }
+
+    /// Ends everything but what lasts, and begins again as a node does that starts.
+    fn anew(self) -> Result<Self, NodeError> {
+        let Self {
+            config,
+            poll,
+            timer,
+            queries,
+            replica,
+            host,
+            checkpoints,
+            transfer,
+            process,
+            tape,
+            frontend,
+            sidecars,
+            checking,
+            trail,
+            ..
+        } = self;
+        // The server goes before its host is used again, sockets and files before their names are.
+        drop((process, tape, frontend, sidecars, checking, trail));
+        replica.close();
+        let (identity, waker) = checkpoints.into_lasting();
+        let lore = transfer.into_lore();
+        Self::assemble(Lasting {
+            config,
+            identity,
+            host,
+            poll,
+            timer,
+            waker,
+            queries,
+            lore,
+        })
     }
 
     /// Starts the server and works until asked to stop.
@@ -191,6 +263,16 @@ impl<H: ServerHost> Node<H> {
     /// # Errors
     /// See [`NodeError`]; the server is stopped then.
     pub fn run(mut self) -> Result<(), NodeError> {
+        while self.live()? == Ended::ToBeginAnew {
+            tracing::info!("the node begins anew, with the checkpoint that was fetched");
+            self = self.anew()?;
+        }
+        tracing::info!("asked to stop");
+        self.replica.close();
+        Ok(())
+    }
+
+    fn live(&mut self) -> Result<Ended, NodeError> {
         if let Some(quarantine) = self.checking.quarantine() {
             tracing::warn!(
                 slot = quarantine.slot,
@@ -199,7 +281,7 @@ impl<H: ServerHost> Node<H> {
             );
             self.stand_aside(Instant::now())?;
         }
-        if !self.restore_server(true, u64::MAX)? {
+        if self.restore_server(true, u64::MAX)? == Back::FromGenesis {
             self.start_server()?;
         }
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -217,11 +299,12 @@ impl<H: ServerHost> Node<H> {
             }
             let now = Instant::now();
             if self.take_ready(&events, now)? {
-                tracing::info!("asked to stop");
-                self.replica.close();
-                return Ok(());
+                return Ok(Ended::Asked);
             }
             self.turn(now)?;
+            if self.advance_transfer(now)? {
+                return Ok(Ended::ToBeginAnew);
+            }
             wait = self.prepare_sleep(now)?;
         }
     }
@@ -248,6 +331,7 @@ impl<H: ServerHost> Node<H> {
                 token if self.frontend.owns(token) => self.frontend.handle(event, now),
                 token if self.replica.owns(token) => {
                     self.replica.handle(event, now, &mut self.replica_events);
+                    self.welcome_visitors();
                 }
                 token if self.sidecars.owns(token) => self.sidecar_ready(event),
                 token => tracing::debug!(?token, "event for nobody"),
@@ -293,6 +377,7 @@ impl<H: ServerHost> Node<H> {
             self.checking.wakeup(now),
             self.trail.wakeup(),
             self.checkpoints.wakeup(now),
+            self.transfer.wakeup(),
         ];
         let deadline = others
             .into_iter()
@@ -320,6 +405,25 @@ fn forget_that_it_is_new(config: &NodeConfig) -> Result<(), NodeError> {
         )(error)),
         _ => Ok(()),
     }
+}
+
+fn open_replica(
+    config: &NodeConfig,
+    poll: &Poll,
+    waker: &Arc<Waker>,
+) -> Result<Replica, NodeError> {
+    let waker = Arc::clone(waker);
+    let wake = Arc::new(move || {
+        // The descriptor lives as long as the closure; there is nobody to tell of a failure.
+        let _ = waker.wake();
+    });
+    let replica = Replica::open(
+        replica_config(config),
+        poll.registry(),
+        FIRST_REPLICA_TOKEN,
+        wake,
+    );
+    Ok(replica?)
 }
 
 fn replica_config(config: &NodeConfig) -> ReplicaConfig {

@@ -8,6 +8,7 @@ use super::operator::Ordered;
 use super::output::SlotHashes;
 use super::proposer::Proposed;
 use super::quarantine::Quarantine;
+use super::transfer::TransferStatus;
 use crate::config::Policy;
 use mio::Waker;
 use serde::{Deserialize, Serialize};
@@ -130,6 +131,9 @@ pub struct NodeStatus {
     /// Why this replica does not vote on what is chosen, if it does not: it has lost its log.
     #[serde(default)]
     pub no_vote: Option<String>,
+    /// The checkpoint that is being fetched from another node.
+    #[serde(default)]
+    pub transfer: Option<TransferStatus>,
     /// Why requests wait, if they do.
     pub waiting: Option<String>,
     /// Entries this node has proposed.

@@ -134,6 +134,7 @@ impl<H: ServerHost> Node<H> {
     fn peer_up(&mut self, peer: NodeId) {
         self.introduce(peer);
         self.checking.peer_up(peer);
+        self.transfer.link(peer, true);
         self.tell_of_checkpoint(Some(peer));
         self.absent.remove(&peer);
         self.greet_about_turns(peer);
@@ -145,6 +146,7 @@ impl<H: ServerHost> Node<H> {
     fn peer_down(&mut self, peer: NodeId, now: Instant) {
         self.company.lost(peer);
         self.checking.peer_down(peer);
+        self.transfer.link(peer, false);
         self.checkpoints.turns.lost(peer);
         self.absent.entry(peer).or_insert(now);
         if self.leadership.leader == Some(peer) {
@@ -311,6 +313,10 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn observe_and_feed(&mut self, now: Instant) -> Result<(), NodeError> {
+        if self.checkpoints.is_missing() {
+            // What the log says of connections means nothing without what it said before.
+            return Ok(());
+        }
         let Self {
             feeder,
             replica,

@@ -13,13 +13,19 @@
 //! A process that dies closes its sockets, which shows here at once. A machine that vanishes does
 //! not: idle links carry pings, and one that stays silent is taken down.
 //!
+//! A connection need not become a link: who says [`visit`] instead of hello, of the same cluster and
+//! version but not necessarily a member, gets it for a protocol of its own, and it leaves this
+//! transport and its thread ([`Transport::take_visitors`]).
+//!
 //! Deliberately absent: threads, encryption, authentication beyond the cluster's id, message meaning.
 
 #[cfg(test)]
 mod fuzz_tests;
 mod outbox;
+mod visit;
 mod wire;
 
+pub use visit::{Visitor, visit};
 pub use wire::{BODY_BYTES_MAX, VERSION};
 
 use crate::core::{Msg, NodeId};
@@ -114,6 +120,7 @@ pub struct Transport {
     listener: TcpListener,
     connections: Vec<Option<Connection>>,
     neighbors: Vec<Neighbor>,
+    visitors: Vec<Visitor>,
     scratch: Vec<u8>,
     head: Head,
 }
@@ -155,6 +162,7 @@ impl Transport {
             first_token,
             listener,
             connections: (1..TOKENS).map(|_| None).collect(),
+            visitors: Vec::new(),
             scratch: vec![0; READ_BYTES],
             head: Head::new(),
         })
@@ -425,6 +433,7 @@ impl Transport {
             };
             match (kind, &connection.state, connection.peer) {
                 (Kind::Hello, State::Greeting, _) => self.greet(at, body, now, out)?,
+                (Kind::Visit, State::Greeting, None) => self.hand_over(at, body)?,
                 (Kind::Refuse, _, _) => {
                     let why = String::from_utf8_lossy(&body).into_owned();
                     self.refused(at, &why, now, out);
@@ -477,8 +486,32 @@ impl Transport {
         Ok(())
     }
 
-    fn check(&self, hello: &Hello, dialed: Option<NodeId>) -> Result<(), String> {
+    /// Connections that are somebody else's business from now on. To be asked after [`Transport::handle`].
+    pub fn take_visitors(&mut self) -> Vec<Visitor> {
+        std::mem::take(&mut self.visitors)
+    }
+
+    fn hand_over(&mut self, at: usize, body: Bytes) -> Result<(), String> {
+        let hello = Hello::decode(body).ok_or("not a Brolga node")?;
+        self.check_kinship(&hello)?;
+        let Some(mut connection) = self.connections[at].take_if(|it| it.input.is_empty()) else {
+            return Err("a visitor has to wait for an answer".into());
+        };
+        // It is not looked at here any more, whatever the poll still says.
+        let _ = self.registry.deregister(&mut connection.socket);
         let TransportConfig { cluster, id, .. } = self.config;
+        self.visitors.extend(Visitor::greeted(
+            connection.socket.into(),
+            cluster,
+            id,
+            hello.from,
+        ));
+        Ok(())
+    }
+
+    /// Whether the other side is of this cluster and speaks this version.
+    fn check_kinship(&self, hello: &Hello) -> Result<(), String> {
+        let cluster = self.config.cluster;
         let from = hello.from;
         if hello.version != VERSION {
             return Err(format!(
@@ -492,6 +525,13 @@ impl Transport {
                 "node {from} is of cluster {theirs:032x}, not {cluster:032x}"
             ));
         }
+        Ok(())
+    }
+
+    fn check(&self, hello: &Hello, dialed: Option<NodeId>) -> Result<(), String> {
+        self.check_kinship(hello)?;
+        let id = self.config.id;
+        let from = hello.from;
         if hello.to != id {
             return Err(format!(
                 "node {from} looks for node {}, this is node {id}",

@@ -26,6 +26,8 @@ pub(super) enum Kind {
     Ping = 3,
     Message = 4,
     App = 5,
+    /// A hello from somebody who wants the connection for something else: see [`super::visit`].
+    Visit = 6,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             3 => Kind::Ping,
             4 => Kind::Message,
             5 => Kind::App,
+            6 => Kind::Visit,
             _ => return None,
         })
     }

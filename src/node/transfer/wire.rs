@@ -1,0 +1,402 @@
+//! What is said over a connection on which a checkpoint is fetched.
+//!
+//! ```text
+//! frame   := kind u8, 3 zero bytes | length u32 | hash u64 | payload
+//! hash    := XXH3 (64 bits) of the payload, seeded with the kind
+//!
+//! fetcher ── Ask {at least this slot, rather this one, none of these} ──▶ donor
+//!         ◀── Offer {slot, length and hash of its manifest} ── or Nothing {why}
+//!         ── Read {file, offset, length} ──▶             several at once, answered in order
+//!         ◀── Chunk {file, offset, bytes} ── or Hole {file, offset, length}: as many zeros
+//! ```
+//!
+//! Files go by their place in the manifest, which is itself file [`MANIFEST`]. All integers are
+//! little-endian. Nothing is taken for granted that comes in: lengths are bounded before memory is set
+//! aside, checksums are compared.
+
+use std::io::{self, Read, Write};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Bytes of a file that are asked for at once, at most.
+pub const CHUNK_BYTES: u32 = 256 << 10;
+/// Number of the manifest among the files.
+pub const MANIFEST: u32 = u32::MAX;
+/// Bytes before the payload.
+pub const HEADER_BYTES: usize = 16;
+/// Bytes of a chunk's payload before the file's bytes.
+pub const CHUNK_HEAD_BYTES: usize = 16;
+/// No payload is longer.
+const PAYLOAD_BYTES_MAX: usize = CHUNK_BYTES as usize + CHUNK_HEAD_BYTES;
+/// No reason is longer.
+const WHY_BYTES_MAX: usize = 1 << 10;
+/// Room for so many hashes of what is of no use.
+pub const EXCEPT_BYTES_MAX: usize = 64 * 16;
+
+const ASK: u8 = 1;
+const READ: u8 = 2;
+const OFFER: u8 = 3;
+const NOTHING: u8 = 4;
+const CHUNK: u8 = 5;
+const HOLE: u8 = 6;
+
+/// A piece of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Piece {
+    /// Place in the manifest, or [`MANIFEST`].
+    pub file: u32,
+    /// Where it begins.
+    pub offset: u64,
+    /// How long it is: 1 to [`CHUNK_BYTES`].
+    pub bytes: u32,
+}
+
+/// A checkpoint, exactly this one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its slot.
+    pub slot: u64,
+    /// Hash of its manifest.
+    pub manifest: u128,
+}
+
+/// One message, borrowed from where it was read to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Which checkpoint is there? The newest is meant, unless one of which some is here already is
+    /// there too.
+    Ask {
+        /// Older ones are of no use.
+        at_least: u64,
+        /// See above.
+        rather: Option<Wanted>,
+        /// Hashes of manifests, 16 bytes each: these are of no use either.
+        except: &'a [u8],
+    },
+    /// A piece is wanted.
+    Read(Piece),
+    /// This one is there, and stays as long as the connection.
+    Offer {
+        /// Which.
+        what: Wanted,
+        /// Length of the manifest.
+        manifest_bytes: u64,
+    },
+    /// There is none, or no more of it; the reason in words.
+    Nothing(&'a str),
+    /// What was wanted.
+    Chunk {
+        /// File.
+        file: u32,
+        /// Where it begins.
+        offset: u64,
+        /// Content.
+        bytes: &'a [u8],
+    },
+    /// What was wanted is zeros.
+    Hole(Piece),
+}
+
+impl<'a> Message<'a> {
+    /// Writes the frame to `out`, replacing what was there.
+    pub fn encode(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.resize(HEADER_BYTES, 0);
+        let kind = match *self {
+            Self::Ask {
+                at_least,
+                rather,
+                except,
+            } => {
+                out.extend_from_slice(&at_least.to_le_bytes());
+                out.extend_from_slice(&u64::from(rather.is_some()).to_le_bytes());
+                if let Some(rather) = rather {
+                    put_wanted(out, rather);
+                }
+                out.extend_from_slice(except);
+                ASK
+            }
+            Self::Read(piece) => {
+                put_piece(out, piece);
+                READ
+            }
+            Self::Offer {
+                what,
+                manifest_bytes,
+            } => {
+                put_wanted(out, what);
+                out.extend_from_slice(&manifest_bytes.to_le_bytes());
+                OFFER
+            }
+            Self::Nothing(why) => {
+                let most = (0..=why.len().min(WHY_BYTES_MAX)).rev();
+                let end = most.into_iter().find(|at| why.is_char_boundary(*at));
+                out.extend_from_slice(&why.as_bytes()[..end.unwrap_or_default()]);
+                NOTHING
+            }
+            Self::Chunk {
+                file,
+                offset,
+                bytes,
+            } => {
+                begin_chunk(out, file, offset);
+                out.extend_from_slice(bytes);
+                CHUNK
+            }
+            Self::Hole(piece) => {
+                put_piece(out, piece);
+                HOLE
+            }
+        };
+        seal(out, kind);
+    }
+
+    /// Reads a payload; `None` when it makes no sense.
+    pub fn decode(kind: u8, payload: &'a [u8]) -> Option<Self> {
+        let mut rest = Rest(payload);
+        let message = match kind {
+            ASK => Self::Ask {
+                at_least: rest.u64()?,
+                rather: match rest.u64()? {
+                    0 => None,
+                    1 => Some(rest.wanted()?),
+                    _ => return None,
+                },
+                except: {
+                    let except = std::mem::take(&mut rest.0);
+                    let sound = except.len() % 16 == 0 && except.len() <= EXCEPT_BYTES_MAX;
+                    sound.then_some(except)?
+                },
+            },
+            READ => Self::Read(rest.piece()?),
+            OFFER => Self::Offer {
+                what: rest.wanted()?,
+                manifest_bytes: rest.u64()?,
+            },
+            NOTHING => {
+                let why = std::str::from_utf8(std::mem::take(&mut rest.0)).ok()?;
+                Self::Nothing((why.len() <= WHY_BYTES_MAX).then_some(why)?)
+            }
+            CHUNK => {
+                let Piece {
+                    file,
+                    offset,
+                    bytes,
+                } = rest.piece()?;
+                let content = std::mem::take(&mut rest.0);
+                let whole = content.len() == bytes as usize;
+                whole.then_some(Self::Chunk {
+                    file,
+                    offset,
+                    bytes: content,
+                })?
+            }
+            HOLE => Self::Hole(rest.piece()?),
+            _ => return None,
+        };
+        rest.0.is_empty().then_some(message)
+    }
+}
+
+/// Makes `out` a frame with the content to be added, and [`end_chunk`] to be called then.
+pub fn begin_chunk(out: &mut Vec<u8>, file: u32, offset: u64) {
+    out.clear();
+    out.resize(HEADER_BYTES, 0);
+    put_piece(
+        out,
+        Piece {
+            file,
+            offset,
+            bytes: 0,
+        },
+    );
+}
+
+/// See [`begin_chunk`].
+pub fn end_chunk(out: &mut [u8]) {
+    seal(out, CHUNK);
+}
+
+fn put_wanted(out: &mut Vec<u8>, wanted: Wanted) {
+    out.extend_from_slice(&wanted.slot.to_le_bytes());
+    out.extend_from_slice(&wanted.manifest.to_le_bytes());
+}
+
+fn put_piece(out: &mut Vec<u8>, piece: Piece) {
+    out.extend_from_slice(&piece.file.to_le_bytes());
+    out.extend_from_slice(&piece.bytes.to_le_bytes());
+    out.extend_from_slice(&piece.offset.to_le_bytes());
+}
+
+/// Fills in the header of a frame whose payload is there.
+fn seal(out: &mut [u8], kind: u8) {
+    if kind == CHUNK {
+        let content = out.len() - HEADER_BYTES - CHUNK_HEAD_BYTES;
+        let content = u32::try_from(content).unwrap_or(u32::MAX);
+        out[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&content.to_le_bytes());
+    }
+    let (header, payload) = out.split_at_mut(HEADER_BYTES);
+    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
+    header[0] = kind;
+    header[4..8].copy_from_slice(&length.to_le_bytes());
+    header[8..].copy_from_slice(&xxh3_64_with_seed(payload, kind.into()).to_le_bytes());
+}
+
+struct Rest<'a>(&'a [u8]);
+
+impl Rest<'_> {
+    fn take<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (first, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(*first)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.take().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.take().map(u64::from_le_bytes)
+    }
+
+    fn wanted(&mut self) -> Option<Wanted> {
+        Some(Wanted {
+            slot: self.u64()?,
+            manifest: self.take().map(u128::from_le_bytes)?,
+        })
+    }
+
+    /// One that can be: of some bytes, and no end behind the last number.
+    fn piece(&mut self) -> Option<Piece> {
+        let (file, bytes) = (self.u32()?, self.u32()?);
+        let offset = self.u64()?;
+        let sound =
+            (1..=CHUNK_BYTES).contains(&bytes) && offset.checked_add(bytes.into()).is_some();
+        sound.then_some(Piece {
+            file,
+            offset,
+            bytes,
+        })
+    }
+}
+
+/// Reads one frame from `from` into `buffer`; gives its kind.
+///
+/// # Errors
+/// The connection broke, or what came is no frame.
+pub fn receive(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<u8> {
+    let senseless = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
+    let mut header = [0; HEADER_BYTES];
+    from.read_exact(&mut header)?;
+    let [kind, 0, 0, 0, a, b, c, d, hash @ ..] = header else {
+        return Err(senseless("not a frame"));
+    };
+    let length = u32::from_le_bytes([a, b, c, d]) as usize;
+    if length > PAYLOAD_BYTES_MAX {
+        return Err(senseless("a frame of a senseless length"));
+    }
+    // Grows once, to the size of a chunk.
+    buffer.resize(length, 0);
+    from.read_exact(buffer)?;
+    if xxh3_64_with_seed(buffer, kind.into()) != u64::from_le_bytes(hash) {
+        return Err(senseless("a frame with a wrong checksum"));
+    }
+    Ok(kind)
+}
+
+/// Writes one message.
+///
+/// # Errors
+/// The connection broke.
+pub fn send(to: &mut impl Write, message: &Message<'_>, buffer: &mut Vec<u8>) -> io::Result<()> {
+    message.encode(buffer);
+    to.write_all(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PIECE: Piece = Piece {
+        file: 3,
+        offset: 1 << 40,
+        bytes: 5,
+    };
+    const WANTED: Wanted = Wanted {
+        slot: 77,
+        manifest: 1 << 100,
+    };
+
+    fn messages() -> Vec<Message<'static>> {
+        vec![
+            Message::Ask {
+                at_least: 9,
+                rather: None,
+                except: &[],
+            },
+            Message::Ask {
+                at_least: 9,
+                rather: Some(WANTED),
+                except: &[7; 32],
+            },
+            Message::Read(PIECE),
+            Message::Offer {
+                what: WANTED,
+                manifest_bytes: 1234,
+            },
+            Message::Nothing("there is none"),
+            Message::Chunk {
+                file: 3,
+                offset: 9,
+                bytes: b"bytes",
+            },
+            Message::Hole(PIECE),
+        ]
+    }
+
+    #[test]
+    fn messages_survive_the_wire() {
+        let mut stream = Vec::new();
+        let mut frame = Vec::new();
+        for message in messages() {
+            send(&mut stream, &message, &mut frame).unwrap();
+        }
+        let (mut from, mut buffer) = (&stream[..], Vec::new());
+        for message in messages() {
+            let kind = receive(&mut from, &mut buffer).unwrap();
+            assert_eq!(Message::decode(kind, &buffer), Some(message));
+        }
+        assert!(from.is_empty());
+    }
+
+    #[test]
+    fn every_flipped_bit_and_every_cut_is_noticed() {
+        for message in messages() {
+            let (mut frame, mut buffer) = (Vec::new(), Vec::new());
+            message.encode(&mut frame);
+            for at in 0..frame.len() {
+                assert!(
+                    receive(&mut &frame[..at], &mut buffer).is_err(),
+                    "cut at {at}"
+                );
+                let mut flipped = frame.clone();
+                flipped[at] ^= 4;
+                assert!(receive(&mut &flipped[..], &mut buffer).is_err(), "{at}");
+            }
+        }
+    }
+
+    #[test]
+    fn no_memory_is_set_aside_for_what_is_too_long() {
+        let mut frame = Vec::new();
+        Message::Nothing("").encode(&mut frame);
+        frame[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
+        let mut buffer = Vec::new();
+        receive(&mut &frame[..], &mut buffer).unwrap_err();
+        assert!(buffer.capacity() < PAYLOAD_BYTES_MAX);
+        let long = "ä".repeat(WHY_BYTES_MAX);
+        Message::Nothing(&long).encode(&mut frame);
+        let kind = receive(&mut &frame[..], &mut buffer).unwrap();
+        assert_eq!(buffer.len(), WHY_BYTES_MAX);
+        assert!(Message::decode(kind, &buffer).is_some());
+    }
+}
