@@ -82,8 +82,14 @@ enum Stage {
     None,
     /// The server gets no more entries until it is idle.
     Settling,
-    /// It is being written, of the server with this process.
-    Writing(Receiver<Word>, u32),
+    /// It is being written.
+    Writing {
+        words_rx: Receiver<Word>,
+        /// The server's process.
+        pid: u32,
+        /// The server goes on.
+        dumped: bool,
+    },
 }
 
 /// See the module's description.
@@ -145,6 +151,19 @@ impl Checkpoints {
     /// One is being taken.
     pub(super) fn is_busy(&self) -> bool {
         !matches!(self.stage, Stage::None)
+    }
+
+    /// The server is being dumped: it sleeps, and what it says all the same is CRIU's doing and does not
+    /// count.
+    pub(super) fn is_dumping(&self) -> bool {
+        matches!(self.stage, Stage::Writing { dumped: false, .. })
+    }
+
+    /// Another server takes the place of the one that is being dumped, if one is.
+    pub(super) fn server_is_gone(&mut self) {
+        if let Stage::Writing { dumped, .. } = &mut self.stage {
+            *dumped = true;
+        }
     }
 
     /// An operator waits for one.
@@ -232,15 +251,18 @@ impl<H: ServerHost> Node<H> {
 
     /// Goes on with a checkpoint, if one was asked for.
     pub(super) fn advance_checkpoint(&mut self, now: Instant) -> Result<(), NodeError> {
-        match &self.checkpoints.stage {
+        match &mut self.checkpoints.stage {
             Stage::None => Ok(()),
             Stage::Settling => {
                 self.settle(now);
                 Ok(())
             }
-            Stage::Writing(words, _) => match words.try_recv() {
+            Stage::Writing {
+                words_rx, dumped, ..
+            } => match words_rx.try_recv() {
                 Err(TryRecvError::Empty) => Ok(()),
                 Ok(Word::Dumped) => {
+                    *dumped = true;
                     self.feeder.allow(None);
                     Ok(())
                 }
@@ -329,7 +351,11 @@ impl<H: ServerHost> Node<H> {
         std::thread::Builder::new()
             .name("checkpoint".into())
             .spawn(work)?;
-        self.checkpoints.stage = Stage::Writing(words_rx, pid);
+        self.checkpoints.stage = Stage::Writing {
+            words_rx,
+            pid,
+            dumped: false,
+        };
         Ok(())
     }
 
@@ -385,7 +411,7 @@ impl<H: ServerHost> Node<H> {
     ) -> Result<(), NodeError> {
         self.feeder.allow(None);
         let stage = std::mem::take(&mut self.checkpoints.stage);
-        if let (Err(CheckpointError::Interrupted(why)), Stage::Writing(_, pid)) = (&done, stage)
+        if let (Err(CheckpointError::Interrupted(why)), Stage::Writing { pid, .. }) = (&done, stage)
             && pid == self.server_pid()
         {
             self.replace_server(why)?;

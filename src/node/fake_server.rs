@@ -49,8 +49,8 @@ impl Lies {
 /// Name of an image's only file.
 const IMAGE: &str = "echoes";
 
-/// Where an image is to be written, and who is told when it is.
-type Dump = (PathBuf, Sender<()>);
+/// Where an image is to be written (`None`: the dump is broken off), and who is told when it is.
+type Dump = (Option<PathBuf>, Sender<()>);
 
 /// What a server knows.
 #[derive(Default)]
@@ -118,9 +118,6 @@ impl Dumps {
         self.begun.lock().unwrap().push(node);
         let at_once = 1 + self.under_way.fetch_add(1, Ordering::AcqRel);
         self.most.fetch_max(at_once, Ordering::AcqRel);
-        if self.interrupt.swap(false, Ordering::AcqRel) {
-            return Err(CheckpointError::Interrupted("it was broken off".into()));
-        }
         match self.fail.load(Ordering::Acquire) {
             true => Err(CheckpointError::Failed("the test says so".into())),
             false => Ok(()),
@@ -189,11 +186,16 @@ impl ServerHost for FakeHost {
         let (node, dumps) = (self.node, Arc::clone(&self.dumps));
         let dump = move |directory: &Path| {
             dumps.note(node)?;
+            let interrupted = dumps.interrupt.swap(false, Ordering::AcqRel);
             let (done_tx, done_rx) = channel();
-            let wish = (directory.join(IMAGE), done_tx);
+            let wish = (!interrupted).then(|| directory.join(IMAGE));
             let gone = |_| CheckpointError::Failed("the server is gone".into());
-            dumps_tx.send(wish).map_err(|_| gone(()))?;
-            done_rx.recv().map_err(|_| gone(()))
+            dumps_tx.send((wish, done_tx)).map_err(|_| gone(()))?;
+            done_rx.recv().map_err(|_| gone(()))?;
+            match interrupted {
+                true => Err(CheckpointError::Interrupted("it was broken off".into())),
+                false => Ok(()),
+            }
         };
         let dumps = Arc::clone(&self.dumps);
         Ok(Box::new(move |_, _, directory| {
@@ -299,7 +301,12 @@ impl FakeServer {
             let Some((slot, bytes, next)) = self.tape.tape().next_entry(self.cursor) else {
                 self.ring();
                 if let Ok((path, done_tx)) = self.dumps_rx.try_recv() {
-                    self.state.save(&path);
+                    match path {
+                        Some(path) => self.state.save(&path),
+                        // As one does that comes upon code of CRIU's.
+                        None => self.say(&Record::Exit { status: 5 }),
+                    }
+                    self.ring();
                     let _ = done_tx.send(());
                 }
                 if self.tape.tape().mark_asleep(self.cursor) {

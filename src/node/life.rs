@@ -134,6 +134,7 @@ impl<H: ServerHost> Node<H> {
         self.tape = None;
         self.trace_file = None;
         self.life.restored_from = None;
+        self.checkpoints.server_is_gone();
     }
 
     fn watch_server(&mut self, tape: TapeMap, started: Started) -> Result<(), NodeError> {

@@ -363,6 +363,9 @@ impl<H: ServerHost> Node<H> {
 
     /// Takes everything the server has answered.
     pub(super) fn drain_output(&mut self, now: Instant) -> Result<(), NodeError> {
+        if self.checkpoints.is_dumping() {
+            return Ok(());
+        }
         let Self {
             tape: Some(tape),
             output,
