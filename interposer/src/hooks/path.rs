@@ -11,6 +11,8 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 
 const PATH_BYTES: usize = 4096;
+/// What a container has of its own is below this.
+const CONTAINERS_OWN: &[u8] = b"/.brolga/";
 type Path = [u8; PATH_BYTES];
 type Realpath = unsafe extern "C" fn(*const c_char, *mut c_char) -> *mut c_char;
 
@@ -76,6 +78,14 @@ pub fn resolve() {
 fn roots() -> &'static [Root; 2] {
     // SAFETY: not written any more.
     unsafe { &*ROOTS.0.get() }
+}
+
+/// In a container: the common names of its directories, and their real ones there, which are the same in
+/// every container.
+pub(crate) fn contained() -> impl Iterator<Item = (&'static [u8], &'static [u8])> {
+    let both = |root: &'static Root| (root.descriptor.to_bytes(), &root.path[..root.len]);
+    let own = |(_, real): &(&[u8], &[u8])| real.starts_with(CONTAINERS_OWN);
+    roots().iter().map(both).filter(own)
 }
 
 /// Replaces the real path of a directory of this replica by its common name; returns the new length.

@@ -2,10 +2,13 @@
 //! make the same names up and would meet there. The kernel is told a longer name, with a tag of the tree
 //! in front; the server sees its own. Names that the kernel would choose (autobind) are counted up.
 //!
-//! Names in the file system are left alone.
+//! Names in the file system are left alone, but for those below the common names of the tree's
+//! directories ([`super::path`]) in a container: CRIU binds a socket again by the name that the kernel has
+//! for it, and has nothing open there that those names go by. The kernel is told the real ones.
 //!
 //! Rules of this file: raw system calls only, no allocation; every function has the turn.
 
+use super::path;
 use crate::turn::Turn;
 use core::ffi::c_void;
 use libc::socklen_t;
@@ -39,8 +42,11 @@ impl KernelAddress {
         }
         // SAFETY: the caller promises `len` readable bytes.
         let theirs = unsafe { core::slice::from_raw_parts(to.cast::<u8>(), len) };
-        if family(theirs) != libc::AF_UNIX || theirs[FAMILY_BYTES] != 0 {
+        if family(theirs) != libc::AF_UNIX {
             return None;
+        }
+        if theirs[FAMILY_BYTES] != 0 {
+            return path::contained().find_map(|(common, real)| Self::moved(theirs, common, real));
         }
         Some(Self::tagged(turn, &theirs[NAME_AT..]))
     }
@@ -85,6 +91,20 @@ impl KernelAddress {
         Self { bytes, len }
     }
 
+    /// The same address with another beginning of its path, if it has `from` there and if there is room.
+    fn moved(address: &[u8], from: &[u8], to: &[u8]) -> Option<Self> {
+        let rest = address.get(FAMILY_BYTES..)?.strip_prefix(from)?;
+        let len = FAMILY_BYTES + to.len() + rest.len();
+        if rest.first() != Some(&b'/') || len > ROOM_BYTES {
+            return None;
+        }
+        let mut bytes = [0; ROOM_BYTES];
+        bytes[..FAMILY_BYTES].copy_from_slice(&address[..FAMILY_BYTES]);
+        bytes[FAMILY_BYTES..][..to.len()].copy_from_slice(to);
+        bytes[FAMILY_BYTES + to.len()..len].copy_from_slice(rest);
+        Some(Self { bytes, len })
+    }
+
     pub(crate) fn as_ptr(&self) -> *const c_void {
         self.bytes.as_ptr().cast()
     }
@@ -105,6 +125,15 @@ impl KernelAddress {
             self.bytes
                 .copy_within(NAME_AT + TAG_BYTES..self.len, NAME_AT);
             self.len -= TAG_BYTES;
+            return;
+        }
+        let known = &self.bytes[..self.len.min(ROOM_BYTES)];
+        if known.len() <= FAMILY_BYTES || family(known) != libc::AF_UNIX {
+            return;
+        }
+        let mut names = path::contained();
+        if let Some(moved) = names.find_map(|(common, real)| Self::moved(known, real, common)) {
+            *self = moved;
         }
     }
 }
