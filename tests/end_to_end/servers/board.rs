@@ -2,13 +2,23 @@
 
 use super::http::Client;
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use serde::Deserialize;
 use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Mutex;
 
 const CLIENTS: usize = 4;
+
+#[test]
+fn python_comes_back_from_a_checkpoint() {
+    come_back("python_comes_back_from_a_checkpoint", |_| Board::python());
+}
+
+#[test]
+fn nodejs_comes_back_from_a_checkpoint() {
+    come_back("nodejs_comes_back_from_a_checkpoint", |_| Board::nodejs());
+}
 
 #[test]
 fn python_survives_its_leader() {

@@ -1,7 +1,7 @@
 //! clamd, ClamAV's daemon: streams over TCP, and directories that it scans with several threads.
 
 use super::recipe::{Load, Recipe, Stage, Target, ended, said};
-use super::scenario::{survive, survive_in};
+use super::scenario::{come_back, survive, survive_in};
 use crate::chance::Chance;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,6 +15,11 @@ const BAD: &[u8] = b"BROLGA-TEST-SIGNATURE";
 const NAME: &str = "Brolga.Test.UNOFFICIAL";
 const FILES: usize = 16;
 const REPLY_PATIENCE: Duration = Duration::from_secs(30);
+
+#[test]
+fn clamd_comes_back_from_a_checkpoint() {
+    come_back("clamd_comes_back_from_a_checkpoint", Clamd::new);
+}
 
 #[test]
 fn clamd_survives_its_leader() {

@@ -1,13 +1,18 @@
 //! Gerbera, a UPnP media server: select, a pool of threads, SQLite, datagrams.
 
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use crate::chance::Chance;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 const FILES: usize = 3;
+
+#[test]
+fn gerbera_comes_back_from_a_checkpoint() {
+    come_back("gerbera_comes_back_from_a_checkpoint", Gerbera::new);
+}
 
 #[test]
 fn gerbera_survives_its_leader() {

@@ -2,7 +2,7 @@
 
 use super::http::{bench, curl, fetch};
 use super::recipe::{Load, Recipe, Stage, Target};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use crate::chance::Chance;
 use crate::outside::{Numberer, Outside};
 use std::fs;
@@ -10,6 +10,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, OnceLock};
+
+#[test]
+fn haproxy_comes_back_from_a_checkpoint() {
+    come_back("haproxy_comes_back_from_a_checkpoint", HaProxy::new);
+}
 
 #[test]
 fn haproxy_survives_its_leader() {

@@ -2,10 +2,15 @@
 
 use super::http::Files;
 use super::recipe::{Load, Recipe, Target};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use crate::chance::Chance;
 use std::path::Path;
 use std::process::Command;
+
+#[test]
+fn lighttpd_comes_back_from_a_checkpoint() {
+    come_back("lighttpd_comes_back_from_a_checkpoint", Lighttpd::new);
+}
 
 #[test]
 fn lighttpd_survives_its_leader() {

@@ -2,13 +2,20 @@
 
 use super::dns::{Hosts, dig};
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use crate::chance::Chance;
 use crate::harness::eventually;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
+
+#[test]
+fn nsd_comes_back_from_a_checkpoint() {
+    come_back("nsd_comes_back_from_a_checkpoint", |chance| {
+        Nsd::new(chance, true)
+    });
+}
 
 #[test]
 fn nsd_survives_its_leader() {

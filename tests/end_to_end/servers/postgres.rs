@@ -1,7 +1,7 @@
 //! PostgreSQL: pgbench, and clients that know what they must see.
 
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -13,6 +13,13 @@ const INITDB: &str = concat!(
     env!("CARGO_MANIFEST_DIR"),
     "/examples/recipes/postgres/initdb.sh"
 );
+
+#[test]
+fn postgres_comes_back_from_a_checkpoint() {
+    come_back("postgres_comes_back_from_a_checkpoint", |_| {
+        Postgres::default()
+    });
+}
 
 #[test]
 fn postgres_survives_its_leader() {

@@ -1,7 +1,7 @@
 //! slapd, OpenLDAP's server, with its database in a shared map.
 
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -11,6 +11,11 @@ use std::sync::Mutex;
 const SUFFIX: &str = "dc=example,dc=com";
 const CLIENTS: usize = 3;
 const FIRST_NUMBER: usize = 1000;
+
+#[test]
+fn slapd_comes_back_from_a_checkpoint() {
+    come_back("slapd_comes_back_from_a_checkpoint", |_| Slapd::default());
+}
 
 #[test]
 fn slapd_survives_its_leader() {

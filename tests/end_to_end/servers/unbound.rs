@@ -3,7 +3,7 @@
 
 use super::dns::{Elsewhere, Hosts, dig};
 use super::recipe::{Load, Recipe, Stage, Target, stock};
-use super::scenario::survive;
+use super::scenario::{come_back, survive};
 use crate::chance::Chance;
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,11 @@ use std::sync::{Mutex, OnceLock};
 
 /// Names that are changed again and again.
 const CHANGING: usize = 20;
+
+#[test]
+fn unbound_comes_back_from_a_checkpoint() {
+    come_back("unbound_comes_back_from_a_checkpoint", Unbound::new);
+}
 
 #[test]
 fn unbound_survives_its_leader() {
