@@ -23,6 +23,8 @@ use crate::known::{self, Known};
 use crate::{CheckpointError, Checkpointer, Position};
 use brolga_tape::handover::RENUMBERED_PATH;
 use nix::sched::{CpuSet, sched_setaffinity};
+use nix::sys::personality::{self, Persona};
+use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
@@ -51,6 +53,9 @@ const IMAGES: &str = "/proc/self/fd/0";
 const CRIUS_MEMORY: &str = "memfd:CRIUMFD";
 /// Deleted files that are still open go into the image up to this size.
 const GHOST_BYTES_MAX: &str = "1073741824";
+
+/// The limit of the stack that servers are started with: mappings are placed below that.
+const STACK_BYTES: u64 = 8 << 20;
 
 /// What one dump of a server leaves for the next: the directory of the last snapshot, wherever that
 /// has been moved to. Files that have not changed since are linked instead of copied. Clones share
@@ -158,13 +163,26 @@ impl Imager {
     ) -> Result<(), CheckpointError> {
         let mut command = self.command("restore", images, "restore.log");
         command.args(["--restore-detached", "--restore-sibling"]);
-        if let Some(cpu) = self.cpu {
-            let mut set = CpuSet::new();
-            set.set(cpu).map_err(io::Error::from)?;
-            // SAFETY: one system call.
-            unsafe {
-                command.pre_exec(move || Ok(sched_setaffinity(Pid::from_raw(0), &set)?));
+        let set = match self.cpu {
+            None => None,
+            Some(cpu) => {
+                let mut set = CpuSet::new();
+                set.set(cpu).map_err(io::Error::from)?;
+                Some(set)
             }
+        };
+        // SAFETY: only system calls.
+        unsafe {
+            command.pre_exec(move || {
+                // What the kernel goes by when it places later mappings is handed down by CRIU's own
+                // process, whatever else is restored: it has to begin as the server did.
+                personality::set(Persona::ADDR_NO_RANDOMIZE)?;
+                setrlimit(Resource::RLIMIT_STACK, STACK_BYTES, STACK_BYTES)?;
+                if let Some(set) = &set {
+                    sched_setaffinity(Pid::from_raw(0), set)?;
+                }
+                Ok(())
+            });
         }
         container.run(move || carry_out(command, "restore"))
     }

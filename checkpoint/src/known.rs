@@ -4,8 +4,8 @@
 //!
 //! Known are all files of the snapshot by their path, all open files by process and descriptor, and
 //! all shared mappings by process and address. What a server has only looked at, of files that are
-//! the machine's, is known by its device alone: that holds on this machine, and on one whose files
-//! have the same inode numbers.
+//! the machine's, the interposer finds again by its place; what it has no place of, by its device alone,
+//! which holds on this machine only.
 //!
 //! Everything here has to be done inside the container.
 

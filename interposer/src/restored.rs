@@ -6,6 +6,7 @@
 //! thread sees to itself when it gets the turn.
 
 use crate::cycles;
+use crate::hooks::status;
 use crate::shared::Shared;
 use crate::sys::{self, sys};
 use crate::tls;
@@ -26,6 +27,7 @@ pub fn come_back(tape: &Tape, shared: &mut Shared) {
     }
     shared.generation = tape.generation();
     shared.input_cursor = 0;
+    status::note_return(&mut shared.launched);
     attend(shared);
     renumber(shared);
     shared.sites.tell();
@@ -50,8 +52,19 @@ fn renumber(shared: &mut Shared) {
     };
     shared
         .numbers
-        .renumber(|old| identity(table.file(words(old))));
+        .renumber(|old, place| now(&table, old, place));
     shared.scheduler.rekey(|key| rekeyed(key, &table));
+}
+
+/// What a file is now. What is not listed is the machine's, and on another machine nothing but the place
+/// is the same; or it is gone, and then the place may be another's.
+fn now(table: &Table<'_>, old: &Identity, place: &[u8]) -> Identity {
+    if let Some(listed) = table.listed(words(old)) {
+        return identity(listed);
+    }
+    status::identity_at(place)
+        .filter(|found| !table.is_there(words(found)))
+        .unwrap_or_else(|| identity(table.file(words(old))))
 }
 
 fn words(identity: &Identity) -> FileWords {

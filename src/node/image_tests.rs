@@ -19,7 +19,7 @@ use mio::{Poll, Token};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
@@ -276,6 +276,8 @@ struct Scenario<'a> {
     command: &'a [&'a str],
     before: &'a [(&'a str, &'a str)],
     after: &'a [(&'a str, &'a str)],
+    /// Done before it is brought back, while nothing of it is there.
+    moved: &'a dyn Fn(),
 }
 
 impl Scenario<'_> {
@@ -311,6 +313,7 @@ impl Scenario<'_> {
         let hashes = first.hashes();
         drop(first);
         for round in 0..2 {
+            (self.moved)();
             let mut again = at_dump.restore(&mut host, &parameters, &image);
             let mut told = sent;
             if round == 0 {
@@ -318,6 +321,7 @@ impl Scenario<'_> {
                 let second = dir.path().join("second");
                 again.dump(&mut host, &parameters, &second);
                 drop(again);
+                (self.moved)();
                 again = at_dump.restore(&mut host, &parameters, &second);
             }
             for ((request, end), expected) in self.after.iter().zip(&expected) {
@@ -353,6 +357,108 @@ fn redis_goes_on_where_it_was_dumped() {
             ("DEBUG SLEEP 0\r\n", "\r\n"),
             ("SRANDMEMBER nothing\r\n", "\r\n"),
         ],
+        moved: &|| (),
+    }
+    .run();
+}
+
+/// Tells the numbers of files, and where a named semaphore is mapped.
+const LOOKER: &str = r#"
+import ctypes, os, socket
+libc = ctypes.CDLL(None, use_errno=True)
+libc.sem_open.restype = ctypes.c_void_p
+def look(word):
+    if word.startswith("="):
+        return hex(libc.sem_open(word[1:].encode(), os.O_CREAT, 0o600, 1))
+    if word.startswith("+"):
+        open(word[1:], "a").write("more")
+        return str(os.stat(word[1:]).st_mtime)
+    if word.startswith("@"):
+        return str(os.fstat(os.open(word[1:], os.O_RDONLY)).st_ino)
+    seen = os.lstat(word)
+    return f"{seen.st_ino} {seen.st_dev}"
+listener = socket.socket()
+listener.bind(("127.0.0.1", 7000))
+listener.listen()
+peer, _ = listener.accept()
+lines = peer.makefile("rwb", 0)
+for line in lines:
+    answer = " ".join(look(word) for word in line.decode().split())
+    lines.write(answer.encode() + b"\r\n")
+"#;
+
+/// As on another machine: the files that the server has only looked at have other inodes.
+#[test]
+fn files_that_were_looked_at_keep_their_numbers_on_another_machine() {
+    let test = "files_that_were_looked_at_keep_their_numbers_on_another_machine";
+    if !is_possible(test) {
+        return;
+    }
+    if std::process::Command::new("python3")
+        .arg("--version")
+        .output()
+        .is_err()
+    {
+        eprintln!("{test}: SKIPPED, python3 is not installed (tests/setup.sh)");
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let folder = folder.path();
+    std::fs::create_dir(folder.join("inner")).unwrap();
+    let files = ["one", "two", "inner/three"].map(|name| folder.join(name));
+    for file in &files {
+        std::fs::write(file, "content").unwrap();
+    }
+    std::os::unix::fs::symlink("one", folder.join("link")).unwrap();
+    let [one, two, three] = files.each_ref().map(|file| file.to_str().unwrap());
+    let link = folder.join("link");
+    let link = link.to_str().unwrap();
+    let inner = folder.join("inner");
+    let inner = inner.to_str().unwrap();
+    let seen = [
+        format!("{one} {two} {link}\n"),
+        format!("@{three} {inner} +own own\n"),
+        "=counter\n".to_owned(),
+    ];
+    let again = [
+        format!("{two} {one} {three} {inner} {link} own\n"),
+        "=counter =other\n".to_owned(),
+        format!("own +own /usr/bin/env {inner}/.. /etc/passwd {two}\n"),
+    ];
+    let before: Vec<(&str, &str)> = seen.iter().map(|it| (it.as_str(), "\r\n")).collect();
+    let after: Vec<(&str, &str)> = again.iter().map(|it| (it.as_str(), "\r\n")).collect();
+    // Older than any server, so that looking at them does not stamp them.
+    let age = || {
+        for path in files
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([Path::new(inner), folder])
+        {
+            let old = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+            std::fs::File::open(path)
+                .unwrap()
+                .set_modified(old)
+                .unwrap();
+        }
+    };
+    age();
+    let other_inodes = || {
+        for file in &files {
+            let (aside, kept) = (file.with_extension("aside"), file.with_extension("kept"));
+            std::fs::copy(file, &aside).unwrap();
+            // The old inode stays in use, so that the new one is another.
+            std::fs::rename(file, &kept).unwrap();
+            std::fs::rename(&aside, file).unwrap();
+        }
+        std::fs::rename(link, folder.join("kept-link")).unwrap();
+        std::os::unix::fs::symlink("one", link).unwrap();
+        age();
+    };
+    Scenario {
+        command: &["python3", "-c", LOOKER],
+        before: &before,
+        after: &after,
+        moved: &other_inodes,
     }
     .run();
 }

@@ -49,7 +49,7 @@ mod signal;
 mod socket;
 mod spawn;
 mod splice;
-mod status;
+pub mod status;
 mod stdio;
 mod sync;
 mod sysv;

@@ -4,7 +4,7 @@
 //! link counts of directories) is shown as constants.
 
 use super::{error, op, path};
-use crate::sys::{finish, sys};
+use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::{TEMPORARY_DIRECTORY_FD, WORK_DIRECTORY_FD};
 use brolga_vfile::numbers::Identity;
@@ -17,6 +17,8 @@ const DEVICE: (u32, u32) = (8, 1);
 const BLOCK_BYTES: u64 = 512;
 const DIRECTORY_BYTES: u64 = 4096;
 const EMPTY: *const c_char = c"".as_ptr();
+/// In a container, what is bound into it.
+const OWN: &[u8] = b"/.brolga/";
 
 fn time_of(time: &libc::statx_timestamp) -> Time {
     Time {
@@ -45,6 +47,96 @@ unsafe fn ask(at: c_int, path: *const c_char, flags: c_int, mask: u32) -> Result
     }
     // SAFETY: the kernel has just filled it.
     Ok(unsafe { file.assume_init() })
+}
+
+fn identity_of(file: &Statx) -> Identity {
+    Identity {
+        device: u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor),
+        inode: file.stx_ino,
+        born: if file.stx_mask & libc::STATX_BTIME != 0 {
+            time_of(&file.stx_btime)
+        } else {
+            Time::default()
+        },
+    }
+}
+
+/// What the kernel calls the file at an absolute path, given with its NUL.
+pub(crate) fn identity_at(path: &[u8]) -> Option<Identity> {
+    if path.last() != Some(&0) {
+        return None;
+    }
+    // SAFETY: it ends with a NUL.
+    let file = unsafe { ask(HERE, path.as_ptr().cast(), LINK, 0) };
+    file.ok().as_ref().map(identity_of)
+}
+
+/// The number by which the server knows an open file.
+pub(crate) fn number_of(turn: &mut Turn, fd: isize) -> Option<u64> {
+    // SAFETY: a NUL-terminated path.
+    let file = unsafe { ask(fd as c_int, EMPTY, SELF, 0) }.ok()?;
+    let place = |room: &mut [u8]| read_place(fd as c_int, room);
+    Some(turn.shared().numbers.of(&identity_of(&file), place))
+}
+
+/// Writes where a file is, without links on the way; 0 bytes if it is nowhere or there is no room.
+unsafe fn write_place(at: c_int, path: *const c_char, flags: c_int, room: &mut [u8]) -> usize {
+    // SAFETY: the caller promises null or a NUL-terminated path.
+    if flags & SELF != 0 && at >= 0 && unsafe { path::bytes_of(path) }.is_empty() {
+        return read_place(at, room);
+    }
+    let link = if flags & LINK != 0 {
+        libc::O_NOFOLLOW
+    } else {
+        0
+    };
+    let open = libc::O_PATH | libc::O_CLOEXEC | link;
+    // SAFETY: the caller's path.
+    let fd = unsafe { sys!(sys::SYS_openat, at, path, open, 0) };
+    if fd < 0 {
+        return 0;
+    }
+    let bytes = read_place(fd as c_int, room);
+    // SAFETY: our own descriptor.
+    unsafe { sys!(sys::SYS_close, fd) };
+    bytes
+}
+
+fn read_place(fd: c_int, room: &mut [u8]) -> usize {
+    const FOLDER: &[u8] = b"/proc/thread-self/fd/";
+    let mut path = [0; FOLDER.len() + 11];
+    path[..FOLDER.len()].copy_from_slice(FOLDER);
+    let (mut left, mut digits) = (fd.unsigned_abs(), 1);
+    while 10u32.pow(digits) <= left {
+        digits += 1;
+    }
+    for place in path[FOLDER.len()..][..digits as usize].iter_mut().rev() {
+        *place = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    let (here, from) = (HERE, path.as_ptr());
+    // SAFETY: a NUL-terminated path, and room for as much as said.
+    let bytes = unsafe {
+        sys!(
+            libc::SYS_readlinkat,
+            here,
+            from,
+            room.as_mut_ptr(),
+            room.len()
+        )
+    };
+    match usize::try_from(bytes) {
+        // What fills all of it may be cut off; pipes and the like are nowhere. The server's own files
+        // are in its image, with their numbers.
+        Ok(bytes) if bytes < room.len() && room.starts_with(b"/") => {
+            if room.starts_with(OWN) {
+                0
+            } else {
+                bytes
+            }
+        }
+        _ => 0,
+    }
 }
 
 /// The modification time as the server sees it. A file that has changed is stamped.
@@ -87,16 +179,7 @@ unsafe fn set_for_real(
 
 /// Makes the kernel's answer into the one that the server gets.
 unsafe fn rewrite(turn: &mut Turn, file: &mut Statx, at: c_int, path: *const c_char, flags: c_int) {
-    let device = u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor);
-    let identity = Identity {
-        device,
-        inode: file.stx_ino,
-        born: if file.stx_mask & libc::STATX_BTIME != 0 {
-            time_of(&file.stx_btime)
-        } else {
-            Time::default()
-        },
-    };
+    let identity = identity_of(file);
     let kept = is(file, libc::S_IFREG) || is(file, libc::S_IFDIR);
     let time = if kept {
         // SAFETY: the caller's promise.
@@ -112,7 +195,9 @@ unsafe fn rewrite(turn: &mut Turn, file: &mut Statx, at: c_int, path: *const c_c
     ] {
         set_time(to, time);
     }
-    file.stx_ino = turn.shared().numbers.of(&identity);
+    // SAFETY: the caller's promise.
+    let place = |room: &mut [u8]| unsafe { write_place(at, path, flags, room) };
+    file.stx_ino = turn.shared().numbers.of(&identity, place);
     (file.stx_dev_major, file.stx_dev_minor) = DEVICE;
     file.stx_blksize = 4096;
     if is(file, libc::S_IFDIR) {
@@ -413,8 +498,8 @@ file_system_hooks! {
     fstatfs64(fd: c_int, libc::statfs) = libc::SYS_fstatfs, fixed_statfs, fd as usize;
 }
 
-/// Notes when the server was started, by the clock of file systems, which lags by a timer tick.
-pub fn note_launch(turn: &mut Turn) {
+/// A moment before now, by the clock of file systems, which lags by a timer tick.
+fn just_now() -> Time {
     const LAG_NS: u64 = 100_000_000;
     let mut now = timespec {
         tv_sec: 0,
@@ -422,8 +507,18 @@ pub fn note_launch(turn: &mut Turn) {
     };
     // SAFETY: room for a time.
     unsafe { sys!(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut now) };
-    let ns = super::time::ns_of(&now);
-    turn.shared().launched = times::moment(ns - LAG_NS);
+    times::moment(super::time::ns_of(&now) - LAG_NS)
+}
+
+/// The server goes on here and now: on a machine whose clock is behind that of the one where it was
+/// started, what it changes from now on looks older than the server.
+pub fn note_return(launched: &mut Time) {
+    *launched = just_now().min(*launched);
+}
+
+/// Notes when the server was started.
+pub fn note_launch(turn: &mut Turn) {
+    turn.shared().launched = just_now();
     // Made a moment ago, and part of what the server starts with.
     for root in [WORK_DIRECTORY_FD, TEMPORARY_DIRECTORY_FD] {
         // SAFETY: our own descriptors.

@@ -2,10 +2,11 @@
 //! for them are others now, and the interposer knows files and shared memory by these.
 //!
 //! ```text
-//! [u64; 3]      how many of each follow
+//! [u64; 4]      how many of each follow
 //! [u64; 2] …    devices: old, new; for files that are not listed
 //! [u64; 8] …    files: old, new identity, four words each, sorted
 //! [u64; 2] …    shared mappings: old, new; device and inode in one word, sorted
+//! [u64; 4] …    files again: the new identities alone, sorted
 //! ```
 //!
 //! All numbers are little-endian.
@@ -22,7 +23,7 @@ pub const fn mapping_word(device: u32, inode: u64) -> u64 {
 }
 
 const WORD: usize = 8;
-const HEADER_WORDS: usize = 3;
+const HEADER_WORDS: usize = 4;
 
 /// The table as it was written.
 #[derive(Clone, Copy, Debug)]
@@ -30,6 +31,7 @@ pub struct Table<'a> {
     devices: &'a [u8],
     files: &'a [u8],
     mappings: &'a [u8],
+    there: &'a [u8],
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
@@ -49,19 +51,35 @@ impl<'a> Table<'a> {
         let (devices, rest) = part(rest, 0, 2)?;
         let (files, rest) = part(rest, 1, 8)?;
         let (mappings, rest) = part(rest, 2, 2)?;
+        let (there, rest) = part(rest, 3, 4)?;
         rest.is_empty().then_some(Self {
             devices,
             files,
             mappings,
+            there,
         })
+    }
+
+    /// What a file is now, if it is listed.
+    #[must_use]
+    pub fn listed(&self, old: FileWords) -> Option<FileWords> {
+        let count = self.files.len() / (8 * WORD);
+        let at = search(count, |ix| words(self.files, 8 * ix), &old)?;
+        Some(words(self.files, 8 * at + 4))
+    }
+
+    /// Whether a listed file has this identity now.
+    #[must_use]
+    pub fn is_there(&self, new: FileWords) -> bool {
+        let count = self.there.len() / (4 * WORD);
+        search(count, |ix| words(self.there, 4 * ix), &new).is_some()
     }
 
     /// What a file is now.
     #[must_use]
     pub fn file(&self, old: FileWords) -> FileWords {
-        let count = self.files.len() / (8 * WORD);
-        if let Some(at) = search(count, |ix| words(self.files, 8 * ix), &old) {
-            return words(self.files, 8 * at + 4);
+        if let Some(new) = self.listed(old) {
+            return new;
         }
         let [device, rest @ ..] = old;
         let pairs = self.devices.chunks_exact(2 * WORD);
@@ -114,7 +132,11 @@ pub fn encode(
     files.dedup_by_key(|(old, _)| *old);
     mappings.sort_by_key(|(old, _)| *old);
     mappings.dedup_by_key(|(old, _)| *old);
-    let counts = [devices.len(), files.len(), mappings.len()].map(|count| count as u64);
+    let mut there: alloc::vec::Vec<FileWords> = files.iter().map(|(_, new)| *new).collect();
+    there.sort_unstable();
+    there.dedup();
+    let counts = [devices.len(), files.len(), mappings.len(), there.len()];
+    let counts = counts.map(|count| count as u64);
     let devices = devices.iter().flat_map(|(old, new)| [*old, *new]);
     let files = files
         .iter()
@@ -124,7 +146,8 @@ pub fn encode(
         .into_iter()
         .chain(devices)
         .chain(files)
-        .chain(mappings);
+        .chain(mappings)
+        .chain(there.into_iter().flatten());
     all.flat_map(u64::to_le_bytes).collect()
 }
 
@@ -141,6 +164,9 @@ mod tests {
         assert_eq!(table.file([1, 9, 0, 0]), [7, 90, 5, 5]);
         assert_eq!(table.file([1, 3, 2, 2]), [7, 30, 6, 6]);
         assert_eq!(table.file([1, 3, 2, 1]), [7, 3, 2, 1]);
+        assert_eq!(table.listed([1, 3, 2, 1]), None);
+        assert!(table.is_there([7, 90, 5, 5]) && table.is_there([7, 30, 6, 6]));
+        assert!(!table.is_there([1, 9, 0, 0]));
         assert_eq!(table.file([2, 3, 2, 1]), [8, 3, 2, 1]);
         assert_eq!(table.file([3, 3, 2, 1]), [3, 3, 2, 1]);
         assert_eq!(

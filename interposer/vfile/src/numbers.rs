@@ -3,10 +3,17 @@
 //! A file is known by the kernel's device and inode numbers and by its birth, since an inode number is
 //! used again, at moments that differ between replicas. The table is bounded: what has not been
 //! looked at for longest is forgotten first, which is a fact of the logical execution as well.
+//!
+//! The place of each file at the first look is kept beside, as far as there is room: on another machine
+//! the kernel has other numbers for the same files, and they are found again by their places.
 
 /// Files known at a time.
 const FILES_MAX: usize = if cfg!(test) { 64 } else { 32 * 1024 };
 const BUCKETS: usize = 2 * FILES_MAX;
+/// Bytes of all places, a NUL after each.
+const PLACES_BYTES: usize = if cfg!(test) { 256 } else { 2 << 20 };
+/// Longer ones are not kept.
+const PLACE_BYTES_MAX: usize = if cfg!(test) { 32 } else { 512 };
 
 /// What tells a file from every other of the same machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -30,6 +37,9 @@ struct File {
     /// Neighbours by the time of the last look.
     older: u32,
     newer: u32,
+    /// Where its place begins and how long it is, without the NUL.
+    place: u32,
+    place_bytes: u32,
 }
 
 /// All numbers given so far. Indices count from 1; 0 is none.
@@ -40,8 +50,10 @@ pub struct Numbers {
     used: u32,
     oldest: u32,
     newest: u32,
+    places_used: u32,
     buckets: [u32; BUCKETS],
     files: [File; FILES_MAX],
+    places: [u8; PLACES_BYTES],
 }
 
 /// The first number: inode numbers below have a meaning to some programs.
@@ -54,8 +66,9 @@ fn bucket_of(identity: &Identity) -> usize {
 }
 
 impl Numbers {
-    /// The number of a file, a new one if it was never seen (or not for very long).
-    pub fn of(&mut self, identity: &Identity) -> u64 {
+    /// The number of a file, a new one if it was never seen (or not for very long). Then `place` is asked
+    /// to write where it is, and tells how many bytes that took; 0: nowhere.
+    pub fn of(&mut self, identity: &Identity, place: impl FnOnce(&mut [u8]) -> usize) -> u64 {
         if let Some(ix) = self.find(identity) {
             self.unlink(ix);
             self.link_newest(ix);
@@ -65,6 +78,7 @@ impl Numbers {
         let bucket = bucket_of(identity);
         let number = FIRST + self.given;
         self.given += 1;
+        let (place, place_bytes) = self.keep_place(place);
         let next = self.buckets[bucket];
         *self.file(ix) = File {
             identity: *identity,
@@ -72,17 +86,41 @@ impl Numbers {
             next,
             older: 0,
             newer: 0,
+            place,
+            place_bytes,
         };
         self.buckets[bucket] = ix;
         self.link_newest(ix);
         number
     }
 
-    /// The kernel's numbers have changed: what each file is now. The numbers that were given stay.
-    pub fn renumber(&mut self, now: impl Fn(&Identity) -> Identity) {
+    fn keep_place(&mut self, write: impl FnOnce(&mut [u8]) -> usize) -> (u32, u32) {
+        let at = self.places_used as usize;
+        // The last byte is for the NUL.
+        let end = (at + PLACE_BYTES_MAX).min(PLACES_BYTES - 1);
+        let Some(room) = self.places.get_mut(at..end) else {
+            return (0, 0);
+        };
+        let bytes = write(room);
+        if bytes == 0 || bytes > room.len() {
+            return (0, 0);
+        }
+        self.places[at + bytes] = 0;
+        self.places_used = (at + bytes + 1) as u32;
+        (at as u32, bytes as u32)
+    }
+
+    /// The kernel's numbers have changed: what each file is now, given its old identity and its place with
+    /// the NUL (empty: it is not known). The numbers that were given stay.
+    pub fn renumber(&mut self, now: impl Fn(&Identity, &[u8]) -> Identity) {
         self.buckets.fill(0);
         for ix in 1..=self.used {
-            let identity = now(&self.file(ix).identity);
+            let file = &self.files[ix as usize - 1];
+            let place = match file.place_bytes as usize {
+                0 => &[][..],
+                bytes => &self.places[file.place as usize..][..=bytes],
+            };
+            let identity = now(&file.identity, place);
             let bucket = bucket_of(&identity);
             let next = core::mem::replace(&mut self.buckets[bucket], ix);
             let file = self.file(ix);
@@ -168,15 +206,23 @@ mod tests {
             next: 0,
             older: 0,
             newer: 0,
+            place: 0,
+            place_bytes: 0,
         };
         Box::new(Numbers {
             given: 0,
             used: 0,
             oldest: 0,
             newest: 0,
+            places_used: 0,
             buckets: [0; BUCKETS],
             files: [nothing; FILES_MAX],
+            places: [0; PLACES_BYTES],
         })
+    }
+
+    fn nowhere(_: &mut [u8]) -> usize {
+        0
     }
 
     fn file(inode: u64) -> Identity {
@@ -190,9 +236,9 @@ mod tests {
     #[test]
     fn files_are_numbered_in_the_order_of_the_first_look() {
         let mut numbers = numbers();
-        assert_eq!(numbers.of(&file(77)), FIRST);
-        assert_eq!(numbers.of(&file(12)), FIRST + 1);
-        assert_eq!(numbers.of(&file(77)), FIRST);
+        assert_eq!(numbers.of(&file(77), nowhere), FIRST);
+        assert_eq!(numbers.of(&file(12), nowhere), FIRST + 1);
+        assert_eq!(numbers.of(&file(77), nowhere), FIRST);
     }
 
     #[test]
@@ -200,34 +246,72 @@ mod tests {
         let mut numbers = numbers();
         let mut reborn = file(77);
         reborn.born.seconds = 3;
-        assert_eq!(numbers.of(&file(77)), FIRST);
-        assert_eq!(numbers.of(&reborn), FIRST + 1);
+        assert_eq!(numbers.of(&file(77), nowhere), FIRST);
+        assert_eq!(numbers.of(&reborn, nowhere), FIRST + 1);
     }
 
     #[test]
     fn files_keep_their_numbers_when_the_kernel_gives_others() {
         let mut numbers = numbers();
         for inode in 0..50 {
-            numbers.of(&file(inode));
+            numbers.of(&file(inode), nowhere);
         }
         // They change places, so that taking one after the other would not do.
-        numbers.renumber(|old| file((old.inode + 1) % 50));
+        numbers.renumber(|old, _| file((old.inode + 1) % 50));
         for inode in 0..50 {
-            assert_eq!(numbers.of(&file((inode + 1) % 50)), FIRST + inode);
+            assert_eq!(numbers.of(&file((inode + 1) % 50), nowhere), FIRST + inode);
         }
-        assert_eq!(numbers.of(&file(50)), FIRST + 50);
+        assert_eq!(numbers.of(&file(50), nowhere), FIRST + 50);
+    }
+
+    #[test]
+    fn files_are_found_again_by_their_places_as_far_as_there_is_room() {
+        let mut numbers = numbers();
+        let long = [b'l'; 2 * PLACE_BYTES_MAX];
+        for inode in 0..40 {
+            numbers.of(&file(inode), |room| {
+                let name = std::format!("/place/{inode}");
+                let Some(to) = room.get_mut(..name.len()) else {
+                    return 0;
+                };
+                to.copy_from_slice(name.as_bytes());
+                name.len()
+            });
+        }
+        // Too long is as good as none, and so is what finds no room.
+        numbers.of(&file(40), |_| long.len());
+        let known = core::cell::Cell::new(0);
+        numbers.renumber(|old, place| {
+            if place.is_empty() {
+                return *old;
+            }
+            let name = std::format!("/place/{}\0", old.inode);
+            assert_eq!(place, name.as_bytes());
+            known.set(known.get() + 1);
+            file(old.inode + 1000)
+        });
+        // 10 of 9 bytes, with their NULs, then as many of 10 as there is room for.
+        let known = known.get();
+        assert!(
+            (20..=10 + (PLACES_BYTES as u64 - 90) / 10).contains(&known),
+            "{known}"
+        );
+        for inode in 0..40 {
+            let now = if inode < known { inode + 1000 } else { inode };
+            assert_eq!(numbers.of(&file(now), nowhere), FIRST + inode);
+        }
     }
 
     #[test]
     fn what_was_not_looked_at_for_longest_is_forgotten_first() {
         let mut numbers = numbers();
         for inode in 0..FILES_MAX as u64 {
-            assert_eq!(numbers.of(&file(inode)), FIRST + inode);
+            assert_eq!(numbers.of(&file(inode), nowhere), FIRST + inode);
         }
-        assert_eq!(numbers.of(&file(0)), FIRST);
+        assert_eq!(numbers.of(&file(0), nowhere), FIRST);
         let next = FIRST + FILES_MAX as u64;
-        assert_eq!(numbers.of(&file(1_000_000)), next);
-        assert_eq!(numbers.of(&file(0)), FIRST);
-        assert_eq!(numbers.of(&file(1)), next + 1);
+        assert_eq!(numbers.of(&file(1_000_000), nowhere), next);
+        assert_eq!(numbers.of(&file(0), nowhere), FIRST);
+        assert_eq!(numbers.of(&file(1), nowhere), next + 1);
     }
 }

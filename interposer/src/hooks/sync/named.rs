@@ -1,7 +1,10 @@
 //! Named semaphores: files in the server's directory for temporary files and not in `/dev/shm`, where
 //! replicas on one machine would meet. What is in the file is a semaphore like any other.
+//!
+//! A file is known by the number that the server knows it by, which stays when the server is restored
+//! from an image; the kernel's does not.
 
-use super::super::{error, op};
+use super::super::{error, op, status};
 use super::semaphore::{Semaphore, VALUE_MAX};
 use super::wrapped;
 use crate::sys::{self, finish, set_errno, sys};
@@ -17,8 +20,7 @@ const BYTES: usize = size_of::<libc::sem_t>();
 /// A semaphore that this process has open, perhaps more than once: at one address then.
 #[derive(Clone, Copy)]
 struct Open {
-    device: u64,
-    inode: u64,
+    file: u64,
     address: usize,
     references: u32,
 }
@@ -29,8 +31,7 @@ unsafe impl Sync for Table {}
 
 static TABLE: Table = Table(UnsafeCell::new(
     [Open {
-        device: 0,
-        inode: 0,
+        file: 0,
         address: 0,
         references: 0,
     }; OPEN_MAX],
@@ -104,13 +105,10 @@ fn open_file(name: &Name, flags: c_int, mode: c_uint, value: c_uint) -> isize {
 
 /// Maps an open file, unless it is mapped.
 fn map(turn: &mut Turn, fd: isize) -> isize {
-    // SAFETY: all zeros are a valid stat.
-    let mut stat: libc::stat = unsafe { core::mem::zeroed() };
-    // SAFETY: room for a stat.
-    unsafe { sys!(libc::SYS_fstat, fd, &raw mut stat) };
-    let known = |open: &&mut Open| {
-        open.references > 0 && open.device == stat.st_dev && open.inode == stat.st_ino
+    let Some(file) = status::number_of(turn, fd) else {
+        return error(libc::EINVAL);
     };
+    let known = |open: &&mut Open| open.references > 0 && open.file == file;
     if let Some(open) = table(turn).iter_mut().find(known) {
         open.references += 1;
         return open.address as isize;
@@ -123,8 +121,7 @@ fn map(turn: &mut Turn, fd: isize) -> isize {
     let address = unsafe { sys!(sys::SYS_mmap, 0, BYTES, protection, libc::MAP_SHARED, fd, 0) };
     if address > 0 {
         *free = Open {
-            device: stat.st_dev,
-            inode: stat.st_ino,
+            file,
             address: address.cast_unsigned(),
             references: 1,
         };
