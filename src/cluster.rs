@@ -17,6 +17,7 @@
 
 use crate::config::{
     ClusterId, ConfigError, Containment, Member, NEW_MARK, NodeConfig, Policy, read_toml,
+    root_problem,
 };
 use crate::launch::{
     DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir, sync_directory,
@@ -45,6 +46,8 @@ pub struct Plan {
     pub addresses: Vec<IpAddr>,
     /// Initial content of the server's working directory; used when the cluster is created.
     pub genesis: Option<PathBuf>,
+    /// What the servers' containers have instead of the machine's files.
+    pub root: Option<PathBuf>,
     /// Environment as `NAME=VALUE`.
     pub env: Vec<String>,
     /// Random delays for tests, microseconds.
@@ -255,6 +258,7 @@ impl Cluster {
             host_loopback: self.file.host_loopback,
             backstop: self.file.backstop,
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
+            root: plan.root.clone(),
             command: self.file.command.clone(),
             env: self.file.env.clone(),
             members: self.file.members.clone(),
@@ -302,6 +306,10 @@ fn check_plan(plan: &Plan) -> Result<(), ClusterError> {
     if let Some(genesis) = plan.genesis.as_ref().filter(|genesis| !genesis.is_dir()) {
         let text = format!("--genesis {} is not a directory", genesis.display());
         return Err(ClusterError::Plan(text));
+    }
+    let root = plan.root.as_deref();
+    if let Some(problem) = root.and_then(|root| root_problem(root, plan.container)) {
+        return Err(ClusterError::Plan(problem));
     }
     let problem = plan
         .env
@@ -494,6 +502,7 @@ mod tests {
             replicas: 3,
             addresses: Vec::new(),
             genesis: None,
+            root: None,
             env: vec!["A=1".into()],
             perturb_us: 0,
             host_loopback: false,

@@ -189,6 +189,10 @@ pub struct NodeConfig {
     /// the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub genesis: Option<PathBuf>,
+    /// The server's container has the files in this directory instead of the machine's. A relative path is
+    /// relative to the file.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
     /// The server: program and arguments.
     pub command: Vec<String>,
     /// Variables of the server's environment beyond the canonical ones, as `NAME=VALUE`.
@@ -291,6 +295,7 @@ impl NodeConfig {
         })?;
         config.data_dir = folder.join(&config.data_dir);
         config.genesis = config.genesis.map(|genesis| folder.join(genesis));
+        config.root = config.root.map(|root| folder.join(root));
         match config.problem() {
             None => Ok(config),
             Some(what) => Err(ConfigError::Invalid {
@@ -357,7 +362,9 @@ impl NodeConfig {
                 genesis.display()
             ));
         }
-        self.env.iter().find_map(|pair| environment_problem(pair))
+        let root = self.root.as_deref();
+        root.and_then(|root| root_problem(root, self.container))
+            .or_else(|| self.env.iter().find_map(|pair| environment_problem(pair)))
     }
 
     /// This node's entry among the members.
@@ -461,6 +468,12 @@ impl NodeConfig {
         self.data_dir.join("genesis.list")
     }
 
+    /// The list of all files of the root, if one is given.
+    #[must_use]
+    pub fn root_list(&self) -> PathBuf {
+        self.data_dir.join("root.list")
+    }
+
     /// Where its checkpoints are.
     #[must_use]
     pub fn checkpoint_dir(&self) -> PathBuf {
@@ -533,6 +546,19 @@ fn line_of(text: &str, span: Option<Range<usize>>) -> usize {
         .filter(|byte| *byte == b'\n')
         .count()
         + 1
+}
+
+/// What is wrong with a root for the server.
+#[must_use]
+pub fn root_problem(root: &Path, container: Containment) -> Option<String> {
+    if !root.is_dir() {
+        return Some(format!("root = {} is not a directory", root.display()));
+    }
+    if root.canonicalize().is_ok_and(|root| root == Path::new("/")) {
+        return Some("root = / is the machine's: leave it out".into());
+    }
+    let contained = container == Containment::Required;
+    (!contained).then(|| "root is for servers in containers: add container = \"required\"".into())
 }
 
 /// What is wrong with one `NAME=VALUE` of the environment.

@@ -86,6 +86,7 @@ fn plan(directory: &Path, checkpoints: bool) -> anyhow::Result<Plan> {
         replicas: 3,
         addresses: Vec::new(),
         genesis: None,
+        root: None,
         env: Vec::new(),
         perturb_us: 0,
         host_loopback: false,

@@ -127,6 +127,14 @@ fn named_for_env(
     elf::find(OsStr::new(name), path).ok()
 }
 
+/// A program of this machine, its dynamic linker, and its libraries: what it takes to run it elsewhere.
+///
+/// # Errors
+/// See [`FingerprintError`].
+pub fn to_run(program: &Path) -> Result<Vec<PathBuf>, FingerprintError> {
+    files(program, &[], Path::new("/"))
+}
+
 /// What a program is linked with, in the order in which it is loaded. What is not found is left out: the
 /// start of the server will tell.
 fn libraries(

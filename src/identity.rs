@@ -8,11 +8,14 @@
 
 use crate::cluster::{ClusterError, write_whole};
 use crate::config::{ClusterId, ConfigError, NodeConfig, read_toml};
+use crate::elf;
 use crate::fingerprint::{self, FingerprintError};
+use crate::launch::SERVER_PATH;
 use crate::listing::{Listing, ListingError};
-use brolga_checkpoint::Mismatch;
+use brolga_checkpoint::{FileMark, Mismatch};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -105,16 +108,15 @@ impl DataDirLock {
 /// The program cannot be read.
 pub fn checkpoint_identity(
     config: &NodeConfig,
-    program: &Path,
 ) -> Result<brolga_checkpoint::Identity, IdentityError> {
-    Ok(identity(config, program)?.0.server)
+    Ok(look(config)?.identity.server)
 }
 
 /// Creates and locks the data directory, and makes sure that it is this node's.
 ///
 /// # Errors
 /// See [`IdentityError`].
-pub fn claim(config: &NodeConfig, program: &Path) -> Result<DataDirLock, IdentityError> {
+pub fn claim(config: &NodeConfig) -> Result<DataDirLock, IdentityError> {
     let dir = &config.data_dir;
     fs::create_dir_all(dir).map_err(failed("create", dir))?;
     let lock_path = dir.join("lock");
@@ -129,22 +131,27 @@ pub fn claim(config: &NodeConfig, program: &Path) -> Result<DataDirLock, Identit
         FlockArg::LockExclusiveNonblock,
     )
     .map_err(|_| IdentityError::InUse(dir.clone()))?;
-    let (ours, genesis) = identity(config, program)?;
+    let ours = look(config)?;
     let path = dir.join("identity.toml");
     if path.exists() {
-        compare(config, &read_toml(&path)?, &ours, genesis.as_ref())?;
+        compare(config, &read_toml(&path)?, &ours)?;
     } else {
-        if let Some(genesis) = genesis {
-            write_whole(&config.genesis_list(), genesis.text())?;
+        for (list, path) in [
+            (&ours.root, config.root_list()),
+            (&ours.genesis, config.genesis_list()),
+        ] {
+            if let Some(list) = list {
+                write_whole(&path, list.text())?;
+            }
         }
-        let text = toml::to_string(&ours).map_err(|error| {
+        let text = toml::to_string(&ours.identity).map_err(|error| {
             ClusterError::Plan(format!("cannot write {}: {error}", path.display()))
         })?;
         write_whole(&path, &text)?;
     }
     Ok(DataDirLock {
         _file: file,
-        identity: ours,
+        identity: ours.identity,
     })
 }
 
@@ -152,32 +159,52 @@ pub fn claim(config: &NodeConfig, program: &Path) -> Result<DataDirLock, Identit
 ///
 /// # Errors
 /// See [`IdentityError`]; the directory is another node's, or not one of a node.
-pub fn change(config: &NodeConfig, program: &Path) -> Result<Option<String>, IdentityError> {
-    let (ours, genesis) = identity(config, program)?;
+pub fn change(config: &NodeConfig) -> Result<Option<String>, IdentityError> {
+    let ours = look(config)?;
     let theirs = read_toml(&config.data_dir.join("identity.toml"))?;
-    belongs(&config.data_dir, &theirs, &ours)?;
-    Ok(first_change(config, &theirs, &ours, genesis.as_ref()))
+    belongs(&config.data_dir, &theirs, &ours.identity)?;
+    Ok(first_change(config, &theirs, &ours))
 }
 
-fn identity(
-    config: &NodeConfig,
-    program: &Path,
-) -> Result<(Identity, Option<Listing>), IdentityError> {
+/// What a node is made of now, with the lists of which the identity only has hashes.
+struct Looked {
+    identity: Identity,
+    root: Option<Listing>,
+    genesis: Option<Listing>,
+}
+
+fn look(config: &NodeConfig) -> Result<Looked, IdentityError> {
     let genesis = config.genesis.as_deref().map(Listing::of).transpose()?;
-    let directory = config.genesis.as_deref().unwrap_or(Path::new("/"));
+    let root = config.root.as_deref().map(Listing::of).transpose()?;
+    let hash = |list: &Option<Listing>| list.as_ref().map(Listing::hash).unwrap_or_default();
     let server = brolga_checkpoint::Identity {
         configuration: format!("{:016x}", config.fingerprint()),
         interposer: format!("{:016x}", xxh3_64(crate::launch::interposer_image())),
-        root: String::new(),
-        genesis: genesis.as_ref().map(Listing::hash).unwrap_or_default(),
-        files: fingerprint::of_server(program, &config.environment(), directory)?,
+        root: hash(&root),
+        genesis: hash(&genesis),
+        files: match root {
+            Some(_) => Vec::new(),
+            None => machines_files(config)?,
+        },
     };
     let identity = Identity {
         cluster: config.cluster,
         node: config.node,
         server,
     };
-    Ok((identity, genesis))
+    Ok(Looked {
+        identity,
+        root,
+        genesis,
+    })
+}
+
+/// Those of the machine's files that the server is made of.
+fn machines_files(config: &NodeConfig) -> Result<Vec<FileMark>, FingerprintError> {
+    let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
+    let program = elf::check_program(&argv, SERVER_PATH)?;
+    let directory = config.genesis.as_deref().unwrap_or(Path::new("/"));
+    fingerprint::of_server(&program, &config.environment(), directory)
 }
 
 fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> IdentityError {
@@ -189,15 +216,10 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Identi
     }
 }
 
-fn compare(
-    config: &NodeConfig,
-    theirs: &Identity,
-    ours: &Identity,
-    genesis: Option<&Listing>,
-) -> Result<(), IdentityError> {
+fn compare(config: &NodeConfig, theirs: &Identity, ours: &Looked) -> Result<(), IdentityError> {
     let dir = &config.data_dir;
-    belongs(dir, theirs, ours)?;
-    match first_change(config, theirs, ours, genesis) {
+    belongs(dir, theirs, &ours.identity)?;
+    match first_change(config, theirs, ours) {
         Some(what) => Err(IdentityError::Changed {
             dir: dir.to_owned(),
             what,
@@ -207,21 +229,17 @@ fn compare(
 }
 
 /// In what the node is not as it was when its log began.
-fn first_change(
-    config: &NodeConfig,
-    before: &Identity,
-    now: &Identity,
-    genesis: Option<&Listing>,
-) -> Option<String> {
-    let mismatch = now.server.mismatch(&before.server)?;
+fn first_change(config: &NodeConfig, before: &Identity, now: &Looked) -> Option<String> {
+    let mismatch = now.identity.server.mismatch(&before.server)?;
     let words = mismatch.words(NOW, BEFORE);
-    let list = match mismatch {
-        Mismatch::Genesis => config.genesis_list(),
+    let (now, list) = match mismatch {
+        Mismatch::Genesis => (&now.genesis, config.genesis_list()),
+        Mismatch::Root => (&now.root, config.root_list()),
         _ => return Some(words),
     };
     // Without the list it is still known that something differs.
     let before = fs::read_to_string(list).map(Listing::from_text).ok();
-    Some(match (genesis, before) {
+    Some(match (now, before) {
         (Some(now), Some(before)) => differing_file(&words, now, &before, NOW, BEFORE),
         _ => words,
     })

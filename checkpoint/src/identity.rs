@@ -80,11 +80,11 @@ impl Identity {
         if self.interposer != other.interposer {
             return Some(Mismatch::Interposer);
         }
-        if let Some(file) = first_difference(&self.files, &other.files) {
-            return Some(file);
-        }
         if self.root != other.root {
             return Some(Mismatch::Root);
+        }
+        if let Some(file) = first_difference(&self.files, &other.files) {
+            return Some(file);
         }
         (self.genesis != other.genesis).then_some(Mismatch::Genesis)
     }

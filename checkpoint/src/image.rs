@@ -16,7 +16,7 @@
 //!
 //! Deliberately absent: when all is quiet enough for a dump, manifests, the tape.
 
-use crate::container::{Container, FIRST_PID, OWN_DIRECTORY, Plan};
+use crate::container::{Container, FIRST_PID, OWN_DIRECTORY, Plan, TOOLS, last_number};
 use crate::criu::{Criu, first_error};
 use crate::files::{self, Index, Tree};
 use crate::known::{self, Known};
@@ -120,7 +120,7 @@ impl Imager {
     }
 
     fn command(&self, action: &str, images: File, log: &str) -> Command {
-        let mut command = Command::new(self.criu.program());
+        let mut command = self.criu_inside();
         command
             .arg(action)
             .args([
@@ -135,6 +135,19 @@ impl Imager {
             .stdin(Stdio::from(OwnedFd::from(images)))
             .stdout(Stdio::null())
             .stderr(Stdio::null());
+        command
+    }
+
+    /// CRIU as it is called in the container.
+    fn criu_inside(&self) -> Command {
+        let files = self.plan.root.as_ref().map(|root| root.criu.as_slice());
+        let Some([program, linker, ..]) = files else {
+            return Command::new(self.criu.program());
+        };
+        let tools = Path::new(TOOLS);
+        let place = |file: &Path| tools.join(file.file_name().unwrap_or_default());
+        let mut command = Command::new(place(linker));
+        command.arg("--library-path").arg(tools).arg(place(program));
         command
     }
 
@@ -332,13 +345,7 @@ fn is_soiled() -> bool {
 /// dumped: CRIU needs the low ones.
 fn keep_low_numbers_free() -> io::Result<()> {
     let highest = known::processes()?.into_iter().max().unwrap_or(0);
-    let script = format!("echo {highest} >/proc/sys/kernel/ns_last_pid");
-    // A process of the container has to do it, which this thread is not.
-    let status = Command::new("/bin/sh").args(["-c", &script]).status()?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(io::Error::other("cannot set the next process number"))
+    last_number(highest)
 }
 
 /// Files that are mapped to be written to, by their path inside: changes through an old mapping do

@@ -128,6 +128,7 @@ pub fn probe(directory: &Path) -> Result<criu::Criu, CheckpointError> {
     let state = directory.join("probe");
     let plan = container::Plan {
         state: state.clone(),
+        root: None,
         bound: Vec::new(),
         made: Vec::new(),
     };

@@ -116,6 +116,7 @@ fn check(options: Options, data: PathBuf, seed: u64) -> anyhow::Result<Check> {
             replicas: options.replicas,
             addresses: options.addresses,
             genesis: options.genesis,
+            root: None,
             env: options.env,
             perturb_us: 0,
             host_loopback: options.host_loopback,

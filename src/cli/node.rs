@@ -2,12 +2,10 @@
 
 use super::{Failure, Outcome};
 use crate::config::NodeConfig;
-use crate::launch::SERVER_PATH;
 use crate::node::{Node, WrappedServer};
 use crate::run::EXPLAINED;
-use crate::{admin, elf, identity};
+use crate::{admin, identity};
 use anyhow::Context;
-use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -34,9 +32,7 @@ pub fn main(options: &Options) -> Outcome {
 
 fn run(path: &Path) -> anyhow::Result<()> {
     let config = NodeConfig::load(path)?;
-    let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
-    let program = elf::check_program(&argv, SERVER_PATH)?;
-    let lock = identity::claim(&config, &program)?;
+    let lock = identity::claim(&config)?;
     log_to(&config.data_dir.join("node.log"))?;
     tracing::info!(node = config.node, cluster = %config.cluster, "starting");
     let socket = config.admin_socket();

@@ -5,14 +5,12 @@ use super::restore::beginning;
 use super::{Outcome, runtime};
 use crate::cluster::{self, node_dir};
 use crate::config::{Containment, NodeConfig};
-use crate::launch::SERVER_PATH;
+use crate::identity;
 use crate::node::{Recording, Replayed, SlotHashes, WrappedServer, recorded_hashes, replay};
 use crate::restore::Wanted;
-use crate::{elf, identity};
 use anyhow::{Context, anyhow, bail};
 use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
 use brolga_consensus::journal::{JournalConfig, LogReader};
-use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
@@ -96,6 +94,10 @@ pub fn main(options: &Options) -> Outcome {
     config.data_dir = scratch;
     config.perturb_us = options.perturb_us;
     if debugger.is_some() {
+        if config.root.is_some() {
+            let what = "a server with a root of its own cannot be debugged from outside of it";
+            return Err(anyhow!(what).into());
+        }
         // A debugger outside would see other paths and numbers.
         config.container = Containment::None;
     }
@@ -170,11 +172,9 @@ fn begin(
     if options.gdb || !options.debugger.is_empty() {
         bail!("under a debugger a server begins at its genesis: the log has to begin at slot 1");
     }
-    let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
-    let program = elf::check_program(&argv, SERVER_PATH)?;
     let wanted = Wanted {
         cluster: config.cluster.0,
-        identity: identity::checkpoint_identity(config, &program)?,
+        identity: identity::checkpoint_identity(config)?,
         upto,
         log_begins: Some(log_begins),
     };
@@ -185,9 +185,7 @@ fn begin(
 }
 
 fn warn_of_changes(config: &NodeConfig) -> anyhow::Result<()> {
-    let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
-    let program = elf::check_program(&argv, SERVER_PATH)?;
-    if let Some(what) = identity::change(config, &program)? {
+    if let Some(what) = identity::change(config)? {
         eprintln!("brolga: {what} changed since the log began; differences may come from that");
     }
     Ok(())

@@ -10,14 +10,12 @@ use super::progress::Progress;
 use super::replay::{account, judge, known_chosen, log_of};
 use crate::cluster::{self, node_dir};
 use crate::config::NodeConfig;
-use crate::launch::SERVER_PATH;
+use crate::identity;
 use crate::node::{Keep, Recording, Replayed, WrappedServer, recorded_hashes, replay};
 use crate::restore::{Choice, Wanted, choose};
-use crate::{elf, identity};
 use anyhow::{Context, anyhow, bail};
 use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
 use brolga_consensus::journal::LogReader;
-use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -95,17 +93,12 @@ impl Options {
     }
 }
 
-fn program(config: &NodeConfig) -> anyhow::Result<PathBuf> {
-    let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
-    Ok(elf::check_program(&argv, SERVER_PATH)?)
-}
-
 // ---- where the node is ----
 
 /// Says, and sees to it, where a node begins when it starts.
 fn restore_here(config: &NodeConfig, archive: Option<&Path>) -> anyhow::Result<()> {
     let node = config.node;
-    let lock = identity::claim(config, &program(config)?)?;
+    let lock = identity::claim(config)?;
     let directory = Directory::open(config.checkpoint_dir())?;
     if let Some(archive) = archive {
         take_in(archive, &directory)?;
@@ -234,7 +227,7 @@ fn restore_into(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::
 }
 
 fn fill(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<Replayed> {
-    let identity = identity::checkpoint_identity(config, &program(config)?)?;
+    let identity = identity::checkpoint_identity(config)?;
     let own = into.join("checkpoints");
     let mut directories: Vec<Directory> = Directory::existing(config.checkpoint_dir())
         .into_iter()

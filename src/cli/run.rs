@@ -32,6 +32,10 @@ pub struct Options {
     /// The server starts in a copy of this directory.
     #[arg(long, value_name = "DIR")]
     genesis: Option<PathBuf>,
+    /// The servers find the files in this directory instead of the machine's; for `--container required`,
+    /// which it means.
+    #[arg(long, value_name = "DIR")]
+    root: Option<PathBuf>,
     /// Put a variable in the server's environment, which is otherwise empty but for the usual.
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -75,8 +79,10 @@ pub fn main(options: Options) -> Outcome {
     let restart = !options.no_restart;
     let (every, log_mb) = (options.checkpoint_every, options.checkpoint_log_mb);
     let plan = plan(options)?;
-    let argv: Vec<OsString> = plan.command.iter().map(Into::into).collect();
-    elf::check_program(&argv, SERVER_PATH)?;
+    if plan.root.is_none() {
+        let argv: Vec<OsString> = plan.command.iter().map(Into::into).collect();
+        elf::check_program(&argv, SERVER_PATH)?;
+    }
     let cluster = Cluster::open_or_create(&plan)?;
     let unusual = every > 0 || log_mb.is_some();
     for member in cluster.file().members.iter().filter(|_| unusual) {
@@ -92,7 +98,8 @@ pub fn main(options: Options) -> Outcome {
 
 fn plan(options: Options) -> anyhow::Result<Plan> {
     let mut command = options.command;
-    if let Some(name) = command.first_mut() {
+    let root = options.root.map(std::path::absolute).transpose()?;
+    if let Some(name) = command.first_mut().filter(|_| root.is_none()) {
         *name = program_for_nodes(name)?;
     }
     Ok(Plan {
@@ -105,7 +112,11 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
         host_loopback: options.host_loopback,
         backstop: !options.no_backstop,
         vote: options.vote,
-        container: options.container,
+        container: match root {
+            Some(_) => Containment::Required,
+            None => options.container,
+        },
+        root,
         policy: options.policy,
         command,
     })

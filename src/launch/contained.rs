@@ -5,7 +5,7 @@
 //! and a new doorbell at the old names.
 
 use super::{LaunchError, LaunchSpec, Launched, image, spawn_preloading};
-use brolga_checkpoint::container::{Container, Made, MadeKind, OWN_DIRECTORY, Plan};
+use brolga_checkpoint::container::{Container, Foreign, Made, MadeKind, OWN_DIRECTORY, Plan};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -27,6 +27,8 @@ const STDERR: &str = "stderr";
 pub struct Places {
     /// Directory for what the server changes of the machine's files.
     pub state: PathBuf,
+    /// What it has instead of the machine's files.
+    pub root: Option<Foreign>,
     /// The server's working directory.
     pub work: PathBuf,
     /// Its directory for temporary files.
@@ -54,6 +56,7 @@ impl Places {
         ];
         Plan {
             state: self.state.clone(),
+            root: self.root.clone(),
             bound: bound.map(|(path, name)| (path.clone(), name)).into(),
             made: made.map(|(name, kind)| Made { name, kind }).into(),
         }

@@ -279,6 +279,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         container: Containment::None,
         descriptors: 2000,
         genesis: None,
+        root: None,
         command: vec!["echo-server".into()],
         env: Vec::new(),
         members: members.to_vec(),

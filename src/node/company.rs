@@ -47,10 +47,30 @@ pub struct Hello {
 pub enum Introduction {
     /// At the beginning of a link, and when it serves for the first time.
     Hello(Hello),
-    /// The list of the genesis is wanted.
-    AskGenesis,
+    /// A list of files is wanted.
+    Ask(List),
     /// Answer: the list, or nothing if there is none.
-    Genesis(String),
+    Files(List, String),
+}
+
+/// Files of which an identity has only the hash of their list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum List {
+    /// See [`Identity::root`].
+    Root,
+    /// See [`Identity::genesis`].
+    Genesis,
+}
+
+impl List {
+    /// The one that tells in which file two servers differ.
+    fn that_shows(mismatch: &Mismatch) -> Option<Self> {
+        match mismatch {
+            Mismatch::Root => Some(Self::Root),
+            Mismatch::Genesis => Some(Self::Genesis),
+            _ => None,
+        }
+    }
 }
 
 /// What this node may do.
@@ -133,11 +153,12 @@ impl Company {
             Some(mismatch) if known.is_some_and(|it| it.mismatch.as_ref() == Some(mismatch)) => {
                 known.and_then(|it| it.words.clone())
             }
-            Some(Mismatch::Genesis) => None,
+            Some(mismatch) if List::that_shows(mismatch).is_some() => None,
             Some(mismatch) => Some(mismatch.words(HERE, &at(from))),
             None => None,
         };
-        let asks = mismatch.is_some() && words.is_none();
+        let asks = mismatch.as_ref().filter(|_| words.is_none());
+        let asks = asks.and_then(List::that_shows);
         self.met.insert(
             from,
             Met {
@@ -147,7 +168,7 @@ impl Company {
             },
         );
         self.standing = self.judge();
-        asks.then_some(Introduction::AskGenesis)
+        asks.map(Introduction::Ask)
     }
 
     /// Its list has come, or will not come.
@@ -258,15 +279,14 @@ impl<H: ServerHost> Node<H> {
                     self.say(from, &question);
                 }
             }
-            Introduction::AskGenesis => {
-                let text = self.own_list().map(|list| list.text().to_owned());
+            Introduction::Ask(list) => {
+                let text = self.own_list(list).map(|list| list.text().to_owned());
                 let text = text.filter(|text| text.len() <= LIST_BYTES_MAX);
-                self.say(from, &Introduction::Genesis(text.unwrap_or_default()));
+                self.say(from, &Introduction::Files(list, text.unwrap_or_default()));
             }
-            Introduction::Genesis(text) => {
-                let theirs = Listing::from_text(text);
-                self.company
-                    .listed(from, Some(&theirs), self.own_list().as_ref());
+            Introduction::Files(list, text) => {
+                let (ours, theirs) = (self.own_list(list), Listing::from_text(text));
+                self.company.listed(from, Some(&theirs), ours.as_ref());
             }
         }
         self.note_difference(from, told.as_deref());
@@ -282,8 +302,12 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    fn own_list(&self) -> Option<Listing> {
-        let text = fs::read_to_string(self.config.genesis_list()).ok()?;
+    fn own_list(&self, list: List) -> Option<Listing> {
+        let path = match list {
+            List::Root => self.config.root_list(),
+            List::Genesis => self.config.genesis_list(),
+        };
+        let text = fs::read_to_string(path).ok()?;
         Some(Listing::from_text(text))
     }
 
@@ -430,7 +454,8 @@ mod tests {
             identity: with("2"),
             served,
         };
-        assert_eq!(one.hello(2, hello(true)), Some(Introduction::AskGenesis));
+        let question = Introduction::Ask(List::Genesis);
+        assert_eq!(one.hello(2, hello(true)), Some(question));
         assert_eq!(one.standing(), &Standing::Unknown);
         let list = |bytes| Listing::from_text(format!("f 644 - {bytes} 0f db\n"));
         one.listed(2, Some(&list(8)), Some(&list(9)));
@@ -465,8 +490,8 @@ mod tests {
     fn introductions_survive_the_round_trip() {
         for one in [
             company(3, "a").greeting(),
-            Introduction::AskGenesis,
-            Introduction::Genesis("f 644 - 0 0 a\\040b\n".into()),
+            Introduction::Ask(List::Root),
+            Introduction::Files(List::Genesis, "f 644 - 0 0 a\\040b\n".into()),
         ] {
             let bytes = serde_json::to_vec(&one).unwrap();
             assert_eq!(serde_json::from_slice::<Introduction>(&bytes).unwrap(), one);

@@ -3,9 +3,10 @@
 
 use super::sys;
 use crate::config::{Containment, NodeConfig};
+use crate::fingerprint;
 use crate::launch::contained::{self, Places, Program};
 use crate::launch::{self, LaunchSpec, Lifeline};
-use brolga_checkpoint::container::Container;
+use brolga_checkpoint::container::{Container, Foreign, Plan};
 use brolga_checkpoint::criu::Criu;
 use brolga_checkpoint::image::{Imager, Memory, RestoredServer};
 use brolga_checkpoint::{CheckpointError, Checkpointer, Position};
@@ -170,15 +171,27 @@ impl WrappedServer {
         }
     }
 
-    fn places(&self) -> Places {
+    fn places(&self) -> Result<Places, String> {
         let config = &self.config;
-        Places {
+        Ok(Places {
             state: config.container_dir(),
+            root: self.root()?,
             work: config.work_dir(),
             temporary: config.temporary_dir(),
             stdout: config.server_stdout(),
             stderr: config.server_stderr(),
-        }
+        })
+    }
+
+    /// What the container has instead of the machine's files.
+    fn root(&self) -> Result<Option<Foreign>, String> {
+        let Some(directory) = self.config.root.clone() else {
+            return Ok(None);
+        };
+        let criu = self.criu.as_ref().map(Criu::program);
+        let criu = criu.map_or(Ok(Vec::new()), fingerprint::to_run);
+        let criu = criu.map_err(|error| error.to_string())?;
+        Ok(Some(Foreign { directory, criu }))
     }
 
     /// Makes a container, if there is to be one and it can be.
@@ -210,9 +223,14 @@ impl WrappedServer {
     }
 
     fn make_container(&self, tape_bytes: u64) -> Result<Container, String> {
-        let places = self.places();
+        let places = self.places()?;
         places.prepare_output().map_err(|error| error.to_string())?;
         Container::create(places.plan(tape_bytes)).map_err(|error| error.to_string())
+    }
+
+    fn plan(&self, tape_bytes: u64) -> Result<Plan, CheckpointError> {
+        let places = self.places().map_err(CheckpointError::Failed)?;
+        Ok(places.plan(tape_bytes))
     }
 
     fn start_contained(&mut self, container: Arc<Container>) -> Result<Started, String> {
@@ -277,8 +295,8 @@ impl ServerHost for WrappedServer {
     fn imager(&mut self, tape_bytes: u64) -> Result<Imager, CheckpointError> {
         let container = self.running.upgrade();
         let container = container.ok_or_else(|| not_dumped("the server is in no container"))?;
-        let plan = self.places().plan(tape_bytes);
         let (criu, cpu) = (self.probe()?, self.config.pin_cpu);
+        let plan = self.plan(tape_bytes)?;
         let imager = Imager::new(criu, plan, Some(container), cpu);
         Ok(imager.remembering(self.memory.clone()))
     }
@@ -288,8 +306,9 @@ impl ServerHost for WrappedServer {
         directory: &Path,
         tape_bytes: u64,
     ) -> Result<(Objects, Started), CheckpointError> {
-        let plan = self.places().plan(tape_bytes);
-        let mut imager = Imager::new(self.probe()?, plan, None, self.config.pin_cpu);
+        let criu = self.probe()?;
+        let plan = self.plan(tape_bytes)?;
+        let mut imager = Imager::new(criu, plan, None, self.config.pin_cpu);
         let RestoredServer { pid, container } = imager.restore(directory)?;
         self.running = Arc::downgrade(&container);
         self.memory = Memory::default();

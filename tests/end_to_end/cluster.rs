@@ -26,6 +26,12 @@ const SIDECAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 100);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const LOG_LINES_SHOWN: usize = 25;
 
+/// For tests that start nodes in another way: nobody else's cluster runs meanwhile.
+pub fn alone() -> MutexGuard<'static, ()> {
+    let only = ONE_AT_A_TIME.lock();
+    only.unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Shows a line past the test harness, which keeps what is printed to itself.
 pub fn say(line: &str) {
     // That nobody reads it does not matter.
@@ -139,8 +145,7 @@ struct Run {
 impl Cluster {
     /// Starts a new one and waits until it says that it is up.
     pub fn start(setup: Setup) -> Self {
-        let only = ONE_AT_A_TIME.lock();
-        let only = only.unwrap_or_else(PoisonError::into_inner);
+        let only = alone();
         let dir = tempfile::tempdir().unwrap();
         let running = Run::spawn(&setup, &dir.path().join("data"));
         let mut cluster = Self {

@@ -1,16 +1,19 @@
 //! A replica whose server is made of something else is refused, and the first file that differs is named.
 
+use crate::cluster::alone;
 use crate::harness::{Cluster, brolga, eventually, finish, free_port, replica};
 use crate::outside::all_of;
 use std::fs::{self, File};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::sync::MutexGuard;
 
 /// A server with a library of its own, in a directory of its own.
 struct Linked {
     dir: tempfile::TempDir,
     port: u16,
+    _only: MutexGuard<'static, ()>,
 }
 
 impl Linked {
@@ -18,6 +21,7 @@ impl Linked {
         let linked = Self {
             dir: tempfile::tempdir().unwrap(),
             port: free_port(),
+            _only: alone(),
         };
         linked.put_library("hello\\n");
         let mut compile = Command::new("cc");

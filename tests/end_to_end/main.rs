@@ -26,6 +26,7 @@ mod native;
 mod outside;
 mod resp;
 mod restore;
+mod root;
 mod view;
 
 mod benchmark;

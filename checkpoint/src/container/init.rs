@@ -5,6 +5,7 @@
 //! formatting; system calls only.
 
 use nix::fcntl::OFlag;
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use std::ffi::CStr;
 use std::fs::File;
@@ -27,7 +28,7 @@ pub(super) fn start(first_pid: i32) -> io::Result<Pid> {
                 told => {
                     let code = i32::from_ne_bytes(error);
                     // It has ended, or is about to.
-                    let _ = nix::sys::wait::waitpid(child, None);
+                    let _ = waitpid(child, None);
                     Err(told
                         .err()
                         .unwrap_or_else(|| io::Error::from_raw_os_error(code)))
@@ -83,13 +84,42 @@ fn prepare(last_pid: &[u8]) -> i32 {
         if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 || mount_proc() < 0 {
             return *libc::__errno_location();
         }
-        // Where that can't be set, CRIU may later find its number taken, and says so.
+    }
+    // Where that can't be set, CRIU may later find its number taken, and says so.
+    set_last_pid(last_pid)
+}
+
+/// An errno, or 0.
+fn set_last_pid(last_pid: &[u8]) -> i32 {
+    // SAFETY: a NUL-terminated string and a live buffer.
+    unsafe {
         let fd = libc::open(LAST_PID.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
         if fd < 0 || libc::write(fd, last_pid.as_ptr().cast(), last_pid.len()) < 0 {
             return *libc::__errno_location();
         }
     }
     0
+}
+
+/// Has the next process of the container get the number after this one. To be called on its thread,
+/// which is not in the namespace of its processes itself, so that a child does it.
+pub(crate) fn last_number(number: u32) -> io::Result<()> {
+    let mut digits = [0u8; 10];
+    let digits = decimal(number, &mut digits);
+    // SAFETY: the child makes only system calls and never returns.
+    let child = match unsafe { fork() }? {
+        ForkResult::Child => {
+            let errno = set_last_pid(digits);
+            // SAFETY: it ends the child. Errors have small numbers.
+            unsafe { libc::_exit(errno) }
+        }
+        ForkResult::Parent { child } => child,
+    };
+    match waitpid(child, None)? {
+        WaitStatus::Exited(_, 0) => Ok(()),
+        WaitStatus::Exited(_, errno) => Err(io::Error::from_raw_os_error(errno)),
+        _ => Err(io::Error::other("cannot set the next process number")),
+    }
 }
 
 const LAST_PID: &CStr = c"/proc/sys/kernel/ns_last_pid";

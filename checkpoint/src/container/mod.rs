@@ -2,7 +2,8 @@
 //! name, and a root in which every replica finds the same at the same place.
 //!
 //! ```text
-//! /                  the machine's, changes go to STATE/N/changes (overlay); other file systems alike
+//! /                  the machine's, changes go to STATE/N/changes (overlay); other file systems
+//!                    alike. Or a directory that was given, and nothing else
 //! /.brolga/…         what the caller binds or puts there: working directory, tape, interposer …
 //! /dev               the usual few devices; /dev/shm is STATE/N/shm
 //! /proc              of the container's own processes
@@ -27,6 +28,7 @@ mod init;
 mod mounts;
 mod network;
 
+pub(crate) use init::last_number;
 use mounts::Root;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -40,6 +42,8 @@ use std::thread::JoinHandle;
 
 /// Where the container keeps what is not the machine's.
 pub const OWN_DIRECTORY: &str = "/.brolga";
+/// Where a container with a root of its own has the program CRIU.
+pub const TOOLS: &str = "/.brolga/tools";
 /// The first process that is started in a container has this number.
 pub const FIRST_PID: i32 = 1000;
 /// What `uname` says inside.
@@ -50,10 +54,22 @@ const HOST_NAME: &str = "brolga";
 pub struct Plan {
     /// A directory for the container's changes, on a file system that an overlay can write to.
     pub state: PathBuf,
+    /// The directory whose content the container has instead of the machine's files.
+    pub root: Option<Foreign>,
     /// Files and directories that are bound into [`OWN_DIRECTORY`], and their names there.
     pub bound: Vec<(PathBuf, &'static str)>,
     /// Files in memory in [`OWN_DIRECTORY`].
     pub made: Vec<Made>,
+}
+
+/// A root that is not the machine's.
+#[derive(Clone, Debug)]
+pub struct Foreign {
+    /// The directory. It is not changed.
+    pub directory: PathBuf,
+    /// CRIU runs inside, where its libraries are not: the files that it needs to run, with CRIU first and
+    /// its dynamic linker second. They are bound into [`TOOLS`] under their last names.
+    pub criu: Vec<PathBuf>,
 }
 
 /// A file in the memory of a container.
@@ -342,7 +358,10 @@ fn enter(plan: &Plan, state: &Path, first_pid: i32) -> Result<Pid, ContainerErro
     unshare(apart).map_err(ContainerError::doing("make namespaces (that takes root)"))?;
     sethostname(HOST_NAME).map_err(ContainerError::doing("set the host name"))?;
     network::raise_loopback().map_err(ContainerError::doing("raise the loopback interface"))?;
-    let root = Root::mount(state)?;
+    let root = match &plan.root {
+        Some(root) => Root::mount_alone(&root.directory, state)?,
+        None => Root::mount(state)?,
+    };
     root.furnish(plan, state)?;
     root.enter()?;
     init::start(first_pid).map_err(ContainerError::doing("start process 1 of the container"))

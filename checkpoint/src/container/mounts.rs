@@ -3,7 +3,7 @@
 //! Every container has a numbered directory of its own for changes, so that one that the kernel has not
 //! quite let go of does not meet its successor.
 
-use super::{ContainerError, Made, MadeKind, OWN_DIRECTORY, Plan};
+use super::{ContainerError, Made, MadeKind, OWN_DIRECTORY, Plan, TOOLS};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -47,6 +47,14 @@ const WITHOUT_FILES: [&str; 19] = [
 ];
 /// Where such file systems are, and what is bound there is not for the server.
 const WITHOUT_PLACES: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Directories that a root has to have (for CRIU the last one), and is given if it lacks them, with
+/// their modes.
+const NEEDED_PLACES: [(&str, u32); 4] = [
+    ("/proc", 0o555),
+    ("/sys", 0o555),
+    ("/dev", 0o755),
+    ("/tmp", 0o1777),
+];
 /// Devices that a server may have, and links in their directory.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 const DEVICE_LINKS: [(&str, &str); 4] = [
@@ -197,19 +205,33 @@ pub(super) struct Root {
 impl Root {
     /// Mounts the overlays on a directory in `state`; the calling thread has its own mounts.
     pub(super) fn mount(state: &Path) -> Result<Self, ContainerError> {
-        let everything = Path::new("/");
-        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
-        mount(NONE, everything, NONE, private, NONE)
-            .map_err(doing("detach the mounts of", everything))?;
+        let root = Self::empty(state)?;
         let text = fs::read_to_string(MOUNTS).map_err(doing("read", Path::new(MOUNTS)))?;
-        let root = Self {
-            top: state.join("root"),
-        };
-        fs::create_dir(&root.top).map_err(doing("create", &root.top))?;
         for wanted in wanted_mounts(&text) {
             root.take_over(&wanted, state)?;
         }
         Ok(root)
+    }
+
+    /// The same with one directory, which need not have the places where the kernel's files go.
+    pub(super) fn mount_alone(directory: &Path, state: &Path) -> Result<Self, ContainerError> {
+        let root = Self::empty(state)?;
+        let changes = state.join(CHANGES).join(name_of(Path::new("/")));
+        let fresh = !changes.exists();
+        let missing = NEEDED_PLACES.into_iter();
+        let missing = missing.filter(|(place, _)| fresh && !below(directory, place).exists());
+        overlay(directory, Path::new("/"), missing, state, &root.top)?;
+        Ok(root)
+    }
+
+    fn empty(state: &Path) -> Result<Self, ContainerError> {
+        let everything = Path::new("/");
+        let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
+        mount(NONE, everything, NONE, private, NONE)
+            .map_err(doing("detach the mounts of", everything))?;
+        let top = state.join("root");
+        fs::create_dir(&top).map_err(doing("create", &top))?;
+        Ok(Self { top })
     }
 
     /// Puts one of the machine's file systems into the root.
@@ -223,7 +245,7 @@ impl Root {
         if !is_root && (wanted.read_only || nameless || !wanted.at.is_dir()) {
             return bind_read_only(&wanted.at, &target);
         }
-        match overlay(&wanted.at, state, &target) {
+        match overlay(&wanted.at, &wanted.at, [], state, &target) {
             // Not every file system can be below an overlay.
             Err(_) if !is_root => bind_read_only(&wanted.at, &target),
             other => other,
@@ -231,7 +253,7 @@ impl Root {
     }
 
     fn inside(&self, path: &Path) -> PathBuf {
-        self.top.join(path.strip_prefix("/").unwrap_or(path))
+        below(&self.top, path)
     }
 
     /// Puts in what is the container's own.
@@ -244,6 +266,15 @@ impl Root {
         }
         for made in &plan.made {
             make(&own.join(made.name), made)?;
+        }
+        if let Some(root) = &plan.root {
+            let tools = below(&self.top, TOOLS);
+            fs::create_dir(&tools).map_err(doing("create", &tools))?;
+            for file in &root.criu {
+                let name = file.file_name().unwrap_or_default();
+                bind_read_only(file, &tools.join(name))?;
+            }
+            set_constant_times(&tools)?;
         }
         set_constant_times(&own)?;
         let sys = Path::new("/sys");
@@ -274,19 +305,37 @@ impl Root {
     }
 }
 
-fn overlay(lower: &Path, state: &Path, target: &Path) -> Result<(), ContainerError> {
-    let name = name_of(lower);
+/// A place below another directory than `/`.
+fn below(top: &Path, path: impl AsRef<Path>) -> PathBuf {
+    let path = path.as_ref();
+    top.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+/// Mounts what is in `lower`, which is the file system of this place in the container, with changes
+/// apart. In the root `missing` directories are made as well.
+fn overlay<'a>(
+    lower: &Path,
+    place: &Path,
+    missing: impl IntoIterator<Item = (&'a str, u32)>,
+    state: &Path,
+    target: &Path,
+) -> Result<(), ContainerError> {
+    let name = name_of(place);
     let changes = state.join(CHANGES).join(&name);
     let work = state.join("work").join(&name);
     fs::create_dir_all(&work).map_err(doing("create", &work))?;
     // It is there when it was brought back from a checkpoint.
     if !changes.exists() {
         fs::create_dir(&changes).map_err(doing("create", &changes))?;
-        if lower == Path::new("/") {
-            // Made here and not in the overlay, which would make another root directory of it.
-            let own = changes.join(OWN_DIRECTORY.trim_start_matches('/'));
-            fs::create_dir(&own).map_err(doing("create", &own))?;
-            set_constant_times(&own)?;
+        if place == Path::new("/") {
+            for (name, mode) in missing.into_iter().chain([(OWN_DIRECTORY, 0o755)]) {
+                // Made here and not in the overlay, which would make another root directory of it.
+                let made = below(&changes, name);
+                fs::create_dir(&made).map_err(doing("create", &made))?;
+                let mode = Permissions::from_mode(mode);
+                fs::set_permissions(&made, mode).map_err(doing("open", &made))?;
+                set_constant_times(&made)?;
+            }
         }
         look_like(lower, &changes)?;
     }
