@@ -1,6 +1,8 @@
 //! Checkpoints in which something goes wrong. As root, with CRIU; skipped elsewhere.
 
 mod damage;
+mod fetches;
+mod growth;
 mod kills;
 mod moment;
 mod races;
