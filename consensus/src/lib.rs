@@ -29,6 +29,7 @@
 //! * A failed write or flush of the log ends the process with a message.
 //! * [`ReplicaConfig::new`] fills in the default times.
 //!
+//! * A node that is no member is a *learner*: it follows the log and never counts for a quorum.
 //! * A node with an empty log does not vote before it knows what it may have voted on: see
 //!   [`Standing`] and [`ReplicaConfig::new_cluster`].
 //! * The log is shortened by [`Replica::truncate`] only; a node that lacks what was dropped hears of it

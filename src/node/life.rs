@@ -421,7 +421,7 @@ impl<H: ServerHost> Node<H> {
     /// Why this node does not vote.
     fn no_vote(&self) -> Option<String> {
         match self.replica.standing() {
-            Standing::Voter { .. } => None,
+            Standing::Voter { .. } | Standing::Learner => None,
             Standing::Catching { upto, .. } => Some(format!(
                 "it had lost its log and votes again when slot {upto} is chosen"
             )),

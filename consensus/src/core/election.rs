@@ -79,9 +79,7 @@ impl Core {
             nonce: self.nonce,
             commit: self.commit,
         };
-        for peer in &self.peers {
-            self.send(peer.id, probe.clone(), out);
-        }
+        self.send_members(&probe, out);
     }
 
     /// Resends and timeouts of a probing node or candidate.
@@ -169,7 +167,7 @@ impl Core {
             ballot: self.promised,
             from: self.commit + 1,
         };
-        for peer in &self.peers {
+        for peer in self.voters() {
             out.sends.push(Send {
                 after,
                 to: peer.id,

@@ -70,6 +70,11 @@ impl Peer {
         }
     }
 
+    /// What it has, whether that is a vote or not.
+    pub fn held(&self) -> Slot {
+        self.held
+    }
+
     pub fn unlink(&mut self) {
         self.up = false;
         self.streaming = false;
@@ -189,11 +194,11 @@ impl Core {
 
     fn hears_quorum(&self) -> bool {
         let oldest = self.now.saturating_sub(self.config.election_max);
-        let heard = self
-            .peers
-            .iter()
-            .filter(|peer| peer.heard_at >= oldest)
-            .count();
+        let heard = match self.mutated(Mutation::HearLearners) {
+            true => &self.peers,
+            false => self.voters(),
+        };
+        let heard = heard.iter().filter(|peer| peer.heard_at >= oldest).count();
         heard + 1 >= self.quorum
     }
 
@@ -263,8 +268,13 @@ impl Core {
         let beat = leading.beat;
         let (upto, seen) = (place.upto.min(last), place.seen.min(last));
         let votes = place.barrier == 0 || self.mutated(Mutation::CountNonVoters);
+        let votes = match self.is_member(from) {
+            true => votes,
+            false => self.mutated(Mutation::CountLearners),
+        };
+        let hears = votes || self.mutated(Mutation::HearLearners) && !self.is_member(from);
         let peer = &mut self.peers[index];
-        if votes {
+        if hears {
             peer.heard_at = now;
         }
         peer.acknowledge(upto, votes);
@@ -322,12 +332,13 @@ impl Core {
         } else {
             self.durable_upto
         };
-        let mut positions = [0; super::MEMBERS_MAX];
+        let mut positions = [0; super::MEMBERS_MAX + super::LEARNERS_MAX];
         positions[0] = own;
-        for (place, peer) in positions[1..].iter_mut().zip(&self.peers) {
+        let counted = self.counted();
+        for (place, peer) in positions[1..].iter_mut().zip(counted) {
             *place = peer.acked;
         }
-        let positions = &mut positions[..=self.peers.len()];
+        let positions = &mut positions[..=counted.len()];
         positions.sort_unstable();
         let held = positions[positions.len() - self.quorum];
         if held > self.commit {

@@ -29,11 +29,13 @@
 //! * A node that may have lost votes or promises sends none until it knows what they were.
 //!
 //! Modules: [`types`] (messages, inputs, effects), `election` (probe, phase 1), `leader` (phase 2,
-//! flow control), `follower` (voting), `standing` (who may vote), `window` (the log in memory).
+//! flow control), `follower` (voting), `standing` (who may vote), `learners` (nodes that are no members),
+//! `window` (the log in memory).
 
 mod election;
 mod follower;
 mod leader;
+mod learners;
 mod mutation;
 mod standing;
 #[cfg(test)]
@@ -41,6 +43,7 @@ mod tests;
 pub mod types;
 mod window;
 
+pub use self::learners::{LEARNERS_FROM, LEARNERS_MAX};
 pub use self::standing::Standing;
 pub use self::types::{
     AcceptedEntry, Ballot, Echo, Effects, Fetch, Input, IoSeq, JournalOp, Leadership, Micros, Msg,
@@ -62,7 +65,7 @@ pub const VALUE_BYTES_MAX: usize = 16 << 20;
 /// Settings of a [`Core`]. All times are in microseconds.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// This node; has to be one of `members`.
+    /// This node: one of `members`, or a learner, whose id is [`LEARNERS_FROM`] or greater.
     pub id: NodeId,
     /// All voting nodes.
     pub members: Vec<NodeId>,
@@ -199,8 +202,8 @@ impl Core {
             "1 to {MEMBERS_MAX} members"
         );
         assert!(
-            config.members.contains(&config.id),
-            "a node is one of the members"
+            config.members.contains(&config.id) || config.id >= LEARNERS_FROM,
+            "a node is one of the members, or has the id of a learner"
         );
         assert!(config.election_min <= config.election_max);
         assert!(config.suspect_min <= config.suspect_max);
@@ -211,7 +214,11 @@ impl Core {
             .map(|id| Peer::new(*id));
         let alone = config.members.len() == 1;
         let hasty = config.new_cluster || alone;
-        let standing = recovered_standing(&recovered, hasty);
+        let learner = !config.members.contains(&config.id);
+        let standing = match learner {
+            true => Standing::Learner,
+            false => recovered_standing(&recovered, hasty),
+        };
         let mut core = Self {
             quorum: members / 2 + 1,
             random: config.seed ^ 0x9e37_79b9_7f4a_7c15 ^ recovered.last_seq.0.rotate_left(32),
@@ -249,7 +256,7 @@ impl Core {
         };
         core.inquiry = Inquiry::new(core.random_between(1, u64::MAX - 1), now);
         core.note_standing(recovered.standing);
-        if core.mutated(Mutation::VoteAfterWipe) {
+        if core.mutated(Mutation::VoteAfterWipe) && !learner {
             core.standing = Standing::Voter { floor: 0 };
         }
         if core.mutated(Mutation::MinorityQuorum) {
@@ -385,7 +392,7 @@ impl Core {
     }
 
     fn receive(&mut self, from: NodeId, msg: Msg, out: &mut Effects) {
-        if self.peer_index(from).is_none() {
+        if self.peer_index(from).is_none() || !self.heeds(from, &msg) {
             return;
         }
         match msg {
@@ -472,6 +479,9 @@ impl Core {
     }
 
     fn on_peer_up(&mut self, id: NodeId, out: &mut Effects) {
+        if self.peer_index(id).is_none() && !self.add_learner(id) {
+            return;
+        }
         let Some(index) = self.peer_index(id) else {
             return;
         };

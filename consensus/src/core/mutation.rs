@@ -36,6 +36,10 @@ pub(crate) enum Mutation {
     ForgetBarrier,
     /// A leader takes for a vote what is none.
     CountNonVoters,
+    /// A leader counts what learners hold.
+    CountLearners,
+    /// A leader that hears learners alone takes them for a quorum.
+    HearLearners,
     /// The shell drops parts of the log that no checkpoint covers.
     #[cfg(test)]
     TruncateUncovered,

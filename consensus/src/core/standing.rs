@@ -51,6 +51,8 @@ pub enum Standing {
         /// See above.
         floor: u64,
     },
+    /// It is no member, and never votes.
+    Learner,
 }
 
 impl Standing {
@@ -64,7 +66,7 @@ impl Standing {
     pub(super) fn barrier(&self) -> Slot {
         match *self {
             Self::Voter { .. } => 0,
-            Self::Lost => Slot::MAX,
+            Self::Lost | Self::Learner => Slot::MAX,
             Self::Catching { upto, .. } => upto,
         }
     }
@@ -72,7 +74,7 @@ impl Standing {
     pub(super) fn floor(&self) -> u64 {
         match *self {
             Self::Voter { floor } | Self::Catching { floor, .. } => floor,
-            Self::Lost => 0,
+            Self::Lost | Self::Learner => 0,
         }
     }
 }
@@ -167,9 +169,7 @@ impl Core {
         }
         self.inquiry.ask_at = self.now + self.config.heartbeat;
         let nonce = self.inquiry.nonce;
-        for peer in &self.peers {
-            self.send(peer.id, Msg::Ask { nonce }, out);
-        }
+        self.send_members(&Msg::Ask { nonce }, out);
         // There may be nobody to wait for.
         self.learn_standing(out);
     }
@@ -218,7 +218,7 @@ impl Core {
         let enough = if hasty {
             self.quorum - 1
         } else {
-            self.peers.len()
+            self.voters().len()
         };
         let answers = &self.inquiry.answers;
         if answers.len() < enough {

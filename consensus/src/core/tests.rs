@@ -11,6 +11,7 @@ struct Net {
     deaf: Vec<NodeId>,
     mail: VecDeque<(NodeId, Send)>,
     unflushed: BTreeMap<NodeId, IoSeq>,
+    fetches: Vec<(NodeId, Fetch)>,
     now: Micros,
 }
 
@@ -29,6 +30,7 @@ impl Net {
             deaf,
             mail,
             unflushed,
+            fetches: Vec::new(),
             now: 0,
         };
         for id in &members {
@@ -48,6 +50,8 @@ impl Net {
         if let Some((seq, _)) = out.journal.last() {
             self.unflushed.insert(id, *seq);
         }
+        self.fetches
+            .extend(out.fetches.iter().map(|fetch| (id, *fetch)));
         self.mail
             .extend(out.sends.iter().map(|send| (id, send.clone())));
         out
@@ -363,4 +367,89 @@ fn a_new_cluster_needs_all_members_or_to_be_told_that_it_is_new() {
     };
     let core = Core::new(config, lost, 0);
     assert_eq!(core.standing(), Standing::Lost, "what is noted counts");
+}
+
+/// A learner that is linked with all members.
+fn with_learner(members: u64) -> (Net, NodeId) {
+    let mut net = Net::new(members, |config| config.new_cluster = true);
+    let learner = LEARNERS_FROM + 7;
+    let members: Vec<_> = (1..=members).collect();
+    let core = Core::new(Config::new(learner, &members), Recovered::default(), 0);
+    net.cores.insert(learner, core);
+    for member in members {
+        net.step(member, Input::PeerUp(learner));
+        net.step(learner, Input::PeerUp(member));
+    }
+    (net, learner)
+}
+
+#[test]
+fn a_learner_gets_the_whole_log_and_is_seen_to() {
+    let mut net = Net::new(3, |config| {
+        config.new_cluster = true;
+        config.retain_slots = 2;
+    });
+    let leader = net.elect();
+    for number in 0..40u8 {
+        net.step(leader, Input::Propose(Value::from(vec![number])));
+    }
+    net.settle();
+    let learner = LEARNERS_FROM;
+    let core = Core::new(Config::new(learner, &[1, 2, 3]), Recovered::default(), 0);
+    net.cores.insert(learner, core);
+    net.step(leader, Input::PeerUp(learner));
+    net.step(learner, Input::PeerUp(leader));
+    net.run(200_000);
+    // What has left the leader's memory is asked of its log.
+    let (at, fetch) = net.fetches.pop().unwrap();
+    let Fetch { to, from, upto, .. } = fetch;
+    assert_eq!((at, to, from), (leader, learner, 1));
+    let values = (from..=upto).map(|slot| Value::from(vec![slot as u8 - 1]));
+    let values = values.collect();
+    net.step(leader, Input::Fetched { to, from, values });
+    net.settle();
+    net.run(100_000);
+    assert_eq!(net.cores[&learner].chosen(40).unwrap(), &[39][..]);
+    assert_eq!(net.cores[&learner].standing(), Standing::Learner);
+    let seen: Vec<_> = net.cores[&leader].learners().collect();
+    assert_eq!(seen, [(learner, 40)]);
+}
+
+#[test]
+fn a_learner_makes_no_quorum_and_never_leads() {
+    let (mut net, learner) = with_learner(3);
+    let leader = net.elect();
+    assert_ne!(leader, learner);
+    let others: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    net.deaf.clone_from(&others);
+    net.step(leader, Input::Propose(Value::from_static(b"x")));
+    net.settle();
+    assert_eq!(net.cores[&learner].last_slot(), 1, "it has the value");
+    assert_eq!(net.cores[&leader].commit(), 0);
+    net.run(2_000_000);
+    assert_eq!(net.cores[&leader].commit(), 0);
+    assert_eq!(net.leader(), None, "who hears a learner alone gives up");
+    net.deaf.clear();
+    net.cores.remove(&leader);
+    net.run(2_000_000);
+    assert!(others.contains(&net.leader().unwrap()));
+}
+
+#[test]
+fn learners_that_are_gone_make_room_for_others() {
+    let mut net = Net::new(1, |_| {});
+    let ids: Vec<_> = (0..=LEARNERS_MAX as u64)
+        .map(|n| LEARNERS_FROM + n)
+        .collect();
+    let count = |net: &Net| net.cores[&1].learners().count();
+    for learner in &ids {
+        net.step(1, Input::PeerUp(*learner));
+    }
+    assert_eq!(count(&net), LEARNERS_MAX, "there is an end");
+    net.step(1, Input::PeerDown(ids[0]));
+    assert_eq!(count(&net), LEARNERS_MAX - 1);
+    net.step(1, Input::PeerUp(ids[LEARNERS_MAX]));
+    assert_eq!(count(&net), LEARNERS_MAX);
+    net.step(1, Input::PeerUp(77));
+    assert_eq!(count(&net), LEARNERS_MAX, "not an id of a learner");
 }

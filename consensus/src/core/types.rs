@@ -205,7 +205,7 @@ pub enum Msg {
 pub enum Input {
     /// A message arrived.
     Recv {
-        /// Sender, one of the members.
+        /// Sender, a member or a learner.
         from: NodeId,
         /// The message.
         msg: Msg,
@@ -234,7 +234,7 @@ pub enum Input {
     Installed(Slot),
     /// The link to a peer's process broke.
     PeerDown(NodeId),
-    /// The link to a peer's process is there.
+    /// The link to a peer's process is there. One that is no member is a learner.
     PeerUp(NodeId),
     /// This node is not to lead from now on, or may lead again. It goes on to vote.
     Abstain(bool),

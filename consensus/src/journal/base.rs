@@ -205,6 +205,7 @@ mod tests {
         for standing in [
             None,
             Some(Standing::Lost),
+            Some(Standing::Learner),
             Some(Standing::Voter { floor: 1 << 40 }),
             Some(Standing::Catching { upto: 3, floor: 4 }),
         ] {

@@ -188,12 +188,14 @@ impl RecordHeader {
 const VOTER: u64 = 1;
 const LOST: u64 = 2;
 const CATCHING: u64 = 3;
+const LEARNER: u64 = 4;
 
 /// A standing in the places of ballot and slot: the floor, which kind, and the slot to wait for.
 pub(super) fn standing_words(standing: Standing) -> (Ballot, Slot) {
     let (round, node, slot) = match standing {
         Standing::Voter { floor } => (floor, VOTER, 0),
         Standing::Lost => (0, LOST, 0),
+        Standing::Learner => (0, LEARNER, 0),
         Standing::Catching { upto, floor } => (floor, CATCHING, upto),
     };
     (Ballot { round, node }, slot)
@@ -212,6 +214,7 @@ pub(super) fn standing_of(ballot: Ballot, upto: Slot) -> Option<Standing> {
     match ballot.node {
         VOTER => Some(Standing::Voter { floor }),
         LOST => Some(Standing::Lost),
+        LEARNER => Some(Standing::Learner),
         CATCHING => Some(Standing::Catching { upto, floor }),
         _ => None,
     }

@@ -11,7 +11,7 @@ impl World {
         if !self.sizes.checkpoints {
             return;
         }
-        for id in self.ids.clone() {
+        for id in self.everyone() {
             if self.chance.percent(3) {
                 self.begin_checkpoint(id);
             }
@@ -49,11 +49,8 @@ impl World {
 
     /// Drops the log up to a slot that its own checkpoint and those of a majority cover, less some slack.
     fn truncate(&mut self, id: NodeId) {
-        let mut covered: Vec<Slot> = self
-            .nodes
-            .values()
-            .map(|node| node.disk.checkpoint)
-            .collect();
+        let members = self.ids.iter().map(|id| &self.nodes[id]);
+        let mut covered: Vec<Slot> = members.map(|node| node.disk.checkpoint).collect();
         covered.sort_unstable();
         let majority = covered[covered.len() - (covered.len() / 2 + 1)];
         let slack = self.chance.pick(&[0, 0, 10, 200]);
@@ -80,10 +77,10 @@ impl World {
         }
         let fit =
             |node: &super::world::Node| node.core.is_some() && node.disk.checkpoint + 1 >= first;
-        let donors = self
-            .nodes
-            .iter()
-            .filter(|(donor, node)| **donor != id && fit(node) && !self.cut(**donor, id));
+        let neighbors = self.neighbors(id);
+        let donors = self.nodes.iter().filter(|(donor, node)| {
+            neighbors.contains(donor) && fit(node) && !self.cut(**donor, id)
+        });
         let donors: Vec<_> = donors
             .map(|(donor, node)| ((*donor, node.incarnation), node.disk.checkpoint))
             .collect();
@@ -91,11 +88,12 @@ impl World {
             return;
         }
         let (donor, slot) = self.chance.pick(&donors);
-        let lasting = self.chance.pick(&[1, 50, 800, 4000]) * MILLI;
+        let lasting = self.chance.pick(&[1, 50, 800, 2000, 4000]) * MILLI;
         let node = self.node(id);
         node.fetching = true;
         let (node, incarnation) = (id, node.incarnation);
         self.coverage.transfers += 1;
+        self.coverage.transfers_to_learners += u64::from(!self.ids.contains(&id));
         self.plan(
             lasting,
             Happening::Transferred {

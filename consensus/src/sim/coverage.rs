@@ -36,10 +36,15 @@ pub(super) struct Coverage {
     pub donor_deaths: u64,
     pub installs: u64,
     pub installs_too_late: u64,
+    pub learner_starts: u64,
+    pub learner_losses: u64,
+    pub learner_departures: u64,
+    pub transfers_to_learners: u64,
+    pub lagging_learners: u64,
 }
 
 impl Coverage {
-    fn counters(&mut self) -> [(&'static str, &mut u64); 33] {
+    fn counters(&mut self) -> [(&'static str, &mut u64); 38] {
         [
             ("lost", &mut self.lost),
             ("duplicated", &mut self.duplicated),
@@ -74,6 +79,11 @@ impl Coverage {
             ("donor deaths", &mut self.donor_deaths),
             ("installs", &mut self.installs),
             ("installs too late", &mut self.installs_too_late),
+            ("learner starts", &mut self.learner_starts),
+            ("learner losses", &mut self.learner_losses),
+            ("learner departures", &mut self.learner_departures),
+            ("transfers to learners", &mut self.transfers_to_learners),
+            ("lagging learners", &mut self.lagging_learners),
         ]
     }
 

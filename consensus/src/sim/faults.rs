@@ -47,6 +47,7 @@ impl World {
             targets.clone_from(&self.ids);
         }
         let one = self.chance.pick(&targets);
+        self.trouble_learners();
         match self.chance.between(0, 12) {
             0..=3 => self.crash_for_a_while(one),
             4 => {
@@ -60,15 +61,15 @@ impl World {
             11 | 12 => self.wipe(one),
             6 => {
                 self.coverage.isolations += 1;
-                let others: Vec<_> = self.ids.iter().copied().filter(|id| *id != one).collect();
+                let others = self.neighbors(one);
                 let out = others.iter().map(|other| (one, *other));
                 self.cut_for_a_while(out.chain(others.iter().map(|o| (*o, one))).collect());
             }
             7 => {
                 self.coverage.one_way_cuts += 1;
                 let inward = self.chance.percent(50);
-                let others = self.ids.iter().copied().filter(|id| *id != one);
-                let cuts = others
+                let cuts = self.neighbors(one).into_iter();
+                let cuts = cuts
                     .map(|o| if inward { (o, one) } else { (one, o) })
                     .collect();
                 self.cut_for_a_while(cuts);
@@ -92,16 +93,49 @@ impl World {
 
     /// Takes a node's disk away, unless too many have lost theirs and do not vote again yet.
     fn wipe(&mut self, id: NodeId) {
-        let others = self.nodes.iter().filter(|(other, _)| **other != id);
-        let lost = others.filter(|(_, node)| !node.disk.durable.is_voter());
+        let others = self.ids.iter().filter(|other| **other != id);
+        let lost = others.filter(|other| !self.nodes[other].disk.durable.is_voter());
         if lost.count() + 1 > self.ids.len() - (self.ids.len() / 2 + 1) {
             return;
         }
         self.coverage.wipes += 1;
+        self.take_disk(id);
+        self.crash_for_a_while(id);
+    }
+
+    fn take_disk(&mut self, id: NodeId) {
         self.crash(id);
         self.node(id).disk = Disk::default();
         self.oracle.on_wipe(id);
-        self.crash_for_a_while(id);
+    }
+
+    /// Learners go for a while, or with their disks, or for good; are slow to hear, or hear nothing.
+    fn trouble_learners(&mut self) {
+        for id in self.learners.clone() {
+            match self.chance.between(0, 19) {
+                0..=2 => self.crash_for_a_while(id),
+                3 => {
+                    self.coverage.learner_losses += 1;
+                    self.take_disk(id);
+                    self.crash_for_a_while(id);
+                }
+                4 => {
+                    // Until everything heals.
+                    self.coverage.learner_departures += 1;
+                    self.crash(id);
+                }
+                5 => {
+                    let member = self.chance.pick(&self.ids.clone());
+                    self.flap_link(id, member);
+                }
+                6 => {
+                    self.coverage.lagging_learners += 1;
+                    let inward = self.neighbors(id).into_iter().map(|member| (member, id));
+                    self.cut_for_a_while(inward.collect());
+                }
+                _ => {}
+            }
+        }
     }
 
     /// Has a node give up the lead, if it has it, and not seek it. A restart makes an end of it too.
@@ -116,9 +150,12 @@ impl World {
     /// Breaks and renews one link.
     fn flap(&mut self, one: NodeId) {
         let other = self.chance.pick(&self.ids.clone());
-        if one == other {
-            return;
+        if one != other {
+            self.flap_link(one, other);
         }
+    }
+
+    fn flap_link(&mut self, one: NodeId, other: NodeId) {
         self.coverage.flaps += 1;
         self.plan(
             0,
@@ -146,9 +183,10 @@ impl World {
     fn split(&mut self) {
         self.coverage.splits += 1;
         let mut cuts = Vec::new();
-        let sides: Vec<bool> = self.ids.iter().map(|_| self.chance.percent(50)).collect();
-        for (one, left) in self.ids.iter().zip(&sides) {
-            for (other, right) in self.ids.iter().zip(&sides) {
+        let everyone = self.everyone();
+        let sides: Vec<bool> = everyone.iter().map(|_| self.chance.percent(50)).collect();
+        for (one, left) in everyone.iter().zip(&sides) {
+            for (other, right) in everyone.iter().zip(&sides) {
                 if left != right {
                     cuts.push((*one, *other));
                 }
@@ -187,7 +225,9 @@ impl World {
             }
         }
         for (from, to) in cuts {
-            self.link(*from, *to);
+            if self.neighbors(*from).contains(to) {
+                self.link(*from, *to);
+            }
         }
     }
 
@@ -204,12 +244,12 @@ impl World {
             }
         }
         assert!(self.cuts.values().all(|count| *count == 0));
-        for id in self.ids.clone() {
+        for id in self.everyone() {
             self.start(id)?;
             self.step(id, Input::Abstain(false))?;
         }
         for one in self.ids.clone() {
-            for other in self.ids.clone() {
+            for other in self.neighbors(one) {
                 if one < other {
                     self.link(one, other);
                 }

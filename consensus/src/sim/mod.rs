@@ -3,7 +3,8 @@
 //! One thread, one queue of events, one source of chance: a seed is a run, and the same seed gives
 //! the same run. Shells stand in for disk, network and clock ([`world`]); after every step the
 //! [`oracle`], which sees all disks and all messages, checks what must always hold. Faults happen
-//! for a while, then everything heals and the cluster has to converge and to serve.
+//! for a while, then everything heals and the cluster has to converge and to serve. Learners come and
+//! go, lag and lose their disks meanwhile.
 //!
 //! The *mutation ledger* measures the simulator: each deliberate bug in the core has to be caught.
 //! *Coverage* counters prove that every kind of fault and every rare path came up.
@@ -25,8 +26,8 @@ use world::{Report, World};
 
 /// Takes about ten seconds in a debug build.
 const SEEDS_DEFAULT: u64 = 120;
-/// Seeds tried before a mutation counts as missed.
-const SEEDS_PER_MUTATION: u64 = 300;
+/// Seeds tried before a mutation counts as missed. Most are caught by the first ones.
+const SEEDS_PER_MUTATION: u64 = 1500;
 
 fn setting(name: &str) -> Option<u64> {
     std::env::var(name)
@@ -98,6 +99,8 @@ fn every_mutation_is_caught() {
         Mutation::AskQuorumOnly,
         Mutation::ForgetBarrier,
         Mutation::CountNonVoters,
+        Mutation::CountLearners,
+        Mutation::HearLearners,
         Mutation::TruncateUncovered,
         Mutation::InstallUnsaid,
     ];

@@ -20,6 +20,8 @@ pub(super) use hold;
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     quorum: usize,
+    /// Everybody else is a learner.
+    members: Vec<NodeId>,
     pub chosen: BTreeMap<Slot, Value>,
     /// Value ever voted for or proposed, per slot and ballot.
     proposals: BTreeMap<(Slot, Ballot), Value>,
@@ -38,9 +40,10 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
-    pub fn new(members: usize) -> Self {
+    pub fn new(members: &[NodeId]) -> Self {
         Self {
-            quorum: members / 2 + 1,
+            quorum: members.len() / 2 + 1,
+            members: members.to_vec(),
             ..Self::default()
         }
     }
@@ -167,6 +170,15 @@ impl Oracle {
     /// A message leaves a node.
     pub fn on_send(&mut self, node: NodeId, disk: &Disk, msg: &Msg) -> Verdict {
         let durable = &disk.durable;
+        let learns = match msg {
+            Msg::Accepted { barrier, .. } => *barrier > 0,
+            Msg::Reject { .. } => true,
+            _ => false,
+        };
+        hold!(
+            learns || self.members.contains(&node),
+            "learner {node} says {msg:?}"
+        );
         match msg {
             Msg::Prepare { ballot, .. } => {
                 hold!(

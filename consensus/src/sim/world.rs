@@ -5,8 +5,8 @@ use super::coverage::Coverage;
 use super::disk::Disk;
 use super::oracle::{Oracle, Verdict, hold};
 use crate::core::{
-    Config, Core, Effects, Fetch, Input, IoSeq, JournalOp, Micros, Msg, Mutation, NodeId, Send,
-    Slot, Standing,
+    Config, Core, Effects, Fetch, Input, IoSeq, JournalOp, LEARNERS_FROM, Micros, Msg, Mutation,
+    NodeId, Send, Slot, Standing,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -109,7 +109,9 @@ pub(super) struct World {
     pub(super) order: u64,
     pub(super) queue: BTreeMap<(Micros, u64), Happening>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
+    /// The members.
     pub(super) ids: Vec<NodeId>,
+    pub(super) learners: Vec<NodeId>,
     pub(super) cuts: BTreeMap<(NodeId, NodeId), u32>,
     /// Per direction: arrival time of the last frame, and the number of the last one delivered.
     pub(super) arrival: BTreeMap<(NodeId, NodeId), Micros>,
@@ -139,6 +141,8 @@ impl World {
         let mut chance = Chance::new(seed);
         let size = chance.pick(&[1, 2, 3, 3, 3, 3, 5, 5, 5, 7]);
         let ids: Vec<NodeId> = (1..=size).collect();
+        let learners = 0..chance.pick(&[0, 1, 1, 2]);
+        let learners: Vec<NodeId> = learners.map(|index| LEARNERS_FROM + index).collect();
         let weather = Weather {
             loss: chance.pick(&[0, 0, 1, 5, 15]),
             duplication: chance.pick(&[0, 5, 20]),
@@ -168,9 +172,10 @@ impl World {
             (*id, node)
         };
         Self {
-            nodes: ids.iter().map(node).collect(),
-            oracle: Oracle::new(ids.len()),
+            nodes: ids.iter().chain(&learners).map(node).collect(),
+            oracle: Oracle::new(&ids),
             ids,
+            learners,
             chance,
             mutation,
             now: 0,
@@ -191,7 +196,7 @@ impl World {
 
     /// Faults, healing, convergence.
     pub fn run(mut self) -> Result<Report, String> {
-        for id in self.ids.clone() {
+        for id in self.everyone() {
             self.start(id)?;
         }
         self.plan(10 * MILLI, Happening::Client);
@@ -300,6 +305,21 @@ impl World {
         self.cuts.get(&(from, to)).is_some_and(|count| *count > 0)
     }
 
+    /// Members, and learners.
+    pub(super) fn everyone(&self) -> Vec<NodeId> {
+        self.ids.iter().chain(&self.learners).copied().collect()
+    }
+
+    /// Whom a node has links to: learners have none among each other.
+    pub(super) fn neighbors(&self, id: NodeId) -> Vec<NodeId> {
+        let mut neighbors = match self.ids.contains(&id) {
+            true => self.everyone(),
+            false => self.ids.clone(),
+        };
+        neighbors.retain(|neighbor| *neighbor != id);
+        neighbors
+    }
+
     pub(super) fn node(&mut self, id: NodeId) -> &mut Node {
         self.nodes.get_mut(&id).expect("ids are those of nodes")
     }
@@ -311,6 +331,8 @@ impl World {
             return Ok(());
         }
         let mut config = Config::new(id, &self.ids);
+        let learner = !self.ids.contains(&id);
+        self.coverage.learner_starts += u64::from(learner);
         config.window_slots = self.sizes.window_slots;
         config.peer_bytes = self.sizes.peer_bytes;
         config.retain_slots = self.sizes.retain_slots;
@@ -327,10 +349,8 @@ impl World {
         node.tick_at = None;
         node.fetching = false;
         node.checked = node.disk.durable.gone;
-        for peer in self.ids.clone() {
-            if peer != id {
-                self.link(id, peer);
-            }
+        for peer in self.neighbors(id) {
+            self.link(id, peer);
         }
         self.settle(id)
     }
@@ -519,8 +539,8 @@ impl World {
         self.coverage.operations_survived += survived.len() as u64;
         let vanished = self.chance.percent(20);
         self.coverage.vanished += u64::from(vanished);
-        for peer in self.ids.clone() {
-            if peer != id && !vanished {
+        for peer in self.neighbors(id) {
+            if !vanished {
                 let delay = self.chance.between(100, 5 * MILLI);
                 self.plan(delay, Happening::LinkDown { at: peer, peer: id });
             }
@@ -616,7 +636,7 @@ impl World {
     }
 
     fn all_vote(&self) -> bool {
-        let mut cores = self.nodes.values().map(|node| node.core.as_ref());
+        let mut cores = self.ids.iter().map(|id| self.nodes[id].core.as_ref());
         cores.all(|core| core.is_some_and(|core| core.standing().votes()))
     }
 
