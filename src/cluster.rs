@@ -242,6 +242,7 @@ impl Cluster {
             quantum: crate::config::quantum(),
             cpus: crate::config::cpus(),
             pin_cpu: None,
+            learner: None,
             keep_fsync: false,
             segment_bytes: crate::config::segment_bytes(),
             checkpoints_kept: crate::config::checkpoints_kept(),
@@ -530,7 +531,10 @@ mod tests {
         assert_eq!(again.file(), &created);
         let config = NodeConfig::load(&again.config_path(3)).unwrap();
         assert_eq!((config.node, config.perturb_us), (3, 9));
-        assert_eq!(config.me().address, "127.0.0.3".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            config.place().address,
+            "127.0.0.3".parse::<IpAddr>().unwrap()
+        );
         assert_eq!(config.data_dir.file_name().unwrap(), "node-3");
     }
 

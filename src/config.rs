@@ -5,6 +5,7 @@
 //! genesis, clocks, descriptors …) is part of [`NodeConfig::fingerprint`].
 
 use crate::launch::{DESCRIPTORS_DEFAULT, DESCRIPTORS_MIN, PRELOAD_VARIABLE};
+use brolga_consensus::LEARNERS_FROM;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -69,6 +70,16 @@ pub struct Member {
     pub sidecar: SocketAddr,
 }
 
+/// A learner, as only it knows itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Learner {
+    /// Where its clients find the server's ports.
+    pub address: IpAddr,
+    /// Where sidecar frontends reach it; port 0: one that nobody is told of.
+    pub sidecar: SocketAddr,
+}
+
 /// Whether a server runs in a container.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -108,7 +119,7 @@ impl fmt::Display for Policy {
 pub struct NodeConfig {
     /// The cluster.
     pub cluster: ClusterId,
-    /// Which of the members this node is.
+    /// Which of the members this node is; or a learner's number, [`LEARNERS_FROM`] or greater.
     pub node: u64,
     /// Log, working directory, admin socket and output files. A relative path is relative to the
     /// file.
@@ -198,7 +209,10 @@ pub struct NodeConfig {
     /// Variables of the server's environment beyond the canonical ones, as `NAME=VALUE`.
     #[serde(default)]
     pub env: Vec<String>,
-    /// All replicas, this one too.
+    /// This node is no member: it learns what is chosen, and does not vote.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learner: Option<Learner>,
+    /// All members, this node too if it is one.
     pub members: Vec<Member>,
 }
 
@@ -316,7 +330,19 @@ impl NodeConfig {
 
     fn own_problem(&self) -> Option<String> {
         let listed = self.members.iter().any(|member| member.id == self.node);
-        (!listed).then(|| format!("node = {} is not one of the members", self.node))
+        match (&self.learner, listed) {
+            (None, true) => None,
+            (None, false) => Some(format!("node = {} is not one of the members", self.node)),
+            (Some(_), true) => Some(format!(
+                "node = {} is one of the members and cannot be a learner",
+                self.node
+            )),
+            (Some(_), false) if self.node < LEARNERS_FROM => Some(format!(
+                "node = {} is too small for a learner: from {LEARNERS_FROM} on",
+                self.node
+            )),
+            (Some(_), false) => None,
+        }
     }
 
     fn timing_problem(&self) -> Option<String> {
@@ -367,20 +393,38 @@ impl NodeConfig {
             .or_else(|| self.env.iter().find_map(|pair| environment_problem(pair)))
     }
 
-    /// This node's entry among the members.
+    /// Where clients and sidecar frontends reach this node.
     ///
     /// # Panics
-    /// When the configuration was not checked: [`NodeConfig::load`] makes sure that it is listed.
+    /// When the configuration was not checked: [`NodeConfig::load`] makes sure that it is a learner's or
+    /// lists its own node.
     #[must_use]
-    pub fn me(&self) -> &Member {
+    pub fn place(&self) -> Learner {
         let me = self.members.iter().find(|member| member.id == self.node);
-        me.expect("a checked configuration lists its own node")
+        let as_member = me.map(|me| Learner {
+            address: me.address,
+            sidecar: me.sidecar,
+        });
+        let place = self.learner.or(as_member);
+        place.expect("a checked configuration lists its own node")
     }
 
     /// The address that the server's ports are opened on.
     #[must_use]
     pub fn publish_address(&self) -> IpAddr {
-        self.publish.unwrap_or_else(|| self.me().address)
+        self.publish.unwrap_or_else(|| self.place().address)
+    }
+
+    /// The members but this node.
+    pub fn others(&self) -> impl Iterator<Item = u64> + '_ {
+        let ids = self.members.iter().map(|member| member.id);
+        ids.filter(|id| *id != self.node)
+    }
+
+    /// Whether a node of this number is one of the members.
+    #[must_use]
+    pub fn is_member(&self, id: u64) -> bool {
+        self.members.iter().any(|member| member.id == id)
     }
 
     /// The environment as pairs.
@@ -665,6 +709,23 @@ sidecar = "127.0.0.1:7002"
     fn what_is_written_reads_back_the_same() {
         let config = load(GOOD).unwrap();
         assert_eq!(load(&toml::to_string(&config).unwrap()).unwrap(), config);
+    }
+
+    #[test]
+    fn a_learner_is_none_of_the_members_and_has_a_number_of_its_own() {
+        let learner = |node: u64| {
+            let node = format!("node = {node}\n");
+            let place =
+                "[learner]\naddress = \"127.0.0.9\"\nsidecar = \"127.0.0.9:0\"\n[[members]]";
+            let text = GOOD.replacen("node = 1\n", &node, 1);
+            load(&text.replacen("[[members]]", place, 1))
+        };
+        let config = learner(LEARNERS_FROM + 3).unwrap();
+        assert_eq!(config.publish_address().to_string(), "127.0.0.9");
+        assert_eq!(config.others().collect::<Vec<_>>(), [1]);
+        assert_eq!(load(&toml::to_string(&config).unwrap()).unwrap(), config);
+        assert!(learner(1).unwrap_err().contains("cannot be a learner"));
+        assert!(learner(2).unwrap_err().contains("too small for a learner"));
     }
 
     #[test]

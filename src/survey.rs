@@ -6,7 +6,9 @@
 use crate::admin::Client;
 use crate::cluster::{ClusterFile, node_dir, shown};
 use crate::config::{ClusterId, Member, Policy};
-use crate::node::{Difference, FilterState, NodeStatus, Role, ServerState, SlotHashes};
+use crate::node::{
+    Difference, FilterState, LearnerStatus, NodeStatus, Role, ServerState, SlotHashes,
+};
 use serde::Serialize;
 use std::fmt;
 use std::net::IpAddr;
@@ -41,8 +43,10 @@ pub struct Survey {
     pub difference: Option<Difference>,
     /// Something the user should know, as a sentence.
     pub warning: Option<String>,
-    /// All replicas.
+    /// All members.
     pub replicas: Vec<Replica>,
+    /// Learners, as the leader sees them, or anybody if there is none.
+    pub learners: Vec<LearnerStatus>,
 }
 
 /// One replica.
@@ -85,8 +89,10 @@ impl Survey {
             difference: None,
             warning: None,
             replicas,
+            learners: Vec::new(),
         };
         survey.find_leader();
+        survey.learners = survey.known_learners();
         survey.difference = survey.best_difference().cloned();
         survey.warning = survey.worst_news();
         survey
@@ -136,6 +142,36 @@ impl Survey {
             });
         let found = leader.map(|leader| (leader.node, leader.ballot.clone()));
         (self.leader, self.ballot) = found.unzip();
+    }
+
+    fn known_learners(&self) -> Vec<LearnerStatus> {
+        let most = |status: &&NodeStatus| {
+            let leads = self.leader == Some(status.node);
+            (leads, status.learners.len())
+        };
+        let known = self.statuses().max_by_key(most);
+        known
+            .map(|status| status.learners.clone())
+            .unwrap_or_default()
+    }
+
+    fn write_learners(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let chosen = self.statuses().map(|status| status.chosen).max();
+        let chosen = chosen.unwrap_or_default();
+        for learner in &self.learners {
+            let LearnerStatus { id, applied, .. } = learner;
+            let lag = chosen.saturating_sub(*applied);
+            let hashes = match (learner.differs, learner.agreed) {
+                (Some(slot), _) => format!("hashes DIFFERENT at slot {slot}"),
+                (None, 0) => "nothing to compare yet".into(),
+                (None, slot) => format!("hashes equal at slot {slot}"),
+            };
+            writeln!(
+                f,
+                "learner  {id}: applied {applied}, {lag} behind, {hashes}"
+            )?;
+        }
+        Ok(())
     }
 
     /// Where system calls go round the interposer: one replica's account, since all do the same, and every
@@ -330,6 +366,7 @@ impl fmt::Display for Survey {
             (Some(slot), Some(false)) => writeln!(f, "\nhashes at slot {slot}: DIFFERENT")?,
             _ => writeln!(f, "\nhashes: nothing to compare")?,
         }
+        self.write_learners(f)?;
         self.write_backstop(f)?;
         for status in self.statuses() {
             if let Some(transfer) = &status.transfer {
@@ -372,6 +409,7 @@ fn role_name(role: Role) -> &'static str {
         Role::Leader => "leader",
         Role::Follower => "follower",
         Role::Searching => "searching",
+        Role::Learner => "learner",
     }
 }
 

@@ -52,8 +52,10 @@ pub mod replica;
 mod sim;
 pub mod transport;
 
-pub use crate::core::{Ballot, IoSeq, Micros, NodeId, Slot, Standing, Value};
+pub use crate::core::{
+    Ballot, IoSeq, LEARNERS_FROM, LEARNERS_MAX, Micros, NodeId, Slot, Standing, Value,
+};
 pub use replica::{
     Event, Flush, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS,
 };
-pub use transport::{Visitor, visit};
+pub use transport::{JoinError, Visitor, join, visit};

@@ -18,8 +18,8 @@
 //! proposed: whether it was chosen is found out by reading the log.
 
 use crate::core::{
-    self, Ballot, Core, Effects, Fetch, Input, IoSeq, Leadership, MEMBERS_MAX, NodeId, Slot,
-    Standing, VALUE_BYTES_MAX,
+    self, Ballot, Core, Effects, Fetch, Input, IoSeq, LEARNERS_FROM, Leadership, MEMBERS_MAX,
+    NodeId, Slot, Standing, VALUE_BYTES_MAX,
 };
 use crate::journal::{Journal, JournalConfig, JournalError, SEGMENT_BYTES, Wake};
 use crate::transport::{self, Transport, TransportConfig, TransportEvent, Visitor};
@@ -39,9 +39,9 @@ pub const TOKENS: usize = transport::TOKENS;
 pub struct ReplicaConfig {
     /// Identity of the cluster; nodes and logs of others are refused.
     pub cluster: u128,
-    /// This node, 1 or greater.
+    /// This node: a member, or a learner with an id from [`LEARNERS_FROM`] on.
     pub id: NodeId,
-    /// All nodes, this one included, with the addresses they listen on.
+    /// All members, with the addresses they listen on.
     pub members: Vec<(NodeId, SocketAddr)>,
     /// Directory of the log; made if missing.
     pub dir: PathBuf,
@@ -94,7 +94,7 @@ impl ReplicaConfig {
         if ids.len() > MEMBERS_MAX {
             return wrong(format!("{} members, more than {MEMBERS_MAX}", ids.len()));
         }
-        if !ids.contains(&self.id) {
+        if !ids.contains(&self.id) && self.id < LEARNERS_FROM {
             return wrong(format!("node {} is not one of the members", self.id));
         }
         if self.election_timeout_min > self.election_timeout_max {
@@ -249,6 +249,17 @@ impl Replica {
             segment_bytes: config.segment_bytes,
         };
         let (journal, recovered) = Journal::open(journal_config, wake)?;
+        let learns = own.is_none();
+        let learned = recovered.standing.map(|it| it == Standing::Learner);
+        if learned.is_some_and(|learned| learned != learns) {
+            let (was, is) = match learns {
+                true => ("a member", "a learner"),
+                false => ("a learner", "a member"),
+            };
+            return Err(OpenError::Config(format!(
+                "the log is that of {was}, and this node is {is}"
+            )));
+        }
         let flushed = recovered.last_seq;
         let transport_config = TransportConfig {
             cluster,
@@ -397,6 +408,11 @@ impl Replica {
         self.core.commit()
     }
 
+    /// The slot up to which the leader has said that all are chosen; not all of them need be here.
+    pub fn told_chosen_upto(&self) -> Slot {
+        self.core.told_commit()
+    }
+
     /// Reads values of consecutive chosen slots, starting with `from`, until `max_bytes` are reached
     /// (at least one is read if there is one). A noop is read as an empty value.
     pub fn read_chosen(
@@ -432,7 +448,19 @@ impl Replica {
         self.transport.take_visitors()
     }
 
-    /// The other nodes, and whether the link to each works.
+    /// Connections of those who want to know the cluster ([`transport::join()`]). To be asked after
+    /// [`Replica::handle`].
+    pub fn take_newcomers(&mut self) -> Vec<std::net::TcpStream> {
+        self.transport.take_newcomers()
+    }
+
+    /// Learners with a link to this node, and the slot up to which each has the log, as far as is known
+    /// here: 0 unless this node leads.
+    pub fn learners(&self) -> impl Iterator<Item = (NodeId, Slot)> + '_ {
+        self.core.learners()
+    }
+
+    /// The other members and the learners that have a link, and whether the link to each works.
     pub fn peers(&self) -> impl Iterator<Item = (NodeId, bool)> {
         self.transport.peers()
     }

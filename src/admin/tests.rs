@@ -46,6 +46,7 @@ fn status() -> NodeStatus {
         listeners: vec!["127.0.0.2:6379".parse().unwrap()],
         datagram_ports: vec!["127.0.0.2:53".parse().unwrap()],
         datagrams: DatagramCounts::default(),
+        learners: Vec::new(),
         peers: Vec::new(),
         checkpoint_trouble: None,
         checkpoint: Some(2),

@@ -1,12 +1,14 @@
-//! `brolga node`: one replica, in the foreground.
+//! `brolga node`: one replica, in the foreground; with `--join` a learner on a machine that knows
+//! nothing yet.
 
 use super::{Failure, Outcome};
-use crate::config::NodeConfig;
+use crate::config::{Containment, NodeConfig};
 use crate::node::{Node, WrappedServer};
 use crate::run::EXPLAINED;
-use crate::{admin, identity};
+use crate::{admin, identity, join};
 use anyhow::Context;
 use std::fs::OpenOptions;
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
@@ -18,16 +20,57 @@ pub(super) const LOG_DEFAULT: &str = "info";
 #[derive(Debug, clap::Args)]
 pub struct Options {
     /// The replica's configuration (TOML).
-    #[arg(long, value_name = "FILE")]
-    config: PathBuf,
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "join"])]
+    #[arg(required_unless_present_any = ["data", "join"])]
+    config: Option<PathBuf>,
+    /// The replica's data directory, with its configuration in it.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+    /// Become a learner of the cluster of which a member has this peer address: a replica that follows
+    /// the log and does not vote. The address is needed at the first start only.
+    #[arg(long, value_name = "HOST:PORT", requires = "data")]
+    join: Option<String>,
+    /// The address that a new learner opens the server's ports on; otherwise the one by which it
+    /// reaches the member.
+    #[arg(long, value_name = "IP", requires = "join")]
+    listen: Option<IpAddr>,
+    /// Whether a new learner runs the server in a container; otherwise as the member does.
+    #[arg(long, value_name = "WHEN", value_enum, requires = "join")]
+    container: Option<Containment>,
 }
 
 pub fn main(options: &Options) -> Outcome {
     // All that goes wrong here with a reason is for a person to mend: a restart would not help.
-    run(&options.config).map_err(|error| Failure {
-        error,
-        code: EXPLAINED,
-    })
+    config_of(options)
+        .and_then(|config| run(&config))
+        .map_err(|error| Failure {
+            error,
+            code: EXPLAINED,
+        })
+}
+
+fn config_of(options: &Options) -> anyhow::Result<PathBuf> {
+    match options {
+        Options {
+            join: Some(member),
+            data: Some(data),
+            ..
+        } => join::join(&join::Wish {
+            member: member.clone(),
+            data: data.clone(),
+            listen: options.listen,
+            container: options.container,
+        }),
+        Options {
+            config: Some(config),
+            ..
+        } => Ok(config.clone()),
+        Options {
+            data: Some(data), ..
+        } => Ok(data.join(join::CONFIG_NAME)),
+        // The command line's definition does not let that happen.
+        Options { .. } => anyhow::bail!("give --config, --data or --join"),
+    }
 }
 
 fn run(path: &Path) -> anyhow::Result<()> {

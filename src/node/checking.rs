@@ -64,10 +64,13 @@ pub(super) struct Checking {
 
 impl Checking {
     pub(super) fn new(config: &NodeConfig, quarantine: Option<Quarantine>) -> Self {
-        let others = config.members.iter().map(|member| member.id);
+        let ledger = match config.learner {
+            None => Ledger::new(config.others()),
+            Some(_) => Ledger::of_learner(config.others()),
+        };
         Self {
             vote: config.vote,
-            ledger: Ledger::new(others.filter(|id| *id != config.node)),
+            ledger,
             gate: Gate::new(!config.vote),
             quarantine,
             quarantines: 0,
@@ -136,6 +139,7 @@ impl<H: ServerHost> Node<H> {
             self.checking.looked_at = applied;
             let history = self.output.history();
             self.checking.ledger.progressed(applied, history);
+            self.learners.progressed(history);
             self.settle_doubts(now)?;
             self.rejoin_when_healed(now)?;
             self.move_gate()?;
@@ -263,6 +267,9 @@ impl<H: ServerHost> Node<H> {
         match message {
             Exchange::Report(hashes) => {
                 self.checking.ledger.report(from, hashes, history);
+                if !self.config.is_member(from) {
+                    self.learners.report(from, hashes, history);
+                }
                 self.checking.stirred = true;
             }
             Exchange::Samples { low, high, hashes } => {
@@ -355,10 +362,10 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn send_to_all(&mut self, what: &Exchange) {
-        for member in &self.config.members {
-            if member.id != self.id && !self.absent.contains_key(&member.id) {
-                send(&mut self.replica, &mut self.frame, member.id, what);
-            }
+        let linked = self.replica.peers().filter(|(_, up)| *up);
+        let linked: Vec<NodeId> = linked.map(|(id, _)| id).collect();
+        for peer in linked {
+            send(&mut self.replica, &mut self.frame, peer, what);
         }
     }
 

@@ -220,9 +220,13 @@ impl Checkpoints {
         self.slots.first().copied()
     }
 
-    /// The slot up to which the log may be dropped: all of `members` have to be able to do without it.
+    /// The slot up to which the log may be dropped: all of `members` have to be able to do without it,
+    /// but nobody gets a learner's (0 members).
     fn droppable(&self, members: usize) -> Option<u64> {
         let oldest = *self.slots.last()?;
+        if members == 0 {
+            return Some(oldest);
+        }
         let covered = self.others.values().copied().min();
         let all_have_one = self.others.len() + 1 == members;
         all_have_one.then(|| covered.map_or(oldest, |covered| covered.min(oldest)))
@@ -460,10 +464,11 @@ impl<H: ServerHost> Node<H> {
             return;
         };
         PeerFrame::Checkpoint(slot).encode(&mut self.frame);
-        for member in &self.config.members {
-            if member.id != self.id && to.is_none_or(|to| to == member.id) {
+        let all: Vec<NodeId> = self.replica.peers().map(|(id, _)| id).collect();
+        for peer in all {
+            if to.is_none_or(|to| to == peer) {
                 // One whose link is down is told when it is up.
-                let _ = self.replica.send_app(member.id, &self.frame);
+                let _ = self.replica.send_app(peer, &self.frame);
             }
         }
     }
@@ -471,13 +476,18 @@ impl<H: ServerHost> Node<H> {
     /// Another node has a checkpoint.
     pub(super) fn told_of_checkpoint(&mut self, from: NodeId, slot: u64) {
         self.transfer.told(from, slot);
-        let known = self.checkpoints.others.entry(from).or_default();
-        *known = slot.max(*known);
+        if self.config.is_member(from) {
+            let known = self.checkpoints.others.entry(from).or_default();
+            *known = slot.max(*known);
+        }
         self.drop_log();
     }
 
     fn drop_log(&mut self) {
-        let members = self.config.members.len();
+        let members = match self.config.learner {
+            None => self.config.members.len(),
+            Some(_) => 0,
+        };
         if let Some(upto) = self.checkpoints.droppable(members)
             && self.replica.truncate(upto)
         {
@@ -512,7 +522,7 @@ impl<H: ServerHost> Node<H> {
         }
         match self.replica.first_slot() {
             1 => Ok(Back::FromGenesis),
-            first if self.config.members.len() > 1 => {
+            first if self.config.others().next().is_some() => {
                 self.go_without_server(first, limit)?;
                 Ok(Back::Waits)
             }

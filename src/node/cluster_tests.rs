@@ -264,6 +264,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         quantum: 100,
         cpus: 1,
         pin_cpu: None,
+        learner: None,
         keep_fsync: false,
         segment_bytes: crate::config::segment_bytes(),
         checkpoints_kept: 2,

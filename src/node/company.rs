@@ -274,6 +274,8 @@ impl<H: ServerHost> Node<H> {
         };
         let told = self.company.difference(from);
         match heard {
+            // A learner that is different finds that out by itself, and counts for nothing here.
+            Introduction::Hello(_) if !self.config.is_member(from) => {}
             Introduction::Hello(hello) => {
                 if let Some(question) = self.company.hello(from, hello) {
                     self.say(from, &question);

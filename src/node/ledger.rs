@@ -78,6 +78,8 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct Ledger {
     majority: usize,
+    /// 1 if what this node computes counts, 0 if it is a learner.
+    own: usize,
     peers: BTreeMap<NodeId, Peer>,
     dispute: Option<Dispute>,
     applied: u64,
@@ -88,11 +90,21 @@ pub struct Ledger {
 impl Ledger {
     /// Nothing is known of `peers`, which are all other members.
     pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
+        Self::with_own(1, peers)
+    }
+
+    /// The same for a node that is no member: only what a majority of `peers` has computed counts.
+    pub fn of_learner(peers: impl IntoIterator<Item = NodeId>) -> Self {
+        Self::with_own(0, peers)
+    }
+
+    fn with_own(own: usize, peers: impl IntoIterator<Item = NodeId>) -> Self {
         let peers = peers.into_iter().map(|peer| (peer, Peer::default()));
         let peers: BTreeMap<_, _> = peers.collect();
-        let members = peers.len() + 1;
+        let members = peers.len() + own;
         Self {
             majority: members / 2 + 1,
+            own,
             peers,
             dispute: None,
             applied: 0,
@@ -133,7 +145,7 @@ impl Ledger {
 
     /// The slot up to which enough other replicas agree with this one to make a majority with it.
     pub fn agreed_upto(&self) -> u64 {
-        let Some(others) = self.majority.checked_sub(2) else {
+        let Some(others) = self.majority.checked_sub(1 + self.own) else {
             return u64::MAX;
         };
         let mut agreed: Vec<u64> = self.peers.values().map(|peer| peer.agreed).collect();
@@ -317,7 +329,7 @@ impl Ledger {
         let dispute = self.dispute.as_ref()?;
         let slot = dispute.slot;
         let peers = || self.peers.values().filter(|peer| !peer.condemned);
-        let with_us = 1 + peers().filter(|peer| peer.agreed >= slot).count();
+        let with_us = self.own + peers().filter(|peer| peer.agreed >= slot).count();
         let same = |hashes: SlotHashes| peers().filter(|it| it.differs == Some(hashes)).count();
         let others = peers().filter_map(|peer| peer.differs);
         let most = others.map(same).max().unwrap_or_default();
@@ -453,6 +465,43 @@ mod tests {
         assert_eq!(room.settle(1), (None, 0));
         assert_eq!(Ledger::new([]).agreed_upto(), u64::MAX);
         assert_eq!(Ledger::new([2]).agreed_upto(), 0);
+    }
+
+    #[test]
+    fn a_learner_is_judged_by_a_majority_of_the_members_alone() {
+        // Node 4 is no member. It stands alone against three, or with one of two who differ.
+        for wrong in [vec![(4, 2, 1)], vec![(3, 2, 1), (4, 2, 1)]] {
+            let (verdict, _) = learner_room(&wrong).settle(4);
+            assert_eq!(verdict.unwrap().1, Verdict::Minority, "{wrong:?}");
+        }
+        let mut right = learner_room(&[(3, 2, 1)]);
+        let (verdict, _) = right.settle(4);
+        assert_eq!(verdict.unwrap().1, Verdict::Others(vec![3]));
+        assert_eq!(right.ledgers[&4].agreed_upto(), 3);
+        // One member is as good as the learner's own word: not good enough.
+        let mut ledger = Ledger::of_learner(1..=3);
+        assert_eq!(ledger.agreed_upto(), 0);
+        let mut history = History::default();
+        history.put(hashes(1, 0));
+        ledger.progressed(1, &history);
+        ledger.report(1, hashes(1, 0), &history);
+        assert_eq!(ledger.agreed_upto(), 0);
+        ledger.report(2, hashes(1, 0), &history);
+        assert_eq!(ledger.agreed_upto(), 1);
+    }
+
+    /// Three members and a learner, number 4, all linked.
+    fn learner_room(wrong: &[(NodeId, u64, u64)]) -> Room {
+        let mut room = Room::new(3, wrong);
+        room.histories.insert(4, History::default());
+        room.ledgers.insert(4, Ledger::of_learner(1..=3));
+        let kind = wrong.iter().find(|(who, ..)| *who == 4);
+        for slot in 1..=3 {
+            let kind = kind.filter(|(_, from, _)| slot >= *from);
+            room.apply(4, hashes(slot, kind.map_or(0, |(_, _, kind)| *kind)));
+        }
+        room.link(&[1, 2, 3, 4]);
+        room
     }
 
     #[test]

@@ -285,7 +285,11 @@ impl<H: ServerHost> Node<H> {
         if self.life.ended.is_some() || self.checkpoints.is_missing() {
             return Ok(());
         }
-        let chosen = self.replica.chosen_upto();
+        let chosen = match self.config.learner {
+            None => self.replica.chosen_upto(),
+            // It begins with nothing, and would find out bit by bit that there is more.
+            Some(_) => self.replica.told_chosen_upto(),
+        };
         if self.life.live_at.is_none() && self.feeder.seen() < chosen {
             return Ok(());
         }
@@ -325,6 +329,7 @@ impl<H: ServerHost> Node<H> {
             datagram_ports: self.frontend.datagram_addresses(),
             datagrams: self.frontend.datagram_counts(),
             peers: self.peers(),
+            learners: self.learner_statuses(),
             checkpoint: self.checkpoints.newest(),
             checkpoint_trouble: self.checkpoints.triggers.trouble(),
             restored_from: self.life.restored_from,
@@ -354,6 +359,7 @@ impl<H: ServerHost> Node<H> {
 
     fn role(&self) -> Role {
         match self.leadership.leader {
+            _ if self.config.learner.is_some() => Role::Learner,
             Some(leader) if leader == self.id => Role::Leader,
             Some(_) => Role::Follower,
             None => Role::Searching,
@@ -361,14 +367,11 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn peers(&self) -> Vec<Peer> {
-        let others = self.config.members.iter().map(|member| member.id);
-        others
-            .filter(|id| *id != self.id)
-            .map(|id| Peer {
-                id,
-                up: !self.absent.contains_key(&id),
-            })
-            .collect()
+        let peer = |id| Peer {
+            id,
+            up: !self.absent.contains_key(&id),
+        };
+        self.config.others().map(peer).collect()
     }
 
     fn waiting(&self) -> Option<String> {
@@ -427,9 +430,9 @@ impl<H: ServerHost> Node<H> {
             )),
             Standing::Lost => {
                 let told: Vec<u64> = self.replica.answers().collect();
-                let missing = self.config.members.iter().map(|member| member.id);
+                let missing = self.config.others();
                 let missing: Vec<String> = missing
-                    .filter(|id| *id != self.id && !told.contains(id))
+                    .filter(|id| !told.contains(id))
                     .map(|id| id.to_string())
                     .collect();
                 Some(match missing.is_empty() {
@@ -450,7 +453,9 @@ impl<H: ServerHost> Node<H> {
 
     fn consensus_waiting(&self) -> Option<String> {
         let all = self.config.members.len();
-        let reachable = all - self.absent.len();
+        let absent = self.config.others();
+        let absent = absent.filter(|id| self.absent.contains_key(id));
+        let reachable = all - absent.count();
         match self.leadership.leader {
             None => Some(format!(
                 "no leader: {reachable} of {all} replicas reachable, requests wait"

@@ -10,8 +10,8 @@
 //! * `frontend`, `client`, `listeners`: the clients' TCP connections; `datagrams`: their datagrams,
 //!   `errands`: those that the server sends unasked;
 //! * `upstream`, `peer_frames`: their way to the leader;
-//! * `company`: which nodes are of the same kind; `away`: who is given up; `proposer`: what a leader
-//!   proposes and when;
+//! * `company`: which nodes are of the same kind; `away`: who is given up; `learners`: those who follow
+//!   and do not vote; `proposer`: what a leader proposes and when;
 //! * `feeder`, `tape_map`: from the log to the server; `conns`: what the log says of connections;
 //! * `sidecar`: a frontend that runs alone; `sidecars`, `retained`: the nodes' side of it; `wire`:
 //!   what they speak;
@@ -43,6 +43,7 @@ mod feeder;
 mod frontend;
 mod gate;
 mod knowledge;
+mod learners;
 mod ledger;
 mod life;
 mod listeners;
@@ -98,7 +99,7 @@ pub use reactor::Node;
 pub use replay::{Keep, Recording, Replayed, recorded_hashes, replay};
 pub use server::{Dumper, ServerHost, Started, WrappedServer};
 pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};
-pub use status::{NodeHandle, NodeStatus, Peer, Query, Role, ServerState};
+pub use status::{LearnerStatus, NodeHandle, NodeStatus, Peer, Query, Role, ServerState};
 pub use traces::{Compared, Fork, compare as compare_traces, traces};
 pub use transfer::{
     FetchError, FetchPlan, Progress, Seen, TransferStatus, fetch as fetch_checkpoint,

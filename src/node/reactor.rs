@@ -7,6 +7,7 @@ use super::conns::Conns;
 use super::error::NodeError;
 use super::feeder::Feeder;
 use super::frontend::{Frontend, Tokens};
+use super::learners::Learners;
 use super::operator::Operator;
 use super::output::Output;
 use super::proposer::{Knobs, Proposer};
@@ -22,6 +23,7 @@ use super::trail::Trail;
 use super::transfer::{Lore, Transfer};
 use super::upstream::Upstream;
 use crate::config::NodeConfig;
+use crate::join::Receptionist;
 use brolga_checkpoint::{Directory, Identity};
 use brolga_consensus::{Ballot, Event as ReplicaEvent, NodeId, Replica, ReplicaConfig};
 use mio::{Events, Poll, Token, Waker};
@@ -89,6 +91,8 @@ pub struct Node<H> {
     pub(super) leadership: Leadership,
     /// Links to the other nodes that are up; the time says since when one is down.
     pub(super) absent: BTreeMap<NodeId, Instant>,
+    pub(super) learners: Learners,
+    receptionist: Receptionist,
     /// When connections of the server were last given up because their node was away.
     pub(super) dialler_given_up: Option<Instant>,
     pub(super) host: H,
@@ -181,7 +185,6 @@ impl<H: ServerHost> Node<H> {
         let perturb = Duration::from_micros(u64::from(config.perturb_us));
         let now = Instant::now();
         let id = config.node;
-        let others = config.members.iter().map(|member| member.id);
         Ok(Self {
             id,
             poll,
@@ -190,10 +193,9 @@ impl<H: ServerHost> Node<H> {
             replica,
             replica_events: Vec::new(),
             leadership: Leadership::default(),
-            absent: others
-                .filter(|other| *other != id)
-                .map(|other| (other, now))
-                .collect(),
+            absent: config.others().map(|other| (other, now)).collect(),
+            learners: Learners::default(),
+            receptionist: Receptionist::new(&config),
             dialler_given_up: None,
             host,
             process: None,
@@ -332,6 +334,9 @@ impl<H: ServerHost> Node<H> {
                 token if self.replica.owns(token) => {
                     self.replica.handle(event, now, &mut self.replica_events);
                     self.welcome_visitors();
+                    for newcomer in self.replica.take_newcomers() {
+                        self.receptionist.welcome(newcomer);
+                    }
                 }
                 token if self.sidecars.owns(token) => self.sidecar_ready(event),
                 token => tracing::debug!(?token, "event for nobody"),
@@ -448,7 +453,7 @@ fn replica_config(config: &NodeConfig) -> ReplicaConfig {
 fn open_sidecars(config: &NodeConfig, poll: &Poll) -> Result<Sidecars, NodeError> {
     let registry = poll.registry().try_clone();
     let registry = registry.map_err(NodeError::doing("cannot clone the poll"))?;
-    let address = config.me().sidecar;
+    let address = config.place().sidecar;
     Sidecars::open(address, registry, SIDECAR_LISTENER, FIRST_SIDECAR_TOKEN)
         .map_err(|source| NodeError::SidecarListen { address, source })
 }

@@ -55,10 +55,8 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn living(&self) -> Vec<NodeId> {
-        let others = self.config.members.iter().map(|member| member.id);
-        others
-            .filter(|id| *id != self.id && !self.absent.contains_key(id))
-            .collect()
+        let others = self.config.others();
+        others.filter(|id| !self.absent.contains_key(id)).collect()
     }
 
     fn turn_is_free(&self) -> bool {

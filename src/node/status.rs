@@ -49,6 +49,8 @@ pub enum Role {
     Follower,
     /// There is no leader that it knows.
     Searching,
+    /// It learns what is chosen, and does not vote.
+    Learner,
 }
 
 /// Another replica.
@@ -58,6 +60,21 @@ pub struct Peer {
     pub id: u64,
     /// There is a link to it.
     pub up: bool,
+}
+
+/// A learner, as a member sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnerStatus {
+    /// Its number.
+    pub id: u64,
+    /// The slot up to which it has the log; 0 if this node does not lead, and so does not know.
+    pub logged: u64,
+    /// The last slot that its server has had its time for, as it says itself.
+    pub applied: u64,
+    /// The last slot at which its hashes were found equal to this node's.
+    pub agreed: u64,
+    /// The first slot found at which its hashes were other ones.
+    pub differs: Option<u64>,
 }
 
 /// A snapshot of a node.
@@ -109,8 +126,11 @@ pub struct NodeStatus {
     pub datagram_ports: Vec<SocketAddr>,
     /// What has become of datagrams.
     pub datagrams: DatagramCounts,
-    /// The other replicas.
+    /// The other members.
     pub peers: Vec<Peer>,
+    /// Learners that are linked with this node.
+    #[serde(default)]
+    pub learners: Vec<LearnerStatus>,
     /// Slot of the newest checkpoint here.
     #[serde(default)]
     pub checkpoint: Option<u64>,

@@ -119,6 +119,7 @@ impl<H: ServerHost> Node<H> {
         } else {
             // Nobody has told this node who lives: the time of all starts now.
             self.sidecars.forget_who_lives();
+            self.count_lost_learners(now);
             for since in self.absent.values_mut() {
                 *since = now;
             }
@@ -149,6 +150,7 @@ impl<H: ServerHost> Node<H> {
         self.transfer.link(peer, false);
         self.checkpoints.turns.lost(peer);
         self.absent.entry(peer).or_insert(now);
+        self.learners.lost(peer);
         if self.leadership.leader == Some(peer) {
             self.upstream.lost();
         }

@@ -103,12 +103,12 @@ impl Tally {
     }
 }
 
-/// Asks `node` for the counters. Nothing that was acknowledged may be missing or be there twice;
+/// Asks a replica for the counters. Nothing that was acknowledged may be missing or be there twice;
 /// what was under way when a connection broke may have been counted or not. Returns the number of
 /// acknowledged requests.
 #[track_caller]
-pub fn check(cluster: &Cluster, node: u64, tallies: &[Tally]) -> u64 {
-    let mut client = Client::connect(cluster.address(node));
+pub fn check_at(address: SocketAddr, tallies: &[Tally]) -> u64 {
+    let mut client = Client::connect(address);
     for tally in tallies {
         let value = value(&mut client, &tally.key);
         let possible = tally.acknowledged..=tally.sent;
@@ -149,6 +149,7 @@ fn value(client: &mut Client, key: &str) -> u64 {
 #[track_caller]
 pub fn check_everywhere(cluster: &Cluster, tallies: &[Tally]) -> u64 {
     let nodes = cluster.view().replicas;
-    let counts = nodes.iter().map(|node| check(cluster, node.id, tallies));
+    let counts = nodes.iter();
+    let counts = counts.map(|node| check_at(cluster.address(node.id), tallies));
     counts.max().expect("there are replicas")
 }

@@ -93,7 +93,7 @@ fn leaders_die(name: &str, setup: Setup, home: Home, kills: usize) {
 
 /// Sometimes as soon as there are three nodes again, sometimes when all have caught up. Returns how
 /// often the spared node had to be paused first.
-fn kill_a_leader(
+pub fn kill_a_leader(
     cluster: &Cluster,
     spared: Option<u64>,
     chance: &mut Chance,
@@ -123,13 +123,13 @@ fn kill_a_leader(
 }
 
 /// Ends when the clients have got some more replies.
-fn wait_for_progress(control: &Control) {
+pub fn wait_for_progress(control: &Control) {
     let before = control.acknowledged();
     let more = crate::harness::eventually(|| control.acknowledged() >= before + 200);
     assert!(more, "the clients get no replies");
 }
 
-fn start_counting<'scope>(
+pub fn start_counting<'scope>(
     scope: &'scope thread::Scope<'scope, '_>,
     addresses: &[SocketAddr],
     control: &'scope Control,
@@ -141,14 +141,14 @@ fn start_counting<'scope>(
         .collect()
 }
 
-fn joined(counters: Vec<ScopedJoinHandle<'_, Tally>>) -> Vec<Tally> {
+pub fn joined(counters: Vec<ScopedJoinHandle<'_, Tally>>) -> Vec<Tally> {
     let tallies = counters.into_iter().map(|counter| counter.join());
     tallies
         .map(|tally| tally.expect("a client failed"))
         .collect()
 }
 
-fn no_connection_broke(tallies: &[Tally]) {
+pub fn no_connection_broke(tallies: &[Tally]) {
     for tally in tallies {
         assert!(tally.broke.is_none(), "a survivor's connection: {tally:?}");
     }

@@ -42,6 +42,7 @@ mod idle;
 mod inline;
 mod ipc;
 mod kinship;
+mod learner;
 mod parallel;
 mod processes;
 mod quorum;

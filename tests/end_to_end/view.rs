@@ -1,6 +1,6 @@
 //! What `brolga status --json` says.
 
-use brolga::node::{Difference, NodeStatus, ServerState};
+use brolga::node::{Difference, LearnerStatus, NodeStatus, ServerState};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -13,6 +13,7 @@ pub struct View {
     pub difference: Option<Difference>,
     pub warning: Option<String>,
     pub replicas: Vec<Replica>,
+    pub learners: Vec<LearnerStatus>,
 }
 
 #[derive(Clone, Debug, Deserialize)]

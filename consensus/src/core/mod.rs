@@ -341,6 +341,11 @@ impl Core {
         self.commit
     }
 
+    /// Commit of the leader as far as it has told, at least [`Core::commit`].
+    pub fn told_commit(&self) -> Slot {
+        self.commit_known
+    }
+
     /// Highest slot this node has voted in or knows to be chosen.
     pub fn last_slot(&self) -> Slot {
         self.window.last()

@@ -17,18 +17,23 @@
 //! version but not necessarily a member, gets it for a protocol of its own, and it leaves this
 //! transport and its thread ([`Transport::take_visitors`]).
 //!
+//! A learner dials all members, and no one dials it; a member learns of it by its hello. Who does not know
+//! the cluster yet says [`join()`] instead, and its connection leaves this transport and its thread.
+//!
 //! Deliberately absent: threads, encryption, authentication beyond the cluster's id, message meaning.
 
 #[cfg(test)]
 mod fuzz_tests;
+mod join;
 mod outbox;
 mod visit;
 mod wire;
 
+pub use join::{JoinError, join, receive_newcomer};
 pub use visit::{Visitor, visit};
 pub use wire::{BODY_BYTES_MAX, VERSION};
 
-use crate::core::{Msg, NodeId};
+use crate::core::{LEARNERS_FROM, LEARNERS_MAX, Msg, NodeId};
 use bytes::{Bytes, BytesMut};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
@@ -60,7 +65,7 @@ pub struct TransportConfig {
     pub cluster: u128,
     /// This node.
     pub id: NodeId,
-    /// All nodes with their addresses; this node listens on its own.
+    /// All members with their addresses; this node listens on its own, if it is one.
     pub members: Vec<(NodeId, SocketAddr)>,
 }
 
@@ -103,7 +108,8 @@ struct Connection {
 #[derive(Debug)]
 struct Neighbor {
     id: NodeId,
-    address: SocketAddr,
+    /// A learner's is not known, nor needed.
+    address: Option<SocketAddr>,
     /// Connection that is up, or the one being dialed.
     connection: Option<usize>,
     up: bool,
@@ -117,10 +123,12 @@ pub struct Transport {
     config: TransportConfig,
     registry: Registry,
     first_token: usize,
-    listener: TcpListener,
+    /// A learner has none.
+    listener: Option<TcpListener>,
     connections: Vec<Option<Connection>>,
     neighbors: Vec<Neighbor>,
     visitors: Vec<Visitor>,
+    newcomers: Vec<std::net::TcpStream>,
     scratch: Vec<u8>,
     head: Head,
 }
@@ -134,7 +142,7 @@ impl std::fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// Listens on this node's address.
+    /// Listens on this node's address, if it is a member.
     pub fn open(
         config: TransportConfig,
         registry: &Registry,
@@ -142,21 +150,20 @@ impl Transport {
         now: Instant,
     ) -> io::Result<Self> {
         let own = config.members.iter().find(|(id, _)| *id == config.id);
-        let own = own.ok_or_else(|| io::Error::other("this node is not one of the members"))?;
-        let mut listener = TcpListener::bind(own.1)?;
+        let mut listener = own.map(|own| TcpListener::bind(own.1)).transpose()?;
         let registry = registry.try_clone()?;
-        registry.register(&mut listener, Token(first_token), Interest::READABLE)?;
+        if let Some(listener) = &mut listener {
+            registry.register(listener, Token(first_token), Interest::READABLE)?;
+        }
         let others = config.members.iter().filter(|(id, _)| *id != config.id);
         let neighbors = others.map(|(id, address)| Neighbor {
-            id: *id,
-            address: *address,
-            connection: None,
-            up: false,
-            dial_at: (config.id < *id).then_some(now),
-            backoff: BACKOFF_MIN,
+            address: Some(*address),
+            dial_at: (config.id < *id || own.is_none()).then_some(now),
+            ..Neighbor::new(*id)
         });
         Ok(Self {
             neighbors: neighbors.collect(),
+            newcomers: Vec::new(),
             config,
             registry,
             first_token,
@@ -170,7 +177,10 @@ impl Transport {
 
     /// Address listened on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        match &self.listener {
+            Some(listener) => listener.local_addr(),
+            None => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 
     /// Whether a token is one of this transport's.
@@ -299,8 +309,8 @@ impl Transport {
     }
 
     fn accept(&mut self, now: Instant) {
-        loop {
-            match self.listener.accept() {
+        while let Some(listener) = &self.listener {
+            match listener.accept() {
                 Ok((socket, _)) => {
                     // Without a place for it, it is closed by being dropped, and dialed again later.
                     let _ = self.add(socket, State::Greeting, None, now);
@@ -338,7 +348,7 @@ impl Transport {
 
     fn dial(&mut self, index: usize, now: Instant) {
         let (id, address) = (self.neighbors[index].id, self.neighbors[index].address);
-        let socket = TcpStream::connect(address).ok();
+        let socket = address.and_then(|address| TcpStream::connect(address).ok());
         let added = socket.and_then(|socket| self.add(socket, State::Connecting, Some(id), now));
         let neighbor = &mut self.neighbors[index];
         neighbor.connection = added;
@@ -434,6 +444,7 @@ impl Transport {
             match (kind, &connection.state, connection.peer) {
                 (Kind::Hello, State::Greeting, _) => self.greet(at, body, now, out)?,
                 (Kind::Visit, State::Greeting, None) => self.hand_over(at, body)?,
+                (Kind::Join, State::Greeting, None) => return self.let_in(at, body),
                 (Kind::Refuse, _, _) => {
                     let why = String::from_utf8_lossy(&body).into_owned();
                     self.refused(at, &why, now, out);
@@ -464,6 +475,9 @@ impl Transport {
             .and_then(|connection| connection.peer);
         self.check(&hello, dialed)?;
         if dialed.is_none() {
+            if self.may_learn(hello.from) && self.neighbor(hello.from).is_none() {
+                self.neighbors.push(Neighbor::new(hello.from));
+            }
             self.say_hello(at, hello.from);
             let old = self
                 .neighbor(hello.from)
@@ -538,12 +552,55 @@ impl Transport {
                 hello.to
             ));
         }
+        if dialed.is_none() && self.may_learn(from) {
+            return self.check_learner(from);
+        }
         let expected = match dialed {
             Some(dialed) => from == dialed,
             None => from < id && self.neighbors.iter().any(|neighbor| neighbor.id == from),
         };
         if !expected {
             return Err(format!("node {from} is not expected here"));
+        }
+        Ok(())
+    }
+
+    /// Whether this can only be a learner, if it is anybody.
+    fn may_learn(&self, from: NodeId) -> bool {
+        let mut members = self.config.members.iter();
+        from >= LEARNERS_FROM && members.all(|(id, _)| *id != from)
+    }
+
+    fn check_learner(&self, from: NodeId) -> Result<(), String> {
+        let learners = || self.neighbors.iter().filter(|it| it.address.is_none());
+        if learners().any(|learner| learner.id == from && learner.up) {
+            return Err(format!(
+                "learner {from} is connected already: is its data directory in use twice?"
+            ));
+        }
+        match learners().count() {
+            LEARNERS_MAX.. => Err(format!("{LEARNERS_MAX} learners are enough")),
+            _ => Ok(()),
+        }
+    }
+
+    /// Connections of those who want to know the cluster; what they are told is the caller's business.
+    /// To be asked after [`Transport::handle`].
+    pub fn take_newcomers(&mut self) -> Vec<std::net::TcpStream> {
+        std::mem::take(&mut self.newcomers)
+    }
+
+    fn let_in(&mut self, at: usize, body: Bytes) -> Result<(), String> {
+        join::check_question(body)?;
+        let Some(mut connection) = self.connections[at].take_if(|it| it.input.is_empty()) else {
+            return Err("a newcomer has to wait for an answer".into());
+        };
+        // Whoever is gone need not be told.
+        let _ = join::welcome(&mut connection.socket);
+        let _ = self.registry.deregister(&mut connection.socket);
+        let socket = std::net::TcpStream::from(connection.socket);
+        if socket.set_nonblocking(false).is_ok() {
+            self.newcomers.push(socket);
         }
         Ok(())
     }
@@ -594,10 +651,25 @@ impl Transport {
             neighbor.delay(now);
             out.push(TransportEvent::Down(id));
         }
+        // A learner is known as long as its link lives.
+        self.neighbors
+            .retain(|neighbor| neighbor.id != id || neighbor.address.is_some());
     }
 }
 
 impl Neighbor {
+    /// One who dials.
+    fn new(id: NodeId) -> Self {
+        Self {
+            id,
+            address: None,
+            connection: None,
+            up: false,
+            dial_at: None,
+            backoff: BACKOFF_MIN,
+        }
+    }
+
     /// Puts the next dial off, longer each time.
     fn delay(&mut self, now: Instant) {
         if self.dial_at.is_some() {

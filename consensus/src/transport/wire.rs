@@ -28,6 +28,10 @@ pub(super) enum Kind {
     App = 5,
     /// A hello from somebody who wants the connection for something else: see [`super::visit`].
     Visit = 6,
+    /// Somebody wants to know the cluster: see [`super::join`].
+    Join = 7,
+    /// Answer to that.
+    Welcome = 8,
 }
 
 impl Kind {
@@ -39,6 +43,8 @@ impl Kind {
             4 => Kind::Message,
             5 => Kind::App,
             6 => Kind::Visit,
+            7 => Kind::Join,
+            8 => Kind::Welcome,
             _ => return None,
         })
     }
