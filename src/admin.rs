@@ -87,7 +87,7 @@ const LINE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A name for `socket` that fits the 108 bytes of a UNIX address however deep its directory is:
 /// through an open descriptor of the directory, which must be kept until the name was used.
-fn short_name(socket: &Path) -> io::Result<(std::fs::File, PathBuf)> {
+pub(crate) fn short_name(socket: &Path) -> io::Result<(std::fs::File, PathBuf)> {
     use std::os::fd::AsRawFd;
     let directory = socket.parent().unwrap_or(Path::new("."));
     let name = socket.file_name().ok_or(io::ErrorKind::InvalidInput)?;

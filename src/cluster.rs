@@ -56,6 +56,8 @@ pub struct Plan {
     pub host_loopback: bool,
     /// System calls that go round the interposer are caught.
     pub backstop: bool,
+    /// UNIX sockets of the server that clients may use.
+    pub unix: Vec<String>,
     /// Answers wait until a majority has computed the same.
     pub vote: bool,
     /// Whether the servers run in containers.
@@ -86,6 +88,9 @@ pub struct ClusterFile {
     /// System calls that go round the interposer are caught by a seccomp filter.
     #[serde(default = "crate::config::backstop")]
     pub backstop: bool,
+    /// UNIX sockets of the server that clients may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unix: Vec<String>,
     /// When threads of the server hand on the turn.
     #[serde(default)]
     pub policy: Policy,
@@ -258,6 +263,7 @@ impl Cluster {
             descriptors: self.file.descriptors,
             host_loopback: self.file.host_loopback,
             backstop: self.file.backstop,
+            unix: self.file.unix.clone(),
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
             root: plan.root.clone(),
             command: self.file.command.clone(),
@@ -315,7 +321,8 @@ fn check_plan(plan: &Plan) -> Result<(), ClusterError> {
     let problem = plan
         .env
         .iter()
-        .find_map(|pair| crate::config::environment_problem(pair));
+        .find_map(|pair| crate::config::environment_problem(pair))
+        .or_else(|| crate::config::unix_problem(&plan.unix));
     problem.map_or(Ok(()), |problem| Err(ClusterError::Plan(problem)))
 }
 
@@ -330,6 +337,7 @@ fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), Cluste
     let same = [
         ("the command", &file.command, &plan.command),
         ("the environment", &file.env, &plan.env),
+        ("the list of UNIX sockets", &file.unix, &plan.unix),
         ("the addresses", &members, &wanted),
     ];
     for (what, old, new) in same {
@@ -417,6 +425,7 @@ fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
         descriptors: DESCRIPTORS_DEFAULT.min(limit),
         host_loopback: plan.host_loopback,
         backstop: plan.backstop,
+        unix: plan.unix.clone(),
         policy: plan.policy,
         members: members(&addresses(plan))?,
     };
@@ -508,6 +517,7 @@ mod tests {
             perturb_us: 0,
             host_loopback: false,
             backstop: true,
+            unix: Vec::new(),
             vote: false,
             container: Containment::None,
             policy: Policy::Serial,

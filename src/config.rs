@@ -6,6 +6,7 @@
 
 use crate::launch::{DESCRIPTORS_DEFAULT, DESCRIPTORS_MIN, PRELOAD_VARIABLE};
 use brolga_consensus::LEARNERS_FROM;
+use brolga_tape::unix::{PATH_BYTES, PATHS_MAX, Paths};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -161,6 +162,10 @@ pub struct NodeConfig {
     /// System calls that go round the interposer are caught by a seccomp filter.
     #[serde(default = "backstop")]
     pub backstop: bool,
+    /// UNIX sockets of the server, by the paths that it gives them, that clients may use: each is
+    /// published in the directory `sockets` of the node.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unix: Vec<String>,
     /// Whether the server runs in a container, which is what checkpoints take.
     #[serde(default)]
     pub container: Containment,
@@ -391,6 +396,22 @@ impl NodeConfig {
         let root = self.root.as_deref();
         root.and_then(|root| root_problem(root, self.container))
             .or_else(|| self.env.iter().find_map(|pair| environment_problem(pair)))
+            .or_else(|| unix_problem(&self.unix))
+    }
+
+    /// The UNIX sockets that clients may use, as the interposer is told of them.
+    #[must_use]
+    pub fn unix_paths(&self) -> Paths {
+        let mut paths = Paths::NONE;
+        let added = self.unix.iter().all(|path| paths.add(path.as_bytes()));
+        debug_assert!(added, "a checked configuration has paths that fit");
+        paths
+    }
+
+    /// Where they are published.
+    #[must_use]
+    pub fn unix_dir(&self) -> PathBuf {
+        self.data_dir.join("sockets")
     }
 
     /// Where clients and sidecar frontends reach this node.
@@ -451,6 +472,10 @@ impl NodeConfig {
         let backstop = u32::from(self.backstop);
         for number in [self.quantum, self.cpus, loopback, parallel, backstop] {
             hash.update(&number.to_le_bytes());
+        }
+        for path in &self.unix {
+            hash.update(path.as_bytes());
+            hash.update(&[0]);
         }
         hash.update(&self.descriptors.to_le_bytes());
         hash.digest()
@@ -603,6 +628,29 @@ pub fn root_problem(root: &Path, container: Containment) -> Option<String> {
     }
     let contained = container == Containment::Required;
     (!contained).then(|| "root is for servers in containers: add container = \"required\"".into())
+}
+
+/// What is wrong with a list of UNIX sockets to be published.
+pub(crate) fn unix_problem(all: &[String]) -> Option<String> {
+    let mut paths = Paths::NONE;
+    let mut names = Vec::new();
+    for path in all {
+        let name = Path::new(path).file_name();
+        if name.is_none() || names.contains(&name) {
+            return Some(format!(
+                "unix = {path}: the last parts of the paths are the names of the published sockets, so \
+                 each needs one of its own"
+            ));
+        }
+        names.push(name);
+        if !paths.add(path.as_bytes()) {
+            return Some(format!(
+                "unix = {path}: at most {PATHS_MAX} paths of at most {} bytes can be published",
+                PATH_BYTES - 1
+            ));
+        }
+    }
+    None
 }
 
 /// What is wrong with one `NAME=VALUE` of the environment.

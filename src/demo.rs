@@ -91,6 +91,7 @@ fn plan(directory: &Path, checkpoints: bool) -> anyhow::Result<Plan> {
         perturb_us: 0,
         host_loopback: false,
         backstop: true,
+        unix: Vec::new(),
         vote: false,
         container: match checkpoints {
             true => Containment::Required,

@@ -26,6 +26,7 @@ use brolga_tape::handover::DOORBELL_FD;
 use brolga_tape::record::{NO_DEADLINE, Record};
 use brolga_tape::renumber::{Table, mapping_word};
 use brolga_tape::ring::Tape;
+use brolga_tape::unix::Paths;
 use brolga_vnet::{WaitOn, World};
 use core::cell::UnsafeCell;
 use core::marker::PhantomData;
@@ -103,6 +104,8 @@ pub struct Local {
     backstop: bool,
     /// Every ordered operation is recorded.
     trace: bool,
+    /// UNIX sockets that clients outside of the tree may use.
+    pub unix: Paths,
 }
 
 struct Cell(UnsafeCell<Local>);
@@ -121,6 +124,7 @@ static LOCAL: Cell = Cell(UnsafeCell::new(Local {
     patience: 0,
     backstop: false,
     trace: false,
+    unix: Paths::NONE,
 }));
 static ENDING: AtomicBool = AtomicBool::new(false);
 /// State of [`chance`].
@@ -148,6 +152,7 @@ pub unsafe fn install(shared: *mut Shared, tape: Tape, parameters: &brolga_tape:
     local.patience = round::most_patience(local.parallel);
     local.backstop = parameters.backstop != 0;
     local.trace = parameters.trace != 0;
+    local.unix = parameters.unix;
     if local.perturb_us != 0 {
         seed_chance();
     }

@@ -112,6 +112,7 @@ fn check(options: Options, data: PathBuf, seed: u64) -> anyhow::Result<Check> {
     Ok(Check {
         plan: Plan {
             backstop: true,
+            unix: Vec::new(),
             data,
             replicas: options.replicas,
             addresses: options.addresses,

@@ -51,6 +51,10 @@ pub struct Options {
     /// Leave system calls that go round the interposer to the kernel, where replicas may come to differ.
     #[arg(long)]
     no_backstop: bool,
+    /// A UNIX socket of the server, by the path that the server gives it, for clients: each node publishes
+    /// it as DATA/node-N/sockets/NAME. Can be given up to four times.
+    #[arg(long, value_name = "PATH")]
+    unix: Vec<String>,
     /// serial: the server's threads run one at a time. parallel: beside each other between ordered
     /// operations, for programs without data races.
     #[arg(long, value_enum, default_value_t)]
@@ -111,6 +115,7 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
         perturb_us: options.perturb_us,
         host_loopback: options.host_loopback,
         backstop: !options.no_backstop,
+        unix: options.unix,
         vote: options.vote,
         container: match root {
             Some(_) => Containment::Required,

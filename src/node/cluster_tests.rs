@@ -272,6 +272,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         checkpoint_every_s: 0,
         checkpoint_log_mb: None,
         host_loopback: false,
+        unix: Vec::new(),
         backstop: true,
         clock_skew_ms: 0,
         trace: false,

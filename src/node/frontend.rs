@@ -9,6 +9,7 @@ use super::conns::{IdMap, Progress};
 use super::datagrams::{DatagramCounts, Datagrams, Parcel};
 use super::listeners::{Listeners, PublishError};
 use super::sys;
+use super::unix_sockets::UnixSockets;
 use brolga_tape::ConnId;
 use brolga_tape::entry::{EntryBuilder, Event};
 use brolga_tape::record::{Record, Transport};
@@ -142,6 +143,11 @@ impl Frontend {
         };
         frontend.say_up();
         frontend
+    }
+
+    /// UNIX sockets of the server are published as well.
+    pub fn publish_unix(&mut self, sockets: UnixSockets) {
+        self.listeners.publish_unix(sockets);
     }
 
     /// Its identity.

@@ -67,6 +67,7 @@ fn parameters(config: &NodeConfig) -> Parameters {
         parallel: 0,
         backstop: u32::from(config.backstop),
         trace: 0,
+        unix: brolga_tape::unix::Paths::NONE,
     }
 }
 

@@ -100,6 +100,7 @@ pub(super) fn parameters(config: &NodeConfig) -> Parameters {
         host_loopback: u32::from(config.host_loopback),
         backstop: u32::from(config.catches_calls()),
         trace: u32::from(config.trace),
+        unix: config.unix_paths(),
     }
 }
 

@@ -5,12 +5,14 @@
 //! replaying keeps quiet about ports until it is live, so that nobody connects to the past.
 
 use super::frontend::Published;
+use super::unix_sockets::{self, UnixSockets};
 use brolga_tape::record::Transport;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
+use std::path::{Path, PathBuf};
 
 /// A port can't be opened.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +27,14 @@ pub enum PublishError {
         port: u16,
         /// The address.
         address: IpAddr,
+    },
+    /// A UNIX socket.
+    #[error("cannot publish {path}: {source}")]
+    Unix {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
     },
     /// Anything else.
     #[error("cannot open port {port} at {address}: {source}")]
@@ -65,10 +75,32 @@ impl Drop for Listening {
     }
 }
 
+/// What clients connect to.
+#[derive(Debug)]
+enum Door {
+    Port(Listening),
+    Unix(unix_sockets::Published),
+}
+
+impl Door {
+    /// The next client, and its address if it has one.
+    fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
+        match self {
+            Self::Port(listening) => {
+                let (stream, peer) = listening.0.accept()?;
+                Ok((stream, Some(peer)))
+            }
+            Self::Unix(published) => Ok((published.accept()?, None)),
+        }
+    }
+}
+
 /// One port that the server listens on.
 #[derive(Debug, Default)]
 struct Port {
-    socket: Option<Listening>,
+    socket: Option<Door>,
+    /// It stands for a UNIX socket, which is published here.
+    unix: Option<(PathBuf, SocketAddr)>,
     /// The server's listeners there, with "is IPv6".
     listeners: Vec<(u32, bool)>,
     /// The server did not ask for this one.
@@ -95,6 +127,7 @@ pub struct Listeners {
     registry: Registry,
     first_token: usize,
     ports: BTreeMap<u16, Port>,
+    unix: Option<UnixSockets>,
     live: bool,
 }
 
@@ -106,8 +139,14 @@ impl Listeners {
             registry,
             first_token,
             ports: BTreeMap::new(),
+            unix: None,
             live: false,
         }
+    }
+
+    /// UNIX sockets of the server are published as well.
+    pub fn publish_unix(&mut self, sockets: UnixSockets) {
+        self.unix = Some(sockets);
     }
 
     /// The port that a poll token stands for.
@@ -133,8 +172,14 @@ impl Listeners {
         let Published {
             listener, address, ..
         } = published;
+        if self.unix.is_none() && brolga_tape::unix::is_one(address.ip()) {
+            // Clients of a sidecar come over the network.
+            return Ok(());
+        }
         let port = self.ports.entry(address.port()).or_default();
         port.chosen = published.chosen;
+        let file = self.unix.as_ref().and_then(|unix| unix.file(address.ip()));
+        port.unix = file.map(|file| (file, address));
         if port.listeners.iter().all(|(known, _)| *known != listener) {
             port.listeners.push((listener, address.is_ipv6()));
         }
@@ -151,15 +196,19 @@ impl Listeners {
 
     /// The server's listeners.
     pub fn known(&self) -> Vec<Published> {
-        let address = |port: u16, six: bool| match six {
+        let unspecified = |port: u16, six: bool| match six {
             true => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
             false => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
+        };
+        let address = |number: u16, port: &Port, six: bool| match &port.unix {
+            Some((_, address)) => *address,
+            None => unspecified(number, six),
         };
         let of_port = |(number, port): (&u16, &Port)| {
             let listeners = port.listeners.iter();
             let known = listeners.map(|(listener, six)| Published {
                 listener: *listener,
-                address: address(*number, *six),
+                address: address(*number, port, *six),
                 transport: Transport::Stream,
                 chosen: port.chosen,
             });
@@ -187,7 +236,7 @@ impl Listeners {
     /// The addresses that clients can connect to.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let open = |(number, port): (&u16, &Port)| {
-            port.socket.as_ref()?;
+            matches!(port.socket, Some(Door::Port(_))).then_some(())?;
             Some(SocketAddr::new(self.address, *number))
         };
         self.ports.iter().filter_map(open).collect()
@@ -210,8 +259,9 @@ impl Listeners {
             return Ok(None);
         };
         loop {
-            match socket.0.accept() {
-                Ok((stream, peer)) => {
+            match socket.accept() {
+                Ok((stream, None)) => return Ok(unix_client(state, stream)),
+                Ok((stream, Some(peer))) => {
                     let local = stream
                         .local_addr()
                         .unwrap_or(SocketAddr::new(self.address, port));
@@ -231,12 +281,16 @@ impl Listeners {
             if port.socket.is_some() {
                 continue;
             }
-            let at = SocketAddr::new(self.address, *number);
             let token = Token(self.first_token + usize::from(*number));
+            if let Some((file, _)) = &port.unix {
+                port.socket = Some(Door::Unix(open_unix(file, &self.registry, token)?));
+                continue;
+            }
+            let at = SocketAddr::new(self.address, *number);
             match open(at, &self.registry, token) {
                 Ok(socket) => {
                     tracing::info!(address = %at, "clients can connect");
-                    port.socket = Some(Listening(socket));
+                    port.socket = Some(Door::Port(Listening(socket)));
                 }
                 Err(error) if port.chosen => left_closed(at, &error),
                 Err(error) => return Err(PublishError::from_io(at, error)),
@@ -255,6 +309,32 @@ fn open(at: SocketAddr, registry: &Registry, token: Token) -> io::Result<TcpList
     let mut socket = TcpListener::bind(at)?;
     registry.register(&mut socket, token, Interest::READABLE)?;
     Ok(socket)
+}
+
+fn open_unix(
+    file: &Path,
+    registry: &Registry,
+    token: Token,
+) -> Result<unix_sockets::Published, PublishError> {
+    let opened = unix_sockets::Published::open(file.to_owned(), registry, token);
+    let opened = opened.map_err(|source| PublishError::Unix {
+        path: file.to_owned(),
+        source,
+    })?;
+    tracing::info!(path = %file.display(), "clients can connect");
+    Ok(opened)
+}
+
+/// It has no address but that of the socket it has connected to.
+fn unix_client(port: &Port, stream: TcpStream) -> Option<Accepted> {
+    let (_, address) = port.unix.as_ref()?;
+    let (listener, _) = *port.listeners.first()?;
+    Some(Accepted {
+        stream,
+        listener,
+        peer: SocketAddr::new(address.ip(), 0),
+        local: *address,
+    })
 }
 
 /// The client itself went away or was refused: the next one may be fine.
@@ -364,8 +444,10 @@ mod tests {
         let address = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
         first.go_live().unwrap();
         first.listen(published(1, address)).unwrap();
-        let socket = &first.ports[&port].socket.as_ref().unwrap().0;
-        let copy = socket2::SockRef::from(socket).try_clone().unwrap();
+        let Some(Door::Port(socket)) = &first.ports[&port].socket else {
+            panic!("it is open");
+        };
+        let copy = socket2::SockRef::from(&socket.0).try_clone().unwrap();
         first.retire();
         let mut second = listeners(&poll);
         second.go_live().unwrap();

@@ -70,6 +70,7 @@ mod trail;
 mod transfer;
 mod triggers;
 mod turn;
+mod unix_sockets;
 mod upstream;
 mod wire;
 

@@ -21,6 +21,7 @@ use super::timer::Timer;
 use super::traces::TraceFile;
 use super::trail::Trail;
 use super::transfer::{Lore, Transfer};
+use super::unix_sockets::UnixSockets;
 use super::upstream::Upstream;
 use crate::config::NodeConfig;
 use crate::join::Receptionist;
@@ -468,11 +469,7 @@ fn open_frontend(config: &NodeConfig, poll: &Poll) -> io::Result<Frontend> {
     };
     let id = sys::random_u64()?;
     let node = config.node;
-    Ok(Frontend::new(
-        id,
-        node,
-        config.publish_address(),
-        registries,
-        tokens,
-    ))
+    let mut frontend = Frontend::new(id, node, config.publish_address(), registries, tokens);
+    frontend.publish_unix(UnixSockets::new(config.unix_dir(), config.unix_paths()));
+    Ok(frontend)
 }

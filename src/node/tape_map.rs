@@ -157,6 +157,7 @@ mod tests {
             host_loopback: 0,
             backstop: 0,
             trace: 0,
+            unix: brolga_tape::unix::Paths::NONE,
         }
     }
 

@@ -57,4 +57,5 @@ mod stall;
 mod store;
 mod surroundings;
 mod torture;
+mod unix;
 mod web;

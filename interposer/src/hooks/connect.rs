@@ -5,7 +5,7 @@ use super::datagram::{self, is_datagram};
 use super::descriptor::{object, on_stream};
 use super::socket::{deadline, family, is_internet, wait};
 use super::unix::KernelAddress;
-use super::{error, op};
+use super::{error, op, published};
 use crate::address;
 use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn};
@@ -35,6 +35,12 @@ unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
             turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
         Some(Object::Stream) => {
+            // SAFETY: the caller's promise.
+            match unsafe { published::destination(&mut turn, fd, to, len) } {
+                Some(Ok((ix, to))) => return connect_published(&mut turn, ix, to),
+                Some(Err(failure)) => return failure,
+                None => {}
+            }
             // SAFETY: the caller's promise.
             let named = unsafe { KernelAddress::of(&mut turn, to, len) };
             on_stream(&mut turn, fd, libc::POLLOUT, || match &named {
@@ -78,6 +84,16 @@ unsafe fn connect_virtual(
         (libc::AF_INET6, Some(to)) if v6 => connect_to(turn, ix, to),
         (libc::AF_INET | libc::AF_INET6, None) => error(libc::EINVAL),
         _ => error(libc::EAFNOSUPPORT),
+    }
+}
+
+/// Like the kernel, does not wait for the other side to accept.
+fn connect_published(turn: &mut Turn, ix: SocketIx, to: SocketAddr) -> isize {
+    let (net, mut outside) = turn.net();
+    match net.connect(ix, to, false, &mut outside) {
+        ConnectOutcome::Connected => 0,
+        ConnectOutcome::Exhausted => error(libc::EAGAIN),
+        _ => error(libc::ECONNREFUSED),
     }
 }
 

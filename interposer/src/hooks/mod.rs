@@ -40,6 +40,7 @@ mod option;
 mod path;
 mod priority;
 mod process;
+mod published;
 mod random;
 mod readiness;
 mod resolve;

@@ -4,7 +4,7 @@
 use super::datagram::{self, Setting, is_datagram};
 use super::descriptor::{SIOCATMARK, ioctl, object};
 use super::unix::Shown;
-use super::{error, op};
+use super::{error, op, published};
 use crate::address;
 use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
@@ -33,6 +33,12 @@ unsafe fn name_of(fd: c_int, to: *mut c_void, len: *mut socklen_t, peer: bool) -
         };
         if peer && found.is_none() {
             return error(libc::ENOTCONN);
+        }
+        let socket = *turn.shared().net.socket(ix);
+        if published::path_of(&turn, &socket).is_some() {
+            // SAFETY: the caller's promise.
+            unsafe { published::write_name(&mut turn, found, to, len) };
+            return 0;
         }
         if let Some(address) = found {
             // SAFETY: the caller's promise.
@@ -230,6 +236,7 @@ enum Value {
     Cookie(u64),
     Congestion,
     TcpInfo(u8),
+    Credentials(libc::ucred),
 }
 
 impl Value {
@@ -245,14 +252,23 @@ impl Value {
             Self::Cookie(number) => give(&number.to_ne_bytes()),
             Self::Congestion => give(&CONGESTION_CONTROL),
             Self::TcpInfo(state) => give(&tcp_info(state)),
+            Self::Credentials(libc::ucred { pid, uid, gid }) => {
+                let mut bytes = [0; size_of::<libc::ucred>()];
+                for (at, word) in [pid.cast_unsigned(), uid, gid].iter().enumerate() {
+                    bytes[4 * at..][..4].copy_from_slice(&word.to_ne_bytes());
+                }
+                give(&bytes)
+            }
         }
     }
 }
 
 /// The value of an option that the real socket does not know, or not the same everywhere.
 fn virtual_value(turn: &mut Turn, ix: SocketIx, wanted: (c_int, c_int)) -> Option<Value> {
+    let socket = *turn.shared().net.socket(ix);
+    let unix = published::path_of(turn, &socket).is_some();
     let net = &mut turn.shared().net;
-    let tcp = !net.socket(ix).is_datagram();
+    let tcp = !unix && !net.socket(ix).is_datagram();
     let state = net.tcp_state(ix);
     let socket = net.socket_mut(ix);
     let set = |bytes: c_int, default: c_int| if bytes == 0 { default } else { bytes };
@@ -268,6 +284,9 @@ fn virtual_value(turn: &mut Turn, ix: SocketIx, wanted: (c_int, c_int)) -> Optio
         }
         (libc::SOL_SOCKET, libc::SO_RCVBUF) if tcp => {
             Value::Number(set(socket.receive_buffer, RECEIVE_BUFFER_BYTES))
+        }
+        (libc::SOL_SOCKET, libc::SO_PEERCRED) if unix => {
+            Value::Credentials(published::peer_credentials(socket))
         }
         (libc::SOL_SOCKET, SO_COOKIE) => Value::Cookie(ix.into()),
         (libc::IPPROTO_TCP, libc::TCP_CONGESTION) if tcp => Value::Congestion,

@@ -7,7 +7,7 @@ use super::datagram::{self, is_datagram};
 use super::descriptor::{name, object, on_stream};
 use super::unix::{KernelAddress, Shown};
 use super::vectors::Vectors;
-use super::{error, op, rights};
+use super::{error, op, published, rights};
 use crate::address;
 use crate::sys::{self, finish, sys};
 use crate::turn::{self, Turn, key_of};
@@ -263,6 +263,9 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
         }
         // SAFETY: the caller's promise; a name of our own.
         Some(Object::Stream) => unsafe {
+            if let Some(result) = published::bind(&mut turn, fd, to, len) {
+                return result;
+            }
             match KernelAddress::to_bind(&mut turn, to, len) {
                 Some(to) => sys!(sys::SYS_bind, fd, to.as_ptr(), to.len()),
                 None => raw(),
@@ -307,8 +310,12 @@ pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
 // ---- accept ----
 
 /// The real socket behind an accepted connection.
-fn placeholder(v6: bool, flags: c_int) -> isize {
-    let domain = if v6 { libc::AF_INET6 } else { libc::AF_INET };
+fn placeholder(v6: bool, unix: bool, flags: c_int) -> isize {
+    let domain = match unix {
+        true => libc::AF_UNIX,
+        false if v6 => libc::AF_INET6,
+        false => libc::AF_INET,
+    };
     // SAFETY: plain integers.
     unsafe { sys!(sys::SYS_socket, domain, libc::SOCK_STREAM | flags, 0) }
 }
@@ -338,14 +345,18 @@ unsafe fn accept_virtual(
             }
         };
         let connection = *turn.shared().net.socket(ix);
-        let fd = placeholder(connection.v6, flags);
+        let unix = published::path_of(&turn, &connection).is_some();
+        let fd = placeholder(connection.v6, unix, flags);
         if fd < 0 {
             return fd;
         }
         let net = &mut turn.shared().net;
         net.accept(on);
         net.socket_mut(ix).nonblocking = flags & libc::SOCK_NONBLOCK != 0;
-        if let Some(peer) = connection.peer() {
+        if unix {
+            // SAFETY: the caller's promise.
+            unsafe { published::write_name(&mut turn, None, from, len) };
+        } else if let Some(peer) = connection.peer() {
             // SAFETY: the caller's promise.
             unsafe { address::write(peer, connection.v6, from, len) };
         }
@@ -575,6 +586,7 @@ pub(crate) unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -
         },
         // SAFETY: the caller promises a message with valid vectors.
         Some(Object::Socket(ix)) => unsafe {
+            published::refuse_descriptors(&mut turn, ix, &*message);
             match Vectors::new((*message).msg_iov, (*message).msg_iovlen as c_int) {
                 Some(vectors) => transmit(turn, ix, vectors, flags),
                 None => error(libc::EMSGSIZE),

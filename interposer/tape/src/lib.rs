@@ -11,6 +11,7 @@
 //! * [`operation`]: what the scheduler orders, by number and by name.
 //! * [`renumber`]: what a restored server is told about its files.
 //! * [`ring`]: the single-producer single-consumer rings and the header both sides map.
+//! * [`unix`]: paths of UNIX sockets that clients may use.
 //!
 //! Deliberately absent: system calls, mapping of memory, Paxos, libc. Both sides bring their own.
 #![no_std]
@@ -25,6 +26,7 @@ pub mod operation;
 pub mod record;
 pub mod renumber;
 pub mod ring;
+pub mod unix;
 
 /// Descriptor numbers and environment names that the launcher and the interposer agree on.
 pub mod handover {

@@ -47,6 +47,8 @@ pub struct Parameters {
     pub backstop: u32,
     /// Nonzero: every ordered operation leaves a [`crate::record::Record::Step`].
     pub trace: u32,
+    /// UNIX sockets that clients outside of the tree may use. The same on every replica.
+    pub unix: crate::unix::Paths,
 }
 
 /// A thread that has had the turn for long without an ordered operation. It says nothing about the
@@ -476,6 +478,7 @@ mod tests {
         host_loopback: 0,
         backstop: 0,
         trace: 0,
+        unix: crate::unix::Paths::NONE,
     };
 
     #[repr(align(4096))]

@@ -111,6 +111,13 @@ impl Net {
         }
     }
 
+    /// The address of the oldest listener on just this address of a machine.
+    #[must_use]
+    pub fn listener_on(&self, address: IpAddr) -> Option<SocketAddr> {
+        let mut locals = self.listeners().filter_map(|ix| self.socket(ix).local);
+        locals.find(|local| local.ip() == address)
+    }
+
     pub(crate) fn find_listener(&self, listener: u32) -> Option<SocketIx> {
         self.listeners()
             .find(|ix| self.socket(*ix).listener == listener)
