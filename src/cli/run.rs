@@ -2,7 +2,7 @@
 
 use super::{Failure, Outcome, runtime};
 use crate::cluster::{Cluster, Plan};
-use crate::config::{Containment, Policy};
+use crate::config::{Containment, Policy, checkpoint_transfer_mb_s};
 use crate::elf;
 use crate::launch::SERVER_PATH;
 use crate::node::NodeStatus;
@@ -71,6 +71,9 @@ pub struct Options {
     /// Take checkpoints when the log has grown by so many MiB; 0: never. Otherwise 256 with containers.
     #[arg(long, value_name = "MIB")]
     checkpoint_log_mb: Option<u64>,
+    /// Send no more than so many MiB per second of checkpoints to nodes that fetch them; 0: no bound.
+    #[arg(long, value_name = "MIB", default_value_t = checkpoint_transfer_mb_s())]
+    checkpoint_transfer: u64,
     /// Leave nodes that die dead.
     #[arg(long)]
     no_restart: bool,
@@ -82,17 +85,19 @@ pub struct Options {
 pub fn main(options: Options) -> Outcome {
     let restart = !options.no_restart;
     let (every, log_mb) = (options.checkpoint_every, options.checkpoint_log_mb);
+    let transfer = options.checkpoint_transfer;
     let plan = plan(options)?;
     if plan.root.is_none() {
         let argv: Vec<OsString> = plan.command.iter().map(Into::into).collect();
         elf::check_program(&argv, SERVER_PATH)?;
     }
     let cluster = Cluster::open_or_create(&plan)?;
-    let unusual = every > 0 || log_mb.is_some();
+    let unusual = every > 0 || log_mb.is_some() || transfer != checkpoint_transfer_mb_s();
     for member in cluster.file().members.iter().filter(|_| unusual) {
         cluster.reconfigure(member.id, |config| {
             config.checkpoint_every_s = every;
             config.checkpoint_log_mb = log_mb;
+            config.checkpoint_transfer_mb_s = transfer;
         })?;
     }
     runtime()?

@@ -99,31 +99,65 @@ fn a_connection_through_a_sidecar_outlives_the_restored_node() {
 }
 
 #[test]
-fn the_log_is_dropped_when_all_can_do_without() {
+fn the_log_is_dropped_when_a_majority_can_do_without() {
     let mut cluster = Cluster::start_with(3, 4 << 20);
     let id = cluster.follower();
-    let mut client = cluster.connect(others(&cluster, id));
+    let other = others(&cluster, id);
+    let mut client = cluster.connect(other);
     talk(&mut client, 12 << 20);
-    for one in [id, others(&cluster, id)] {
-        cluster.checkpoint(one).unwrap();
-        assert_eq!(cluster.status(one).log_begins, 1, "not all have one");
-    }
-    for one in 1..=3 {
-        cluster.checkpoint(one).unwrap();
-    }
-    for one in 1..=3 {
+    cluster.checkpoint(id).unwrap();
+    assert_eq!(cluster.status(id).log_begins, 1, "it is the only one");
+    cluster.checkpoint(other).unwrap();
+    for one in [id, other] {
         await_that("a shorter log", || {
             (cluster.status(one).log_begins > 1).then_some(())
         });
     }
+    let third = (1..=3).find(|it| ![id, other].contains(it)).unwrap();
+    assert_eq!(cluster.status(third).log_begins, 1, "it has none itself");
+    for one in 1..=3 {
+        cluster.checkpoint(one).unwrap();
+    }
     // What is left of the log, and the checkpoint, are enough to come back.
     for id in 1..=3 {
+        await_that("a shorter log", || {
+            (cluster.status(id).log_begins > 1).then_some(())
+        });
         cluster.stop_node(id);
         cluster.start_node(id);
         cluster.await_agreement();
     }
     let mut client = cluster.connect(id);
     ping(&mut client, b"on and on");
+}
+
+#[test]
+fn a_member_that_is_away_does_not_keep_the_others_logs_and_fetches_a_checkpoint_when_it_is_back() {
+    let mut cluster = Cluster::start_with(3, 4 << 20);
+    let away = cluster.follower();
+    cluster.await_agreement();
+    cluster.stop_node(away);
+    let stays = cluster.follower();
+    let mut client = cluster.connect(stays);
+    talk(&mut client, 12 << 20);
+    let ids: Vec<u64> = cluster.up().collect();
+    for id in &ids {
+        cluster.checkpoint(*id).unwrap();
+    }
+    await_that("shorter logs", || {
+        let short = |id: &u64| cluster.status(*id).log_begins > 1;
+        ids.iter().all(short).then_some(())
+    });
+    // Nobody has what was dropped in memory either.
+    talk(&mut client, 12 << 20);
+    cluster.start_node(away);
+    cluster.await_agreement();
+    ping(&mut client, b"the same connection all the time");
+    cluster.await_agreement();
+    let node = cluster.status(away);
+    assert!(node.restored_from.is_some(), "it fetched a checkpoint");
+    let mut own = cluster.connect(away);
+    ping(&mut own, b"at its own port");
 }
 
 /// All logs are dropped behind checkpoints, and nobody has what was dropped in memory any more.

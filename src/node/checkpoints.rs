@@ -7,7 +7,7 @@
 //!               entries again ◀── dumped; the thread hashes, syncs, reads back, names
 //!                                     │
 //!                                     ▼
-//!               the others are told, old ones go, the log is dropped as far as all can do without
+//!               the others are told, old ones go, the log is dropped as far as most can do without
 //! ```
 //!
 //! Clients of the other replicas notice nothing of it: consensus goes on all the time, also here.
@@ -15,8 +15,9 @@
 //! # Invariants
 //!
 //! * The log is dropped only up to the *oldest* checkpoint that is kept here, and only up to what
-//!   checkpoints of all members cover. So the next older one is of use when the newest is
-//!   damaged, and no member lacks what was dropped, unless it loses its disk.
+//!   checkpoints of a majority of the members cover ([`super::retention`]). So the next older one is of
+//!   use when the newest is damaged, and a member that lacks what was dropped finds a checkpoint
+//!   to fetch.
 //! * What is told to others was verified after it was written.
 //! * Output that is held back is in no checkpoint: as long as there is any, none is taken.
 //! * A server in which CRIU was killed gets no more entries: it is replaced by one that goes back.
@@ -32,6 +33,7 @@ use super::error::NodeError;
 use super::frontend::Published;
 use super::peer_frames::PeerFrame;
 use super::reactor::Node;
+use super::retention::Retention;
 use super::server::{Dumper, ServerHost};
 use super::snapshot::{SERVER_DIR, SavedPort, Snapshot, TRAIL_SLOTS};
 use super::tape_map::TapeMap;
@@ -41,7 +43,6 @@ use brolga_checkpoint::directory::{About, Checkpoint, Directory};
 use brolga_checkpoint::{CheckpointError, Identity, Position};
 use brolga_consensus::NodeId;
 use mio::Waker;
-use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -103,8 +104,8 @@ pub(super) struct Checkpoints {
     waiting: Vec<oneshot::Sender<Taken>>,
     /// Slots of the checkpoints here, the newest first.
     slots: Vec<u64>,
-    /// The newest one of each other node.
-    others: BTreeMap<NodeId, u64>,
+    /// What others have, and need.
+    retention: Retention,
     look_again: bool,
     /// The others' logs begin at this slot, and what is before is missing here.
     behind: Option<u64>,
@@ -122,6 +123,7 @@ impl Checkpoints {
         config: &NodeConfig,
         waker: Arc<Waker>,
     ) -> Self {
+        let members = config.members.iter().map(|member| member.id);
         let (every, log_bytes) = (config.checkpoint_period(), config.checkpoint_log_bytes());
         Self {
             directory,
@@ -131,7 +133,7 @@ impl Checkpoints {
             stage: Stage::None,
             waiting: Vec::new(),
             slots: Vec::new(),
-            others: BTreeMap::new(),
+            retention: Retention::new(config.node, members),
             look_again: false,
             behind: None,
             missing: None,
@@ -177,7 +179,7 @@ impl Checkpoints {
 
     /// Another node has a newer one.
     pub(super) fn is_ahead(&self, node: NodeId) -> bool {
-        self.others.get(&node).copied() > self.newest()
+        self.retention.newest_of(node) > self.newest().unwrap_or_default()
     }
 
     /// The leader says that it cannot send what is missing here. It says so again and again.
@@ -218,18 +220,6 @@ impl Checkpoints {
     /// The newest one here.
     pub(super) fn newest(&self) -> Option<u64> {
         self.slots.first().copied()
-    }
-
-    /// The slot up to which the log may be dropped: all of `members` have to be able to do without it,
-    /// but nobody gets a learner's (0 members).
-    fn droppable(&self, members: usize) -> Option<u64> {
-        let oldest = *self.slots.last()?;
-        if members == 0 {
-            return Some(oldest);
-        }
-        let covered = self.others.values().copied().min();
-        let all_have_one = self.others.len() + 1 == members;
-        all_have_one.then(|| covered.map_or(oldest, |covered| covered.min(oldest)))
     }
 }
 
@@ -433,7 +423,7 @@ impl<H: ServerHost> Node<H> {
             Err(error) => Err(error.to_string()),
         };
         self.settled(&taken, now);
-        self.drop_log();
+        self.drop_log(now);
         Ok(())
     }
 
@@ -460,9 +450,7 @@ impl<H: ServerHost> Node<H> {
 
     /// Tells one node, or all, which checkpoint is the newest here.
     pub(super) fn tell_of_checkpoint(&mut self, to: Option<NodeId>) {
-        let Some(slot) = self.checkpoints.newest() else {
-            return;
-        };
+        let slot = self.checkpoints.newest().unwrap_or_default();
         PeerFrame::Checkpoint(slot).encode(&mut self.frame);
         let all: Vec<NodeId> = self.replica.peers().map(|(id, _)| id).collect();
         for peer in all {
@@ -473,22 +461,29 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    /// Another node has a checkpoint.
-    pub(super) fn told_of_checkpoint(&mut self, from: NodeId, slot: u64) {
+    /// Another node has a checkpoint, or has none.
+    pub(super) fn told_of_checkpoint(&mut self, from: NodeId, slot: u64, now: Instant) {
         self.transfer.told(from, slot);
-        if self.config.is_member(from) {
-            let known = self.checkpoints.others.entry(from).or_default();
-            *known = slot.max(*known);
-        }
-        self.drop_log();
+        self.checkpoints.retention.told(from, slot);
+        self.drop_log(now);
     }
 
-    fn drop_log(&mut self) {
-        let members = match self.config.learner {
-            None => self.config.members.len(),
-            Some(_) => 0,
-        };
-        if let Some(upto) = self.checkpoints.droppable(members)
+    /// Another node fetches one.
+    pub(super) fn told_of_fetch(&mut self, from: NodeId, slot: u64, now: Instant) {
+        let logged = self.checkpoints.triggers.logged_bytes();
+        let retention = &mut self.checkpoints.retention;
+        retention.fetches(from, slot, logged, now);
+        self.drop_log(now);
+    }
+
+    fn drop_log(&mut self, now: Instant) {
+        let Checkpoints {
+            retention,
+            slots,
+            triggers,
+            ..
+        } = &self.checkpoints;
+        if let Some(upto) = retention.droppable(slots, triggers.logged_bytes(), now)
             && self.replica.truncate(upto)
         {
             tracing::info!(upto, "the log is dropped behind checkpoints");

@@ -21,6 +21,7 @@
 //!   `exchange`: what is said about it; `difference`: it in words; `gate`: output that is held back;
 //!   `quarantine`: a replica that is wrong;
 //! * `checkpoints`: the replica as it was at a slot, on disk and back; `snapshot`: the node's part of it;
+//! * `retention`: how much of the log is kept;
 //! * `transfer`: one that comes from another node, or goes there;
 //! * `triggers`: when one is due and whose turn it is; `staggering`: it carried out;
 //! * `trail`: the hashes on disk; `traces`: all that the server does, on disk; `replay`: a recorded
@@ -56,6 +57,7 @@ mod reactor;
 mod recent;
 mod replay;
 mod retained;
+mod retention;
 mod server;
 mod sidecar;
 mod sidecars;

@@ -16,8 +16,10 @@ pub enum PeerFrame<'a> {
     NotLeader,
     /// To the leader: these sidecars live (numbers of eight bytes).
     Alive(&'a [u8]),
-    /// The sender has a whole checkpoint of this slot.
+    /// The sender's newest whole checkpoint is of this slot; 0: it has none.
     Checkpoint(u64),
+    /// The sender fetches the checkpoint of this slot, or has, and needs the log behind it; 0: no more.
+    Fetching(u64),
     /// Who takes a checkpoint when, under the sender's ballot (its round and its leader).
     Turn(Word, Ballot),
     /// What a server is made of; see [`super::company::Introduction`].
@@ -34,6 +36,7 @@ const COMPARE: u8 = 4;
 const CHECKPOINT: u8 = 5;
 const INTRODUCE: u8 = 6;
 const TURN: u8 = 8;
+const FETCHING: u8 = 9;
 
 impl<'a> PeerFrame<'a> {
     /// Writes the frame to `out`, replacing what was there.
@@ -43,6 +46,10 @@ impl<'a> PeerFrame<'a> {
             Self::Checkpoint(of) => {
                 slot = of.to_le_bytes();
                 (CHECKPOINT, 0, &slot)
+            }
+            Self::Fetching(of) => {
+                slot = of.to_le_bytes();
+                (FETCHING, 0, &slot)
             }
             Self::Turn(word, under) => {
                 ballot = under.round.to_le_bytes().to_vec();
@@ -74,6 +81,7 @@ impl<'a> PeerFrame<'a> {
             CHECKPOINT => Some(Self::Checkpoint(u64::from_le_bytes(
                 payload.try_into().ok()?,
             ))),
+            FETCHING => Some(Self::Fetching(u64::from_le_bytes(payload.try_into().ok()?))),
             TURN => {
                 let (round, node) = payload.split_first_chunk()?;
                 let ballot = Ballot {
@@ -102,6 +110,7 @@ mod tests {
             PeerFrame::Compare(b"hashes"),
             PeerFrame::Introduce(b"{}"),
             PeerFrame::Checkpoint(1 << 40),
+            PeerFrame::Fetching(1 << 41),
             PeerFrame::Turn(Word::Idle, Ballot { round: 7, node: 2 }),
         ] {
             frame.encode(&mut bytes);

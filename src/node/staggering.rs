@@ -22,7 +22,8 @@ impl<H: ServerHost> Node<H> {
         let known = self.leadership.leader;
         let reachable = known.filter(|leader| !self.absent.contains_key(leader));
         if known == Some(self.id) {
-            if self.turn_is_free() && (wished || self.backups_are_ahead()) {
+            let overdue = self.checkpoints.triggers.is_overdue(now);
+            if self.turn_is_free() && (wished || overdue || self.backups_are_ahead()) {
                 self.begin_checkpoint();
             }
         } else if let Some(leader) = reachable {

@@ -13,7 +13,8 @@
 //!   while any node says that it is busy, or before every living node has said under *this* ballot
 //!   whether it is: so a turn that an earlier leader gave is respected by the next.
 //! * A turn ends when its node says so or its link goes down.
-//! * The leader goes last: when every living backup has a newer checkpoint than it has itself.
+//! * The leader goes last: when every living backup has a newer checkpoint than it has itself, or when
+//!   its log has grown as much again, or as much time has gone by: a backup may be unable to take any.
 //! * A log that does not grow causes nothing: no checkpoint, no word, no timer.
 //!
 //! Whoever is asked by an operator waits for the turn too, but not for the backups, and for nobody when
@@ -98,6 +99,19 @@ impl Triggers {
     /// The log has an entry more.
     pub fn logged(&mut self, bytes: usize) {
         self.seen += bytes as u64 + ENTRY_OVERHEAD;
+    }
+
+    /// Bytes that the log has grown by since the node was started, about.
+    pub fn logged_bytes(&self) -> u64 {
+        self.seen
+    }
+
+    /// One was due, and is again: whoever was to go first will not, or takes too long.
+    pub fn is_overdue(&self, now: Instant) -> bool {
+        let grown = self.seen - self.covered;
+        let by_log = self.log_bytes.is_some_and(|most| grown / 2 >= most);
+        let by_time = |every: Duration| grown > 0 && self.last_at + 2 * every <= now;
+        self.is_due(now) && (by_log || self.every.is_some_and(by_time))
     }
 
     /// The time from which one is due, if the log grows no further.
@@ -244,6 +258,23 @@ mod tests {
         assert!(!triggers.is_due(now));
         triggers.logged(100);
         assert!(triggers.is_due(now));
+    }
+
+    #[test]
+    fn who_waits_for_others_waits_for_as_much_again() {
+        let now = Instant::now();
+        let mut triggers = Triggers::new(Some(MINUTE), Some(1000), now);
+        triggers.logged(1000);
+        assert!(triggers.is_due(now) && !triggers.is_overdue(now));
+        triggers.logged(1000);
+        assert!(triggers.is_overdue(now));
+        triggers.begun();
+        triggers.succeeded(now);
+        triggers.logged(1);
+        assert!(triggers.is_due(now + MINUTE) && !triggers.is_overdue(now + MINUTE));
+        assert!(triggers.is_overdue(now + 2 * MINUTE));
+        triggers.failed("disk full", now + 2 * MINUTE);
+        assert!(!triggers.is_overdue(now + 2 * MINUTE));
     }
 
     #[test]

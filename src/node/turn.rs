@@ -173,7 +173,8 @@ impl<H: ServerHost> Node<H> {
                 }
             }
             Some(PeerFrame::Alive(numbers)) => self.sidecars_live(numbers, now),
-            Some(PeerFrame::Checkpoint(slot)) => self.told_of_checkpoint(from, slot),
+            Some(PeerFrame::Checkpoint(slot)) => self.told_of_checkpoint(from, slot, now),
+            Some(PeerFrame::Fetching(slot)) => self.told_of_fetch(from, slot, now),
             Some(PeerFrame::Turn(word, ballot)) => self.hear_of_turns(from, word, ballot, now),
             Some(PeerFrame::Compare(message)) => self.compare_frame(from, message, now),
             Some(PeerFrame::Introduce(message)) => self.hear_introduction(from, message),

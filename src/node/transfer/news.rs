@@ -6,7 +6,9 @@ use super::fetch::{FetchError, FetchPlan, fetch};
 use super::progress::Progress;
 use crate::config::NodeConfig;
 use crate::node::error::NodeError;
+use crate::node::peer_frames::PeerFrame;
 use crate::node::reactor::Node;
+use crate::node::retention::SAY_AGAIN;
 use crate::node::server::ServerHost;
 use brolga_checkpoint::{Checkpoint, Directory};
 use brolga_consensus::NodeId;
@@ -20,6 +22,10 @@ use std::time::{Duration, Instant};
 
 /// Between looks for a donor when there is none.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// After a checkpoint was fetched the log behind it comes within this time, or as much of it as others
+/// keep.
+const CATCHING_UP: Duration = Duration::from_secs(120);
 
 /// A checkpoint that is being fetched, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,6 +119,8 @@ pub(crate) struct Lore {
     refused: Vec<u128>,
     /// The slot of one that was fetched, and verified, just now.
     pub(crate) fetched: Option<u64>,
+    /// The same, and until when the log behind it may be needed.
+    needs_log: Option<(u64, Instant)>,
 }
 
 /// See the module's description.
@@ -125,6 +133,8 @@ pub(crate) struct Transfer {
     pub(crate) lore: Lore,
     /// When to look for a donor again.
     again_at: Option<Instant>,
+    /// When to say again that the log is needed.
+    say_at: Option<Instant>,
     /// Why there is none yet.
     trouble: Option<String>,
 }
@@ -144,6 +154,7 @@ impl Transfer {
             waker,
             lore,
             again_at: None,
+            say_at: None,
             trouble: None,
         }
     }
@@ -155,7 +166,8 @@ impl Transfer {
 
     /// When to go on.
     pub(crate) fn wakeup(&self) -> Option<Instant> {
-        self.again_at.filter(|_| self.attempt.is_none())
+        let again = self.again_at.filter(|_| self.attempt.is_none());
+        again.into_iter().chain(self.say_at).min()
     }
 
     /// A link came or went.
@@ -191,6 +203,19 @@ impl Transfer {
         }
     }
 
+    /// The slot behind which the others' logs are needed here.
+    fn needs_log(&self) -> Option<u64> {
+        let coming = self.attempt.as_ref().map(|it| it.progress.seen().slot);
+        let coming = coming.filter(|slot| *slot > 0);
+        coming.or(self.lore.needs_log.map(|(slot, _)| slot))
+    }
+
+    /// Whether nothing is needed any more that was needed until now. `newest`: the own checkpoint.
+    fn is_content(&mut self, newest: Option<u64>, now: Instant) -> bool {
+        let over = |(slot, until): &mut (u64, Instant)| newest > Some(*slot) || *until <= now;
+        self.lore.needs_log.take_if(over).is_some() && self.attempt.is_none()
+    }
+
     /// What came of the attempt, if it is over.
     fn take_outcome(&mut self) -> Option<(NodeId, Duration, Result<Checkpoint, FetchError>)> {
         let attempt = self.attempt.as_ref()?;
@@ -213,6 +238,7 @@ impl Transfer {
                 let milliseconds = taken.as_millis();
                 tracing::info!(slot, donor, bytes, milliseconds, "a checkpoint was fetched");
                 self.lore.fetched = Some(slot);
+                self.lore.needs_log = Some((slot, now + CATCHING_UP));
             }
             Err(error) => {
                 tracing::warn!(donor, "no checkpoint was fetched: {error}");
@@ -246,6 +272,7 @@ impl<H: ServerHost> Node<H> {
     /// start anew with it.
     pub(crate) fn advance_transfer(&mut self, now: Instant) -> Result<bool, NodeError> {
         self.transfer.take_in(now);
+        self.say_what_is_needed(now);
         if self.transfer.lore.fetched.is_some() {
             return Ok(true);
         }
@@ -261,6 +288,35 @@ impl<H: ServerHost> Node<H> {
             self.ask_for_checkpoint(at_least, now)?;
         }
         Ok(false)
+    }
+
+    /// Has the others keep the log that follows what is fetched.
+    fn say_what_is_needed(&mut self, now: Instant) {
+        let newest = self.checkpoints.newest();
+        if self.transfer.is_content(newest, now) {
+            self.say_that_log_is_needed(0);
+        }
+        let Some(slot) = self.transfer.needs_log() else {
+            // Its slot may be known in a moment.
+            let soon = self.transfer.attempt.is_some();
+            self.transfer.say_at = soon.then(|| now + LOOK_AGAIN / 10);
+            return;
+        };
+        if self.transfer.say_at.is_some_and(|at| at > now) {
+            return;
+        }
+        self.transfer.say_at = Some(now + SAY_AGAIN);
+        self.say_that_log_is_needed(slot);
+    }
+
+    fn say_that_log_is_needed(&mut self, slot: u64) {
+        PeerFrame::Fetching(slot).encode(&mut self.frame);
+        for member in &self.config.members {
+            if member.id != self.id {
+                // One whose link is down is told later.
+                let _ = self.replica.send_app(member.id, &self.frame);
+            }
+        }
     }
 
     fn ask_for_checkpoint(&mut self, at_least: u64, now: Instant) -> Result<(), NodeError> {
