@@ -19,8 +19,8 @@
 //! number that it is to bring back. The server's own IPC namespace is made when it is started: CRIU only
 //! writes down what differs from its own.
 //!
-//! Not runc: its containers are dumped with their process 1 and their mounts, start the server by exec
-//! without the tracer that has to be its parent, and hand over no descriptors at a restore.
+//! Not runc: it would start and restore the server as process 1, as nobody's child that could trace it or
+//! wait for it, with all mounts in the image. docs/architecture.md has what was tried.
 //!
 //! Deliberately absent: a border. The server has the rights that it has outside.
 
