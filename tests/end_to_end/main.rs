@@ -31,6 +31,7 @@ mod view;
 
 mod benchmark;
 mod check;
+mod contained;
 mod cycles;
 mod datagrams;
 mod divergence;
