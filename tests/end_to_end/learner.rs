@@ -7,6 +7,7 @@ use crate::counting::{Control, check_at, check_everywhere};
 use crate::failover::{
     joined, kill_a_leader, no_connection_broke, start_counting, wait_for_progress,
 };
+use crate::faults::{drop_the_log, eventually_soon, fill, is_possible, names};
 use crate::harness::{brolga, eventually, finish, refused, signal};
 use crate::resp::Client;
 use crate::view::View;
@@ -20,6 +21,8 @@ use std::process::Child;
 use std::thread;
 use tempfile::TempDir;
 
+/// More than a segment of the log, so that one can be dropped.
+const MEGABYTES: usize = 40;
 /// Where a learner serves clients: no member's address.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 90);
 const LOG_LINES_SHOWN: usize = 25;
@@ -70,12 +73,18 @@ impl Learner {
         child.wait().unwrap();
     }
 
-    fn status(&self) -> Option<NodeStatus> {
+    fn ask(&self, what: &str) -> Option<serde_json::Value> {
         let mut stream = UnixStream::connect(self.data().join("admin.sock")).ok()?;
-        stream.write_all(b"{\"ask\":\"status\"}\n").ok()?;
+        stream
+            .write_all(format!("{{\"ask\":\"{what}\"}}\n").as_bytes())
+            .ok()?;
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).ok()?;
-        let answer: serde_json::Value = serde_json::from_str(&line).ok()?;
+        serde_json::from_str(&line).ok()
+    }
+
+    fn status(&self) -> Option<NodeStatus> {
+        let answer = self.ask("status")?;
         serde_json::from_value(answer["status"].clone()).ok()
     }
 
@@ -96,6 +105,14 @@ impl Learner {
         self.wait_for("a learner that serves", |status| {
             status.is_open() && status.server == ServerState::Running
         })
+    }
+
+    /// Until something has come of a checkpoint.
+    #[track_caller]
+    fn wait_for_checkpoint(&self) {
+        let directory = self.data().join("checkpoints");
+        let came = eventually_soon(|| !names(&directory).is_empty());
+        assert!(came, "no checkpoint comes: {:#?}", self.status());
     }
 
     /// Until the members have found its hashes equal at the last slot that any of them knows of.
@@ -206,6 +223,60 @@ fn join_under_load(name: &str, setup: Setup) {
     say(&format!(
         "{name}: {acknowledged} replies right; learner equal at slot {}",
         view.learners[0].agreed
+    ));
+    cluster.stop();
+}
+
+#[test]
+fn a_learner_fetches_a_checkpoint_under_load() {
+    let name = "a_learner_fetches_a_checkpoint_under_load";
+    if !is_possible(name) {
+        return;
+    }
+    let Some(setup) = Setup::redis(name, &[]) else {
+        return;
+    };
+    let mut chance = Chance::shown(name);
+    let mut learner = Learner::new(setup.port);
+    let setup = setup.option("--container", "required");
+    let cluster = Cluster::start(setup.option("--checkpoint-log-mb", "0"));
+    let survivor = cluster.settle().followers()[0];
+    fill(&cluster, survivor, MEGABYTES);
+    drop_the_log(&cluster);
+    let control = Control::default();
+    let tallies = thread::scope(|scope| {
+        let stop = control.guard();
+        let counters = start_counting(scope, &[cluster.address(survivor)], &control);
+        wait_for_progress(&control);
+        learner.join(peer_of(&cluster, chance.below(3) + 1));
+        learner.wait_for_checkpoint();
+        learner.kill();
+        kill_a_leader(&cluster, Some(survivor), &mut chance, &control);
+        learner.again();
+        learner.wait_for_checkpoint();
+        wait_for_progress(&control);
+        learner.wait_until_open();
+        wait_for_progress(&control);
+        drop(stop);
+        joined(counters)
+    });
+    no_connection_broke(&tallies);
+    learner.wait_until_equal(&cluster);
+    let acknowledged = check_everywhere(&cluster, &tallies);
+    assert_eq!(check_at(learner.address(), &tallies), acknowledged);
+    let status = learner.status().unwrap();
+    assert!(status.log_begins > 1, "{status:#?}");
+    let from = status.restored_from.expect("it has begun at a checkpoint");
+    // It takes its own as well, in its turn, and goes back to it.
+    let own = learner.ask("checkpoint").unwrap();
+    let own = own["checkpoint"].as_u64();
+    assert!(own.is_some_and(|slot| slot > from), "{own:?}, from {from}");
+    learner.kill();
+    learner.again();
+    learner.wait_until_equal(&cluster);
+    assert_eq!(learner.status().unwrap().restored_from, own);
+    say(&format!(
+        "{name}: {acknowledged} replies right; learner equal, began at slot {from}, came back from {own:?}"
     ));
     cluster.stop();
 }

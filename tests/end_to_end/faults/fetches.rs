@@ -98,7 +98,7 @@ fn others(one: u64, another: Option<u64>) -> Vec<u64> {
 
 /// All replicas have two checkpoints, and none needs the log before the older one.
 #[track_caller]
-fn drop_the_log(cluster: &Cluster) {
+pub fn drop_the_log(cluster: &Cluster) {
     for _ in 0..2 {
         take_all(cluster);
         fill(cluster, 1, 1);
@@ -184,7 +184,7 @@ fn fetch_once(
 }
 
 /// As [`eventually`], for what is over soon.
-fn eventually_soon(mut reached: impl FnMut() -> bool) -> bool {
+pub fn eventually_soon(mut reached: impl FnMut() -> bool) -> bool {
     let started = std::time::Instant::now();
     while started.elapsed() < crate::harness::PATIENCE {
         if reached() {

@@ -8,6 +8,8 @@ mod moment;
 mod races;
 mod tree;
 
+pub use fetches::{drop_the_log, eventually_soon};
+
 use crate::cluster::{Cluster, say};
 use crate::harness::{Finished, finish};
 use crate::resp::Client;
@@ -20,7 +22,7 @@ fn rounds() -> usize {
 }
 
 /// Whether servers can be dumped here; says why not.
-fn is_possible(test: &str) -> bool {
+pub fn is_possible(test: &str) -> bool {
     let dir = tempfile::tempdir().unwrap();
     match brolga_checkpoint::probe(dir.path()) {
         Ok(_) => true,
@@ -51,7 +53,7 @@ fn checkpoint_well(cluster: &Cluster, action: &str, node: u64) -> String {
 }
 
 /// Names in a replica's directory of checkpoints, the oldest first.
-fn names(directory: &Path) -> Vec<String> {
+pub fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten().flatten();
     let mut names: Vec<String> = entries
         .filter_map(|entry| entry.file_name().into_string().ok())
@@ -61,7 +63,7 @@ fn names(directory: &Path) -> Vec<String> {
 }
 
 /// Some megabytes, so that a dump takes its time.
-fn fill(cluster: &Cluster, node: u64, megabytes: usize) {
+pub fn fill(cluster: &Cluster, node: u64, megabytes: usize) {
     let mut client = Client::connect(cluster.address(node));
     for number in 0..megabytes {
         let (key, byte) = (format!("large{number}"), format!("{}", number % 10));
