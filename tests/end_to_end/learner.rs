@@ -28,14 +28,14 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 90);
 const LOG_LINES_SHOWN: usize = 25;
 
 /// A learner of a cluster, in a directory of its own.
-struct Learner {
+pub struct Learner {
     dir: TempDir,
     port: u16,
     child: Option<Child>,
 }
 
 impl Learner {
-    fn new(port: u16) -> Self {
+    pub fn new(port: u16) -> Self {
         Self {
             dir: tempfile::tempdir().unwrap(),
             port,
@@ -48,7 +48,7 @@ impl Learner {
     }
 
     /// Starts it by the address of a member.
-    fn join(&mut self, member: SocketAddr) {
+    pub fn join(&mut self, member: SocketAddr) {
         let listen = ADDRESS.to_string();
         self.start(&["--join", &member.to_string(), "--listen", &listen]);
     }
@@ -83,7 +83,7 @@ impl Learner {
         serde_json::from_str(&line).ok()
     }
 
-    fn status(&self) -> Option<NodeStatus> {
+    pub fn status(&self) -> Option<NodeStatus> {
         let answer = self.ask("status")?;
         serde_json::from_value(answer["status"].clone()).ok()
     }
@@ -101,7 +101,7 @@ impl Learner {
 
     /// Until it has caught up and serves.
     #[track_caller]
-    fn wait_until_open(&self) -> NodeStatus {
+    pub fn wait_until_open(&self) -> NodeStatus {
         self.wait_for("a learner that serves", |status| {
             status.is_open() && status.server == ServerState::Running
         })
@@ -117,7 +117,7 @@ impl Learner {
 
     /// Until the members have found its hashes equal at the last slot that any of them knows of.
     #[track_caller]
-    fn wait_until_equal(&self, cluster: &Cluster) -> View {
+    pub fn wait_until_equal(&self, cluster: &Cluster) -> View {
         let id = self.wait_until_open().node;
         let view = cluster.settle();
         let last = view.last_entry();
@@ -157,7 +157,7 @@ impl Drop for Learner {
 }
 
 /// The peer address of a member.
-fn peer_of(cluster: &Cluster, node: u64) -> SocketAddr {
+pub fn peer_of(cluster: &Cluster, node: u64) -> SocketAddr {
     let file = brolga::cluster::read(&cluster.data()).unwrap();
     let member = file.members.iter().find(|member| member.id == node);
     member.unwrap().peer

@@ -10,6 +10,7 @@
 //! | `BROLGA_E2E_SCALE` | multiplies requests, files and kills | 1 |
 //! | `BROLGA_E2E_IDLE_SECONDS` | how long idle clusters are watched | 10 |
 //! | `BROLGA_E2E_FAILOVERS` | runs of the gap measurement | 5 |
+//! | `BROLGA_E2E_JOIN_MB` | megabytes in Redis when a learner joins and the time is stated | 64 |
 //! | `BROLGA_E2E_TORTURE` | iterations of the torture suite | 84 |
 //! | `BROLGA_CHECKPOINT_FAULTS` | rounds of each campaign against checkpoints | 8 |
 //! | `BROLGA_E2E_SEED` | repeats a random choice that a test has printed | random |
@@ -42,6 +43,7 @@ mod files;
 mod idle;
 mod inline;
 mod ipc;
+mod joining;
 mod kinship;
 mod learner;
 mod parallel;
