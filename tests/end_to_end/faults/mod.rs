@@ -6,6 +6,7 @@ mod growth;
 mod kills;
 mod moment;
 mod races;
+mod rejoin;
 mod tree;
 
 pub use fetches::{drop_the_log, eventually_soon};
