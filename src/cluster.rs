@@ -265,6 +265,7 @@ impl Cluster {
             backstop: self.file.backstop,
             unix: self.file.unix.clone(),
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
+            fetch_genesis: false,
             root: plan.root.clone(),
             command: self.file.command.clone(),
             env: self.file.env.clone(),

@@ -205,6 +205,10 @@ pub struct NodeConfig {
     /// the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub genesis: Option<PathBuf>,
+    /// A node without a genesis of its own gets it from another member before its first start, and waits
+    /// until one has it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fetch_genesis: bool,
     /// The server's container has the files in this directory instead of the machine's. A relative path is
     /// relative to the file.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -314,6 +318,7 @@ impl NodeConfig {
         })?;
         config.data_dir = folder.join(&config.data_dir);
         config.genesis = config.genesis.map(|genesis| folder.join(genesis));
+        config.find_fetched_genesis();
         config.root = config.root.map(|root| folder.join(root));
         match config.problem() {
             None => Ok(config),
@@ -322,6 +327,20 @@ impl NodeConfig {
                 what,
             }),
         }
+    }
+
+    /// Takes the genesis that was fetched, if it is here.
+    pub(crate) fn find_fetched_genesis(&mut self) {
+        let fetched = self.fetched_genesis();
+        if self.fetch_genesis && self.genesis.is_none() && fetched.is_dir() {
+            self.genesis = Some(fetched);
+        }
+    }
+
+    /// Where a genesis goes that comes from another node.
+    #[must_use]
+    pub fn fetched_genesis(&self) -> PathBuf {
+        self.data_dir.join("genesis")
     }
 
     /// The first thing in the configuration that cannot work.

@@ -19,9 +19,11 @@
 //! configuration, environment included; peer addresses belong in a closed network.
 
 mod genesis;
+mod latecomer;
 mod reception;
 mod wire;
 
+pub use latecomer::await_genesis;
 pub use reception::Receptionist;
 
 use crate::cluster::{allowed_processors, write_whole};

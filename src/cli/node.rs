@@ -74,9 +74,18 @@ fn config_of(options: &Options) -> anyhow::Result<PathBuf> {
 }
 
 fn run(path: &Path) -> anyhow::Result<()> {
-    let config = NodeConfig::load(path)?;
+    let mut config = NodeConfig::load(path)?;
+    let lacks_genesis = config.fetch_genesis && config.genesis.is_none();
+    if lacks_genesis {
+        let dir = &config.data_dir;
+        std::fs::create_dir_all(dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        log_to(&config)?;
+        join::await_genesis(&mut config)?;
+    }
     let lock = identity::claim(&config)?;
-    log_to(&config.data_dir.join("node.log"))?;
+    if !lacks_genesis {
+        log_to(&config)?;
+    }
     tracing::info!(node = config.node, cluster = %config.cluster, "starting");
     let socket = config.admin_socket();
     let host = WrappedServer::new(&config);
@@ -95,11 +104,12 @@ fn run(path: &Path) -> anyhow::Result<()> {
     Ok(outcome?)
 }
 
-fn log_to(path: &Path) -> anyhow::Result<()> {
+fn log_to(config: &NodeConfig) -> anyhow::Result<()> {
+    let path = config.data_dir.join("node.log");
     let file = OpenOptions::new()
         .create(true)
         .append(true)
-        .open(path)
+        .open(&path)
         .with_context(|| format!("cannot write the log file {}", path.display()))?;
     let wanted = std::env::var(LOG_VARIABLE).unwrap_or_else(|_| LOG_DEFAULT.into());
     let filter = EnvFilter::try_new(&wanted)

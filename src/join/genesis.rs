@@ -115,6 +115,12 @@ pub fn receive(from: &mut impl Read, directory: &Path) -> io::Result<()> {
         }
         let entry: Entry = serde_json::from_slice(&frame)?;
         let path = directory.join(checked(&entry.path, directories.is_empty())?);
+        // A link that came before may lead anywhere.
+        let parent = path.parent().unwrap_or(directory);
+        if !directories.is_empty() && !directories.iter().rev().any(|(made, _)| made == parent) {
+            let what = "a path below something that is no directory";
+            return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+        }
         match &entry.what {
             What::Directory => {
                 fs::create_dir(&path)?;
@@ -258,6 +264,7 @@ mod tests {
             vec![first.clone(), entry("", What::Directory)],
             vec![entry("x", What::File(0))],
             vec![first.clone(), link.clone(), entry("out", What::File(0))],
+            vec![first.clone(), link.clone(), entry("out/x", What::File(0))],
         ]
         .iter()
         .enumerate()

@@ -282,6 +282,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         descriptors: 2000,
         genesis: None,
         root: None,
+        fetch_genesis: false,
         command: vec!["echo-server".into()],
         env: Vec::new(),
         members: members.to_vec(),

@@ -5,6 +5,7 @@ use crate::harness::{Cluster, brolga, eventually, finish, free_port, replica};
 use crate::outside::all_of;
 use std::fs::{self, File};
 use std::net::TcpStream;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
 use std::sync::MutexGuard;
@@ -195,6 +196,48 @@ fn a_library_that_changes_under_a_log_is_named() {
     let node = linked.start(1);
     linked.assert_greets(1, "hello\n");
     drop(node);
+}
+
+#[test]
+fn a_replica_without_a_genesis_is_sent_one() {
+    let linked = Linked::build();
+    let genesis = linked.path("initial");
+    fs::create_dir_all(genesis.join("db")).unwrap();
+    fs::write(genesis.join("db/table"), "rows").unwrap();
+    symlink("db/table", genesis.join("link")).unwrap();
+    linked.create(&["--genesis", genesis.to_str().unwrap()]);
+    linked.lose_disk(3);
+    let config = fs::read_to_string(linked.config(3)).unwrap();
+    let own = config.lines().find(|line| line.starts_with("genesis"));
+    let fetching = config.replace(own.unwrap(), "fetch_genesis = true");
+    fs::write(linked.config(3), fetching).unwrap();
+
+    // Nobody has one yet, so that it waits.
+    let third = linked.start(3);
+    let log = linked.data().join("node-3/node.log");
+    let waits = || fs::read_to_string(&log).is_ok_and(|text| text.contains("no genesis yet"));
+    assert!(eventually(waits), "it does not wait");
+    let others = [linked.start(1), linked.start(2)];
+    linked.assert_greets(3, "hello\n");
+    let fetched = linked.data().join("node-3/genesis");
+    assert_eq!(fs::read_to_string(fetched.join("link")).unwrap(), "rows");
+    let identity = |node: u8| {
+        let path = linked.data().join(format!("node-{node}/identity.toml"));
+        let text = fs::read_to_string(path).unwrap();
+        let line = text.lines().find(|line| line.starts_with("genesis = "));
+        line.unwrap().to_owned()
+    };
+    assert_eq!(identity(3), identity(1));
+
+    // From now on it is its own, and nobody may touch it.
+    drop(third);
+    let third = linked.start(3);
+    linked.assert_greets(3, "hello\n");
+    drop(third);
+    fs::write(fetched.join("db/table"), "other rows").unwrap();
+    let expected = ["db/table in the genesis", "10 bytes", "when the log began"];
+    linked.start(3).ends_refused(&expected);
+    drop(others);
 }
 
 #[test]
