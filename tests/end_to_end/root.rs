@@ -31,15 +31,16 @@ fn make_root(top: &Path) -> PathBuf {
 }
 
 /// `None`, and said so, where there are no containers.
-fn setup(name: &str, root: &Path) -> Option<Setup> {
-    if let Err(why) = brolga_checkpoint::probe(root.parent().unwrap()) {
+fn setup(name: &str, top: &Path) -> Option<(Setup, PathBuf)> {
+    if let Err(why) = brolga_checkpoint::probe(top) {
         say(&format!("{name}: SKIPPED, {why}"));
         return None;
     }
+    let root = make_root(top);
     let port = free_port();
     let command = vec![SERVER.to_owned(), port.to_string()];
     let options = vec!["--root".to_owned(), root.to_str().unwrap().to_owned()];
-    Some(Setup::given(port, options, command))
+    Some((Setup::given(port, options, command), root))
 }
 
 #[track_caller]
@@ -51,8 +52,7 @@ fn assert_says(address: SocketAddr, words: &str) {
 fn a_server_in_a_root_of_its_own_comes_back_from_a_checkpoint() {
     let name = "a_server_in_a_root_of_its_own_comes_back_from_a_checkpoint";
     let top = tempfile::tempdir().unwrap();
-    let root = make_root(top.path());
-    let Some(setup) = setup(name, &root) else {
+    let Some((setup, root)) = setup(name, top.path()) else {
         return;
     };
     assert!(!Path::new(SERVER).exists());
@@ -85,8 +85,7 @@ fn a_server_in_a_root_of_its_own_comes_back_from_a_checkpoint() {
 fn a_file_of_the_root_that_changes_is_named() {
     let name = "a_file_of_the_root_that_changes_is_named";
     let top = tempfile::tempdir().unwrap();
-    let root = make_root(top.path());
-    let Some(setup) = setup(name, &root) else {
+    let Some((setup, root)) = setup(name, top.path()) else {
         return;
     };
     let cluster = Cluster::start(setup);
