@@ -147,8 +147,8 @@ impl Mismatch {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Configuration => {
-                "make command, env, policy, quantum, cpus, descriptors, host_loopback and backstop \
-                 alike on all machines"
+                "make command, env, unix, policy, quantum, cpus, descriptors, host_loopback and \
+                 backstop alike on all machines"
             }
             Self::Interposer => "use the same build of brolga on all machines",
             Self::File { .. } => "install the same version of its package on all machines",
