@@ -22,4 +22,5 @@ mod postgres;
 mod race;
 mod redis;
 mod slapd;
+mod store;
 mod unbound;

@@ -226,7 +226,10 @@ impl Kitchen {
             *word = with_ports(word, &ports);
         }
         let end = words.iter().position(|word| word == "--");
-        let command = words.split_off(end.expect("a command after `--`") + 1);
+        let mut command = words.split_off(end.expect("a command after `--`") + 1);
+        if command[0] == "brolga" {
+            command[0] = env!("CARGO_BIN_EXE_brolga").into();
+        }
         words.pop();
         let genesis = tempfile::tempdir().unwrap();
         // The first two words are `brolga run`.
