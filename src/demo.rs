@@ -202,7 +202,7 @@ impl Stage<'_> {
                 let note = |node, slot| {
                     taken.insert(node, slot);
                 };
-                checkpoints_now(self.cluster.data(), &nodes, note).await?;
+                checkpoints_now(self.cluster.data(), &nodes, |_, _| (), note).await?;
                 whole.set(true);
                 Ok(())
             };

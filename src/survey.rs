@@ -372,6 +372,9 @@ impl fmt::Display for Survey {
             if let Some(transfer) = &status.transfer {
                 writeln!(f, "replica {}: {transfer}", status.node)?;
             }
+            if let Some(taking) = &status.taking {
+                writeln!(f, "replica {}: {taking}", status.node)?;
+            }
         }
         self.warning
             .as_ref()

@@ -49,6 +49,7 @@ fn status() -> NodeStatus {
         learners: Vec::new(),
         peers: Vec::new(),
         checkpoint_trouble: None,
+        taking: None,
         checkpoint: Some(2),
         restored_from: None,
         live_at: Some(1),

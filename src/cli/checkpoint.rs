@@ -8,9 +8,11 @@ use super::progress::Progress;
 use super::{Outcome, runtime};
 use crate::admin::checkpoints_now;
 use crate::cluster::{self, node_dir};
+use crate::node::TakingStatus;
 use anyhow::{Context, bail};
 use brolga_checkpoint::directory::{Checkpoint, Directory};
 use brolga_checkpoint::{CheckpointError, archive};
+use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
@@ -178,8 +180,25 @@ fn date(days: u64) -> (u64, u64, u64) {
 
 fn now(place: &Place) -> anyhow::Result<()> {
     let nodes = place.nodes()?;
-    let taken = |node, slot| println!("replica {node}: checkpoint of slot {slot}");
-    runtime()?.block_on(checkpoints_now(&place.data, &nodes, taken))
+    let progress: RefCell<Option<(u64, Progress)>> = RefCell::new(None);
+    let taking = |node, status: &TakingStatus| {
+        let mut progress = progress.borrow_mut();
+        if status.all == 0 {
+            return;
+        }
+        if progress.as_ref().is_none_or(|(known, _)| *known != node) {
+            let what = format!("replica {node}, slot {}", status.slot);
+            *progress = Some((node, Progress::new(what, status.all)));
+        }
+        if let Some((_, progress)) = progress.as_mut() {
+            progress.set(status.done);
+        }
+    };
+    let taken = |node, slot| {
+        progress.take();
+        println!("replica {node}: checkpoint of slot {slot}");
+    };
+    runtime()?.block_on(checkpoints_now(&place.data, &nodes, taking, taken))
 }
 
 fn verify(place: &Place) -> anyhow::Result<()> {

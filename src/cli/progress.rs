@@ -1,20 +1,38 @@
-//! How far something is that takes its time: a bar on a terminal, otherwise a line now and then.
+//! How far something is that takes its time, in bytes or slots: a bar on a terminal, otherwise a line
+//! now and then.
 //!
 //! All of it goes to standard error. What is done within [`LINE_EVERY`] says nothing where there is no
 //! terminal.
 
-use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
 /// Between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unit {
+    Bytes,
+    Slots,
+}
+
+impl Unit {
+    fn shown(self, count: u64) -> String {
+        match self {
+            Self::Bytes => HumanBytes(count).to_string(),
+            Self::Slots => format!("{} slots", HumanCount(count)),
+        }
+    }
+}
+
 /// See the module's description.
 #[derive(Debug)]
 pub(super) struct Progress {
     what: String,
-    bytes: u64,
+    unit: Unit,
+    all: u64,
     done: u64,
     started: Instant,
     said: Instant,
@@ -23,12 +41,23 @@ pub(super) struct Progress {
 }
 
 impl Progress {
+    /// Of so many bytes.
     pub(super) fn new(what: impl Into<String>, bytes: u64) -> Self {
-        let (what, now) = (what.into(), Instant::now());
-        let bar = stderr().is_terminal().then(|| bar(&what, bytes));
+        Self::of(Unit::Bytes, what.into(), bytes)
+    }
+
+    /// Of so many slots.
+    pub(super) fn of_slots(what: impl Into<String>, slots: u64) -> Self {
+        Self::of(Unit::Slots, what.into(), slots)
+    }
+
+    fn of(unit: Unit, what: String, all: u64) -> Self {
+        let now = Instant::now();
+        let bar = stderr().is_terminal().then(|| bar(unit, &what, all));
         Self {
             what,
-            bytes,
+            unit,
+            all,
             done: 0,
             started: now,
             said: now,
@@ -36,12 +65,12 @@ impl Progress {
         }
     }
 
-    /// So many bytes more were dealt with.
+    /// So much more was dealt with.
     pub(super) fn add(&mut self, more: u64) {
         self.set(self.done + more);
     }
 
-    /// So many bytes were dealt with.
+    /// So much was dealt with.
     pub(super) fn set(&mut self, done: u64) {
         self.done = done;
         match &self.bar {
@@ -59,13 +88,13 @@ impl Progress {
 
     fn line(&self, took: Duration) -> String {
         let per_second = self.done as f64 / took.as_secs_f64().max(0.001);
-        let left = self.bytes.saturating_sub(self.done) as f64 / per_second.max(1.0);
+        let left = self.all.saturating_sub(self.done) as f64 / per_second.max(1.0);
         format!(
             "{}: {} of {}, {}/s, {} left",
             self.what,
-            HumanBytes(self.done),
-            HumanBytes(self.bytes),
-            HumanBytes(per_second as u64),
+            self.unit.shown(self.done),
+            self.unit.shown(self.all),
+            self.unit.shown(per_second as u64),
             HumanDuration(Duration::from_secs_f64(left.min(1e9)))
         )
     }
@@ -79,9 +108,12 @@ impl Drop for Progress {
     }
 }
 
-fn bar(what: &str, bytes: u64) -> ProgressBar {
-    let style = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
-    let bar = ProgressBar::new(bytes).with_message(what.to_owned());
+fn bar(unit: Unit, what: &str, all: u64) -> ProgressBar {
+    let style = match unit {
+        Unit::Bytes => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+        Unit::Slots => "{msg} {wide_bar} {human_pos}/{human_len} slots {per_sec} {eta}",
+    };
+    let bar = ProgressBar::new(all).with_message(what.to_owned());
     match ProgressStyle::with_template(style) {
         Ok(style) => bar.with_style(style),
         Err(_) => bar,
@@ -102,5 +134,11 @@ mod tests {
         );
         progress.set(300 << 20);
         assert!(progress.line(Duration::ZERO).ends_with("0 seconds left"));
+        let mut progress = Progress::of_slots("repeating", 3000);
+        progress.set(1000);
+        assert_eq!(
+            progress.line(Duration::from_secs(1)),
+            "repeating: 1,000 slots of 3,000 slots, 1,000 slots/s, 2 seconds left"
+        );
     }
 }

@@ -1,7 +1,7 @@
 //! `brolga replay`: a recorded log once more, from the start or from a checkpoint, in a directory of its
 //! own.
 
-use super::restore::beginning;
+use super::restore::{beginning, repeating};
 use super::{Outcome, runtime};
 use crate::cluster::{self, node_dir};
 use crate::config::{Containment, NodeConfig};
@@ -118,7 +118,17 @@ pub fn main(options: &Options) -> Outcome {
         None => None,
     };
     let attach = debugger.map(|words| move |pid| attach(&words, pid));
-    let replayed = replay(recording, &mut host, attach)?;
+    // A debugger has the terminal for itself.
+    let mut bar = attach
+        .is_none()
+        .then(|| repeating(recording.from.as_ref(), upto));
+    let mut told = |slot| {
+        if let Some(bar) = &mut bar {
+            bar(slot);
+        }
+    };
+    let replayed = replay(recording, &mut host, attach, &mut told)?;
+    drop(bar);
     println!("{}", account(&replayed));
     judge(&replayed, options.until.is_some(), upto).map_err(Into::into)
 }

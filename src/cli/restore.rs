@@ -274,7 +274,15 @@ fn fill(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<R
         keep,
     };
     let nobody = None::<fn(i32) -> io::Result<std::process::Child>>;
-    Ok(replay(recording, &mut host, nobody)?)
+    let mut told = repeating(recording.from.as_ref(), upto);
+    Ok(replay(recording, &mut host, nobody, &mut told)?)
+}
+
+/// Shows how far a replay is.
+pub(super) fn repeating(from: Option<&Checkpoint>, upto: u64) -> impl FnMut(u64) + use<> {
+    let first = from.map_or(0, Checkpoint::slot);
+    let mut progress = Progress::of_slots("repeating", upto.saturating_sub(first));
+    move |slot: u64| progress.set(slot.saturating_sub(first))
 }
 
 /// The slot that is wanted, or the last one that there is.

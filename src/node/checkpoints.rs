@@ -34,8 +34,9 @@ use super::frontend::Published;
 use super::peer_frames::PeerFrame;
 use super::reactor::Node;
 use super::retention::Retention;
-use super::server::{Dumper, ServerHost};
+use super::server::ServerHost;
 use super::snapshot::{SERVER_DIR, SavedPort, Snapshot, TRAIL_SLOTS};
+use super::taking::{Gauge, Mouth, TakingStatus, Word, told_in_log, write};
 use super::tape_map::TapeMap;
 use super::triggers::{Triggers, Turns};
 use crate::config::NodeConfig;
@@ -43,9 +44,8 @@ use brolga_checkpoint::directory::{About, Checkpoint, Directory};
 use brolga_checkpoint::{CheckpointError, Identity, Position};
 use brolga_consensus::NodeId;
 use mio::Waker;
-use std::fs;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
@@ -54,15 +54,6 @@ const LOOK_AGAIN: Duration = Duration::from_millis(1);
 
 /// What came of a wish for a checkpoint: its slot, or why there is none.
 pub type Taken = Result<u64, String>;
-
-/// What the thread that takes one tells.
-#[derive(Debug)]
-enum Word {
-    /// The server may go on.
-    Dumped,
-    /// It is over.
-    Done(Result<u64, CheckpointError>),
-}
 
 /// Where a server begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +81,7 @@ enum Stage {
         pid: u32,
         /// The server goes on.
         dumped: bool,
+        gauge: Arc<Gauge>,
     },
 }
 
@@ -165,6 +157,14 @@ impl Checkpoints {
     pub(super) fn server_is_gone(&mut self) {
         if let Stage::Writing { dumped, .. } = &mut self.stage {
             *dumped = true;
+        }
+    }
+
+    /// How far the one is that is being written.
+    pub(super) fn taking(&self) -> Option<TakingStatus> {
+        match &self.stage {
+            Stage::Writing { gauge, .. } => Some(gauge.status()),
+            Stage::None | Stage::Settling => None,
         }
     }
 
@@ -338,8 +338,10 @@ impl<H: ServerHost> Node<H> {
             words_tx,
             waker: Arc::clone(&self.checkpoints.waker),
         };
+        let gauge = Arc::new(Gauge::new(applied.slot));
+        let seen = Arc::clone(&gauge);
         let work = move || {
-            let done = write(staged, about, &snapshot, pid, dumper, &mouth);
+            let done = write(staged, about, &snapshot, pid, dumper, (&mouth, &seen));
             mouth.say(Word::Done(done.map(|checkpoint| checkpoint.slot())));
         };
         std::thread::Builder::new()
@@ -349,6 +351,7 @@ impl<H: ServerHost> Node<H> {
             words_rx,
             pid,
             dumped: false,
+            gauge,
         };
         Ok(())
     }
@@ -572,7 +575,7 @@ impl<H: ServerHost> Node<H> {
         }
         // One that was fetched just now was read back just now.
         if self.transfer.lore.fetched.take() != Some(checkpoint.slot()) {
-            checkpoint.verify(&mut |_| ())?;
+            checkpoint.verify(&mut told_in_log(checkpoint.slot(), manifest.bytes()))?;
         }
         let snapshot = Snapshot::load(&checkpoint.path)?;
         let slot = snapshot.applied.slot;
@@ -622,38 +625,4 @@ impl<H: ServerHost> Node<H> {
         }
         Ok(())
     }
-}
-
-/// How the thread speaks to the reactor.
-struct Mouth {
-    words_tx: Sender<Word>,
-    waker: Arc<Waker>,
-}
-
-impl Mouth {
-    fn say(&self, word: Word) {
-        // The node may have ended.
-        let _ = self.words_tx.send(word);
-        let _ = self.waker.wake();
-    }
-}
-
-fn write(
-    staged: brolga_checkpoint::Staged,
-    about: About,
-    snapshot: &Snapshot,
-    pid: u32,
-    dumper: Dumper,
-    mouth: &Mouth,
-) -> Result<Checkpoint, CheckpointError> {
-    let server = staged.path().join(SERVER_DIR);
-    let made = fs::create_dir(&server).map_err(CheckpointError::from);
-    let dumped = made.and_then(|()| dumper(pid, about.position, &server));
-    // Whatever came of it, the server runs, if nothing of CRIU's is in it.
-    if !matches!(dumped, Err(CheckpointError::Interrupted(_))) {
-        mouth.say(Word::Dumped);
-    }
-    dumped?;
-    snapshot.save(staged.path())?;
-    staged.commit(about, &mut |_| ())
 }

@@ -332,6 +332,7 @@ impl<H: ServerHost> Node<H> {
             peers: self.peers(),
             learners: self.learner_statuses(),
             checkpoint: self.checkpoints.newest(),
+            taking: self.checkpoints.taking(),
             checkpoint_trouble: self.checkpoints.triggers.trouble(),
             restored_from: self.life.restored_from,
             live_at: self.life.live_at.filter(|_| self.life.live),

@@ -65,6 +65,7 @@ mod snapshot;
 mod staggering;
 mod status;
 mod sys;
+mod taking;
 mod tape_map;
 mod timer;
 mod traces;
@@ -103,6 +104,7 @@ pub use replay::{Keep, Recording, Replayed, recorded_hashes, replay};
 pub use server::{Dumper, ServerHost, Started, WrappedServer};
 pub use sidecar::{Sidecar, SidecarConfig, SidecarHandle};
 pub use status::{LearnerStatus, NodeHandle, NodeStatus, Peer, Query, Role, ServerState};
+pub use taking::TakingStatus;
 pub use traces::{Compared, Fork, compare as compare_traces, traces};
 pub use transfer::{
     FetchError, FetchPlan, Progress, Seen, TransferStatus, fetch as fetch_checkpoint,

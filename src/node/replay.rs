@@ -97,7 +97,7 @@ pub fn recorded_hashes(data_dir: &Path) -> io::Result<Vec<SlotHashes>> {
 }
 
 /// Runs a recording. `attach` is called with the process of the server and starts
-/// a debugger.
+/// a debugger; `told` is given the last slot that was done, now and then.
 ///
 /// # Errors
 /// See [`NodeError`].
@@ -105,6 +105,7 @@ pub fn replay(
     recording: Recording,
     host: &mut impl ServerHost,
     attach: Option<impl FnOnce(i32) -> io::Result<Child>>,
+    told: &mut dyn FnMut(u64),
 ) -> Result<Replayed, NodeError> {
     let started = Instant::now();
     let mut run = Run::start(recording, host)?;
@@ -113,6 +114,7 @@ pub fn replay(
     }
     let mut events = Events::with_capacity(8);
     while !run.turn(started)? {
+        told(run.result.last.slot);
         match run.poll.poll(&mut events, run.patience()) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
                 return Err(NodeError::doing("cannot poll")(error));

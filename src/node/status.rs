@@ -8,6 +8,7 @@ use super::operator::Ordered;
 use super::output::SlotHashes;
 use super::proposer::Proposed;
 use super::quarantine::Quarantine;
+use super::taking::TakingStatus;
 use super::transfer::TransferStatus;
 use crate::config::Policy;
 use mio::Waker;
@@ -137,6 +138,9 @@ pub struct NodeStatus {
     /// Why no more are taken, since the last one, if that was tried.
     #[serde(default)]
     pub checkpoint_trouble: Option<String>,
+    /// The one that is being taken.
+    #[serde(default)]
+    pub taking: Option<TakingStatus>,
     /// Slot of the checkpoint that the running server was brought back from; `None`: it was started
     /// and given the log from its first slot.
     #[serde(default)]
