@@ -23,6 +23,7 @@ use crate::launch::{
     DESCRIPTORS_DEFAULT, WorkdirError, descriptor_limit, prepare_workdir, sync_directory,
 };
 use crate::ports;
+use brolga_checkpoint::Compression;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
@@ -252,6 +253,7 @@ impl Cluster {
             segment_bytes: crate::config::segment_bytes(),
             checkpoints_kept: crate::config::checkpoints_kept(),
             checkpoint_transfer_mb_s: crate::config::checkpoint_transfer_mb_s(),
+            checkpoint_compression: Compression::None,
             checkpoint_every_s: 0,
             checkpoint_log_mb: None,
             perturb_us: plan.perturb_us,

@@ -9,6 +9,8 @@
 //! The trees are whatever is bound into the container, its changes to the machine's files, and its
 //! `/dev/shm`.
 //!
+//! Any of these may be compressed once it is written ([`compressed`]).
+//!
 //! CRIU runs inside the container, in all its namespaces but the server's own for IPC, so that
 //! nothing but the processes and that one namespace is in its image. Containers are made anew for a
 //! restore, with the same things at the same places, and the server becomes a child of this process
@@ -16,6 +18,7 @@
 //!
 //! Deliberately absent: when all is quiet enough for a dump, manifests, the tape.
 
+use crate::compressed;
 use crate::container::{Container, FIRST_PID, OWN_DIRECTORY, Plan, TOOLS, last_number};
 use crate::criu::{Criu, first_error};
 use crate::files::{self, Index, Tree};
@@ -40,7 +43,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 /// CRIU's part of an image.
-const PROCESS: &str = "process";
+pub(crate) const PROCESS: &str = "process";
+/// Where CRIU's files lie, in the container's directory, if they were compressed.
+const PLAIN: &str = "plain-images";
 /// What the kernel called the server's files.
 const KNOWN: &str = "known";
 /// Trees of changes to the machine's file systems are called by this and their name.
@@ -294,8 +299,19 @@ impl Checkpointer for Imager {
         let index = files::read_index(directory)?;
         self.container = None;
         let container = self.bring_files_back(directory, &index)?;
-        let images = File::open(directory.join(PROCESS))?;
-        self.restore_processes(&container, images)?;
+        let images = directory.join(PROCESS);
+        let plain = self.plan.state.join(PLAIN);
+        // What a dead one has left.
+        let _ = fs::remove_dir_all(&plain);
+        let restored = if compressed::expand_all(&images, &plain)? {
+            let restored = self.restore_processes(&container, File::open(&plain)?);
+            // Emptied with the container's directory at the latest.
+            let _ = fs::remove_dir_all(&plain);
+            restored
+        } else {
+            self.restore_processes(&container, File::open(images)?)
+        };
+        restored?;
         let pid = container.first_process()?;
         if let Err(error) = self.finish(&container, known) {
             // It may have died already.

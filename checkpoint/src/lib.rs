@@ -15,6 +15,7 @@
 //! * [`Directory`] holds a replica's checkpoints: it makes a dump a checkpoint that is there whole or
 //!   not at all, lists, verifies, prunes.
 //! * [`Partial`] is one that comes from elsewhere piece by piece.
+//! * [`compressed`] makes an image smaller.
 //! * [`archive`] turns one into a single stream and back.
 //!
 //! # Invariants
@@ -26,6 +27,7 @@
 //! Deliberately absent: Paxos messages, sockets of clients, the decision when to take one.
 
 pub mod archive;
+pub mod compressed;
 pub mod container;
 pub mod criu;
 pub mod directory;
@@ -36,6 +38,7 @@ mod known;
 pub mod manifest;
 pub mod partial;
 
+pub use compressed::Compression;
 pub use directory::{Checkpoint, Directory, Hold, Staged};
 pub use identity::{FileMark, Identity, Mismatch};
 pub use manifest::{Kind, Manifest, Part, Position};

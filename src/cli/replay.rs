@@ -244,13 +244,22 @@ fn attach(words: &[String], pid: i32) -> io::Result<Child> {
 
 pub(super) fn account(replayed: &Replayed) -> String {
     let Replayed {
-        slots, last, took, ..
+        slots,
+        last,
+        began,
+        took,
+        bytes,
+        ..
     } = replayed;
+    let seconds = took.max(&Duration::from_micros(1)).as_secs_f64();
     format!(
-        "replayed {slots} slots in {:.3} s: {:.0} slots per second\n\
+        "the server was there after {:.3} s\n\
+         replayed {slots} slots in {:.3} s: {:.0} slots per second, {:.1} MiB per second\n\
          slot {}: output hash {:016x}, schedule hash {:016x}",
+        began.as_secs_f64(),
         took.as_secs_f64(),
-        *slots as f64 / took.max(&Duration::from_micros(1)).as_secs_f64(),
+        *slots as f64 / seconds,
+        *bytes as f64 / seconds / f64::from(1 << 20),
         last.slot,
         last.output_hash,
         last.schedule_hash

@@ -9,6 +9,7 @@ use crate::node::NodeStatus;
 use crate::run::{Event, Supervisor};
 use crate::survey::Survey;
 use anyhow::{anyhow, bail};
+use brolga_checkpoint::Compression;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -74,6 +75,9 @@ pub struct Options {
     /// Send no more than so many MiB per second of checkpoints to nodes that fetch them; 0: no bound.
     #[arg(long, value_name = "MIB", default_value_t = checkpoint_transfer_mb_s())]
     checkpoint_transfer: u64,
+    /// Compress checkpoints: none, zstd or zstd:LEVEL.
+    #[arg(long, value_name = "HOW", default_value_t = Compression::None)]
+    checkpoint_compression: Compression,
     /// Leave nodes that die dead.
     #[arg(long)]
     no_restart: bool,
@@ -86,18 +90,23 @@ pub fn main(options: Options) -> Outcome {
     let restart = !options.no_restart;
     let (every, log_mb) = (options.checkpoint_every, options.checkpoint_log_mb);
     let transfer = options.checkpoint_transfer;
+    let compression = options.checkpoint_compression;
     let plan = plan(options)?;
     if plan.root.is_none() {
         let argv: Vec<OsString> = plan.command.iter().map(Into::into).collect();
         elf::check_program(&argv, SERVER_PATH)?;
     }
     let cluster = Cluster::open_or_create(&plan)?;
-    let unusual = every > 0 || log_mb.is_some() || transfer != checkpoint_transfer_mb_s();
+    let unusual = every > 0
+        || log_mb.is_some()
+        || transfer != checkpoint_transfer_mb_s()
+        || compression != Compression::None;
     for member in cluster.file().members.iter().filter(|_| unusual) {
         cluster.reconfigure(member.id, |config| {
             config.checkpoint_every_s = every;
             config.checkpoint_log_mb = log_mb;
             config.checkpoint_transfer_mb_s = transfer;
+            config.checkpoint_compression = compression;
         })?;
     }
     runtime()?

@@ -36,12 +36,12 @@ use super::reactor::Node;
 use super::retention::Retention;
 use super::server::ServerHost;
 use super::snapshot::{SERVER_DIR, SavedPort, Snapshot, TRAIL_SLOTS};
-use super::taking::{Gauge, Mouth, TakingStatus, Word, told_in_log, write};
+use super::taking::{Dump, Gauge, Mouth, TakingStatus, Word, told_in_log, write};
 use super::tape_map::TapeMap;
 use super::triggers::{Triggers, Turns};
 use crate::config::NodeConfig;
 use brolga_checkpoint::directory::{About, Checkpoint, Directory};
-use brolga_checkpoint::{CheckpointError, Identity, Position};
+use brolga_checkpoint::{CheckpointError, Compression, Identity, Position};
 use brolga_consensus::NodeId;
 use mio::Waker;
 use std::sync::Arc;
@@ -91,6 +91,7 @@ pub(super) struct Checkpoints {
     directory: Directory,
     identity: Identity,
     keep: usize,
+    compression: Compression,
     waker: Arc<Waker>,
     stage: Stage,
     waiting: Vec<oneshot::Sender<Taken>>,
@@ -121,6 +122,7 @@ impl Checkpoints {
             directory,
             identity,
             keep: config.checkpoints_kept.max(1),
+            compression: config.checkpoint_compression,
             waker,
             stage: Stage::None,
             waiting: Vec::new(),
@@ -340,8 +342,14 @@ impl<H: ServerHost> Node<H> {
         };
         let gauge = Arc::new(Gauge::new(applied.slot));
         let seen = Arc::clone(&gauge);
+        let compression = self.checkpoints.compression;
         let work = move || {
-            let done = write(staged, about, &snapshot, pid, dumper, (&mouth, &seen));
+            let dump = Dump {
+                pid,
+                dumper,
+                compression,
+            };
+            let done = write(staged, about, &snapshot, dump, (&mouth, &seen));
             mouth.say(Word::Done(done.map(|checkpoint| checkpoint.slot())));
         };
         std::thread::Builder::new()

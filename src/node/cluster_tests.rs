@@ -269,6 +269,7 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         segment_bytes: crate::config::segment_bytes(),
         checkpoints_kept: 2,
         checkpoint_transfer_mb_s: 0,
+        checkpoint_compression: brolga_checkpoint::Compression::None,
         checkpoint_every_s: 0,
         checkpoint_log_mb: None,
         host_loopback: false,

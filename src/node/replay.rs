@@ -76,8 +76,12 @@ pub struct Replayed {
     pub rested: u64,
     /// The slot of the checkpoint that was kept, or why there is none, if one was wanted.
     pub kept: Option<Result<u64, String>>,
-    /// From the start of the server to its answer to the last slot.
+    /// Until the server was started, or brought back.
+    pub began: Duration,
+    /// From then to its answer to the last slot.
     pub took: Duration,
+    /// Bytes of the entries that it was given.
+    pub bytes: u64,
     /// Slots whose hashes were recorded and are the same.
     pub equal: u64,
     /// The first slot that is not: as it was recorded, and as it is now.
@@ -107,8 +111,10 @@ pub fn replay(
     attach: Option<impl FnOnce(i32) -> io::Result<Child>>,
     told: &mut dyn FnMut(u64),
 ) -> Result<Replayed, NodeError> {
-    let started = Instant::now();
+    let asked = Instant::now();
     let mut run = Run::start(recording, host)?;
+    let started = Instant::now();
+    run.result.began = started - asked;
     if let Some(attach) = attach {
         run.attach(attach)?;
     }
@@ -288,9 +294,11 @@ impl Run {
         }
         let fed = self.may_be_fed();
         if fed {
-            let knowledge = &mut self.knowledge;
-            self.feeder
-                .observe(&mut self.log, |slot, bytes| knowledge.entry(slot, bytes))?;
+            let (knowledge, fed) = (&mut self.knowledge, &mut self.result.bytes);
+            self.feeder.observe(&mut self.log, |slot, bytes| {
+                *fed += bytes.len() as u64;
+                knowledge.entry(slot, bytes);
+            })?;
             self.feeder.feed(&mut self.log, &mut self.tape, now)?;
         }
         let more_to_feed = fed && self.feeder.has_more(self.log.upto);

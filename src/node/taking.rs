@@ -3,8 +3,9 @@
 
 use super::server::Dumper;
 use super::snapshot::{SERVER_DIR, Snapshot};
+use brolga_checkpoint::compressed::compress_image;
 use brolga_checkpoint::directory::{About, Checkpoint};
-use brolga_checkpoint::{CheckpointError, Staged};
+use brolga_checkpoint::{CheckpointError, Compression, Staged};
 use mio::Waker;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -44,7 +45,7 @@ impl Mouth {
 pub struct TakingStatus {
     /// Its slot.
     pub slot: u64,
-    /// Bytes dealt with since the server goes on: all that was dumped, twice.
+    /// Bytes dealt with since the server goes on: all that is kept, twice, and what is compressed.
     pub done: u64,
     /// Bytes to be dealt with; 0: the server is being dumped.
     pub all: u64,
@@ -97,9 +98,12 @@ impl Gauge {
         }
     }
 
+    /// The server goes on, and so many bytes are to be dealt with in all.
     fn dumped(&self, bytes: u64) {
         let since = u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.dumped_ms.store(since, Ordering::Relaxed);
+        if self.all.load(Ordering::Relaxed) == 0 {
+            self.dumped_ms.store(since, Ordering::Relaxed);
+        }
         self.all.store(bytes, Ordering::Relaxed);
     }
 
@@ -161,28 +165,43 @@ fn bytes_below(directory: &Path) -> u64 {
     bytes.sum()
 }
 
+/// What is dumped, and how it is kept.
+pub(super) struct Dump {
+    pub(super) pid: u32,
+    pub(super) dumper: Dumper,
+    pub(super) compression: Compression,
+}
+
 /// Takes it.
 pub(super) fn write(
     staged: Staged,
     about: About,
     snapshot: &Snapshot,
-    pid: u32,
-    dumper: Dumper,
+    dump: Dump,
     (mouth, gauge): (&Mouth, &Gauge),
 ) -> Result<Checkpoint, CheckpointError> {
     let server = staged.path().join(SERVER_DIR);
     let made = fs::create_dir(&server).map_err(CheckpointError::from);
-    let dumped = made.and_then(|()| dumper(pid, about.position, &server));
+    let dumped = made.and_then(|()| (dump.dumper)(dump.pid, about.position, &server));
     // Whatever came of it, the server runs, if nothing of CRIU's is in it.
     if !matches!(dumped, Err(CheckpointError::Interrupted(_))) {
         mouth.say(Word::Dumped);
     }
     dumped?;
     snapshot.save(staged.path())?;
-    gauge.dumped(2 * bytes_below(staged.path()));
-    staged.commit(about, &mut |more| {
+    let mut seen = |more| {
         gauge.done.fetch_add(more, Ordering::Relaxed);
-    })
+    };
+    let plain = bytes_below(staged.path());
+    gauge.dumped(2 * plain);
+    if dump.compression != Compression::None {
+        // Nobody knows yet how small it gets.
+        gauge.dumped(3 * plain);
+        compress_image(&server, dump.compression, &mut seen)?;
+        let read = gauge.done.load(Ordering::Relaxed);
+        gauge.dumped(read + 2 * bytes_below(staged.path()));
+    }
+    staged.commit(about, &mut seen)
 }
 
 #[cfg(test)]

@@ -129,7 +129,10 @@ fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
         return;
     }
     let mut chance = Chance::shown(name);
-    let mut cluster = Cluster::start(Setup::store().option("--container", "required"));
+    let setup = Setup::store().option("--container", "required");
+    // Either way it is the same.
+    let how = ["none", "zstd"][chance.below(2) as usize];
+    let mut cluster = Cluster::start(setup.option("--checkpoint-compression", how));
     let data = cluster.data();
     let mut taken = Vec::new();
     for _ in 0..2 {
@@ -259,7 +262,7 @@ fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
     assert_eq!(view.node(1).unwrap().restored_from, Some(first));
     assert_eq!(view.node(3).unwrap().restored_from, Some(third));
     say(&format!(
-        "{name}: slots {first}, {second}, {third}; {}",
+        "{name}: compression {how}, slots {first}, {second}, {third}; {}",
         view.hashes()
     ));
     cluster.stop();

@@ -8,16 +8,17 @@ use std::path::Path;
 /// `_IOW(0x94, 9, int)`: shares the extents of another file.
 const FICLONE: libc::c_ulong = 0x4004_9409;
 
-/// Puts the content of `from` into `to`, which is made: shared with it where that can be, else copied
-/// without its holes.
-pub(super) fn copy(from: &mut File, to: &Path, mode: u32) -> io::Result<()> {
+/// Puts the content of `from` into `to`, which is made: shared with it where that can be (true), else
+/// copied without its holes.
+pub(super) fn copy(from: &mut File, to: &Path, mode: u32) -> io::Result<bool> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = File::options();
     let mut to = options.write(true).create_new(true).mode(mode).open(to)?;
     if clone(from, &to) {
-        return Ok(());
+        return Ok(true);
     }
-    copy_data(from, &mut to)
+    copy_data(from, &mut to)?;
+    Ok(false)
 }
 
 fn clone(from: &File, to: &File) -> bool {

@@ -9,6 +9,8 @@
 //! (reflink), else with the snapshot before it if the file has not changed since (hard link), else it is
 //! copied without its holes. The snapshot before is therefore never written to again, by anybody.
 //!
+//! Contents may be compressed later ([`crate::compressed`]); links are then to what is compressed.
+//!
 //! Whether a file has changed is told by its change time, as for any incremental backup. Two cases escape
 //! it: changes within a tick of the kernel's clock after the last look, and writing through a mapping that
 //! was written to before. The first is met by a margin, the second by the caller, who names such files.
@@ -76,10 +78,11 @@ struct Source {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Kind {
     Directory,
-    /// Its length and the number of its content.
+    /// Its length, the number of its content, and whether that shares its blocks with the file.
     File {
         bytes: u64,
         content: u64,
+        shared: bool,
     },
     /// Another name of an entry before it.
     Again {
@@ -124,8 +127,25 @@ fn content_path(directory: &Path, content: u64) -> PathBuf {
     directory.join(CONTENTS).join(format!("{content:06}"))
 }
 
+/// Contents of the snapshot in `directory` that are copies.
+///
+/// # Errors
+/// There is no snapshot.
+pub(crate) fn own_contents(directory: &Path) -> io::Result<Vec<PathBuf>> {
+    let own = |entry: &Entry| match entry.kind {
+        Kind::File {
+            content, shared, ..
+        } if !shared => Some(content_path(directory, content)),
+        _ => None,
+    };
+    let paths = read_index(directory)?.entries;
+    let paths = paths.iter().filter_map(own);
+    // A link to what an earlier one has compressed is there under another name.
+    Ok(paths.filter(|path| path.exists()).collect())
+}
+
 /// Says which file it was about.
-fn about(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
+pub(crate) fn about(path: &Path) -> impl FnOnce(io::Error) -> io::Error {
     let path = path.to_owned();
     move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }

@@ -3,6 +3,7 @@
 use super::{
     ENCODING, Entry, INDEX, Index, Kind, about, attributes, content, content_path, joined,
 };
+use crate::compressed;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use std::ffi::OsStr;
@@ -72,8 +73,10 @@ fn make(index: &Index, directory: &Path, top: &Path, entry: &Entry, at: &Path) -
     match &entry.kind {
         Kind::Directory => fs::create_dir(at)?,
         Kind::File { content, .. } => {
-            let mut from = File::open(content_path(directory, *content))?;
-            content::copy(&mut from, at, entry.mode)?;
+            let path = content_path(directory, *content);
+            if !compressed::expand(&path, at, entry.mode)? {
+                content::copy(&mut File::open(path)?, at, entry.mode)?;
+            }
         }
         Kind::Again { entry: first } => {
             let first = usize::try_from(*first)

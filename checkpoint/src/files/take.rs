@@ -2,6 +2,7 @@
 
 use super::{CONTENTS, ENCODING, Entry, INDEX, Index, Kind, Source, about, attributes, content};
 use super::{content_path, read_index};
+use crate::compressed::stored;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -81,7 +82,7 @@ impl Previous {
             return Self::default();
         };
         let contents = index.entries.iter().filter_map(|entry| match entry.kind {
-            Kind::File { bytes, content } => Some((entry.source, (bytes, content))),
+            Kind::File { bytes, content, .. } => Some((entry.source, (bytes, content))),
             _ => None,
         });
         Self {
@@ -182,19 +183,24 @@ impl Taking<'_> {
         let bytes = file.len();
         let restless = (self.trees[tree].name.clone(), path.to_owned());
         let known = self.previous.content_of(source, bytes);
-        self.store(
-            at,
+        let known = known.filter(|_| !self.restless.contains(&restless));
+        let shared = self.store(at, content, known.as_deref())?;
+        Ok(Kind::File {
+            bytes,
             content,
-            known.filter(|_| !self.restless.contains(&restless)),
-        )?;
-        Ok(Kind::File { bytes, content })
+            shared,
+        })
     }
 
-    fn store(&self, at: &Path, content: u64, known: Option<PathBuf>) -> io::Result<()> {
+    /// True when it shares its blocks with the file.
+    fn store(&self, at: &Path, content: u64, known: Option<&Path>) -> io::Result<bool> {
         let to = content_path(self.directory, content);
-        // A link may fail (another file system, too many of them): then there is a copy.
-        if known.is_some_and(|known| fs::hard_link(known, &to).is_ok()) {
-            return Ok(());
+        if let Some(known) = known {
+            // A link may fail (another file system, too many of them): then there is a copy.
+            let plain = fs::hard_link(known, &to);
+            if plain.is_ok() || fs::hard_link(stored(known), stored(&to)).is_ok() {
+                return Ok(false);
+            }
         }
         content::copy(&mut File::open(at)?, &to, CONTENT_MODE)
     }

@@ -1,4 +1,6 @@
 use super::*;
+use crate::compressed::{Compression, compress_image, stored};
+use crate::image::PROCESS;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
@@ -116,6 +118,46 @@ fn only_what_has_changed_is_copied_again() {
     let restless = HashSet::from([("work".to_owned(), PathBuf::from("same"))]);
     take(&tree(&top), &third, Some(&first), &restless).unwrap();
     assert_ne!(inode(&first, "same"), inode(&third, "same"));
+}
+
+#[test]
+fn a_link_is_to_what_is_compressed() {
+    let dir = tempfile::tempdir().unwrap();
+    let top = dir.path().join("t");
+    fs::create_dir(&top).unwrap();
+    let content = vec![b'c'; 1 << 20];
+    fs::write(top.join("large"), &content).unwrap();
+    fs::write(top.join("small"), "content").unwrap();
+    let (first, second) = (dir.path().join("1"), dir.path().join("2"));
+    let level = Compression::Zstd(1);
+    snapshot(&top, &first, None);
+    fs::create_dir(first.join(PROCESS)).unwrap();
+    let mut read = 0;
+    compress_image(&first, level, &mut |more| read += more).unwrap();
+    let path = |directory: &Path| stored(&content_path(directory, 1));
+    let shares_blocks = !path(&first).exists();
+    assert_eq!(read, if shares_blocks { 0 } else { 1 << 20 });
+    if shares_blocks {
+        eprintln!("SKIPPED, files share their blocks here");
+        return;
+    }
+    // As if it had been taken long after the files were written.
+    let mut index = read_index(&first).unwrap();
+    index.taken_at += 1000;
+    let encoded = bincode::serde::encode_to_vec(&index, ENCODING).unwrap();
+    fs::write(first.join(INDEX), encoded).unwrap();
+
+    snapshot(&top, &second, Some(&first));
+    fs::create_dir(second.join(PROCESS)).unwrap();
+    compress_image(&second, level, &mut |_| panic!("it is compressed")).unwrap();
+
+    let inode = |directory: &Path| fs::metadata(path(directory)).unwrap().ino();
+    assert_eq!(inode(&first), inode(&second));
+    assert!(fs::metadata(path(&first)).unwrap().len() < 1 << 16);
+    let back = dir.path().join("back");
+    bring_back(&read_index(&second).unwrap(), &second, "work", &back).unwrap();
+    assert_eq!(fs::read(back.join("large")).unwrap(), content);
+    assert_eq!(fs::read(back.join("small")).unwrap(), b"content");
 }
 
 #[test]
