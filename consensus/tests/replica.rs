@@ -7,8 +7,8 @@
 
 use brolga_consensus::journal::SEGMENT_BYTES;
 use brolga_consensus::{
-    Event, Flush, LEARNERS_FROM, NodeId, OpenError, ReadError, Replica, ReplicaConfig, Slot,
-    Standing, TOKENS, join, visit,
+    Event, Flush, LEARNERS_FROM, LEARNERS_MAX, NodeId, OpenError, ReadError, Replica,
+    ReplicaConfig, Slot, Standing, TOKENS, join, visit,
 };
 use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
@@ -650,6 +650,37 @@ fn the_same_learner_twice_is_refused() {
     let refused = |(_, event): &(NodeId, Event)| matches!(event, Event::Refused { message } if message.contains("connected already"));
     cluster.run_until("a refusal", |cluster| cluster.events.iter().any(refused));
     assert_eq!(cluster.get(1).learners().count(), 1);
+}
+
+#[test]
+fn more_learners_than_there_is_room_for_are_refused() {
+    let mut cluster = Cluster::new(1);
+    cluster.elect();
+    for number in 0..LEARNERS_MAX as u64 {
+        learner(&mut cluster, number);
+    }
+    cluster.run_until("all learners", |cluster| {
+        cluster.get(1).learners().count() == LEARNERS_MAX
+    });
+    let id = learner(&mut cluster, 99);
+    let place = cluster.replicas.len() as u64;
+    let full = |event: &Event| matches!(event, Event::Refused { message } if message.contains("are enough"));
+    cluster.run_until("a refusal", |cluster| {
+        let mut events = cluster.events.iter();
+        events.any(|(at, event)| *at == place && full(event))
+    });
+    assert!(cluster.get(1).learners().all(|(learner, _)| learner != id));
+    // Whoever asks is told so at once.
+    let address = cluster.members[0].1;
+    let thread = std::thread::spawn(move || join(address, PATIENCE).unwrap_err().to_string());
+    cluster.run_until("an answer", |_| thread.is_finished());
+    let error = thread.join().unwrap();
+    assert!(error.contains("refuses: 16 learners are enough"), "{error}");
+    // When one goes there is room.
+    cluster.stop(2);
+    cluster.run_until("the last learner", |cluster| {
+        cluster.get(1).learners().any(|(learner, _)| learner == id)
+    });
 }
 
 #[test]

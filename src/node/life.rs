@@ -54,6 +54,8 @@ pub(super) struct Life {
     live: bool,
     /// The slot to catch up with first.
     live_at: Option<u64>,
+    /// Why a link was refused, if that was so since there was one last.
+    pub(super) refused: Option<String>,
     /// How this run of the server is watched.
     backstop: Backstop,
     /// What the server has last said of a thread that holds the others up.
@@ -459,9 +461,13 @@ impl<H: ServerHost> Node<H> {
         let absent = absent.filter(|id| self.absent.contains_key(id));
         let reachable = all - absent.count();
         match self.leadership.leader {
-            None => Some(format!(
-                "no leader: {reachable} of {all} replicas reachable, requests wait"
-            )),
+            None => {
+                let refused = self.life.refused.as_ref().map(|why| format!(" ({why})"));
+                let refused = refused.unwrap_or_default();
+                Some(format!(
+                    "no leader: {reachable} of {all} replicas reachable, requests wait{refused}"
+                ))
+            }
             Some(leader) if self.absent.contains_key(&leader) => {
                 Some(format!("leader {leader} is not reachable, requests wait"))
             }

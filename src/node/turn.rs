@@ -94,7 +94,10 @@ impl<H: ServerHost> Node<H> {
                 ReplicaEvent::PeerUp(peer) => self.peer_up(peer),
                 ReplicaEvent::PeerDown(peer) => self.peer_down(peer, now),
                 ReplicaEvent::App { from, bytes } => self.peer_frame(from, &bytes, now),
-                ReplicaEvent::Refused { message } => tracing::warn!("{message}"),
+                ReplicaEvent::Refused { message } => {
+                    tracing::warn!("{message}");
+                    self.life.refused = Some(message);
+                }
                 ReplicaEvent::Damaged { message } => tracing::error!("{message}"),
                 ReplicaEvent::Behind { first } => self.checkpoints.lacks(first),
                 ReplicaEvent::Truncated { first } => {
@@ -133,6 +136,7 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn peer_up(&mut self, peer: NodeId) {
+        self.life.refused = None;
         self.introduce(peer);
         self.checking.peer_up(peer);
         self.transfer.link(peer, true);

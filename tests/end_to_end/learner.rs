@@ -11,6 +11,7 @@ use crate::faults::{drop_the_log, eventually_soon, fill, is_possible, names};
 use crate::harness::{brolga, eventually, finish, refused, signal};
 use crate::resp::Client;
 use crate::view::View;
+use crate::web;
 use brolga::node::{NodeStatus, Role, ServerState};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
@@ -19,12 +20,15 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::thread;
+use std::time::{Duration, UNIX_EPOCH};
 use tempfile::TempDir;
 
 /// More than a segment of the log, so that one can be dropped.
 const MEGABYTES: usize = 40;
 /// Where a learner serves clients: no member's address.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 90);
+/// Of all files that a server starts with.
+const GENESIS_TIME: Duration = Duration::from_secs(946_684_800);
 const LOG_LINES_SHOWN: usize = 25;
 
 /// A learner of a cluster, in a directory of its own.
@@ -220,6 +224,10 @@ fn join_under_load(name: &str, setup: Setup) {
     let view = learner.wait_until_equal(&cluster);
     let status = finish(&["status", "--data", cluster.data().to_str().unwrap()]);
     assert!(status.stdout.contains("hashes equal at slot"), "{status:?}");
+    let own = finish(&["status", "--data", learner.data().to_str().unwrap()]);
+    for words in [", learner\n", ", 0 behind\n", "serves   127.0.0.90:"] {
+        assert!(own.stdout.contains(words), "{own:?}");
+    }
     say(&format!(
         "{name}: {acknowledged} replies right; learner equal at slot {}",
         view.learners[0].agreed
@@ -304,6 +312,45 @@ fn a_learner_gets_the_files_that_the_server_starts_with() {
 }
 
 #[test]
+fn a_learner_that_says_something_else_is_healed_and_nobody_else_minds() {
+    let name = "a_learner_that_says_something_else_is_healed_and_nobody_else_minds";
+    let page = |bytes: &[u8]| [("page".to_owned(), bytes.to_vec())];
+    let Some((setup, _genesis)) = web::setup(name, &page(b"the same")) else {
+        return;
+    };
+    let mut learner = Learner::new(setup.port);
+    let cluster = Cluster::start(setup);
+    learner.join(peer_of(&cluster, 1));
+    learner.wait_until_open();
+    let file = learner.data().join("work/page");
+    fs::write(&file, b"the fame").unwrap();
+    let file = File::options().write(true).open(file).unwrap();
+    file.set_modified(UNIX_EPOCH + GENESIS_TIME).unwrap();
+    assert_eq!(web::fetch(cluster.address(2), "page"), b"the same");
+    let id = learner.status().unwrap().node;
+    let known = learner.wait_for("its own verdict", |status| status.difference.is_some());
+    let starts_again = learner.wait_for("another start", |status| status.server_starts == 2);
+    assert_eq!(
+        starts_again.difference.unwrap().minority,
+        [id],
+        "{known:#?}"
+    );
+    learner.wait_for("the end of the quarantine", |status| {
+        status.quarantine.is_none() && status.is_open()
+    });
+    assert_eq!(web::fetch(learner.address(), "page"), b"the same");
+    // The members have gone on, and had no doubts about each other.
+    let view = cluster.any_view();
+    for replica in &view.replicas {
+        let status = replica.status.as_ref().unwrap();
+        assert_eq!((status.server_starts, &status.quarantine), (1, &None));
+    }
+    assert_eq!(web::fetch(cluster.address(3), "page"), b"the same");
+    say(&format!("{name}: {}", known.difference.unwrap()));
+    cluster.stop();
+}
+
+#[test]
 fn a_learner_makes_no_majority() {
     let setup = Setup::store().never_restarting();
     let mut learner = Learner::new(setup.port);
@@ -320,7 +367,7 @@ fn a_learner_makes_no_majority() {
     client
         .send(&crate::resp::request(&["INCR", "counter"]))
         .unwrap();
-    client.silent_for(std::time::Duration::from_secs(1));
+    client.silent_for(Duration::from_secs(1));
     // Its client waits, and is answered when there is a majority again.
     cluster.start_node(others[0]);
     client.expect(b":2\r\n").unwrap();

@@ -572,13 +572,18 @@ impl Transport {
     }
 
     fn check_learner(&self, from: NodeId) -> Result<(), String> {
-        let learners = || self.neighbors.iter().filter(|it| it.address.is_none());
-        if learners().any(|learner| learner.id == from && learner.up) {
-            return Err(format!(
+        let mut learners = self.neighbors.iter().filter(|it| it.address.is_none());
+        match learners.any(|learner| learner.id == from && learner.up) {
+            true => Err(format!(
                 "learner {from} is connected already: is its data directory in use twice?"
-            ));
+            )),
+            false => self.check_room(),
         }
-        match learners().count() {
+    }
+
+    fn check_room(&self) -> Result<(), String> {
+        let learners = self.neighbors.iter().filter(|it| it.address.is_none());
+        match learners.count() {
             LEARNERS_MAX.. => Err(format!("{LEARNERS_MAX} learners are enough")),
             _ => Ok(()),
         }
@@ -592,6 +597,7 @@ impl Transport {
 
     fn let_in(&mut self, at: usize, body: Bytes) -> Result<(), String> {
         join::check_question(body)?;
+        self.check_room()?;
         let Some(mut connection) = self.connections[at].take_if(|it| it.input.is_empty()) else {
             return Err("a newcomer has to wait for an answer".into());
         };
