@@ -293,7 +293,9 @@ impl<H: ServerHost> Node<H> {
             // It begins with nothing, and would find out bit by bit that there is more.
             Some(_) => self.replica.told_chosen_upto(),
         };
-        if self.life.live_at.is_none() && self.feeder.seen() < chosen {
+        // One that has lost its disk knows of slots that others have voted on and it has not got yet.
+        let catching = matches!(self.replica.standing(), Standing::Catching { .. });
+        if self.life.live_at.is_none() && (self.feeder.seen() < chosen || catching) {
             return Ok(());
         }
         let target = *self.life.live_at.get_or_insert(self.feeder.last_entry());

@@ -24,6 +24,15 @@ fn owned(fd: RawFd) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
 
+/// From now on others of the machine come before the calling thread, as `nice` has it for processes.
+///
+/// # Errors
+/// The kernel does not let us.
+pub fn be_nice(by: i32) -> io::Result<()> {
+    // SAFETY: plain system call; number 0 is the calling thread, which is what has a priority in Linux.
+    checked(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, by) }).map(drop)
+}
+
 /// A zeroed shared memory object of `bytes` bytes.
 pub fn memory_object(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
     // SAFETY: the name is a valid C string and the kernel copies it.

@@ -73,9 +73,12 @@ impl Serving {
         let Visitor { socket, from } = visitor;
         let begun = socket.try_clone().and_then(|own| {
             let (directory, throttle) = (self.directory.clone(), Arc::clone(&self.throttle));
-            let work = move || match serve(socket, &directory, &throttle) {
-                Ok(()) => tracing::info!(node = from, "a fetcher of a checkpoint is gone"),
-                Err(error) => tracing::warn!(node = from, "a fetcher of a checkpoint: {error}"),
+            let work = move || {
+                super::be_nice();
+                match serve(socket, &directory, &throttle) {
+                    Ok(()) => tracing::info!(node = from, "a fetcher of a checkpoint is gone"),
+                    Err(error) => tracing::warn!(node = from, "a fetcher of a checkpoint: {error}"),
+                }
             };
             let thread = thread::Builder::new().name("donor".into()).spawn(work)?;
             Ok(Fetcher {

@@ -18,6 +18,8 @@
 //! ([`brolga_consensus::visit`]), between two threads that read, hash and write. So no message of
 //! consensus waits behind a piece of a file, and no reactor reads a disk.
 //!
+//! Both threads are nice: where processors are scarce, servers and reactors come first.
+//!
 //! What has come of a checkpoint is kept when the fetcher, the donor or the connection dies, and
 //! continued with any donor that has the same one, told by the hash of its manifest. Replicas take
 //! checkpoints of their own, so another donor mostly has another one: then that is fetched from its
@@ -43,6 +45,16 @@ mod pieces;
 mod progress;
 mod throttle;
 mod wire;
+
+use super::sys;
+
+/// What both threads begin with.
+fn be_nice() {
+    const BY: i32 = 10;
+    if let Err(error) = sys::be_nice(BY) {
+        tracing::debug!(%error, "a transfer is as important as all else");
+    }
+}
 
 pub use fetch::{FetchError, FetchPlan, fetch};
 pub use news::TransferStatus;
