@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::harness::eventually;
+use brolga::launch::SERVER_PATH;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -74,6 +75,7 @@ impl Native {
             .args(arguments)
             .arg(address.port().to_string())
             .current_dir(directory)
+            .env("PATH", SERVER_PATH)
             .stdin(Stdio::null())
             .spawn()
             .unwrap();

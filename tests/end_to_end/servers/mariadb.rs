@@ -191,10 +191,13 @@ impl Recipe for Mariadb {
         let data = genesis.join("data");
         // Somebody may have followed the recipe.
         let _ = fs::remove_dir_all(&data);
+        // Root's files are to stay root's; nobody else can choose.
+        let user = nix::unistd::geteuid().is_root().then_some("--user=root");
         stock(
             Command::new("mariadb-install-db")
                 .args(["--no-defaults", "--auth-root-authentication-method=normal"])
-                .args(["--skip-test-db", "--user=root"])
+                .arg("--skip-test-db")
+                .args(user)
                 .arg(format!("--datadir={}", data.display())),
         );
     }
