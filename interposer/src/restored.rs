@@ -59,6 +59,9 @@ fn renumber(shared: &mut Shared) {
 /// What a file is now. What is not listed is the machine's, and on another machine nothing but the place
 /// is the same; or it is gone, and then the place may be another's.
 fn now(table: &Table<'_>, old: &Identity, place: &[u8]) -> Identity {
+    if status::is_known_by_place(old) {
+        return *old;
+    }
     if let Some(listed) = table.listed(words(old)) {
         return identity(listed);
     }

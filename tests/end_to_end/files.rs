@@ -2,6 +2,7 @@
 
 use crate::cluster::{Cluster, Setup, say};
 use crate::native::{Native, ask, build};
+use std::fs;
 
 #[test]
 fn files_look_the_same_on_every_replica() {
@@ -25,5 +26,34 @@ fn files_look_the_same_on_every_replica() {
     }
     let hashes = cluster.settle().hashes();
     say(&format!("files: {bytes} bytes about files, {hashes}"));
+    cluster.stop();
+}
+
+/// The kernel numbers files below /proc anew whenever it has forgotten them, which it does when memory is
+/// short: at another moment on each machine.
+#[test]
+fn files_below_proc_keep_their_numbers() {
+    let name = "files_below_proc_keep_their_numbers";
+    let forget = || fs::write("/proc/sys/vm/drop_caches", "2");
+    if let Err(error) = forget() {
+        return say(&format!(
+            "{name}: SKIPPED, the kernel cannot be made to forget files: {error}"
+        ));
+    }
+    let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/numbers.py");
+    let words = |port: u16| ["/usr/bin/python3", program, &port.to_string()].map(str::to_owned);
+    let cluster = Cluster::start(Setup::new(|port| words(port).to_vec()));
+    cluster.settle();
+    let first = ask(cluster.address(1), "n");
+    assert!(first.starts_with('['), "{first}");
+    for node in [1, 2, 3] {
+        forget().unwrap();
+        assert_eq!(ask(cluster.address(node), "n"), first);
+    }
+    say(&format!(
+        "{name}: {}: {}",
+        first.trim(),
+        cluster.settle().hashes()
+    ));
     cluster.stop();
 }

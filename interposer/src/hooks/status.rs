@@ -10,6 +10,7 @@ use brolga_tape::handover::{TEMPORARY_DIRECTORY_FD, WORK_DIRECTORY_FD};
 use brolga_vfile::numbers::Identity;
 use brolga_vfile::times::{self, Seen, Time};
 use core::ffi::{c_char, c_int, c_uint};
+use core::sync::atomic::{AtomicU64, Ordering};
 use libc::{stat as Stat, statx as Statx, timespec, timeval};
 
 /// One device for everything, in the kernel's encoding of 8:1.
@@ -61,6 +62,61 @@ fn identity_of(file: &Statx) -> Identity {
     }
 }
 
+/// The device of files below /proc, in identities. The kernel numbers those anew whenever it has
+/// forgotten them, as it does when memory is short, so they are known by their place.
+const PROC: u64 = u64::MAX;
+const PROC_PLACE_BYTES: usize = 256;
+
+/// What the kernel calls that device, and in which life of the tree it was asked; that counts from 1.
+static PROC_DEVICE: AtomicU64 = AtomicU64::new(0);
+static PROC_ASKED: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a file is below /proc. Under the turn.
+fn is_in_proc(turn: &mut Turn, identity: &Identity) -> bool {
+    // Only devices that are none have such numbers.
+    if identity.device >> 32 != 0 {
+        return false;
+    }
+    let life = turn.shared().generation + 1;
+    if PROC_ASKED.load(Ordering::Relaxed) != life {
+        // SAFETY: a NUL-terminated path.
+        let top = unsafe { ask(HERE, c"/proc".as_ptr(), 0, 0) };
+        let device = top.map_or(PROC, |top| identity_of(&top).device);
+        PROC_DEVICE.store(device, Ordering::Relaxed);
+        PROC_ASKED.store(life, Ordering::Relaxed);
+    }
+    PROC_DEVICE.load(Ordering::Relaxed) == identity.device
+}
+
+/// What a file is known by as long as the tree lives.
+fn lasting(turn: &mut Turn, file: &Statx, place: impl FnOnce(&mut [u8]) -> usize) -> Identity {
+    let identity = identity_of(file);
+    if !is_in_proc(turn, &identity) {
+        return identity;
+    }
+    let mut room = [0; PROC_PLACE_BYTES];
+    let bytes = place(&mut room);
+    if bytes == 0 {
+        return identity;
+    }
+    // FNV-1a.
+    let inode = room[..bytes]
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    Identity {
+        device: PROC,
+        inode,
+        born: Time::default(),
+    }
+}
+
+/// A file is known by its place, which is the same in every life.
+pub(crate) fn is_known_by_place(identity: &Identity) -> bool {
+    identity.device == PROC
+}
+
 /// What the kernel calls the file at an absolute path, given with its NUL.
 pub(crate) fn identity_at(path: &[u8]) -> Option<Identity> {
     if path.last() != Some(&0) {
@@ -76,7 +132,8 @@ pub(crate) fn number_of(turn: &mut Turn, fd: isize) -> Option<u64> {
     // SAFETY: a NUL-terminated path.
     let file = unsafe { ask(fd as c_int, EMPTY, SELF, 0) }.ok()?;
     let place = |room: &mut [u8]| read_place(fd as c_int, room);
-    Some(turn.shared().numbers.of(&identity_of(&file), place))
+    let identity = lasting(turn, &file, place);
+    Some(turn.shared().numbers.of(&identity, place))
 }
 
 /// Writes where a file is, without links on the way; 0 bytes if it is nowhere or there is no room.
@@ -179,7 +236,9 @@ unsafe fn set_for_real(
 
 /// Makes the kernel's answer into the one that the server gets.
 unsafe fn rewrite(turn: &mut Turn, file: &mut Statx, at: c_int, path: *const c_char, flags: c_int) {
-    let identity = identity_of(file);
+    // SAFETY: the caller's promise.
+    let place = |room: &mut [u8]| unsafe { write_place(at, path, flags, room) };
+    let identity = lasting(turn, file, place);
     let kept = is(file, libc::S_IFREG) || is(file, libc::S_IFDIR);
     let time = if kept {
         // SAFETY: the caller's promise.
@@ -195,8 +254,6 @@ unsafe fn rewrite(turn: &mut Turn, file: &mut Statx, at: c_int, path: *const c_c
     ] {
         set_time(to, time);
     }
-    // SAFETY: the caller's promise.
-    let place = |room: &mut [u8]| unsafe { write_place(at, path, flags, room) };
     file.stx_ino = turn.shared().numbers.of(&identity, place);
     (file.stx_dev_major, file.stx_dev_minor) = DEVICE;
     file.stx_blksize = 4096;

@@ -2,11 +2,16 @@
 
 use super::http::{Client, bench, curl, fetch};
 use super::recipe::{Load, Recipe, Stage, Target};
-use super::scenario::{survive, survive_in};
+use super::scenario::{come_back, survive, survive_in};
 use crate::chance::Chance;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+#[test]
+fn apache_comes_back_from_a_checkpoint() {
+    come_back("apache_comes_back_from_a_checkpoint", Apache::new);
+}
 
 #[test]
 fn apache_survives_its_leader() {
