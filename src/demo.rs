@@ -36,7 +36,7 @@ use tokio::time::{sleep, timeout};
 /// Requests before the leader is killed, and again after; half of them before and after checkpoints.
 const HALF: u64 = 1000;
 /// Each wait below, at most.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 /// Runs it and tells the story on standard output.

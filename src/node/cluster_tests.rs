@@ -15,7 +15,7 @@ use std::sync::atomic::AtomicU8;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 struct Running {
     handle: NodeHandle,

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 /// Where a frontend alone listens: no replica's address.
 const SIDECAR: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 100);
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+const STOP_PATIENCE: Duration = Duration::from_secs(60);
 const LOG_LINES_SHOWN: usize = 25;
 
 /// For tests that start nodes in another way: nobody else's cluster runs meanwhile.

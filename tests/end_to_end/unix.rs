@@ -2,6 +2,7 @@
 
 use crate::chance::scaled;
 use crate::cluster::{Cluster, Setup, say};
+use crate::faults::is_possible;
 use crate::harness::{finish, free_port, store};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -101,9 +102,7 @@ fn clients_use_a_unix_socket_of_any_replica() {
 #[test]
 fn a_published_socket_comes_back_from_a_checkpoint() {
     let name = "a_published_socket_comes_back_from_a_checkpoint";
-    let scratch = tempfile::tempdir().unwrap();
-    if let Err(error) = brolga_checkpoint::probe(scratch.path()) {
-        say(&format!("{name}: SKIPPED, {error}"));
+    if !is_possible(name) {
         return;
     }
     let Some(setup) = setup(name) else { return };

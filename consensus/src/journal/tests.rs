@@ -87,7 +87,9 @@ impl Log {
 
     fn flushed(&self) {
         while self.journal.durable().0 + 1 < self.next {
-            self.woken_rx.recv_timeout(Duration::from_secs(20)).unwrap();
+            self.woken_rx
+                .recv_timeout(Duration::from_secs(120))
+                .unwrap();
         }
     }
 
