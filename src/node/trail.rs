@@ -1,17 +1,26 @@
 //! The hashes of every slot on disk, beside the log, so that a later replay has something to be compared
 //! with. One record of 24 bytes for each slot that had an entry: slot, output hash, schedule hash.
 //!
+//! What is about slots that the log has dropped is given back to the file system: a hole takes its
+//! place at the beginning of the file.
+//!
 //! It is a help and not a part of the log: it is not synced, the last moments before a `kill -9` are
 //! missing from it, and a node that cannot write it goes on without.
 
 use super::output::SlotHashes;
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, fallocate};
+use nix::unistd::{Whence, lseek};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// Bytes of one record.
 const RECORD_BYTES: usize = 24;
+/// What is left of one in a hole.
+const FORGOTTEN: [u8; RECORD_BYTES] = [0; RECORD_BYTES];
 /// Records that are written at once while there are many.
 const BATCH_RECORDS: usize = 340;
 /// How long a record waits at most.
@@ -48,13 +57,25 @@ fn decode(bytes: &[u8; RECORD_BYTES]) -> SlotHashes {
 /// # Errors
 /// The file is there and cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<SlotHashes>> {
-    let mut bytes = Vec::new();
-    match File::open(path) {
-        Ok(mut file) => file.read_to_end(&mut bytes)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => 0,
+    let (_, trail) = read_whole(path)?;
+    Ok(trail)
+}
+
+/// The same, and at which byte the last of them ends.
+fn read_whole(path: &Path) -> io::Result<(u64, Vec<SlotHashes>)> {
+    let mut file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((0, Vec::new())),
         Err(error) => return Err(error),
     };
+    let mut at = data_begins(&file)? / RECORD_BYTES as u64 * RECORD_BYTES as u64;
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(at))?;
+    file.read_to_end(&mut bytes)?;
     let (records, _) = bytes.as_chunks::<RECORD_BYTES>();
+    let forgotten = records.iter().take_while(|record| **record == FORGOTTEN);
+    let records = &records[forgotten.count()..];
+    at += (bytes.len() / RECORD_BYTES - records.len()) as u64 * RECORD_BYTES as u64;
     let mut trail: Vec<SlotHashes> = Vec::with_capacity(records.len());
     for hashes in records.iter().map(decode) {
         let last = trail.last().map_or(0, |last| last.slot);
@@ -63,7 +84,22 @@ pub fn read(path: &Path) -> io::Result<Vec<SlotHashes>> {
         }
         trail.push(hashes);
     }
-    Ok(trail)
+    let end = match trail.len() {
+        0 => 0,
+        count => at + (count * RECORD_BYTES) as u64,
+    };
+    Ok((end, trail))
+}
+
+/// The first byte that is not in a hole.
+fn data_begins(file: &File) -> io::Result<u64> {
+    match lseek(file, 0, Whence::SeekData) {
+        Ok(at) => Ok(at.unsigned_abs()),
+        Err(Errno::ENXIO) => Ok(file.metadata()?.len()),
+        // A file system without holes.
+        Err(Errno::EINVAL | Errno::EOPNOTSUPP) => Ok(0),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The writing side. Hashes of slots that are there already are left out: a server that was started again
@@ -95,12 +131,11 @@ impl Trail {
     }
 
     fn resume(&mut self) -> io::Result<()> {
-        let known = read(&self.path)?;
+        let (end, known) = read_whole(&self.path)?;
         self.last = known.last().map_or(0, |last| last.slot);
         let mut options = OpenOptions::new();
         let file = options.create(true).truncate(false).write(true);
-        let mut file = file.open(&self.path)?;
-        let end = (known.len() * RECORD_BYTES) as u64;
+        let mut file = file.read(true).open(&self.path)?;
         file.set_len(end)?;
         file.seek(SeekFrom::Start(end))?;
         self.file = Some(file);
@@ -132,6 +167,18 @@ impl Trail {
         }
     }
 
+    /// The log begins at slot `first`: what is about earlier ones is of no use any more.
+    pub fn forget(&mut self, first: u64) {
+        self.write();
+        let Some(file) = &self.file else { return };
+        if let Err(error) = forget(file, first) {
+            tracing::debug!(
+                "hashes of slots before {first} stay in {:?}: {error}",
+                self.path
+            );
+        }
+    }
+
     /// When [`Trail::tick`] wants to be called.
     pub fn wakeup(&self) -> Option<Instant> {
         self.due
@@ -159,6 +206,30 @@ impl Trail {
         tracing::warn!("hashes are not recorded any more in {path}: {error}");
         self.file = None;
     }
+}
+
+/// Makes a hole of the records before slot `first`.
+fn forget(file: &File, first: u64) -> io::Result<()> {
+    let slot_of = |record: u64| -> io::Result<u64> {
+        let mut bytes = [0; RECORD_BYTES];
+        file.read_exact_at(&mut bytes, record * RECORD_BYTES as u64)?;
+        Ok(decode(&bytes).slot)
+    };
+    // Slots grow, and in a hole they are 0.
+    let (mut low, mut high) = (0, file.metadata()?.len() / RECORD_BYTES as u64);
+    while low < high {
+        let middle = low.midpoint(high);
+        match slot_of(middle)? < first {
+            true => low = middle + 1,
+            false => high = middle,
+        }
+    }
+    if low == 0 {
+        return Ok(());
+    }
+    let how = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+    let bytes = i64::try_from(low * RECORD_BYTES as u64).map_err(io::Error::other)?;
+    Ok(fallocate(file, how, 0, bytes)?)
 }
 
 impl Drop for Trail {
@@ -210,6 +281,45 @@ mod tests {
         let due = trail.wakeup().unwrap();
         trail.tick(due);
         assert_eq!((slots(dir.path()), trail.wakeup()), (vec![1], None));
+    }
+
+    #[test]
+    fn what_the_log_has_dropped_takes_no_room() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().unwrap();
+        let now = Instant::now();
+        let used = || std::fs::metadata(path(dir.path())).unwrap().blocks();
+        let mut trail = Trail::open(dir.path());
+        trail.forget(7);
+        for slot in 1..=100_000 {
+            trail.note(&hashes(2 * slot), now);
+        }
+        trail.forget(1);
+        let before = used();
+        for first in [50_000, 30_000, 180_001] {
+            trail.forget(first);
+        }
+        let expected = |last: u64| (90_001..=last).map(|slot| 2 * slot).collect::<Vec<_>>();
+        assert_eq!(slots(dir.path()), expected(100_000));
+        // Unless the file system has no holes.
+        let holes = used() < before;
+        assert!(!holes || used() <= before / 9, "{before} {}", used());
+        trail.note(&hashes(200_002), now);
+        drop(trail);
+        assert_eq!(slots(dir.path()), expected(100_001));
+        let mut trail = Trail::open(dir.path());
+        trail.note(&hashes(200_002), now);
+        trail.note(&hashes(200_004), now);
+        drop(trail);
+        assert_eq!(slots(dir.path()), expected(100_002));
+        let mut trail = Trail::open(dir.path());
+        trail.forget(1_000_000);
+        assert_eq!(slots(dir.path()), [0; 0]);
+        drop(trail);
+        let mut trail = Trail::open(dir.path());
+        trail.note(&hashes(3), now);
+        drop(trail);
+        assert_eq!(slots(dir.path()), [3]);
     }
 
     #[test]

@@ -101,6 +101,7 @@ impl<H: ServerHost> Node<H> {
                 ReplicaEvent::Damaged { message } => tracing::error!("{message}"),
                 ReplicaEvent::Behind { first } => self.checkpoints.lacks(first),
                 ReplicaEvent::Truncated { first } => {
+                    self.trail.forget(first);
                     tracing::info!(first, "the log begins at this slot now");
                 }
             }
