@@ -1,7 +1,7 @@
 //! `brolga replay`: a recorded log once more, from the start or from a checkpoint, in a directory of its
 //! own.
 
-use super::restore::{beginning, repeating};
+use super::restore::{beginning, contain_if_possible, repeating};
 use super::{Outcome, runtime};
 use crate::cluster::{self, node_dir};
 use crate::config::{Containment, NodeConfig};
@@ -93,6 +93,9 @@ pub fn main(options: &Options) -> Outcome {
     }
     config.data_dir = scratch;
     config.perturb_us = options.perturb_us;
+    if from.is_none() {
+        contain_if_possible(&mut config);
+    }
     if debugger.is_some() {
         if config.root.is_some() {
             let what = "a server with a root of its own cannot be debugged from outside of it";

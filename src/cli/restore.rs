@@ -9,7 +9,7 @@ use super::checkpoint::take_in;
 use super::progress::Progress;
 use super::replay::{account, judge, known_chosen, log_of};
 use crate::cluster::{self, node_dir};
-use crate::config::NodeConfig;
+use crate::config::{Containment, NodeConfig};
 use crate::identity;
 use crate::node::{Keep, Recording, Replayed, WrappedServer, recorded_hashes, replay};
 use crate::restore::{Choice, Wanted, choose};
@@ -264,6 +264,9 @@ fn fill(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<R
     elsewhere.data_dir = into.to_owned();
     elsewhere.perturb_us = 0;
     elsewhere.trace = false;
+    if from.is_none() {
+        contain_if_possible(&mut elsewhere);
+    }
     let mut host = WrappedServer::new(&elsewhere);
     let recording = Recording {
         config: elsewhere,
@@ -276,6 +279,13 @@ fn fill(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<R
     let nobody = None::<fn(i32) -> io::Result<std::process::Child>>;
     let mut told = repeating(recording.from.as_ref(), upto);
     Ok(replay(recording, &mut host, nobody, &mut told)?)
+}
+
+/// From the genesis a server does the same with and without a container, so one need not be possible here.
+pub(super) fn contain_if_possible(config: &mut NodeConfig) {
+    if config.container == Containment::Required && config.root.is_none() {
+        config.container = Containment::Auto;
+    }
 }
 
 /// Shows how far a replay is.

@@ -3,7 +3,7 @@
 use crate::chance::Chance;
 use crate::cluster::{Cluster, Setup, say};
 use crate::faults::is_possible;
-use crate::harness::{Finished, finish, refused};
+use crate::harness::{Finished, finish, finish_with, refused};
 use crate::resp::Client;
 use std::collections::BTreeMap;
 use std::fs;
@@ -193,6 +193,28 @@ fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
             "from the checkpoint of slot",
             "all hashes are as they were recorded",
         ],
+    );
+
+    // Without CRIU there is the log, from its beginning.
+    let slow = path("slow");
+    let words = [
+        "restore",
+        "--data",
+        data.to_str().unwrap(),
+        "--node",
+        "1",
+        "--into",
+    ];
+    let words = [&words[..], &[slow.to_str().unwrap(), "--at", &at]].concat();
+    let without = finish_with(&words, &[("BROLGA_CRIU", "/bin/false")]);
+    assert_eq!(without.code, Some(0), "{without:?}");
+    says(
+        &without,
+        &["is passed over", &format!("from the genesis to slot {at}")],
+    );
+    assert!(
+        tree(&slow.join("work")) == tree(&past.join("work")),
+        "other files"
     );
 
     // One that is damaged is named, and the older one used; also by the node.
