@@ -1,8 +1,8 @@
 //! Disks that rot or are full.
 
-use super::{LogFrom, checkpoint, checkpoint_well, checkpoints, fill, is_possible, names};
+use super::{LogFrom, checkpoint, checkpoint_well, checkpoints, contained_redis, fill, names};
 use crate::chance::Chance;
-use crate::cluster::{Cluster, Setup, say};
+use crate::cluster::{Cluster, say};
 use crate::harness::eventually;
 use crate::resp::Client;
 use crate::view::View;
@@ -17,14 +17,10 @@ const MEGABYTES: usize = 4;
 #[test]
 fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
     let name = "a_damaged_checkpoint_is_named_and_an_older_one_used";
-    if !is_possible(name) {
-        return;
-    }
-    let Some(setup) = Setup::redis(name, &[]) else {
+    let Some(setup) = contained_redis(name) else {
         return;
     };
     let mut chance = Chance::shown(name);
-    let setup = setup.option("--container", "required");
     let setup = setup.option("--checkpoint-log-mb", "0").never_restarting();
     let mut cluster = Cluster::start(setup);
     let view = cluster.settle();
@@ -162,13 +158,9 @@ fn run(command: &mut Command) {
 #[test]
 fn a_full_disk_is_told_and_the_server_goes_on() {
     let name = "a_full_disk_is_told_and_the_server_goes_on";
-    if !is_possible(name) {
-        return;
-    }
-    let Some(setup) = Setup::redis(name, &[]) else {
+    let Some(setup) = contained_redis(name) else {
         return;
     };
-    let setup = setup.option("--container", "required");
     let cluster = Cluster::start(setup.option("--checkpoint-log-mb", "0"));
     let view = cluster.settle();
     let node = view.followers()[0];

@@ -4,9 +4,9 @@
 //! checkpoints are damaged, and it is started again; when the first of a checkpoint has come from another
 //! one, it dies, or another does that may be the donor, or nobody.
 
-use super::{checkpoint_well, checkpoints, fill, is_possible, names, rounds};
+use super::{checkpoint_well, checkpoints, contained_redis, fill, names, rounds};
 use crate::chance::Chance;
-use crate::cluster::{Cluster, Setup, say};
+use crate::cluster::{Cluster, say};
 use crate::counting::{Control, check_everywhere, count};
 use crate::harness::{eventually, finish, runs};
 use crate::view::View;
@@ -48,14 +48,10 @@ const KINDS: [(Loss, Victim); 5] = [
 #[test]
 fn fetches_of_checkpoints_survive_kills() {
     let name = "fetches_of_checkpoints_survive_kills";
-    if !is_possible(name) {
-        return;
-    }
-    let Some(setup) = Setup::redis(name, &[]) else {
+    let Some(setup) = contained_redis(name) else {
         return;
     };
     let mut chance = Chance::shown(name);
-    let setup = setup.option("--container", "required");
     let setup = setup.option("--checkpoint-log-mb", "0").never_restarting();
     let mut cluster = Cluster::start(setup);
     let survivor = cluster.settle().followers()[0];

@@ -7,9 +7,9 @@
 //! checkpoints  (kept + 1) × the largest of them
 //! ```
 
-use super::{checkpoint_well, checkpoints, is_possible, names};
+use super::{checkpoint_well, checkpoints, contained_redis, names};
 use crate::chance::scaled;
-use crate::cluster::{Cluster, Setup, say};
+use crate::cluster::{Cluster, say};
 use crate::harness::eventually;
 use crate::resp::Client;
 use crate::view::View;
@@ -31,13 +31,9 @@ const KEYS: u64 = 4;
 #[test]
 fn log_and_checkpoints_stay_below_their_bound() {
     let name = "log_and_checkpoints_stay_below_their_bound";
-    if !is_possible(name) {
-        return;
-    }
-    let Some(setup) = Setup::redis(name, &[]) else {
+    let Some(setup) = contained_redis(name) else {
         return;
     };
-    let setup = setup.option("--container", "required");
     let cluster = Cluster::start(setup.option("--checkpoint-log-mb", &LOG_MB.to_string()));
     let view = cluster.settle();
     let mut client = Client::connect(cluster.address(view.leader()));

@@ -11,7 +11,7 @@ mod tree;
 
 pub use fetches::{drop_the_log, eventually_soon};
 
-use crate::cluster::{Cluster, say};
+use crate::cluster::{Cluster, Setup, say};
 use crate::harness::{Finished, finish};
 use crate::resp::Client;
 use std::fs;
@@ -32,6 +32,15 @@ pub fn is_possible(test: &str) -> bool {
             false
         }
     }
+}
+
+/// Redis in containers, whose checkpoints are the test's business; `None`, and said so, where that is not
+/// possible.
+fn contained_redis(test: &str) -> Option<Setup> {
+    if !is_possible(test) {
+        return None;
+    }
+    Some(Setup::redis(test, &[])?.option("--container", "required"))
 }
 
 fn checkpoints(cluster: &Cluster, node: u64) -> PathBuf {
