@@ -1,10 +1,10 @@
 //! Start: maps the tape, finds or makes the tree's memory, waits for the first entry.
 
-use crate::backstop;
-use crate::cycles;
 use crate::hooks;
+use crate::seccomp;
 use crate::shared::{self, Mapped, Shared};
 use crate::sys::{self, sys};
+use crate::tsc;
 use crate::turn::{self, Turn};
 use brolga_tape::handover::{SCHEDULER_FD, TAPE_FD};
 use brolga_tape::ring::{HEADER_BYTES, Parameters, Tape};
@@ -24,7 +24,7 @@ extern "C" fn start(_: c_int, _: Words, environment: Words) {
         return; // Not a wrapped server.
     }
     // The filter is there already in a program that was executed: from here on it has its handler.
-    backstop::arm();
+    seccomp::arm();
     let Some((tape, parameters)) = map_tape() else {
         sys::complain(&[b"brolga: the tape handed over by the node can't be mapped\n"]);
         sys::die(70);
@@ -121,9 +121,9 @@ fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_
     // SAFETY: plain integers.
     unsafe { sys!(sys::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1) };
     hooks::resolve();
-    cycles::arm();
+    tsc::arm();
     let mut turn = Turn::begin(me);
-    backstop::begin(&mut turn);
+    seccomp::begin(&mut turn);
     hooks::note_launch(&mut turn);
 }
 
@@ -151,9 +151,9 @@ fn next_program(
         turn::set_process(process);
     }
     hooks::resolve();
-    cycles::arm();
+    tsc::arm();
     let mut turn = Turn::resume(me);
     // SAFETY: nobody could change it yet.
-    unsafe { backstop::take_away(&mut turn, environment) };
+    unsafe { seccomp::take_away(&mut turn, environment) };
     hooks::after_exec(&mut turn);
 }

@@ -17,21 +17,21 @@
 compile_error!("the interposer knows Linux with glibc on x86-64 only");
 
 mod address;
-mod backstop;
-mod cycles;
-mod deliver;
-mod gate;
+mod exec_check;
 mod hooks;
 mod init;
+mod libc_symbols;
 mod mapping;
-mod program;
-mod restored;
+mod restore;
+mod seccomp;
 mod shared;
-mod symbols;
+mod signal_delivery;
 mod sys;
 mod tls;
 #[cfg(feature = "trace")]
 mod trace;
+mod trampoline;
+mod tsc;
 mod turn;
 
 #[panic_handler]

@@ -4,10 +4,10 @@
 //! survives `fork`. The thread that has the turn is the only one that touches it; the exception are
 //! the batons, which are atomic.
 
-use crate::backstop::Sites;
-use crate::cycles::Counter;
 use crate::hooks::{Cancel, Priority, Sleeper};
+use crate::seccomp::Sites;
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
+use crate::tsc::Counter;
 use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
 use brolga_tape::handover::SCHEDULER_FD;
 use brolga_vfile::numbers::Numbers;

@@ -1,7 +1,7 @@
 //! The door to the operating system: raw system calls, errno, the few libc functions we need.
 //!
 //! Rules of this file: no libc wrapper that we export ourselves may be called, so everything goes
-//! through a `syscall` instruction of ours ([`crate::gate`]); nothing allocates; all of it is
+//! through a `syscall` instruction of ours ([`crate::trampoline`]); nothing allocates; all of it is
 //! async-signal-safe.
 
 use core::arch::asm;
@@ -33,7 +33,7 @@ pub unsafe fn syscall6(number: i64, arguments: [usize; 6]) -> isize {
     unsafe {
         asm!(
             "call qword ptr [rip + {gate}]",
-            gate = sym crate::gate::brolga_gate,
+            gate = sym crate::trampoline::brolga_gate,
             inlateout("rax") number as isize => result,
             in("rdi") arguments[0],
             in("rsi") arguments[1],

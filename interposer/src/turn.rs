@@ -13,11 +13,11 @@
 //! There is no helper thread: the last thread to block admits the next entry, sleeping on the tape's
 //! futex if there is none, and hands the turn on, perhaps to itself.
 
-use crate::deliver::Delivered;
 use crate::hooks;
 use crate::mapping;
-use crate::restored;
+use crate::restore;
 use crate::shared::{DyingThread, Shared};
+use crate::signal_delivery::Delivered;
 use crate::sys::{self, sys};
 use crate::tls;
 use brolga_dmt::{ANY, Key, Pick, Scheduler, ThreadIx, Wakeup};
@@ -649,7 +649,7 @@ fn wait_for_entry(tape: &'static Tape, shared: &mut Shared) -> (u64, &'static [u
         // This is where a server sleeps when a checkpoint is taken, so where one that is restored
         // wakes up.
         if tape.generation() != shared.generation {
-            restored::come_back(tape, shared);
+            restore::come_back(tape, shared);
         }
         let cursor = shared.input_cursor;
         if let Some(found) = tape.next_entry(cursor) {

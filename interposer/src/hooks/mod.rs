@@ -15,104 +15,71 @@ macro_rules! hooks {
     )* };
 }
 
-mod by_id;
-mod by_number;
-mod c11;
-mod cancel;
-mod connect;
-mod counter;
-mod crash;
-mod credentials;
-mod datagram;
-mod descriptor;
-mod directory;
-mod entries;
-mod exec;
-mod fifo;
-mod file;
-mod futex;
-mod group;
-mod hint;
-mod interface;
-mod lock;
-mod machine;
-mod option;
-mod path;
-mod priority;
+mod dispatch;
+mod dlsym;
+mod fd;
+pub mod fs;
+mod ipc;
+mod net;
+mod poll;
 mod process;
-mod published;
 mod random;
-mod readiness;
-mod resolve;
-mod rights;
-mod shm;
 mod signal;
-mod socket;
-mod spawn;
-mod splice;
-pub mod status;
 mod stdio;
-mod sync;
-mod sysv;
-mod temporary;
+mod sysinfo;
 mod thread;
 mod time;
-mod timer;
-mod unix;
 mod variadic;
-mod vectors;
-mod wait;
 
 use crate::turn::Turn;
 pub(crate) use brolga_tape::operation as op;
-pub use cancel::{Cancel, after_interruption};
-pub(crate) use machine::libc_own;
-pub use priority::Priority;
-pub use sysv::Sleeper;
+pub use ipc::sysv::Sleeper;
+pub use thread::cancel::{Cancel, after_interruption};
+pub use thread::sched::Priority;
 
 /// Looks up what is needed of the real libc. Called once, from the constructor.
 pub fn resolve() {
-    cancel::resolve();
-    thread::resolve();
-    process::resolve();
-    file::resolve();
-    path::resolve();
-    crash::resolve();
+    thread::cancel::resolve();
+    thread::pthread::resolve();
+    process::fork::resolve();
+    fs::open::resolve();
+    fs::path::resolve();
+    signal::crash::resolve();
 }
 
 /// Notes what depends on the moment of the tree's start.
 pub fn note_launch(turn: &mut Turn) {
-    status::note_launch(turn);
+    fs::stat::note_launch(turn);
 }
 
 /// Brings the tables in line after an `exec`: other threads and close-on-exec descriptors are gone.
 pub fn after_exec(turn: &mut Turn) {
-    process::after_exec(turn);
-    thread::after_exec(turn);
-    descriptor::after_exec(turn);
-    stdio::after_exec(turn);
-    signal::after_exec(turn);
-    sysv::after_exec(turn);
+    process::fork::after_exec(turn);
+    thread::pthread::after_exec(turn);
+    fd::descriptor::after_exec(turn);
+    stdio::stream::after_exec(turn);
+    signal::action::after_exec(turn);
+    ipc::sysv::after_exec(turn);
     let process = turn.process();
-    timer::forget(turn, process, true);
+    time::timer::forget(turn, process, true);
     turn.scheduler().remove_soft_barriers(process);
 }
 
 /// What an admitted entry brings besides input: timers that went off, operators' signals (bit `n - 1`
 /// for signal `n`).
 pub fn after_admission(turn: &mut Turn, operators: u64) {
-    timer::fire(turn);
+    time::timer::fire(turn);
     for signal in 1..=64 {
         if operators & 1 << (signal - 1) != 0 {
-            signal::from_operator(turn, signal);
+            signal::action::from_operator(turn, signal);
         }
     }
 }
 
-pub use by_number::call as by_number;
+pub use dispatch::call as dispatch;
 pub(crate) use random::fill as fill_random;
 
-pub use process::{die_of, is_being_made};
+pub use process::fork::{die_of, is_being_made};
 
 /// The result of libc's own function, as the kernel returns it.
 pub(crate) fn own(result: core::ffi::c_int) -> isize {

@@ -1,6 +1,6 @@
 //! Randomness: one stream for the whole process tree, seeded by the cluster.
 
-use super::{error, op};
+use crate::hooks::{error, op};
 use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
 use core::ffi::{c_int, c_uint, c_void};

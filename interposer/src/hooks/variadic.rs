@@ -1,6 +1,9 @@
 //! Functions with `...`: stable Rust can't define them, so each is a few instructions that lay out
 //! the arguments and call a function with a fixed list.
 
+use crate::hooks::process::exec;
+use crate::hooks::stdio::stream;
+
 use core::ffi::{c_char, c_int};
 
 /// A `printf`-like function: keeps its `$fixed` bytes of fixed arguments (8 for each) where they are and
@@ -44,13 +47,13 @@ macro_rules! formatted {
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 pub unsafe extern "C" fn dprintf(fd: c_int, format: *const c_char) -> c_int {
-    formatted!(super::stdio::print_to, "16", "rdx")
+    formatted!(stream::print_to, "16", "rdx")
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 pub unsafe extern "C" fn __dprintf_chk(fd: c_int, flag: c_int, format: *const c_char) -> c_int {
-    formatted!(super::stdio::__vdprintf_chk, "24", "rcx")
+    formatted!(stream::__vdprintf_chk, "24", "rcx")
 }
 
 /// A function whose arguments are all words: calls `$function` with where they are, those that came in
@@ -78,17 +81,17 @@ macro_rules! listed {
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 pub unsafe extern "C" fn execl(path: *const c_char, first: *const c_char) -> c_int {
-    listed!(super::exec::execl_)
+    listed!(exec::execl_)
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 pub unsafe extern "C" fn execlp(file: *const c_char, first: *const c_char) -> c_int {
-    listed!(super::exec::execlp_)
+    listed!(exec::execlp_)
 }
 
 #[unsafe(no_mangle)]
 #[unsafe(naked)]
 pub unsafe extern "C" fn execle(path: *const c_char, first: *const c_char) -> c_int {
-    listed!(super::exec::execle_)
+    listed!(exec::execle_)
 }

@@ -12,7 +12,7 @@
 
 use super::stall::Watch;
 use super::{Turn, fault, local};
-use crate::restored;
+use crate::restore;
 use crate::sys::{self, sys};
 use crate::tls;
 use brolga_dmt::ThreadIx;
@@ -154,7 +154,7 @@ impl Turn {
         // shared memory is held while others have the turn.
         let baton = unsafe { &(*local().shared).scheduler.thread(self.me).baton };
         tls::really(|| await_baton(self.me, baton));
-        restored::attend(self.shared());
+        restore::attend(self.shared());
         self.bury();
     }
 

@@ -1,0 +1,9 @@
+//! Files by name: opening, `stat`, directories, names of temporary files.
+
+pub(crate) mod getdents;
+pub(crate) mod mkstemp;
+pub(crate) mod open;
+pub(crate) mod path;
+pub(crate) mod readdir;
+pub(crate) mod shm;
+pub(crate) mod stat;

@@ -1,0 +1,3 @@
+//! Interprocess communication beside sockets and pipes.
+
+pub(crate) mod sysv;

@@ -1,0 +1,11 @@
+//! Sockets: the BSD socket calls, names of hosts and interfaces.
+
+pub(crate) mod connect;
+pub(crate) mod datagram;
+pub(crate) mod dns;
+pub(crate) mod netif;
+pub(crate) mod published;
+pub(crate) mod scm_rights;
+pub(crate) mod socket;
+pub(crate) mod sockopt;
+pub(crate) mod unix;

@@ -1,0 +1,3 @@
+//! Readiness: `epoll`, `poll` and `select`.
+
+pub(crate) mod epoll;

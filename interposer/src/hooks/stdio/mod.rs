@@ -1,0 +1,3 @@
+//! Streams of stdio.
+
+pub(crate) mod stream;

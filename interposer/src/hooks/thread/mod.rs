@@ -1,0 +1,9 @@
+//! Threads: creation, cancellation, scheduling, synchronisation.
+
+pub(crate) mod c11;
+pub(crate) mod cancel;
+pub(crate) mod futex;
+pub(crate) mod hint;
+pub(crate) mod pthread;
+pub(crate) mod sched;
+pub(crate) mod sync;

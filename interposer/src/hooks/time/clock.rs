@@ -1,0 +1,355 @@
+//! Clocks and sleeps: virtual time, which stands still between entries but for the logical clock.
+
+use crate::hooks::{error, op};
+use crate::libc_symbols::libc_own;
+use crate::sys::{self, finish, sys};
+use crate::turn::{Turn, space};
+use brolga_dmt::{Key, Wakeup};
+use core::ffi::{c_char, c_int, c_long, c_void};
+use libc::{clockid_t, time_t, timespec, timeval};
+
+const NS: u64 = 1_000_000_000;
+/// What monotonic clocks show at the first entry: not 0, which some programs take for "not set".
+const MONOTONIC_START_NS: u64 = 1000 * NS;
+/// CPU time is charged by the logical clock.
+const CPU_NS_PER_TICK: u64 = 1000;
+
+/// Nanoseconds of a timespec; negative ones count as 0.
+pub(crate) fn ns_of(time: &timespec) -> u64 {
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds
+        .saturating_mul(NS)
+        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+pub(crate) fn timespec_of(ns: u64) -> timespec {
+    timespec {
+        tv_sec: (ns / NS) as time_t,
+        tv_nsec: (ns % NS) as c_long,
+    }
+}
+
+/// The virtual reading of a clock. `None`: not a clock we know.
+fn reading(turn: &mut Turn, clock: clockid_t) -> Option<u64> {
+    match clock {
+        libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI => Some(turn.now_ns()),
+        libc::CLOCK_MONOTONIC
+        | libc::CLOCK_MONOTONIC_RAW
+        | libc::CLOCK_MONOTONIC_COARSE
+        | libc::CLOCK_BOOTTIME => {
+            let first = turn.scheduler().first_time_ns();
+            Some(turn.now_ns() - first + MONOTONIC_START_NS)
+        }
+        libc::CLOCK_PROCESS_CPUTIME_ID | libc::CLOCK_THREAD_CPUTIME_ID => Some(cpu_ns(turn)),
+        // CPU clocks of processes and threads have negative ids.
+        clock if clock < 0 => Some(cpu_ns(turn)),
+        _ => None,
+    }
+}
+
+pub(crate) fn cpu_ns(turn: &mut Turn) -> u64 {
+    turn.scheduler().clock() * CPU_NS_PER_TICK
+}
+
+/// Turns an absolute reading of a clock into virtual time since the epoch, as the scheduler has it.
+pub(crate) fn deadline_of(turn: &mut Turn, clock: clockid_t, absolute_ns: u64) -> u64 {
+    if clock == libc::CLOCK_REALTIME {
+        return absolute_ns;
+    }
+    let first = turn.scheduler().first_time_ns();
+    absolute_ns
+        .saturating_add(first)
+        .saturating_sub(MONOTONIC_START_NS)
+}
+
+fn clock_gettime_(clock: clockid_t, to: *mut timespec) -> isize {
+    let Some(mut turn) = Turn::take(op::CLOCK) else {
+        // SAFETY: the caller's pointer, passed on.
+        return unsafe { sys!(libc::SYS_clock_gettime, clock, to) };
+    };
+    let Some(ns) = reading(&mut turn, clock) else {
+        return error(libc::EINVAL);
+    };
+    if to.is_null() {
+        return error(libc::EFAULT);
+    }
+    // SAFETY: the caller promises room for a timespec.
+    unsafe { to.write(timespec_of(ns)) };
+    0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: clockid_t, to: *mut timespec) -> c_int {
+    finish(clock_gettime_(clock, to)) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __clock_gettime(clock: clockid_t, to: *mut timespec) -> c_int {
+    finish(clock_gettime_(clock, to)) as c_int
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_getres(clock: clockid_t, to: *mut timespec) -> c_int {
+    if !Turn::is_scheduled() {
+        // SAFETY: the caller's pointer, passed on.
+        return finish(unsafe { sys!(libc::SYS_clock_getres, clock, to) }) as c_int;
+    }
+    // The kernel's answer differs with the machine's timers; one nanosecond is what all have.
+    let fixed = [libc::CLOCK_REALTIME_COARSE, libc::CLOCK_MONOTONIC_COARSE].contains(&clock);
+    if !to.is_null() {
+        // SAFETY: the caller promises room for a timespec.
+        unsafe {
+            to.write(timespec {
+                tv_sec: 0,
+                tv_nsec: if fixed { 4_000_000 } else { 1 },
+            });
+        };
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn gettimeofday(to: *mut timeval, zone: *mut c_void) -> c_int {
+    let Some(mut turn) = Turn::take(op::CLOCK) else {
+        // SAFETY: the caller's pointers, passed on.
+        return finish(unsafe { sys!(libc::SYS_gettimeofday, to, zone) }) as c_int;
+    };
+    let ns = turn.now_ns();
+    if !to.is_null() {
+        let time = timeval {
+            tv_sec: (ns / NS) as time_t,
+            tv_usec: (ns % NS / 1000) as c_long,
+        };
+        // SAFETY: the caller promises room for a timeval.
+        unsafe { to.write(time) };
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn time(to: *mut time_t) -> time_t {
+    let Some(mut turn) = Turn::take(op::CLOCK) else {
+        // SAFETY: the caller's pointer, passed on.
+        return finish(unsafe { sys!(libc::SYS_time, to) }) as time_t;
+    };
+    let seconds = (turn.now_ns() / NS) as time_t;
+    if !to.is_null() {
+        // SAFETY: the caller promises room for a time_t.
+        unsafe { to.write(seconds) };
+    }
+    seconds
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn timespec_get(to: *mut timespec, base: c_int) -> c_int {
+    const TIME_UTC: c_int = 1;
+    if base != TIME_UTC || clock_gettime_(libc::CLOCK_REALTIME, to) != 0 {
+        return 0;
+    }
+    base
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock() -> c_long {
+    const MICROSECOND: u64 = 1000;
+    match Turn::take(op::CLOCK) {
+        Some(mut turn) => (cpu_ns(&mut turn) / MICROSECOND) as c_long,
+        None => libc_own!(clock() -> c_long),
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn times(to: *mut libc::tms) -> libc::clock_t {
+    const CLOCK_TICK_NS: u64 = NS / 100;
+    let Some(mut turn) = Turn::take(op::CLOCK) else {
+        // SAFETY: the caller's pointer, passed on.
+        return finish(unsafe { sys!(libc::SYS_times, to) }) as libc::clock_t;
+    };
+    let used = (cpu_ns(&mut turn) / CLOCK_TICK_NS) as libc::clock_t;
+    if !to.is_null() {
+        // SAFETY: the caller promises room for a tms.
+        unsafe {
+            to.write(libc::tms {
+                tms_utime: used,
+                tms_stime: 0,
+                tms_cutime: 0,
+                tms_cstime: 0,
+            });
+        }
+    }
+    (reading(&mut turn, libc::CLOCK_MONOTONIC).unwrap_or(0) / CLOCK_TICK_NS) as libc::clock_t
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getrusage(_who: c_int, to: *mut libc::rusage) -> c_int {
+    let Some(mut turn) = Turn::take(op::CLOCK) else {
+        // SAFETY: the caller's pointer, passed on.
+        return finish(unsafe { sys!(libc::SYS_getrusage, _who, to) }) as c_int;
+    };
+    let ns = cpu_ns(&mut turn);
+    if to.is_null() {
+        return finish(error(libc::EFAULT)) as c_int;
+    }
+    // SAFETY: the caller promises room for a rusage, for which all zeros are valid.
+    unsafe {
+        core::ptr::write_bytes(to, 0, 1);
+        (*to).ru_utime = timeval {
+            tv_sec: (ns / NS) as time_t,
+            tv_usec: (ns % NS / 1000) as c_long,
+        };
+    }
+    0
+}
+
+/// Blocks until virtual time reaches the deadline. A handler that has run ends the sleep: `Err` is
+/// what was left of it, nanoseconds.
+fn sleep_until(turn: &mut Turn, deadline_ns: u64) -> Result<(), u64> {
+    let key = Key {
+        space: space::SLEEP,
+        id: u64::from(turn.me()),
+    };
+    loop {
+        let now = turn.now_ns();
+        if now >= deadline_ns {
+            return Ok(());
+        }
+        if let Wakeup::Interrupted | Wakeup::Restart = turn.block(key, Some(deadline_ns)) {
+            return Err(deadline_ns.saturating_sub(turn.now_ns()));
+        }
+    }
+}
+
+/// Sleeps for a while of virtual time; also a scheduling point for a sleep of nothing.
+fn sleep_for(turn: &mut Turn, ns: u64) -> Result<(), u64> {
+    if ns == 0 {
+        turn.yield_now();
+        return Ok(());
+    }
+    let deadline = turn.now_ns().saturating_add(ns);
+    sleep_until(turn, deadline)
+}
+
+/// What a sleep returns, kernel-style, and what was left of it.
+///
+/// # Safety
+/// `remainder` is null or has room for a timespec.
+unsafe fn slept(result: Result<(), u64>, remainder: *mut timespec) -> isize {
+    let Err(left) = result else { return 0 };
+    if !remainder.is_null() {
+        // SAFETY: the caller's promise.
+        unsafe { remainder.write(timespec_of(left)) };
+    }
+    error(libc::EINTR)
+}
+
+unsafe fn nanosleep_(request: *const timespec, remainder: *mut timespec) -> isize {
+    let Some(mut turn) = Turn::take(op::SLEEP) else {
+        // SAFETY: the caller's pointers, passed on.
+        return unsafe { sys!(sys::SYS_nanosleep, request, remainder) };
+    };
+    // SAFETY: the caller promises a timespec, and null or room for another.
+    unsafe {
+        let result = sleep_for(&mut turn, ns_of(&*request));
+        slept(result, remainder)
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn nanosleep(request: *const timespec, remainder: *mut timespec) -> c_int {
+    // SAFETY: the caller's promise.
+    finish(unsafe { nanosleep_(request, remainder) }) as c_int
+}
+
+/// Unlike the others this one returns the error itself.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_nanosleep(
+    clock: clockid_t,
+    flags: c_int,
+    request: *const timespec,
+    remainder: *mut timespec,
+) -> c_int {
+    let Some(mut turn) = Turn::take(op::SLEEP) else {
+        // SAFETY: the caller's pointers, passed on.
+        let result = unsafe { sys!(sys::SYS_clock_nanosleep, clock, flags, request, remainder) };
+        return -result as c_int;
+    };
+    // SAFETY: the caller promises a timespec, and null or room for another.
+    unsafe {
+        let ns = ns_of(&*request);
+        if flags & libc::TIMER_ABSTIME != 0 {
+            let deadline = deadline_of(&mut turn, clock, ns);
+            let result = sleep_until(&mut turn, deadline);
+            turn.cancel_if_due();
+            return -slept(result, core::ptr::null_mut()) as c_int;
+        }
+        let result = sleep_for(&mut turn, ns);
+        turn.cancel_if_due();
+        -slept(result, remainder) as c_int
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn usleep(microseconds: libc::c_uint) -> c_int {
+    let time = timespec_of(u64::from(microseconds) * 1000);
+    // SAFETY: a valid timespec, no remainder.
+    unsafe { nanosleep(&raw const time, core::ptr::null_mut()) }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sleep(seconds: libc::c_uint) -> libc::c_uint {
+    let mut time = timespec_of(u64::from(seconds) * NS);
+    // SAFETY: a valid timespec, which may be overwritten by what is left.
+    match unsafe { nanosleep(&raw const time, &raw mut time) } {
+        0 => 0,
+        _ => ns_of(&time).div_ceil(NS) as libc::c_uint,
+    }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sched_yield() -> c_int {
+    match Turn::take(op::YIELD) {
+        Some(mut turn) => turn.yield_now(),
+        // SAFETY: no arguments.
+        None => _ = unsafe { sys!(sys::SYS_sched_yield) },
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __sched_yield() -> c_int {
+    // SAFETY: no preconditions.
+    unsafe { sched_yield() }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_yield() -> c_int {
+    // SAFETY: no preconditions.
+    unsafe { sched_yield() }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getloadavg(to: *mut f64, count: c_int) -> c_int {
+    if !Turn::is_scheduled() {
+        return libc_own!(getloadavg(to: *mut f64, count: c_int) -> c_int);
+    }
+    for at in 0..count.clamp(0, 3) {
+        // SAFETY: the caller promises room for `count` doubles.
+        unsafe { to.add(at as usize).write(0.0) };
+    }
+    count.clamp(0, 3)
+}
+
+/// Unused in glibc 2.31 and later, but old programs still import it.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn ftime(to: *mut c_char) -> c_int {
+    let mut now = timespec_of(0);
+    clock_gettime_(libc::CLOCK_REALTIME, &raw mut now);
+    // SAFETY: struct timeb is a time_t, then a short of milliseconds, then two shorts.
+    unsafe {
+        to.cast::<time_t>().write(now.tv_sec);
+        to.add(8)
+            .cast::<[u16; 3]>()
+            .write([(now.tv_nsec / 1_000_000) as u16, 0, 0]);
+    }
+    0
+}

@@ -1,0 +1,133 @@
+//! What a server that was restored from a checkpoint does before anything else.
+//!
+//! It wakes up in the middle of its sleep for the next entry, on another tape that begins anew. The
+//! kernel has forgotten some of what it was told (the setting of the time stamp counter, of each
+//! thread), and has other numbers for files. The first thread to wake sees to what all share; each
+//! thread sees to itself when it gets the turn.
+
+use crate::hooks::fs::stat;
+use crate::shared::Shared;
+use crate::sys::{self, sys};
+use crate::tls;
+use crate::tsc;
+use crate::turn::{self, rekeyed};
+use brolga_tape::handover::RENUMBERED_PATH;
+use brolga_tape::renumber::{FileWords, Table};
+use brolga_tape::ring::Tape;
+use brolga_vfile::numbers::Identity;
+use brolga_vfile::times::Time;
+use core::sync::atomic::Ordering;
+
+/// Goes on from the new tape, once the node has prepared it. The calling thread has the turn.
+#[cold]
+pub fn come_back(tape: &Tape, shared: &mut Shared) {
+    let ready = tape.ready_futex();
+    while ready.load(Ordering::Acquire) == 0 {
+        sys::futex_wait(ready, 0);
+    }
+    shared.generation = tape.generation();
+    shared.input_cursor = 0;
+    stat::note_return(&mut shared.launched);
+    attend(shared);
+    renumber(shared);
+    shared.sites.tell();
+}
+
+/// Renews what the kernel keeps for the calling thread, if it has forgotten that.
+#[inline]
+pub fn attend(shared: &Shared) {
+    if tls::generation() != shared.generation {
+        tsc::arm();
+        tls::set_generation(shared.generation);
+    }
+}
+
+/// Takes over the kernel's new numbers.
+fn renumber(shared: &mut Shared) {
+    let Some(bytes) = Mapped::open() else {
+        turn::fault(&[b"the restored server's files are not listed"])
+    };
+    let Some(table) = Table::parse(bytes.all()) else {
+        turn::fault(&[b"the list of the restored server's files makes no sense"])
+    };
+    shared
+        .numbers
+        .renumber(|old, place| now(&table, old, place));
+    shared.scheduler.rekey(|key| rekeyed(key, &table));
+}
+
+/// What a file is now. What is not listed is the machine's, and on another machine nothing but the place
+/// is the same; or it is gone, and then the place may be another's.
+fn now(table: &Table<'_>, old: &Identity, place: &[u8]) -> Identity {
+    if stat::is_known_by_place(old) {
+        return *old;
+    }
+    if let Some(listed) = table.listed(words(old)) {
+        return identity(listed);
+    }
+    stat::identity_at(place)
+        .filter(|found| !table.is_there(words(found)))
+        .unwrap_or_else(|| identity(table.file(words(old))))
+}
+
+fn words(identity: &Identity) -> FileWords {
+    [
+        identity.device,
+        identity.inode,
+        identity.born.seconds.cast_unsigned(),
+        identity.born.nanoseconds.into(),
+    ]
+}
+
+fn identity([device, inode, seconds, nanoseconds]: FileWords) -> Identity {
+    Identity {
+        device,
+        inode,
+        born: Time {
+            seconds: seconds.cast_signed(),
+            nanoseconds: nanoseconds as u32,
+        },
+    }
+}
+
+/// The table's file, in memory.
+struct Mapped {
+    at: *const u8,
+    bytes: usize,
+}
+
+impl Mapped {
+    fn open() -> Option<Self> {
+        let path = RENUMBERED_PATH.as_ptr();
+        // SAFETY: a NUL-terminated path.
+        let fd = unsafe { sys!(sys::SYS_openat, libc::AT_FDCWD, path, libc::O_CLOEXEC, 0) };
+        if fd < 0 {
+            return None;
+        }
+        // SAFETY: our own descriptor; the mapping is at an address of the kernel's choice, and stays as
+        // long as the value.
+        unsafe {
+            let bytes = sys!(sys::SYS_lseek, fd, 0, libc::SEEK_END);
+            let (protection, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);
+            let at = sys!(sys::SYS_mmap, 0, bytes, protection, flags, fd, 0);
+            sys!(sys::SYS_close, fd);
+            let bytes = usize::try_from(bytes).ok()?;
+            (at > 0).then_some(Self {
+                at: at as *const u8,
+                bytes,
+            })
+        }
+    }
+
+    fn all(&self) -> &[u8] {
+        // SAFETY: mapped by `open`, and nobody writes to the file once the tape is ready.
+        unsafe { core::slice::from_raw_parts(self.at, self.bytes) }
+    }
+}
+
+impl Drop for Mapped {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `open`, and nothing borrows it any more.
+        unsafe { sys!(libc::SYS_munmap, self.at, self.bytes) };
+    }
+}

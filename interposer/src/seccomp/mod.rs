@@ -1,0 +1,100 @@
+//! The backstop: system calls that go round our symbols (libc's own, inline ones) are caught by a seccomp
+//! filter and treated like the symbols.
+//!
+//! The filter ([`brolga_filter`]) is put in once, by the first process of the tree, and inherited by all.
+//! Its signal, SIGSYS, is handled by [`trap`] in every process: each constructor says so again, since a
+//! program that was executed has only the filter. What the constructor calls before that goes through the
+//! gate or is free.
+//!
+//! Without seccomp in the kernel the server runs without: the node is told and shows it.
+//!
+//! Calls are counted by call site ([`sites`]), so that somebody can see which symbol is missing.
+
+mod image;
+mod sites;
+mod trap;
+mod vdso;
+
+pub use sites::Sites;
+pub use trap::arm;
+pub use vdso::take_away;
+
+use crate::sys::{self, sys};
+use crate::trampoline;
+use crate::turn::{self, Turn};
+use brolga_filter::{Instruction, Places, Program};
+use core::ops::Range;
+
+unsafe extern "C" {
+    fn getauxval(kind: u64) -> u64;
+}
+
+/// `struct sock_fprog`.
+#[repr(C)]
+struct Given {
+    len: u16,
+    first: *const Instruction,
+}
+
+/// Puts the filter in, if it is wanted, and tells the node.
+pub fn begin(turn: &mut Turn) {
+    if turn::wants_backstop() {
+        let errno = put_in().err().unwrap_or(0);
+        turn.shared().sites.answered(errno);
+    }
+}
+
+/// `Err` is an errno.
+fn put_in() -> Result<(), i32> {
+    const MODE_FILTER: u32 = 1;
+    // Without it the kernel slows down all of the server's memory accesses, against attacks that a program
+    // which trusts itself need not fear.
+    const SPEC_ALLOW: u32 = 4;
+    if !trampoline::is_made() {
+        return Err(libc::ENOMEM);
+    }
+    let places = Places {
+        gate: trampoline::PLACE,
+        loader: loader(),
+    };
+    let program = Program::new(&places);
+    let instructions = program.instructions();
+    let given = Given {
+        len: instructions.len() as u16,
+        first: instructions.as_ptr(),
+    };
+    let set = |flags: u32| {
+        // SAFETY: a whole program that the kernel copies.
+        unsafe { sys!(libc::SYS_seccomp, MODE_FILTER, flags, &raw const given) }
+    };
+    let mut result = set(SPEC_ALLOW);
+    if result == -(libc::EACCES as isize) {
+        // Who is not root must promise to gain no rights by executing programs.
+        // SAFETY: plain integers.
+        unsafe { sys!(sys::SYS_prctl, libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+        result = set(SPEC_ALLOW);
+    }
+    if result == -(libc::EINVAL as isize) {
+        result = set(0);
+    }
+    if result < 0 {
+        Err(-result as i32)
+    } else {
+        Ok(())
+    }
+}
+
+/// Where the loader's code is.
+fn loader() -> Range<u64> {
+    // SAFETY: any kind may be asked for.
+    let base = unsafe { getauxval(libc::AT_BASE) } as usize;
+    if base == 0 {
+        return 0..0;
+    }
+    // SAFETY: the loader is mapped there as long as the program runs.
+    let code = unsafe { image::segments(base) }.find(image::Segment::is_code);
+    code.map_or(0..0, |code| {
+        let range = code.range(base);
+        range.start as u64..range.end as u64
+    })
+}
