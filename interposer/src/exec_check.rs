@@ -1,5 +1,7 @@
-//! Whether a program that is about to be executed would have us in it, as `src/elf.rs` in the node asks of
-//! the first one: a dynamically linked program of this machine for which the linker heeds `LD_PRELOAD`,
+//! Whether a program that is about to be executed would have us in it, as `src/server_image/elf.rs`
+//! in the node asks of
+//! the first one: a dynamically linked program of this machine for which the linker heeds
+//! `LD_PRELOAD`,
 //! or a script of one.
 
 use crate::sys::{self, sys};

@@ -1,7 +1,8 @@
 //! The asking side.
 
-use super::{LINE_BYTES_MAX, Request, Response, short_name};
-use crate::node::{NodeStatus, SlotHashes};
+use super::{LINE_BYTES_MAX, Request, Response};
+use brolga_node::{NodeStatus, SlotHashes};
+use brolga_os::files::short_name;
 use std::io;
 use std::path::Path;
 use std::time::Duration;

@@ -2,8 +2,8 @@
 
 use super::Client;
 use crate::cluster::node_dir;
-use crate::node::{Role, TakingStatus};
 use anyhow::Context;
+use brolga_node::{Role, TakingStatus};
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;

@@ -1,7 +1,8 @@
 //! The answering side: a side thread of the node daemon.
 
-use super::{Answers, LINE_BYTES_MAX, Request, Response, short_name};
-use crate::node::Ordered;
+use super::{Answers, LINE_BYTES_MAX, Request, Response};
+use brolga_node::Ordered;
+use brolga_os::files::short_name;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Both sides of the admin socket against each other, with a made-up node behind it.
 
 use super::*;
-use crate::config::Policy;
-use crate::node::Taken;
-use crate::node::{DatagramCounts, Proposed, Role, ServerState};
+use brolga_config::Policy;
+use brolga_node::Taken;
+use brolga_node::{DatagramCounts, Proposed, Role, ServerState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -60,7 +60,7 @@ fn status() -> NodeStatus {
         proposed: Proposed::default(),
         resends: 0,
         server_starts: 1,
-        backstop: crate::node::Backstop::default(),
+        backstop: brolga_node::Backstop::default(),
     }
 }
 

@@ -11,7 +11,7 @@
 //! | `{addresses}` | `BROLGA_ADDRESSES` | the IP addresses of all replicas, separated by spaces |
 //! | `{client}` | `BROLGA_CLIENT` | the number of the client, from 1 |
 
-use crate::survey::Survey;
+use crate::cluster::status::Survey;
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -50,7 +50,7 @@ impl Target {
     #[must_use]
     pub fn all(survey: &Survey) -> Vec<Self> {
         let addresses: Vec<IpAddr> = survey.replicas.iter().map(|it| it.address).collect();
-        let target = |replica: &crate::survey::Replica| {
+        let target = |replica: &crate::cluster::status::Replica| {
             let status = replica.status.as_ref();
             let listeners = status.map(|it| it.listeners.iter().chain(&it.datagram_ports));
             let mut ports: Vec<u16> = Vec::new();

@@ -1,11 +1,11 @@
 //! The records of all replicas side by side, and what is told of the first difference.
 
 use super::{Summary, Verdict};
+use crate::cluster::status::Survey;
 use crate::cluster::{Cluster, node_dir};
-use crate::node::{Compared, Fork, compare_traces, traces};
-use crate::survey::Survey;
 use anyhow::Context;
 use brolga_consensus::journal::{JournalConfig, LogReader};
+use brolga_node::{Compared, Fork, compare_traces, traces};
 use std::fmt;
 use std::path::PathBuf;
 
@@ -126,7 +126,7 @@ fn log_of(cluster: &Cluster, node: u64) -> anyhow::Result<LogReader> {
         dir: node_dir(cluster.data(), node).join("log"),
         cluster: cluster.file().cluster.0,
         node,
-        segment_bytes: crate::config::segment_bytes(),
+        segment_bytes: brolga_config::defaults::segment_bytes(),
     })?)
 }
 

@@ -5,8 +5,8 @@
 use super::run::Stops;
 use super::{Outcome, runtime};
 use crate::cluster;
-use crate::config::ClusterId;
-use crate::node::{Sidecar, SidecarConfig};
+use brolga_config::ClusterId;
+use brolga_node::{Sidecar, SidecarConfig};
 use std::io::stderr;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;

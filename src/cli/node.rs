@@ -2,11 +2,12 @@
 //! nothing yet.
 
 use super::{Failure, Outcome};
-use crate::config::{Containment, NodeConfig};
-use crate::node::{Node, WrappedServer};
-use crate::run::EXPLAINED;
-use crate::{admin, identity, join};
+use crate::admin;
+use crate::cluster::supervisor::EXPLAINED;
 use anyhow::Context;
+use brolga_config::{Containment, NodeConfig};
+use brolga_node::{Node, WrappedServer, join};
+use brolga_server_image::identity;
 use std::fs::OpenOptions;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};

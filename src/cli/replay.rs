@@ -3,14 +3,14 @@
 
 use super::restore::{beginning, contain_if_possible, repeating};
 use super::{Outcome, runtime};
+use crate::cluster::restore::Wanted;
 use crate::cluster::{self, node_dir};
-use crate::config::{Containment, NodeConfig};
-use crate::identity;
-use crate::node::{Recording, Replayed, SlotHashes, WrappedServer, recorded_hashes, replay};
-use crate::restore::Wanted;
 use anyhow::{Context, anyhow, bail};
 use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
+use brolga_config::{Containment, NodeConfig};
 use brolga_consensus::journal::{JournalConfig, LogReader};
+use brolga_node::{Recording, Replayed, SlotHashes, WrappedServer, recorded_hashes, replay};
+use brolga_server_image::identity;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};

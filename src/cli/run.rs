@@ -1,15 +1,15 @@
 //! `brolga run`: a whole cluster on this machine, in the foreground.
 
 use super::{Failure, Outcome, runtime};
+use crate::cluster::status::Survey;
+use crate::cluster::supervisor::{Event, Supervisor};
 use crate::cluster::{Cluster, Plan};
-use crate::config::{Containment, Policy, checkpoint_transfer_mb_s};
-use crate::elf;
-use crate::launch::SERVER_PATH;
-use crate::node::NodeStatus;
-use crate::run::{Event, Supervisor};
-use crate::survey::Survey;
 use anyhow::{anyhow, bail};
 use brolga_checkpoint::Compression;
+use brolga_config::{Containment, Policy, defaults};
+use brolga_node::NodeStatus;
+use brolga_server_image::elf;
+use brolga_server_image::launch::SERVER_PATH;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write, stderr, stdout};
@@ -73,7 +73,7 @@ pub struct Options {
     #[arg(long, value_name = "MIB")]
     checkpoint_log_mb: Option<u64>,
     /// Send no more than so many MiB per second of checkpoints to nodes that fetch them; 0: no bound.
-    #[arg(long, value_name = "MIB", default_value_t = checkpoint_transfer_mb_s())]
+    #[arg(long, value_name = "MIB", default_value_t = defaults::checkpoint_transfer_mb_s())]
     checkpoint_transfer: u64,
     /// Compress checkpoints: none, zstd or zstd:LEVEL.
     #[arg(long, value_name = "HOW", default_value_t = Compression::None)]
@@ -99,7 +99,7 @@ pub fn main(options: Options) -> Outcome {
     let cluster = Cluster::open_or_create(&plan)?;
     let unusual = every > 0
         || log_mb.is_some()
-        || transfer != checkpoint_transfer_mb_s()
+        || transfer != defaults::checkpoint_transfer_mb_s()
         || compression != Compression::None;
     for member in cluster.file().members.iter().filter(|_| unusual) {
         cluster.reconfigure(member.id, |config| {

@@ -3,11 +3,11 @@
 use super::{Outcome, runtime};
 use crate::admin::ask_status;
 use crate::cluster;
-use crate::config::{ConfigError, NodeConfig};
-use crate::join::CONFIG_NAME;
-use crate::node::{NodeStatus, Role};
-use crate::survey::Survey;
+use crate::cluster::status::Survey;
 use anyhow::anyhow;
+use brolga_config::{ConfigError, NodeConfig};
+use brolga_node::join::CONFIG_NAME;
+use brolga_node::{NodeStatus, Role};
 use std::fmt::Write as _;
 use std::io::Write;
 use std::path::{Path, PathBuf};

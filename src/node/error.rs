@@ -1,8 +1,8 @@
 //! Why a node can't start or go on. One line each; what the server itself had to say is apart.
 
-use super::feeder::FeedError;
-use super::listeners::PublishError;
-use super::quarantine::QuarantineError;
+use crate::clients::listeners::PublishError;
+use crate::divergence::quarantine::QuarantineError;
+use crate::server::feeder::FeedError;
 use brolga_tape::entry::EntryError;
 use std::io;
 use std::net::SocketAddr;
@@ -76,7 +76,7 @@ pub enum NodeError {
 
 impl NodeError {
     /// For `map_err` on system calls.
-    pub(super) fn doing(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn doing(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::System { doing, source }
     }
 }

@@ -1,16 +1,16 @@
 //! What a node tells about itself, and how one asks.
 
-use super::backstop::Backstop;
-use super::checkpoints::Taken;
-use super::datagrams::DatagramCounts;
-use super::difference::Difference;
-use super::operator::Ordered;
-use super::output::SlotHashes;
-use super::proposer::Proposed;
-use super::quarantine::Quarantine;
-use super::taking::TakingStatus;
-use super::transfer::TransferStatus;
-use crate::config::Policy;
+use crate::checkpoint::procedure::Taken;
+use crate::checkpoint::writer::TakingStatus;
+use crate::clients::datagrams::DatagramCounts;
+use crate::divergence::quarantine::Quarantine;
+use crate::divergence::report::Difference;
+use crate::ordering::operator_signals::Ordered;
+use crate::ordering::proposer::Proposed;
+use crate::server::output::SlotHashes;
+use crate::server::syscall_filter::Backstop;
+use crate::transfer::TransferStatus;
+use brolga_config::Policy;
 use mio::Waker;
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
@@ -203,7 +203,7 @@ pub struct NodeHandle {
 
 impl NodeHandle {
     /// A handle and the reactor's end of it.
-    pub(super) fn new(waker: Arc<Waker>) -> (Self, Receiver<Query>) {
+    pub(crate) fn new(waker: Arc<Waker>) -> (Self, Receiver<Query>) {
         let (queries, received) = channel();
         (Self { queries, waker }, received)
     }

@@ -35,7 +35,7 @@ impl Drop for System {
 
 /// A port that nobody listens at on any address.
 pub fn free_port() -> u16 {
-    brolga::ports::reserve(&[Ipv4Addr::UNSPECIFIED.into()]).expect("a free port")
+    brolga_os::ports::reserve(&[Ipv4Addr::UNSPECIFIED.into()]).expect("a free port")
 }
 
 pub fn await_answer(address: SocketAddr, request: &[u8], wanted: &str) {

@@ -5,7 +5,7 @@
 use crate::cluster::{Cluster, Setup, say};
 use crate::harness::{eventually, finish};
 use crate::native::{Native, ask, build};
-use brolga::node::{FilterState, ServerState};
+use brolga_node::{FilterState, ServerState};
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::Path;

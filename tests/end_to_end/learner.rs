@@ -12,7 +12,7 @@ use crate::harness::{brolga, eventually, finish, refused, signal};
 use crate::resp::Client;
 use crate::view::View;
 use crate::web;
-use brolga::node::{NodeStatus, Role, ServerState};
+use brolga_node::{NodeStatus, Role, ServerState};
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

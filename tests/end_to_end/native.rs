@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use crate::harness::eventually;
-use brolga::launch::SERVER_PATH;
+use brolga_server_image::launch::SERVER_PATH;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -70,7 +70,10 @@ impl Native {
     /// The same in a directory.
     pub fn start_in(program: &Path, arguments: &[&str], directory: &Path) -> Self {
         let host = IpAddr::from([127, 0, 0, 77]);
-        let address = SocketAddr::new(host, brolga::ports::reserve(&[host]).expect("a free port"));
+        let address = SocketAddr::new(
+            host,
+            brolga_os::ports::reserve(&[host]).expect("a free port"),
+        );
         let child = Command::new(program)
             .args(arguments)
             .arg(address.port().to_string())

@@ -4,7 +4,7 @@
 use crate::cluster::{Cluster, Setup, say};
 use crate::harness::eventually;
 use crate::native::{Native, ask, build};
-use brolga::node::ServerState;
+use brolga_node::ServerState;
 use std::io::Write;
 
 /// Asks a native and a wrapped server of `tests/servers/processes.c` the same, and wants the same lines.

@@ -4,7 +4,7 @@ use crate::cluster::{Cluster, Setup, say};
 use crate::harness::{finish, free_port, refused};
 use crate::native;
 use crate::outside::all_of;
-use brolga::fingerprint;
+use brolga_server_image::fingerprint;
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};

@@ -4,7 +4,7 @@ use crate::chance::scaled;
 use crate::cluster::{Cluster, Setup, say};
 use crate::harness::{eventually, finish};
 use crate::native::{Native, ask, build};
-use brolga::node::{NodeStatus, ServerState};
+use brolga_node::{NodeStatus, ServerState};
 
 const ROUNDS: usize = 3;
 

@@ -1,6 +1,6 @@
 //! What `brolga status --json` says.
 
-use brolga::node::{Difference, LearnerStatus, NodeStatus, ServerState};
+use brolga_node::{Difference, LearnerStatus, NodeStatus, ServerState};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]

@@ -109,7 +109,7 @@ pub fn eventually(mut reached: impl FnMut() -> bool) -> bool {
 /// A port that is free on the addresses of the first three replicas, and stays so.
 pub fn free_port() -> u16 {
     let addresses = [1, 2, 3].map(|last| IpAddr::from(Ipv4Addr::new(127, 0, 0, last)));
-    brolga::ports::reserve(&addresses).expect("a free port")
+    brolga_os::ports::reserve(&addresses).expect("a free port")
 }
 
 /// The bundled store as a command line.

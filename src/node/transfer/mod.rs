@@ -36,17 +36,17 @@
 //! Deliberately absent: encryption, and trust in more than the cluster's number, as on the links of
 //! consensus.
 
+mod coordinator;
 mod donor;
 mod donors;
 mod fetch;
 mod files;
-mod news;
 mod pieces;
 mod progress;
 mod throttle;
 mod wire;
 
-use super::sys;
+use brolga_os::sys;
 
 /// What both threads begin with.
 fn be_nice() {
@@ -56,9 +56,9 @@ fn be_nice() {
     }
 }
 
+pub use coordinator::TransferStatus;
+pub(crate) use coordinator::{Lore, Transfer};
 pub use fetch::{FetchError, FetchPlan, fetch};
-pub use news::TransferStatus;
-pub(super) use news::{Lore, Transfer};
 pub use progress::{Progress, Seen};
 
 #[cfg(test)]

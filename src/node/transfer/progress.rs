@@ -88,37 +88,37 @@ impl Progress {
 
     /// Bytes that were here at the start.
     #[cfg(test)]
-    pub(super) fn found_bytes(&self) -> u64 {
+    pub(crate) fn found_bytes(&self) -> u64 {
         self.found.load(Ordering::Relaxed)
     }
 
     /// Time since it began.
-    pub(super) fn taken(&self) -> Duration {
+    pub(crate) fn taken(&self) -> Duration {
         self.began.elapsed()
     }
 
     /// The connection that is waited on.
-    pub(super) fn uses(&self, socket: &TcpStream) {
+    pub(crate) fn uses(&self, socket: &TcpStream) {
         // Without it a stop is noticed later.
         *self.socket.lock().unwrap_or_else(PoisonError::into_inner) = socket.try_clone().ok();
     }
 
-    pub(super) fn begins(&self, slot: u64, all: u64) {
+    pub(crate) fn begins(&self, slot: u64, all: u64) {
         self.slot.store(slot, Ordering::Relaxed);
         self.all.store(all, Ordering::Relaxed);
     }
 
-    pub(super) fn found(&self, bytes: u64) {
+    pub(crate) fn found(&self, bytes: u64) {
         self.here.fetch_add(bytes, Ordering::Relaxed);
         self.found.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    pub(super) fn came(&self, bytes: u64) {
+    pub(crate) fn came(&self, bytes: u64) {
         self.here.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// What had come was wrong.
-    pub(super) fn lost(&self, bytes: u64) {
+    pub(crate) fn lost(&self, bytes: u64) {
         let here = self.here.load(Ordering::Relaxed);
         self.here
             .store(here.saturating_sub(bytes), Ordering::Relaxed);

@@ -32,8 +32,8 @@ fn identity() -> Identity {
 }
 
 fn noise(seed: u64) -> Vec<u8> {
-    let mut chance = crate::check::Chance::new(seed);
-    (0..LARGE).map(|_| chance.below(256) as u8).collect()
+    let mut rng = fastrand::Rng::with_seed(seed);
+    (0..LARGE).map(|_| rng.u64(..256) as u8).collect()
 }
 
 /// Takes a checkpoint with all that there can be in one.

@@ -248,7 +248,7 @@ fn free_port_from(lowest: u16) -> u16 {
     let addresses = [1, 2, 3].map(|node| replica(node, 0).ip());
     match lowest {
         0 => free_port(),
-        _ => brolga::ports::reserve_from(lowest, &addresses).expect("a free port"),
+        _ => brolga_os::ports::reserve_from(lowest, &addresses).expect("a free port"),
     }
 }
 

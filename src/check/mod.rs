@@ -1,0 +1,296 @@
+//! `brolga check`: does a server stay the same on every replica, whatever happens around it?
+//!
+//! A run starts a cluster whose replicas are disturbed in different ways (`perturbation`), drives a load
+//! (`load`), waits until all have done the same slots and compares them. Then a replica is killed and
+//! has to repeat everything under other disturbances, and is compared again. The nodes record every
+//! ordered operation meanwhile, so that the first one that differs is named, not only the slot
+//! (`verdict`). The nodes compare themselves too: when they notice a difference the run ends at once.
+//!
+//! Left out: files outside of the genesis, the processor's model and the kernel are the same for all
+//! replicas here. A server that looks at them through a hole is found where they differ by themselves.
+
+mod load;
+mod perturbation;
+mod verdict;
+
+pub use load::Load;
+pub use verdict::Divergence;
+
+use crate::cluster::status::Survey;
+use crate::cluster::supervisor::{Event, Supervisor};
+use crate::cluster::{Cluster, Plan};
+use anyhow::{Context, anyhow, bail};
+use brolga_node::ServerState;
+use fastrand::Rng;
+use load::Target;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use perturbation::Disturbance;
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// How often the replicas are asked how they are.
+const ASK_EVERY: Duration = Duration::from_millis(100);
+/// How long nothing may move while something is waited for.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Instead of something that is waited for: nothing need move.
+const WATCHING: &str = "";
+
+/// What is to be checked, and how.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// The cluster. Each run has a directory of its own below this one's.
+    pub plan: Plan,
+    /// What drives the server.
+    pub load: Load,
+    /// How often all of it is done.
+    pub runs: u32,
+    /// Where the disturbances come from.
+    pub seed: u64,
+}
+
+/// What was compared, and found equal.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Summary {
+    /// Slots, over all runs.
+    pub slots: u64,
+    /// Operations and outputs of a replica that were compared with another's.
+    pub records: u64,
+    /// Replicas that were killed and repeated everything.
+    pub replays: u32,
+}
+
+/// How a check ended.
+#[derive(Debug)]
+pub enum Verdict {
+    /// Nothing differed.
+    Alike(Summary),
+    /// Something did. The data of the run are still there.
+    Diverged(Box<Divergence>),
+}
+
+/// How something that was waited for came out.
+enum Waited {
+    Reached(Box<Survey>),
+    /// The nodes say that replicas differ.
+    Unequal(Box<Survey>),
+}
+
+impl Check {
+    /// Does it, telling how it goes on.
+    ///
+    /// # Errors
+    /// What kept it from an answer: a server that does not start, a load that fails.
+    pub async fn run(&self, tell: impl Fn(&str)) -> anyhow::Result<Verdict> {
+        let mut rng = Rng::with_seed(self.seed);
+        let mut summary = Summary::default();
+        for number in 1..=self.runs {
+            let data = self.plan.data.join(format!("run-{number}"));
+            let plan = Plan {
+                data: data.clone(),
+                ..self.plan.clone()
+            };
+            match self.one_run(&plan, number, &mut rng, &tell).await? {
+                Verdict::Alike(one) => {
+                    summary.slots += one.slots;
+                    summary.records += one.records;
+                    summary.replays += one.replays;
+                }
+                diverged => return Ok(diverged),
+            }
+            std::fs::remove_dir_all(&data)
+                .with_context(|| format!("cannot remove {}", data.display()))?;
+        }
+        Ok(Verdict::Alike(summary))
+    }
+
+    async fn one_run(
+        &self,
+        plan: &Plan,
+        number: u32,
+        rng: &mut Rng,
+        tell: &impl Fn(&str),
+    ) -> anyhow::Result<Verdict> {
+        let cluster = Cluster::open_or_create(plan)?;
+        let mut surroundings = BTreeMap::new();
+        for member in &cluster.file().members {
+            let perturbation = Disturbance::new(rng, cluster.data(), member.id)?;
+            tell(&format!(
+                "run {number}: replica {}: {perturbation}",
+                member.id
+            ));
+            cluster.reconfigure(member.id, |config| perturbation.configure(config))?;
+            surroundings.insert(member.id, perturbation.surroundings());
+        }
+        let supervisor = Supervisor::start_in(&cluster, true, surroundings)?;
+        let mut run = Run {
+            cluster,
+            supervisor,
+            victim: None,
+        };
+        let outcome = run.script(self, number, rng, tell).await;
+        let Run {
+            cluster,
+            supervisor,
+            ..
+        } = run;
+        supervisor.stop().await;
+        // A difference tells more than what followed from it.
+        match (verdict::of(&cluster, number)?, outcome?) {
+            (Verdict::Diverged(found), _) => Ok(Verdict::Diverged(found)),
+            (Verdict::Alike(traced), Waited::Reached(survey)) => Ok(Verdict::Alike(Summary {
+                slots: survey.compared_slot.unwrap_or_else(|| applied(&survey)),
+                records: traced.records,
+                replays: 1,
+            })),
+            (Verdict::Alike(_), Waited::Unequal(survey)) => {
+                let found = Divergence::told_by_nodes(&survey, number);
+                Ok(Verdict::Diverged(Box::new(found)))
+            }
+        }
+    }
+}
+
+/// One cluster at work.
+struct Run {
+    cluster: Cluster,
+    supervisor: Supervisor,
+    /// The node that is killed on purpose.
+    victim: Option<u64>,
+}
+
+impl Run {
+    async fn script(
+        &mut self,
+        check: &Check,
+        number: u32,
+        rng: &mut Rng,
+        tell: &impl Fn(&str),
+    ) -> anyhow::Result<Waited> {
+        let up = match self.wait("all replicas to be up", Survey::ready).await? {
+            Waited::Reached(survey) => survey,
+            unequal => return Ok(unequal),
+        };
+        self.supervisor.note_up();
+        let targets = Target::all(&up);
+        let output = self.cluster.data().join("load");
+        let doing = match check.load.command {
+            Some(_) => "the load to end",
+            None => WATCHING,
+        };
+        let rounds = tokio::select! {
+            rounds = check.load.drive(&targets, &output) => rounds,
+            // Ends only when there is nothing more to be gained from a load.
+            waited = self.wait(doing, |_| false) => return waited,
+        }?;
+        tell(&format!("run {number}: {}", check.load.account(rounds)));
+        let settled = match self.settle().await? {
+            Waited::Reached(survey) => survey,
+            unequal => return Ok(unequal),
+        };
+        let victim = self.kill_one(&settled, number, rng)?;
+        tell(&format!(
+            "run {number}: replica {victim} is killed after slot {} and repeats everything",
+            applied(&settled)
+        ));
+        self.settle().await
+    }
+
+    /// Waits until all replicas have done what any of them knows of now, with equal hashes.
+    async fn settle(&mut self) -> anyhow::Result<Waited> {
+        let now = self.survey().await;
+        let statuses = now.replicas.iter().filter_map(|it| it.status.as_ref());
+        let target = statuses.map(|status| status.last_entry).max().unwrap_or(0);
+        let reached = |survey: &Survey| {
+            let done = survey.replicas.iter().all(|replica| {
+                let ended = |state: &ServerState| {
+                    matches!(
+                        state,
+                        ServerState::Exited { .. } | ServerState::Faulted { .. }
+                    )
+                };
+                let status = replica.status.as_ref();
+                status.is_some_and(|it| it.applied.slot >= target || ended(&it.server))
+            });
+            let alone = survey.replicas.len() == 1;
+            done && (alone || survey.equal == Some(true))
+        };
+        self.wait("all replicas to do the same slots", reached)
+            .await
+    }
+
+    /// Kills a replica, which is started again with other disturbances.
+    fn kill_one(&mut self, survey: &Survey, number: u32, rng: &mut Rng) -> anyhow::Result<u64> {
+        let count = survey.replicas.len() as u64;
+        // The leader first: another one's clock goes on then.
+        let victim = match (number, survey.leader) {
+            (1, Some(leader)) => leader,
+            _ => survey.replicas[rng.u64(..count) as usize].id,
+        };
+        let perturbation = Disturbance::new(rng, self.cluster.data(), victim)?;
+        let configure = |config: &mut _| perturbation.configure(config);
+        self.cluster.reconfigure(victim, configure)?;
+        let mut replicas = survey.replicas.iter();
+        let status = replicas.find(|it| it.id == victim);
+        let status = status.and_then(|it| it.status.as_ref());
+        let pid = status
+            .with_context(|| format!("replica {victim} is down"))?
+            .pid;
+        self.victim = Some(victim);
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL)
+            .with_context(|| format!("cannot kill replica {victim}"))?;
+        Ok(victim)
+    }
+
+    async fn survey(&self) -> Survey {
+        Survey::take(self.cluster.data(), self.cluster.file()).await
+    }
+
+    /// Waits for something, or until the nodes say that replicas differ.
+    async fn wait(
+        &mut self,
+        what: &str,
+        reached: impl Fn(&Survey) -> bool,
+    ) -> anyhow::Result<Waited> {
+        let mut moved = (String::new(), Instant::now());
+        loop {
+            let survey = Box::new(self.survey().await);
+            if survey.differs() || survey.difference.is_some() {
+                return Ok(Waited::Unequal(survey));
+            }
+            if reached(&survey) {
+                return Ok(Waited::Reached(survey));
+            }
+            let state = survey.to_string();
+            if state != moved.0 {
+                moved = (state, Instant::now());
+            } else if moved.1.elapsed() > PATIENCE && what != WATCHING {
+                let warning = survey.warning.unwrap_or_default();
+                bail!("waited for {what} in vain: {warning}\n{state}");
+            }
+            tokio::select! {
+                () = sleep(ASK_EVERY) => {}
+                event = self.supervisor.event() => self.note(event)?,
+            }
+        }
+    }
+
+    /// Something has happened to a node; an error when it should not have.
+    fn note(&self, event: Option<Event>) -> anyhow::Result<()> {
+        match event {
+            Some(Event::Died { node, .. }) if self.victim == Some(node) => Ok(()),
+            Some(Event::Died { node, how, .. }) => Err(anyhow!("replica {node} {how}")),
+            Some(Event::Failed { node, why }) => Err(anyhow!("replica {node}: {why}")),
+            Some(Event::Started { .. }) => Ok(()),
+            None => Err(anyhow!("no replica is left")),
+        }
+    }
+}
+
+/// The last slot that every replica has done.
+fn applied(survey: &Survey) -> u64 {
+    let statuses = survey.replicas.iter().filter_map(|it| it.status.as_ref());
+    statuses.map(|it| it.applied.slot).min().unwrap_or(0)
+}

@@ -1,0 +1,620 @@
+//! A local cluster on disk: what `brolga run` creates once and finds again.
+//!
+//! ```text
+//! DATA/cluster.toml          identity, command, members; written once
+//! DATA/lock                  held while a `brolga run` uses the directory
+//! DATA/genesis/              copy of --genesis
+//! DATA/node-N/config.toml    written again at every start; the rest is the node's own
+//! DATA/node-N/new            until the node's first start
+//! ```
+//!
+//! The mark `new` is written once, before the cluster exists. A node that finds it starts with an empty
+//! log; one that finds neither mark nor log has lost its disk, and does not vote before the others have
+//! told it what it may have voted on.
+//!
+//! The command belongs to the cluster's identity: the log says what the server was told, and told
+//! to another program it means something else.
+
+pub mod restore;
+pub mod status;
+pub mod supervisor;
+
+use brolga_checkpoint::Compression;
+use brolga_config::{
+    ClusterId, ConfigError, Containment, DESCRIPTORS_DEFAULT, Member, NEW_MARK, NodeConfig, Policy,
+    read_toml, root_problem,
+};
+use brolga_os::files::{FileError, write_whole};
+use brolga_os::ports;
+use brolga_os::sys::allowed_processors;
+use brolga_server_image::launch::{
+    WorkdirError, descriptor_limit, prepare_workdir, sync_directory,
+};
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+/// Most replicas of one cluster.
+pub const REPLICAS_MAX: usize = 9;
+
+/// What the user wants to run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The cluster's directory.
+    pub data: PathBuf,
+    /// Number of replicas.
+    pub replicas: usize,
+    /// One address per replica; empty: 127.0.0.1, .2, .3 …
+    pub addresses: Vec<IpAddr>,
+    /// Initial content of the server's working directory; used when the cluster is created.
+    pub genesis: Option<PathBuf>,
+    /// What the servers' containers have instead of the machine's files.
+    pub root: Option<PathBuf>,
+    /// Environment as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Random delays for tests, microseconds.
+    pub perturb_us: u32,
+    /// Loopback addresses that the server does not listen on are those of this machine.
+    pub host_loopback: bool,
+    /// System calls that go round the interposer are caught.
+    pub backstop: bool,
+    /// UNIX sockets of the server that clients may use.
+    pub unix: Vec<String>,
+    /// Answers wait until a majority has computed the same.
+    pub vote: bool,
+    /// Whether the servers run in containers.
+    pub container: Containment,
+    /// When threads of the server hand on the turn.
+    pub policy: Policy,
+    /// The server.
+    pub command: Vec<String>,
+}
+
+/// The content of `cluster.toml`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClusterFile {
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// The server.
+    pub command: Vec<String>,
+    /// Its environment as `NAME=VALUE`.
+    pub env: Vec<String>,
+    /// Whether there is a genesis directory.
+    pub genesis: bool,
+    /// Open descriptors of a server.
+    pub descriptors: u64,
+    /// Loopback addresses that the server does not listen on are those of the leader's machine.
+    #[serde(default)]
+    pub host_loopback: bool,
+    /// System calls that go round the interposer are caught by a seccomp filter.
+    #[serde(default = "brolga_config::defaults::backstop")]
+    pub backstop: bool,
+    /// UNIX sockets of the server that clients may use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unix: Vec<String>,
+    /// When threads of the server hand on the turn.
+    #[serde(default)]
+    pub policy: Policy,
+    /// All replicas.
+    pub members: Vec<Member>,
+}
+
+/// Why a cluster could not be created or used. One line each.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// A file or directory cannot be used.
+    #[error("cannot {action} {path}: {source}")]
+    File {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+    /// A file in it cannot be written.
+    #[error(transparent)]
+    Write(#[from] FileError),
+    /// There is nothing.
+    #[error("{0} holds no cluster: start one with brolga run --data {0} -- COMMAND")]
+    NoCluster(PathBuf),
+    /// Someone else is at it.
+    #[error("{0} is in use by another brolga run: stop it, or give another --data directory")]
+    InUse(PathBuf),
+    /// The same directory, but something that cannot change was changed.
+    #[error(
+        "{path} holds a cluster with {what} `{old}`, not `{new}`: give another --data directory, \
+         or run it as it was"
+    )]
+    Differs {
+        /// The cluster's directory.
+        path: PathBuf,
+        /// Which thing.
+        what: &'static str,
+        /// As the cluster has it.
+        old: String,
+        /// As asked for.
+        new: String,
+    },
+    /// The wish makes no sense.
+    #[error("{0}")]
+    Plan(String),
+    /// A file in it cannot be understood.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The genesis directory cannot be copied.
+    #[error(transparent)]
+    Genesis(#[from] WorkdirError),
+}
+
+/// A cluster on disk, locked for this process.
+#[derive(Debug)]
+pub struct Cluster {
+    data: PathBuf,
+    file: ClusterFile,
+    _lock: Flock<File>,
+}
+
+impl Cluster {
+    /// Creates the cluster, or takes the one that is there if it is the same.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn open_or_create(plan: &Plan) -> Result<Self, ClusterError> {
+        check_plan(plan)?;
+        let data = std::path::absolute(&plan.data)
+            .map_err(|source| failed("resolve", &plan.data)(source))?;
+        fs::create_dir_all(&data).map_err(failed("create", &data))?;
+        let lock = lock(&data)?;
+        let path = data.join("cluster.toml");
+        let file = if path.exists() {
+            let file: ClusterFile = read_toml(&path)?;
+            check_same(&data, &file, plan)?;
+            file
+        } else {
+            create(&data, plan)?
+        };
+        let cluster = Self {
+            data,
+            file,
+            _lock: lock,
+        };
+        cluster.write_configs(plan)?;
+        Ok(cluster)
+    }
+
+    /// The cluster's directory.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// What does not change about it.
+    #[must_use]
+    pub fn file(&self) -> &ClusterFile {
+        &self.file
+    }
+
+    /// A node's configuration file.
+    #[must_use]
+    pub fn config_path(&self, node: u64) -> PathBuf {
+        node_dir(&self.data, node).join("config.toml")
+    }
+
+    /// Changes a node's configuration. It counts from the node's next start on.
+    ///
+    /// # Errors
+    /// See [`ClusterError`].
+    pub fn reconfigure(
+        &self,
+        node: u64,
+        change: impl FnOnce(&mut NodeConfig),
+    ) -> Result<(), ClusterError> {
+        let path = self.config_path(node);
+        let mut config = NodeConfig::load(&path)?;
+        change(&mut config);
+        let text = toml::to_string(&config)
+            .map_err(|error| ClusterError::Plan(format!("cannot write TOML: {error}")))?;
+        Ok(write_whole(&path, &text)?)
+    }
+
+    fn write_configs(&self, plan: &Plan) -> Result<(), ClusterError> {
+        let processors = allowed_processors();
+        for (index, member) in self.file.members.iter().enumerate() {
+            let mut config = self.config(member.id, plan);
+            // The turn changes hands eight times faster on one processor than between two, but threads
+            // that run beside each other need more than one.
+            if config.policy == Policy::Serial {
+                config.pin_cpu = processors.get(index % processors.len().max(1)).copied();
+            }
+            let text = toml::to_string(&config)
+                .map_err(|error| ClusterError::Plan(format!("cannot write TOML: {error}")))?;
+            let text = format!("# Written by `brolga run` at every start.\n{text}");
+            let dir = node_dir(&self.data, member.id);
+            fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
+            write_whole(&dir.join("config.toml"), &text)?;
+        }
+        Ok(())
+    }
+
+    fn config(&self, node: u64, plan: &Plan) -> NodeConfig {
+        NodeConfig {
+            cluster: self.file.cluster,
+            node,
+            data_dir: PathBuf::from("."),
+            publish: None,
+            heartbeat_ms: brolga_config::defaults::heartbeat_ms(),
+            election_timeout_ms: brolga_config::defaults::election_timeout_ms(),
+            n_clock: brolga_config::defaults::n_clock(),
+            w_timeout_us: brolga_config::defaults::w_timeout_us(),
+            quantum: brolga_config::defaults::quantum(),
+            cpus: brolga_config::defaults::cpus(),
+            pin_cpu: None,
+            learner: None,
+            keep_fsync: false,
+            segment_bytes: brolga_config::defaults::segment_bytes(),
+            checkpoints_kept: brolga_config::defaults::checkpoints_kept(),
+            checkpoint_transfer_mb_s: brolga_config::defaults::checkpoint_transfer_mb_s(),
+            checkpoint_compression: Compression::None,
+            checkpoint_every_s: 0,
+            checkpoint_log_mb: None,
+            perturb_us: plan.perturb_us,
+            clock_skew_ms: 0,
+            trace: false,
+            vote: plan.vote,
+            container: plan.container,
+            policy: self.file.policy,
+            descriptors: self.file.descriptors,
+            host_loopback: self.file.host_loopback,
+            backstop: self.file.backstop,
+            unix: self.file.unix.clone(),
+            genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
+            fetch_genesis: false,
+            root: plan.root.clone(),
+            command: self.file.command.clone(),
+            env: self.file.env.clone(),
+            members: self.file.members.clone(),
+        }
+    }
+}
+
+/// Reads the cluster of a directory without locking it.
+///
+/// # Errors
+/// [`ClusterError::NoCluster`], or a file that cannot be read.
+pub fn read(data: &Path) -> Result<ClusterFile, ClusterError> {
+    let path = data.join("cluster.toml");
+    if !path.exists() {
+        return Err(ClusterError::NoCluster(data.to_owned()));
+    }
+    Ok(read_toml(&path)?)
+}
+
+/// The data directory of one node.
+#[must_use]
+pub fn node_dir(data: &Path, node: u64) -> PathBuf {
+    data.join(format!("node-{node}"))
+}
+
+fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ClusterError {
+    let path = path.to_owned();
+    move |source| ClusterError::File {
+        action,
+        path,
+        source,
+    }
+}
+
+fn check_plan(plan: &Plan) -> Result<(), ClusterError> {
+    if plan.replicas == 0 || plan.replicas > REPLICAS_MAX {
+        let text = format!("--replicas {}: from 1 to {REPLICAS_MAX}", plan.replicas);
+        return Err(ClusterError::Plan(text));
+    }
+    if !plan.addresses.is_empty() && plan.addresses.len() != plan.replicas {
+        let (given, wanted) = (plan.addresses.len(), plan.replicas);
+        let text = format!("--addresses gives {given} addresses for {wanted} replicas");
+        return Err(ClusterError::Plan(text));
+    }
+    if let Some(genesis) = plan.genesis.as_ref().filter(|genesis| !genesis.is_dir()) {
+        let text = format!("--genesis {} is not a directory", genesis.display());
+        return Err(ClusterError::Plan(text));
+    }
+    let root = plan.root.as_deref();
+    if let Some(problem) = root.and_then(|root| root_problem(root, plan.container)) {
+        return Err(ClusterError::Plan(problem));
+    }
+    let problem = plan
+        .env
+        .iter()
+        .find_map(|pair| brolga_config::environment_problem(pair))
+        .or_else(|| brolga_config::unix_problem(&plan.unix));
+    problem.map_or(Ok(()), |problem| Err(ClusterError::Plan(problem)))
+}
+
+/// Everything that would give the log another meaning has to be as it was.
+fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), ClusterError> {
+    let members: Vec<String> = file
+        .members
+        .iter()
+        .map(|it| it.address.to_string())
+        .collect();
+    let wanted: Vec<String> = addresses(plan).iter().map(ToString::to_string).collect();
+    let same = [
+        ("the command", &file.command, &plan.command),
+        ("the environment", &file.env, &plan.env),
+        ("the list of UNIX sockets", &file.unix, &plan.unix),
+        ("the addresses", &members, &wanted),
+    ];
+    for (what, old, new) in same {
+        if old != new {
+            let (old, new) = (shown(old), shown(new));
+            return Err(ClusterError::Differs {
+                path: data.to_owned(),
+                what,
+                old,
+                new,
+            });
+        }
+    }
+    let switches = [
+        ("--host-loopback", plan.host_loopback, file.host_loopback),
+        ("--no-backstop", !plan.backstop, !file.backstop),
+    ];
+    for (switch, wanted, before) in switches {
+        if wanted != before {
+            let how = if before { "with" } else { "without" };
+            let text = format!(
+                "{} was created {how} {switch}; that cannot change later",
+                data.display()
+            );
+            return Err(ClusterError::Plan(text));
+        }
+    }
+    if plan.policy != file.policy {
+        let text = format!(
+            "{} was created with --policy {}; that cannot change later",
+            data.display(),
+            file.policy
+        );
+        return Err(ClusterError::Plan(text));
+    }
+    if plan.genesis.is_some() && !file.genesis {
+        let text = format!(
+            "{} was created without --genesis; it cannot be given later",
+            data.display()
+        );
+        return Err(ClusterError::Plan(text));
+    }
+    Ok(())
+}
+
+/// Words as one would type them, roughly: for people, not for a shell.
+#[must_use]
+pub fn shown(words: &[String]) -> String {
+    let plain = |word: &String| !word.is_empty() && !word.contains([' ', '\t', '\n', '"', '\'']);
+    let texts: Vec<String> = words
+        .iter()
+        .map(|word| {
+            if plain(word) {
+                word.clone()
+            } else {
+                format!("{word:?}")
+            }
+        })
+        .collect();
+    texts.join(" ")
+}
+
+fn addresses(plan: &Plan) -> Vec<IpAddr> {
+    if !plan.addresses.is_empty() {
+        return plan.addresses.clone();
+    }
+    let count = u8::try_from(plan.replicas).unwrap_or(u8::MAX);
+    (1..=count)
+        .map(|last| Ipv4Addr::new(127, 0, 0, last).into())
+        .collect()
+}
+
+fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
+    if let Some(genesis) = &plan.genesis {
+        let copy = data.join("genesis");
+        prepare_workdir(&copy, Some(genesis))?;
+        sync_directory(&copy)?;
+    }
+    let limit = descriptor_limit().unwrap_or(DESCRIPTORS_DEFAULT);
+    let file = ClusterFile {
+        cluster: random_id()?,
+        command: plan.command.clone(),
+        env: plan.env.clone(),
+        genesis: plan.genesis.is_some(),
+        descriptors: DESCRIPTORS_DEFAULT.min(limit),
+        host_loopback: plan.host_loopback,
+        backstop: plan.backstop,
+        unix: plan.unix.clone(),
+        policy: plan.policy,
+        members: members(&addresses(plan))?,
+    };
+    for member in &file.members {
+        let dir = node_dir(data, member.id);
+        fs::create_dir_all(&dir).map_err(failed("create", &dir))?;
+        write_whole(&dir.join(NEW_MARK), "This node has never run.\n")?;
+    }
+    let text = toml::to_string(&file)
+        .map_err(|error| ClusterError::Plan(format!("cannot write TOML: {error}")))?;
+    write_whole(&data.join("cluster.toml"), &text)?;
+    Ok(file)
+}
+
+fn random_id() -> Result<ClusterId, ClusterError> {
+    let source = Path::new("/dev/urandom");
+    let mut bytes = [0; 16];
+    let mut file = File::open(source).map_err(failed("open", source))?;
+    file.read_exact(&mut bytes)
+        .map_err(failed("read", source))?;
+    Ok(ClusterId(u128::from_le_bytes(bytes) | 1)) // 0 is no cluster
+}
+
+/// Members with two ports each that are free now.
+fn members(addresses: &[IpAddr]) -> Result<Vec<Member>, ClusterError> {
+    let free = |address: IpAddr| -> Result<SocketAddr, ClusterError> {
+        let port = ports::reserve(&[address]).map_err(|error| {
+            ClusterError::Plan(format!("cannot listen on the address {address}: {error}"))
+        })?;
+        Ok(SocketAddr::new(address, port))
+    };
+    let mut members = Vec::new();
+    for (address, id) in addresses.iter().zip(1..) {
+        let (peer, sidecar) = (free(*address)?, free(*address)?);
+        members.push(Member {
+            id,
+            address: *address,
+            peer,
+            sidecar,
+        });
+    }
+    Ok(members)
+}
+
+fn lock(data: &Path) -> Result<Flock<File>, ClusterError> {
+    let path = data.join("lock");
+    let mut options = OpenOptions::new();
+    let file = options.create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(failed("write to", &path))?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|_| ClusterError::InUse(data.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(data: &Path) -> Plan {
+        Plan {
+            data: data.join("data"),
+            replicas: 3,
+            addresses: Vec::new(),
+            genesis: None,
+            root: None,
+            env: vec!["A=1".into()],
+            perturb_us: 0,
+            host_loopback: false,
+            backstop: true,
+            unix: Vec::new(),
+            vote: false,
+            container: Containment::None,
+            policy: Policy::Serial,
+            command: vec!["server".into(), "--port".into(), "1".into()],
+        }
+    }
+
+    #[test]
+    fn a_cluster_is_created_once_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut plan = plan(dir.path());
+        let first = Cluster::open_or_create(&plan).unwrap();
+        let created = first.file().clone();
+        assert!(matches!(
+            Cluster::open_or_create(&plan),
+            Err(ClusterError::InUse(_))
+        ));
+        drop(first);
+        plan.perturb_us = 9;
+        let again = Cluster::open_or_create(&plan).unwrap();
+        assert_eq!(again.file(), &created);
+        let config = NodeConfig::load(&again.config_path(3)).unwrap();
+        assert_eq!((config.node, config.perturb_us), (3, 9));
+        assert_eq!(
+            config.place().address,
+            "127.0.0.3".parse::<IpAddr>().unwrap()
+        );
+        assert_eq!(config.data_dir.file_name().unwrap(), "node-3");
+    }
+
+    #[test]
+    fn what_gives_the_log_its_meaning_cannot_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(dir.path());
+        drop(Cluster::open_or_create(&plan).unwrap());
+        let complaint = |plan: &Plan| Cluster::open_or_create(plan).unwrap_err().to_string();
+        let other = Plan {
+            command: vec!["other".into()],
+            ..plan.clone()
+        };
+        assert!(complaint(&other).contains("the command `server --port 1`, not `other`"));
+        assert!(
+            complaint(&Plan {
+                replicas: 2,
+                ..plan.clone()
+            })
+            .contains("the addresses")
+        );
+        assert!(
+            complaint(&Plan {
+                env: Vec::new(),
+                ..plan.clone()
+            })
+            .contains("the environment")
+        );
+        assert!(
+            complaint(&Plan {
+                replicas: 0,
+                ..plan.clone()
+            })
+            .contains("from 1 to 9")
+        );
+        assert!(
+            complaint(&Plan {
+                policy: Policy::Parallel,
+                ..plan.clone()
+            })
+            .contains("with --policy serial")
+        );
+        let few = vec!["127.0.0.1".parse().unwrap()];
+        assert!(
+            complaint(&Plan {
+                addresses: few,
+                ..plan
+            })
+            .contains("1 addresses for 3")
+        );
+    }
+
+    #[test]
+    fn threads_that_run_beside_each_other_are_not_kept_on_one_processor() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, policy) in [("a", Policy::Serial), ("b", Policy::Parallel)] {
+            let plan = Plan {
+                policy,
+                ..plan(&dir.path().join(name))
+            };
+            let cluster = Cluster::open_or_create(&plan).unwrap();
+            let config = NodeConfig::load(&cluster.config_path(1)).unwrap();
+            assert_eq!(config.policy, policy);
+            assert_eq!(config.pin_cpu.is_some(), policy == Policy::Serial);
+        }
+    }
+
+    #[test]
+    fn genesis_is_copied_at_creation() {
+        let dir = tempfile::tempdir().unwrap();
+        let genesis = dir.path().join("genesis");
+        fs::create_dir(&genesis).unwrap();
+        fs::write(genesis.join("file"), "old").unwrap();
+        let plan = Plan {
+            genesis: Some(genesis.clone()),
+            ..plan(dir.path())
+        };
+        let cluster = Cluster::open_or_create(&plan).unwrap();
+        fs::write(genesis.join("file"), "changed later").unwrap();
+        let config = NodeConfig::load(&cluster.config_path(1)).unwrap();
+        assert_eq!(
+            fs::read_to_string(config.genesis.unwrap().join("file")).unwrap(),
+            "old"
+        );
+    }
+}

@@ -1,0 +1,183 @@
+//! Everything that a node knows at a slot apart from its server, as it lies in a checkpoint (file `node`).
+//!
+//! The server is at slot *k*, and so are the records that it has written. What the log says of
+//! connections may be known further, up to `seen`: that is kept as it is, because events that are shown
+//! twice change nothing, and the rest of the log is shown from there on.
+//!
+//! Not in it, because it does not outlive a node daemon or is the log's own business: the node's own
+//! clients (the next daemon's frontend ends their connections through the log), leadership, membership,
+//! what is under way to the leader.
+
+use crate::server::output::SlotHashes;
+use brolga_tape::ConnId;
+use brolga_tape::record::Transport;
+use serde::{Deserialize, Serialize};
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+
+/// Name of the file within a checkpoint.
+pub const FILE_NAME: &str = "node";
+/// Directory within a checkpoint that holds the image of the server.
+pub const SERVER_DIR: &str = "server";
+/// Version of the format.
+const VERSION: u32 = 1;
+/// Slots before *k* whose hashes are kept, so that a difference found later can be traced back.
+pub const TRAIL_SLOTS: u64 = 4096;
+
+/// Frontend and counter.
+type Id = (u64, u64);
+
+pub(crate) fn id(conn: ConnId) -> Id {
+    (conn.frontend, conn.counter)
+}
+
+pub(crate) fn conn_of((frontend, counter): Id) -> ConnId {
+    ConnId { frontend, counter }
+}
+
+/// See the module's description.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    pub(crate) version: u32,
+    /// Slot *k* and the hashes there.
+    pub applied: SlotHashes,
+    /// Virtual time of the server's earliest timer.
+    pub deadline_ns: u64,
+    /// Every slot up to this one was looked at.
+    pub seen: u64,
+    /// The last of them with an entry in it.
+    pub last_entry: u64,
+    /// The time of the last entry seen.
+    pub time_ns: u64,
+    /// Hashes of some slots up to *k*, in order.
+    pub trail: Vec<SlotHashes>,
+    /// Where the server listens.
+    pub ports: Vec<SavedPort>,
+    /// What the log has said of connections.
+    pub conns: SavedConns,
+    /// Output that sidecars have not acknowledged.
+    pub retained: Vec<SavedOutput>,
+}
+
+/// A port of the server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedPort {
+    /// The server's listener.
+    pub listener: u32,
+    /// Its port.
+    pub address: SocketAddr,
+    /// It takes datagrams.
+    pub datagrams: bool,
+    /// The server did not ask for this port.
+    pub chosen: bool,
+}
+
+impl SavedPort {
+    pub(crate) fn transport(&self) -> Transport {
+        match self.datagrams {
+            true => Transport::Datagram,
+            false => Transport::Stream,
+        }
+    }
+}
+
+/// A connection that is open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedConn {
+    /// Which.
+    pub id: Id,
+    /// The frontend that has it.
+    pub owner: u64,
+    /// Input bytes committed.
+    pub input_next: u64,
+    /// The client's end of stream is committed.
+    pub ended: bool,
+    /// Output that the client has got.
+    pub credit: u64,
+}
+
+/// A frontend that the log knows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedFrontend {
+    /// Which.
+    pub id: u64,
+    /// Its node.
+    pub node: u64,
+    /// The last connection it opened.
+    pub last_counter: u64,
+    /// The number of the last datagram from it.
+    pub heard: u64,
+    /// How many connections it has that the server opened.
+    pub outgoing: u64,
+}
+
+/// All connections and frontends, each kind in the order of its numbers.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedConns {
+    /// Open connections.
+    pub conns: Vec<SavedConn>,
+    /// Frontends.
+    pub frontends: Vec<SavedFrontend>,
+    /// The last connection that the server has asked for.
+    pub asked_upto: u64,
+    /// Asked for and not answered.
+    pub unanswered: Vec<(u64, SocketAddr)>,
+    /// Answered and not closed by the server.
+    pub answered: Vec<u64>,
+}
+
+/// Output of one connection that is held for its sidecar.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SavedOutput {
+    /// Which connection.
+    pub id: Id,
+    /// Position of the first byte.
+    pub base: u64,
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// Input that the server has taken.
+    pub consumed: u64,
+    /// The server has ended its stream.
+    pub fin: bool,
+    /// The server has closed the connection; true: by a reset.
+    pub closed: Option<bool>,
+}
+
+impl Snapshot {
+    /// One of this version, to be filled in.
+    pub fn new(applied: SlotHashes) -> Self {
+        Self {
+            version: VERSION,
+            applied,
+            ..Self::default()
+        }
+    }
+
+    /// As it lies on disk.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save(&self, directory: &Path) -> io::Result<()> {
+        let bytes = bincode::serde::encode_to_vec(self, bincode::config::standard())
+            .map_err(io::Error::other)?;
+        fs::write(directory.join(FILE_NAME), bytes)
+    }
+
+    /// Reads it from the checkpoint in `directory`, which was verified.
+    ///
+    /// # Errors
+    /// It cannot be read, or is of another version.
+    pub fn load(directory: &Path) -> io::Result<Self> {
+        let bytes = fs::read(directory.join(FILE_NAME))?;
+        let (snapshot, _): (Self, usize) =
+            bincode::serde::decode_from_slice(&bytes, bincode::config::standard())
+                .map_err(io::Error::other)?;
+        if snapshot.version != VERSION {
+            let what = format!("the node's part is of version {}", snapshot.version);
+            return Err(io::Error::other(what));
+        }
+        Ok(snapshot)
+    }
+}

@@ -1,0 +1,642 @@
+//! The frontend: owns the clients' TCP connections and the ports for their datagrams, turns what
+//! they send into events for the leader, and gives them the output of a replica.
+//!
+//! It knows nothing of consensus. What it wants ordered gathers in its [`Outbox`]; what is
+//! committed and what the server answers is told to it, by the node it lives in or by a wire.
+
+use crate::clients::connection::{Client, DATA_BYTES_MAX, Events, Identity, Origin};
+use crate::clients::connection_table::{IdMap, Progress};
+use crate::clients::datagrams::{DatagramCounts, Datagrams, Parcel};
+use crate::clients::listeners::{Listeners, PublishError};
+use crate::clients::unix_sockets::UnixSockets;
+use brolga_os::sys;
+use brolga_tape::ConnId;
+use brolga_tape::entry::{EntryBuilder, Event};
+use brolga_tape::record::{Record, Transport};
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use std::collections::VecDeque;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+/// Encoded events sent up in one piece, about.
+const CHUNK_BYTES: usize = 192 * 1024;
+/// After running out of descriptors, clients are accepted again this much later.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Events on their way up, in order, in pieces of limited size.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    chunks: VecDeque<EntryBuilder>,
+}
+
+impl Outbox {
+    /// The first piece.
+    pub fn pop(&mut self) -> Option<EntryBuilder> {
+        self.chunks.pop_front()
+    }
+
+    /// True when there is none.
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty()
+    }
+
+    /// Drops all of them.
+    pub fn clear(&mut self) {
+        self.chunks.clear();
+    }
+}
+
+impl Events for Outbox {
+    fn event(&mut self, event: &Event<'_>) {
+        match self.chunks.back_mut() {
+            Some(chunk) if chunk.len() < CHUNK_BYTES => chunk.push(event),
+            _ => {
+                let mut chunk = EntryBuilder::new();
+                chunk.push(event);
+                self.chunks.push_back(chunk);
+            }
+        }
+    }
+}
+
+/// Poll tokens of a frontend: from `listeners` and `datagrams`, one for each port; from `clients`
+/// up, all.
+#[derive(Clone, Copy, Debug)]
+pub struct Tokens {
+    /// The first of 65536 for listening sockets.
+    pub listeners: usize,
+    /// The first of 65536 for ports that take datagrams, and then some for what the server sends unasked.
+    pub datagrams: usize,
+    /// The first for clients.
+    pub clients: usize,
+}
+
+/// A port of the server that is, or is to be, open for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The server's listener.
+    pub listener: u32,
+    /// Its port, and the unspecified address of its family.
+    pub address: SocketAddr,
+    /// What it takes.
+    pub transport: Transport,
+    /// The server did not ask for this port: that it can't be opened here is not worth dying for.
+    pub chosen: bool,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Frontend {
+    id: u64,
+    node: u64,
+    tokens: Tokens,
+    registry: Registry,
+    listeners: Listeners,
+    datagrams: Datagrams,
+    accept_retry: Option<Instant>,
+    /// By poll token; `free` holds the empty places.
+    clients: Vec<Option<Client>>,
+    free: Vec<u32>,
+    by_conn: IdMap<ConnId, u32>,
+    last_counter: u64,
+    /// Clients with output to flush, input to go on with, or an end to see to.
+    touched: Vec<u32>,
+    outbox: Outbox,
+    up_committed: bool,
+    /// Counts everything that was committed, to see whether anything moves.
+    progress: u64,
+    /// Tells the log when a client is finished that the server has closed; see `say_farewell`.
+    farewell: bool,
+    buffer: Vec<u8>,
+}
+
+impl Frontend {
+    /// A frontend without clients, for node `node`.
+    pub fn new(
+        id: u64,
+        node: u64,
+        publish: IpAddr,
+        registry: [Registry; 4],
+        tokens: Tokens,
+    ) -> Self {
+        let [registry, for_listeners, one, two] = registry;
+        let mut frontend = Self {
+            id,
+            node,
+            tokens,
+            registry,
+            listeners: Listeners::new(publish, for_listeners, tokens.listeners),
+            datagrams: Datagrams::new(publish, [one, two], tokens.datagrams),
+            accept_retry: None,
+            clients: Vec::new(),
+            free: Vec::new(),
+            by_conn: IdMap::default(),
+            last_counter: 0,
+            touched: Vec::new(),
+            outbox: Outbox::default(),
+            up_committed: false,
+            progress: 0,
+            farewell: false,
+            buffer: vec![0; DATA_BYTES_MAX],
+        };
+        frontend.say_up();
+        frontend
+    }
+
+    /// UNIX sockets of the server are published as well.
+    pub fn publish_unix(&mut self, sockets: UnixSockets) {
+        self.listeners.publish_unix(sockets);
+    }
+
+    /// Its identity.
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// What it wants ordered.
+    pub fn outbox(&mut self) -> &mut Outbox {
+        &mut self.outbox
+    }
+
+    /// Clients connected here.
+    pub fn client_count(&self) -> usize {
+        self.clients.len() - self.free.len() - self.outgoing_count()
+    }
+
+    /// Connections that the server has opened and this frontend has.
+    pub fn outgoing_count(&self) -> usize {
+        let all = self.clients.iter().flatten();
+        all.filter(|client| client.conn().is_outgoing()).count()
+    }
+
+    /// The addresses that clients can connect to.
+    pub fn addresses(&self) -> Vec<SocketAddr> {
+        self.listeners.addresses()
+    }
+
+    /// The addresses that clients can send datagrams to.
+    pub fn datagram_addresses(&self) -> Vec<SocketAddr> {
+        self.datagrams.addresses()
+    }
+
+    /// What has become of datagrams here.
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.datagrams.counts()
+    }
+
+    /// Counts up whenever something of this frontend's is committed.
+    pub fn progress(&self) -> u64 {
+        self.progress
+    }
+
+    /// Something that was sent up is not committed.
+    pub fn has_outstanding(&self) -> bool {
+        !self.up_committed
+            || self.datagrams.is_outstanding()
+            || self.clients.iter().flatten().any(Client::is_outstanding)
+    }
+
+    /// When it wants [`Frontend::tick`] although nothing has happened.
+    pub fn wakeup(&self) -> Option<Instant> {
+        self.accept_retry
+    }
+
+    // ---- clients ----
+
+    /// True when the poll token belongs to this frontend.
+    pub fn owns(&self, token: Token) -> bool {
+        token.0 >= self.tokens.clients
+            || self.listeners.port_of(token).is_some()
+            || self.datagrams.owns(token)
+    }
+
+    /// Something happened at a socket.
+    pub fn handle(&mut self, event: &mio::event::Event, now: Instant) {
+        if let Some(index) = event.token().0.checked_sub(self.tokens.clients) {
+            self.client_ready(index, event);
+        } else if let Some(port) = self.listeners.port_of(event.token()) {
+            self.accept(port, now);
+        } else {
+            self.datagrams.ready(event.token());
+        }
+    }
+
+    /// Reads datagrams, and tries again what has failed for lack of descriptors.
+    pub fn tick(&mut self, now: Instant) {
+        self.datagrams.receive(self.id, now, &mut self.outbox);
+        if self.accept_retry.is_some_and(|at| at <= now) {
+            self.accept_retry = None;
+            for port in self.listeners.open_ports() {
+                self.accept(port, now);
+            }
+        }
+    }
+
+    fn client_ready(&mut self, index: usize, event: &mio::event::Event) {
+        let Some(Some(client)) = self.clients.get_mut(index) else {
+            return;
+        };
+        let hangup = event.is_read_closed();
+        client.ready(event.is_readable() || hangup, event.is_writable(), hangup);
+        if client.is_dialling() {
+            client.dialled(&mut self.outbox);
+            return;
+        }
+        if event.is_error() {
+            client.abort(&mut self.outbox);
+        }
+        self.serve(index as u32);
+    }
+
+    fn accept(&mut self, port: u16, now: Instant) {
+        loop {
+            match self.listeners.accept(port) {
+                Ok(Some(accepted)) => {
+                    self.last_counter += 1;
+                    let conn = ConnId {
+                        frontend: self.id,
+                        counter: self.last_counter,
+                    };
+                    let origin = Origin::Accepted {
+                        listener: accepted.listener,
+                        peer: accepted.peer,
+                        local: accepted.local,
+                    };
+                    self.add(Identity { conn, origin }, accepted.stream);
+                }
+                Ok(None) => return,
+                Err(error) => {
+                    tracing::warn!(%error, port, "cannot accept clients for now");
+                    self.accept_retry = Some(now + ACCEPT_RETRY);
+                    return;
+                }
+            }
+        }
+    }
+
+    fn add(&mut self, identity: Identity, stream: TcpStream) {
+        let index = self.free_index();
+        // Without it small answers wait for the client's acknowledgements; losing it is only slow.
+        let _ = stream.set_nodelay(true);
+        // A byte out of band is a byte like any other; if that fails, it is lost.
+        let _ = sys::take_urgent_in_line(&stream);
+        match self.watch(stream, index) {
+            Ok(stream) => self.insert(index, identity, Some(stream)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot watch a client's socket");
+                self.free.push(index);
+            }
+        }
+    }
+
+    fn free_index(&mut self) -> u32 {
+        self.free.pop().unwrap_or_else(|| {
+            self.clients.push(None);
+            self.clients.len() as u32 - 1
+        })
+    }
+
+    fn watch(&self, mut stream: TcpStream, index: u32) -> io::Result<TcpStream> {
+        let token = Token(self.tokens.clients + index as usize);
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.registry.register(&mut stream, token, interest)?;
+        Ok(stream)
+    }
+
+    fn insert(&mut self, index: u32, identity: Identity, stream: Option<TcpStream>) {
+        let client = Client::new(identity, stream, &mut self.outbox);
+        self.by_conn.insert(identity.conn, index);
+        self.clients[index as usize] = Some(client);
+    }
+
+    /// Makes a connection that the server wants, unless that is being done.
+    pub fn dial(&mut self, conn: ConnId, address: SocketAddr) {
+        if self.by_conn.contains_key(&conn) {
+            return;
+        }
+        let index = self.free_index();
+        let origin = Origin::Dialled {
+            owner: self.id,
+            answer: None,
+        };
+        let stream = TcpStream::connect(address).and_then(|stream| self.watch(stream, index));
+        let (stream, failure) = match stream {
+            Ok(stream) => (Some(stream), None),
+            Err(error) => (None, Some(error)),
+        };
+        if let Some(stream) = &stream {
+            // As for clients.
+            let _ = stream.set_nodelay(true);
+            let _ = sys::take_urgent_in_line(stream);
+        }
+        self.insert(index, Identity { conn, origin }, stream);
+        if let (Some(error), Some(client)) = (failure, &mut self.clients[index as usize]) {
+            client.answered(Err(sys::errno_of(&error)), &mut self.outbox);
+        }
+    }
+
+    /// A connection that the server wanted was answered by `owner`; one of this frontend's own that
+    /// comes too late is dropped.
+    pub fn answered(&mut self, conn: ConnId, owner: u64) {
+        if owner == self.id {
+            return;
+        }
+        self.touch(conn, |client| {
+            client.server_closed(true);
+            true
+        });
+    }
+
+    /// Reads and writes what is possible, and forgets the client when it is finished.
+    fn serve(&mut self, index: u32) {
+        let Some(Some(client)) = self.clients.get_mut(index as usize) else {
+            return;
+        };
+        client.receive(&mut self.buffer, &mut self.outbox);
+        client.flush(&mut self.outbox);
+        if client.is_finished() {
+            if self.farewell {
+                client.say_farewell(&mut self.outbox);
+            }
+            self.by_conn.remove(&client.conn());
+            self.clients[index as usize] = None;
+            self.free.push(index);
+        }
+    }
+
+    /// Serves every client that records or commits have touched: once per batch, so that the
+    /// answers to a pipelining client leave in one write.
+    pub fn serve_touched(&mut self) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for index in touched.drain(..) {
+            self.serve(index);
+        }
+        self.touched = touched;
+    }
+
+    fn find(&mut self, conn: ConnId) -> Option<(u32, &mut Client)> {
+        let index = *self.by_conn.get(&conn)?;
+        let client = self.clients.get_mut(index as usize)?.as_mut()?;
+        Some((index, client))
+    }
+
+    // ---- what is committed ----
+
+    /// Something of this frontend's is committed.
+    pub fn committed(&mut self, conn: ConnId, progress: Progress) {
+        self.progress += 1;
+        match progress {
+            Progress::Up => {
+                self.up_committed = true;
+                return;
+            }
+            Progress::Heard(number) => return self.datagrams.committed(number),
+            _ => {}
+        }
+        let Some((index, client)) = self.find(conn) else {
+            return;
+        };
+        match progress {
+            Progress::Opened => {
+                client.committed_open();
+                if conn.is_outgoing() {
+                    self.touched.push(index);
+                }
+            }
+            Progress::Input(next) => client.committed_input(next),
+            Progress::Credited(upto) => client.committed_credit(upto),
+            Progress::Ended(how) => {
+                client.committed_end(how);
+                self.touched.push(index);
+            }
+            Progress::Nothing | Progress::Up | Progress::Gone | Progress::Heard(_) => {}
+        }
+    }
+
+    /// The log has given this frontend up, because it was away for too long: nothing that its
+    /// clients send has an effect any more. It starts over under a new identity.
+    pub fn start_over(&mut self, id: u64) {
+        self.drop_clients();
+        self.outbox.clear();
+        self.datagrams.start_over();
+        self.id = id;
+        self.last_counter = 0;
+        self.up_committed = false;
+        self.say_up();
+    }
+
+    /// Disconnects every client that the server has not taken leave of.
+    pub fn drop_clients(&mut self) {
+        for index in 0..self.clients.len() as u32 {
+            if let Some(Some(client)) = self.clients.get_mut(index as usize)
+                && !client.is_closed_by_server()
+            {
+                client.server_closed(true);
+                self.touched.push(index);
+            }
+        }
+        self.serve_touched();
+    }
+
+    /// From now on says a last word for each client: the nodes hold a sidecar's output until then.
+    pub fn say_farewell(&mut self) {
+        self.farewell = true;
+    }
+
+    /// Changes the node that it is the frontend of; a sidecar is its own.
+    pub fn belongs_to(&mut self, node: u64) {
+        self.node = node;
+        self.outbox.clear();
+        self.say_up();
+    }
+
+    /// Its connections, each with the next output byte it wants.
+    pub fn positions(&self) -> Vec<(u64, u64)> {
+        let position = |client: &Client| (client.conn().counter, client.output_next());
+        self.clients.iter().flatten().map(position).collect()
+    }
+
+    fn say_up(&mut self) {
+        self.outbox.event(&Event::FrontendUp {
+            node: self.node,
+            frontend: self.id,
+        });
+    }
+
+    /// Says everything again that is not committed, instead of what waits to be sent.
+    pub fn resend(&mut self, now: Instant) {
+        self.outbox.clear();
+        if !self.up_committed {
+            self.say_up();
+        }
+        // An open only counts when its counter is above all earlier ones, so the order matters.
+        let mut clients: Vec<&Client> = self.clients.iter().flatten().collect();
+        clients.sort_unstable_by_key(|client| client.conn().counter);
+        for client in clients {
+            client.resend(&mut self.outbox);
+        }
+        self.datagrams.resend(self.id, now, &mut self.outbox);
+    }
+
+    // ---- what the server does ----
+
+    /// From now on clients may connect.
+    ///
+    /// # Errors
+    /// A port can't be opened.
+    pub fn go_live(&mut self) -> Result<(), PublishError> {
+        self.listeners.go_live()?;
+        self.datagrams.go_live()
+    }
+
+    /// The server listens.
+    ///
+    /// # Errors
+    /// The port can't be opened.
+    pub fn listen(&mut self, port: Published) -> Result<(), PublishError> {
+        match port.transport {
+            Transport::Stream => self.listeners.listen(port),
+            Transport::Datagram => self.datagrams.listen(port),
+        }
+    }
+
+    /// The server has exactly these listeners.
+    ///
+    /// # Errors
+    /// A port can't be opened.
+    pub fn listen_exactly(&mut self, ports: &[Published]) -> Result<(), PublishError> {
+        for known in self.known() {
+            if ports.iter().all(|port| port.listener != known.listener) {
+                self.unlisten(known.listener);
+            }
+        }
+        ports.iter().try_for_each(|port| self.listen(*port))
+    }
+
+    /// The server's listeners; `None` while clients may not connect yet.
+    pub fn known_listeners(&self) -> Option<Vec<Published>> {
+        self.listeners.is_live().then(|| self.known())
+    }
+
+    /// The server's listeners, open for clients or not.
+    pub fn known(&self) -> Vec<Published> {
+        let streams = self.listeners.known().into_iter();
+        streams.chain(self.datagrams.known()).collect()
+    }
+
+    /// The server no longer listens.
+    pub fn unlisten(&mut self, listener: u32) {
+        self.listeners.unlisten(listener);
+        self.datagrams.unlisten(listener);
+    }
+
+    /// The server is gone for good.
+    pub fn server_gone(&mut self) {
+        self.listeners.close_all();
+        self.datagrams.close_all();
+        self.drop_clients();
+    }
+
+    /// Every replica has dropped so many datagrams from the log.
+    pub fn server_lost(&mut self, total: u64) {
+        self.datagrams.server_lost(total);
+    }
+
+    /// A datagram for somebody that no frontend has heard; `leads`: it is for this node to send it.
+    pub fn unasked(&mut self, record: &Record<'_>, leads: bool) {
+        if let Some(parcel) = parcel(record) {
+            self.datagrams.unasked(&parcel, leads);
+        }
+    }
+
+    /// Serves nobody until [`Frontend::go_live`]; ports that the server opens meanwhile are noted.
+    /// What was not delivered yet is not delivered any more.
+    pub fn retire(&mut self) {
+        self.listeners.retire();
+        self.datagrams.retire();
+        for index in 0..self.clients.len() as u32 {
+            if let Some(Some(client)) = self.clients.get_mut(index as usize) {
+                client.abort(&mut self.outbox);
+                client.server_closed(true);
+                self.touched.push(index);
+            }
+        }
+        self.serve_touched();
+    }
+
+    /// One record about a connection of this frontend, or a datagram for it.
+    pub fn record(&mut self, record: &Record<'_>) {
+        match *record {
+            Record::Data {
+                conn,
+                offset,
+                bytes,
+            } => self.output(conn, offset, bytes),
+            Record::Consumed { conn, upto } => {
+                self.touch(conn, |client| client.consumed(upto));
+            }
+            Record::Fin { conn, .. } => self.touch(conn, |client| {
+                client.server_fin();
+                true
+            }),
+            Record::Closed { conn, reset, .. } => self.touch(conn, |client| {
+                client.server_closed(reset);
+                true
+            }),
+            Record::Datagram { .. } => {
+                if let Some(parcel) = parcel(record) {
+                    self.datagrams.answer(&parcel);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn touch(&mut self, conn: ConnId, change: impl FnOnce(&mut Client) -> bool) {
+        let Some((index, client)) = self.find(conn) else {
+            return;
+        };
+        if change(client) {
+            self.touched.push(index);
+        }
+    }
+
+    fn output(&mut self, conn: ConnId, offset: u64, bytes: &[u8]) {
+        let Some((index, client)) = self.find(conn) else {
+            return;
+        };
+        match client.output(offset, bytes) {
+            Ok(true) => self.touched.push(index),
+            Ok(false) => {}
+            Err(gap) => {
+                // Nothing but a bug in the server's side of the tape leads here. Going on would
+                // hand the client a stream with a hole in it.
+                tracing::error!(%gap, ?conn, "a client is disconnected");
+                let index = index as usize;
+                if let Some(Some(client)) = self.clients.get_mut(index) {
+                    client.abort(&mut self.outbox);
+                }
+            }
+        }
+    }
+}
+
+fn parcel<'a>(record: &Record<'a>) -> Option<Parcel<'a>> {
+    match *record {
+        Record::Datagram {
+            number,
+            local,
+            peer,
+            bytes,
+            ..
+        } => Some(Parcel {
+            number,
+            local,
+            peer,
+            bytes,
+        }),
+        _ => None,
+    }
+}

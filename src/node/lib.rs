@@ -1,0 +1,47 @@
+//! The node daemon: one replica, one thread, one poll.
+//!
+//! The event loop ([`Node`]) owns everything and does, iteration by iteration: take what the poll
+//! has ready
+//! (clients, links to the other nodes, the doorbell of the server, queries), drain what the server
+//! has answered, send up or propose what clients have said, let consensus work, feed what is chosen
+//! to the server, sleep. Batches form by themselves: whatever has gathered during an iteration goes
+//! together.
+//!
+//! The rooms know little of each other, and most do no input or output of their own: each has a
+//! description of its own. `event_loop` is the only one that names all of them.
+
+mod checkpoint;
+mod clients;
+mod divergence;
+mod error;
+mod event_loop;
+pub mod join;
+mod ordering;
+mod peers;
+mod proxy;
+mod server;
+mod status;
+mod transfer;
+
+#[cfg(test)]
+mod testing;
+
+pub use checkpoint::procedure::Taken;
+pub use checkpoint::writer::TakingStatus;
+pub use clients::datagrams::DatagramCounts;
+pub use divergence::quarantine::{Quarantine, QuarantineError};
+pub use divergence::report::{Connection, Difference, Place};
+pub use error::NodeError;
+pub use event_loop::node::Node;
+pub use ordering::operator_signals::Ordered;
+pub use ordering::proposer::Proposed;
+pub use proxy::frontend::{Sidecar, SidecarConfig, SidecarHandle};
+pub use server::output::SlotHashes;
+pub use server::process::{Dumper, ServerHost, Started, WrappedServer};
+pub use server::replay::{Keep, Recording, Replayed, recorded_hashes, replay};
+pub use server::syscall_filter::{Backstop, CaughtSite, FilterState};
+pub use server::traces::{Compared, Fork, compare as compare_traces, traces};
+pub use status::{LearnerStatus, NodeHandle, NodeStatus, Peer, Query, Role, ServerState};
+pub use transfer::{
+    FetchError, FetchPlan, Progress, Seen, TransferStatus, fetch as fetch_checkpoint,
+};

@@ -1,0 +1,429 @@
+//! A sidecar: a frontend that runs alone, next to the clients, attached to any one node at a time.
+//!
+//! Its clients' connections end here, so they outlive every node: when the node it is attached to
+//! dies, it attaches to the next and goes on at its own positions in both directions. It knows
+//! nothing of consensus and keeps nothing on disk.
+
+use crate::clients::frontend::{Frontend, Published, Tokens};
+use crate::error::NodeError;
+use crate::ordering::leader_link::Upstream;
+use crate::proxy::wire::{self, Hello, Kind, Wire, each_progress};
+use brolga_os::sys;
+use brolga_os::timer::Timer;
+use brolga_tape::ConnId;
+use brolga_tape::record::{Record, decode};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Token, Waker};
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+const WAKER: Token = Token(0);
+const TIMER: Token = Token(1);
+const UPLINK: Token = Token(2);
+const TOKENS: Tokens = Tokens {
+    listeners: 1 << 20,
+    datagrams: (1 << 20) + (1 << 16),
+    clients: 1 << 21,
+};
+const EVENTS_MAX: usize = 1024;
+const READ_BYTES: usize = 256 * 1024;
+/// A node has this long to answer a hello.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(2);
+/// An attached node is asked this often whether it lives.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+/// A node that says nothing for this long is left.
+const SILENCE_MAX: Duration = Duration::from_secs(4);
+/// Pause after every node was tried in vain, shared out among them.
+const RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// After this long without any node the cluster may give the frontend up soon; it does so itself
+/// before, so that nobody's bytes end in the void.
+const DETACHED_MAX: Duration = Duration::from_secs(15);
+
+/// Settings of a sidecar.
+#[derive(Clone, Debug)]
+pub struct SidecarConfig {
+    /// The cluster.
+    pub cluster: u128,
+    /// Where the server's ports are opened for clients.
+    pub publish: IpAddr,
+    /// The nodes' addresses for sidecars.
+    pub nodes: Vec<SocketAddr>,
+}
+
+/// Stops a sidecar, from any thread.
+#[derive(Clone, Debug)]
+pub struct SidecarHandle {
+    stop: Arc<AtomicBool>,
+    waker: Arc<Waker>,
+}
+
+impl SidecarHandle {
+    /// Makes [`Sidecar::run`] return. It may have done so already.
+    pub fn shutdown(&self) {
+        self.stop.store(true, Ordering::Release);
+        // When the poll is gone, so is the sidecar.
+        let _ = self.waker.wake();
+    }
+}
+
+/// The way to a node.
+#[derive(Debug)]
+struct Uplink {
+    wire: Wire,
+    node: SocketAddr,
+    welcome: bool,
+    heard: Instant,
+    pinged: Instant,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct Sidecar {
+    config: SidecarConfig,
+    poll: Poll,
+    timer: Timer,
+    frontend: Frontend,
+    upstream: Upstream,
+    uplink: Option<Uplink>,
+    next_node: usize,
+    retry_at: Instant,
+    detached_since: Option<Instant>,
+    stop: Arc<AtomicBool>,
+    buffer: Vec<u8>,
+}
+
+impl Sidecar {
+    /// A sidecar that is not attached yet.
+    ///
+    /// # Errors
+    /// The operating system refuses something.
+    pub fn open(config: SidecarConfig) -> Result<(Self, SidecarHandle), NodeError> {
+        Self::open_io(config).map_err(NodeError::doing("cannot open the frontend"))
+    }
+
+    fn open_io(config: SidecarConfig) -> io::Result<(Self, SidecarHandle)> {
+        let poll = Poll::new()?;
+        let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
+        let stop = Arc::new(AtomicBool::new(false));
+        let handle = SidecarHandle {
+            stop: Arc::clone(&stop),
+            waker,
+        };
+        let id = sys::random_u64()?;
+        let registry = || poll.registry().try_clone();
+        let registries = [registry()?, registry()?, registry()?, registry()?];
+        let mut frontend = Frontend::new(id, id, config.publish, registries, TOKENS);
+        frontend.say_farewell();
+        let timer = Timer::new(poll.registry(), TIMER)?;
+        let now = Instant::now();
+        let sidecar = Self {
+            config,
+            poll,
+            timer,
+            frontend,
+            upstream: Upstream::default(),
+            uplink: None,
+            next_node: 0,
+            retry_at: now,
+            detached_since: Some(now),
+            stop,
+            buffer: vec![0; READ_BYTES],
+        };
+        Ok((sidecar, handle))
+    }
+
+    /// Works until asked to stop.
+    ///
+    /// # Errors
+    /// See [`NodeError`].
+    pub fn run(mut self) -> Result<(), NodeError> {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut wait = Some(Duration::ZERO);
+        loop {
+            match self.poll.poll(&mut events, wait) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+                other => other.map_err(NodeError::doing("cannot poll"))?,
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return Ok(());
+            }
+            let now = Instant::now();
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    TIMER => self.timer.rang(),
+                    UPLINK => self.listen_up(now)?,
+                    _ => self.frontend.handle(event, now),
+                }
+            }
+            self.turn(now)?;
+            wait = None;
+            let deadline = self.deadline();
+            self.timer
+                .arm(deadline, now)
+                .map_err(NodeError::doing("cannot set a timer"))?;
+        }
+    }
+
+    fn turn(&mut self, now: Instant) -> Result<(), NodeError> {
+        self.look_after_uplink(now)?;
+        self.frontend.tick(now);
+        self.frontend.serve_touched();
+        self.pump(now);
+        self.flush(now);
+        Ok(())
+    }
+
+    fn deadline(&self) -> Instant {
+        let uplink = match &self.uplink {
+            None => self.retry_at,
+            Some(uplink) if uplink.welcome => {
+                (uplink.pinged + PING_INTERVAL).min(uplink.heard + SILENCE_MAX)
+            }
+            Some(uplink) => uplink.heard + GREETING_TIMEOUT,
+        };
+        let others = [self.frontend.wakeup(), self.upstream.wakeup()];
+        others.into_iter().flatten().fold(uplink, Instant::min)
+    }
+
+    // ---- attaching ----
+
+    fn look_after_uplink(&mut self, now: Instant) -> Result<(), NodeError> {
+        match &mut self.uplink {
+            None if self.retry_at <= now => self.connect(now),
+            None => {}
+            Some(uplink) => {
+                let patience = if uplink.welcome {
+                    SILENCE_MAX
+                } else {
+                    GREETING_TIMEOUT
+                };
+                if now >= uplink.heard + patience {
+                    self.leave("it does not answer", now);
+                } else if uplink.welcome && now >= uplink.pinged + PING_INTERVAL {
+                    uplink.pinged = now;
+                    uplink.wire.send(Kind::Ping, &[]);
+                }
+            }
+        }
+        let detached = self
+            .detached_since
+            .is_some_and(|since| now >= since + DETACHED_MAX);
+        if detached && self.frontend.client_count() > 0 {
+            tracing::warn!("no node could be reached for long: the clients are disconnected");
+            self.start_over()?;
+        }
+        Ok(())
+    }
+
+    fn connect(&mut self, now: Instant) {
+        let node = self.config.nodes[self.next_node % self.config.nodes.len()];
+        self.next_node += 1;
+        match self.attach(node, now) {
+            Ok(uplink) => self.uplink = Some(uplink),
+            Err(error) => {
+                tracing::debug!(%node, %error, "cannot connect");
+                self.retry_at = now + RETRY_PAUSE;
+            }
+        }
+    }
+
+    fn attach(&mut self, node: SocketAddr, now: Instant) -> io::Result<Uplink> {
+        let mut stream = TcpStream::connect(node)?;
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, UPLINK, interest)?;
+        let hello = Hello {
+            version: wire::VERSION,
+            cluster: self.config.cluster,
+            frontend: self.frontend.id(),
+            conns: self.frontend.positions(),
+        };
+        let mut wire = Wire::new(stream);
+        wire.send(Kind::Hello, &[&hello.encode()]);
+        Ok(Uplink {
+            wire,
+            node,
+            welcome: false,
+            heard: now,
+            pinged: now,
+        })
+    }
+
+    fn leave(&mut self, why: &str, now: Instant) {
+        let Some(uplink) = self.uplink.take() else {
+            return;
+        };
+        tracing::info!(node = %uplink.node, why, "leaving a node");
+        self.retry_at = now + RETRY_PAUSE;
+        if uplink.welcome {
+            self.detached_since = Some(now);
+            self.retry_at = now;
+        }
+        self.upstream.lost();
+    }
+
+    fn start_over(&mut self) -> Result<(), NodeError> {
+        let id = sys::random_u64().map_err(NodeError::doing("cannot get random bytes"))?;
+        self.frontend.start_over(id);
+        self.frontend.belongs_to(id);
+        // A wire that was opened under the old identity must not carry events of the new one.
+        self.uplink = None;
+        self.retry_at = Instant::now();
+        self.detached_since = Some(self.retry_at);
+        self.upstream.lost();
+        Ok(())
+    }
+
+    // ---- talking ----
+
+    fn listen_up(&mut self, now: Instant) -> Result<(), NodeError> {
+        let Some(uplink) = &mut self.uplink else {
+            return Ok(());
+        };
+        let received = uplink.wire.receive(&mut self.buffer);
+        uplink.heard = now;
+        loop {
+            let Some(uplink) = &mut self.uplink else {
+                return Ok(());
+            };
+            match uplink.wire.next() {
+                Ok(Some((kind, payload))) => self.take_frame(kind, &payload, now)?,
+                Ok(None) => break,
+                Err(_) => {
+                    self.leave("it speaks another language", now);
+                    return Ok(());
+                }
+            }
+        }
+        if let Err(error) = received {
+            self.leave(&error.to_string(), now);
+        }
+        Ok(())
+    }
+
+    fn take_frame(&mut self, kind: Kind, payload: &[u8], now: Instant) -> Result<(), NodeError> {
+        match kind {
+            Kind::Welcome => self.welcome(payload),
+            Kind::Refused => {
+                self.leave(&String::from_utf8_lossy(payload), now);
+                Ok(())
+            }
+            Kind::Records => each_record(payload, |record| match *record {
+                Record::Listen {
+                    listener,
+                    address,
+                    transport,
+                    chosen,
+                } => self.frontend.listen(Published {
+                    listener,
+                    address,
+                    transport,
+                    chosen,
+                }),
+                Record::Unlisten { listener } => {
+                    self.frontend.unlisten(listener);
+                    Ok(())
+                }
+                _ => {
+                    self.frontend.record(record);
+                    Ok(())
+                }
+            }),
+            Kind::Committed => {
+                let frontend = self.frontend.id();
+                for (counter, progress) in each_progress(payload) {
+                    let conn = ConnId { frontend, counter };
+                    self.frontend.committed(conn, progress);
+                }
+                Ok(())
+            }
+            Kind::Resend => {
+                self.upstream.lost();
+                Ok(())
+            }
+            Kind::Gone => {
+                tracing::warn!("the cluster has given this frontend up");
+                self.start_over()
+            }
+            Kind::Pong => Ok(()),
+            Kind::Hello | Kind::Events | Kind::Ping => {
+                self.leave("it speaks like a sidecar", now);
+                Ok(())
+            }
+        }
+    }
+
+    fn welcome(&mut self, payload: &[u8]) -> Result<(), NodeError> {
+        if let Some(uplink) = &mut self.uplink {
+            tracing::info!(node = %uplink.node, "attached");
+            uplink.welcome = true;
+        }
+        self.detached_since = None;
+        self.upstream.lost();
+        let mut ports = Vec::new();
+        each_record(payload, |record| {
+            if let Record::Listen {
+                listener,
+                address,
+                transport,
+                chosen,
+            } = *record
+            {
+                ports.push(Published {
+                    listener,
+                    address,
+                    transport,
+                    chosen,
+                });
+            }
+            Ok::<(), NodeError>(())
+        })?;
+        self.frontend.listen_exactly(&ports)?;
+        Ok(self.frontend.go_live()?)
+    }
+
+    fn pump(&mut self, now: Instant) {
+        let (progress, frontend) = (self.frontend.progress(), &self.frontend);
+        self.upstream
+            .check(now, progress, || frontend.has_outstanding());
+        let Some(uplink) = self.uplink.as_mut().filter(|uplink| uplink.welcome) else {
+            self.frontend.outbox().clear();
+            self.upstream.needs_resend();
+            return;
+        };
+        if self.upstream.take_resend() {
+            self.frontend.resend(now);
+        }
+        while let Some(chunk) = self.frontend.outbox().pop() {
+            let header = wire::events_header(chunk.event_count());
+            uplink
+                .wire
+                .send(Kind::Events, &[&header, chunk.encoded_events()]);
+            self.upstream.sent(now);
+        }
+    }
+
+    fn flush(&mut self, now: Instant) {
+        let flushed = self.uplink.as_mut().map(|uplink| uplink.wire.flush());
+        if let Some(Err(error)) = flushed {
+            self.leave(&error.to_string(), now);
+        }
+    }
+}
+
+fn each_record<E: Into<NodeError>>(
+    mut bytes: &[u8],
+    mut each: impl FnMut(&Record<'_>) -> Result<(), E>,
+) -> Result<(), NodeError> {
+    while !bytes.is_empty() {
+        let (record, used) = decode(bytes).map_err(NodeError::Tape)?;
+        each(&record).map_err(Into::into)?;
+        bytes = &bytes[used..];
+    }
+    Ok(())
+}

@@ -1,0 +1,391 @@
+//! What the server has answered: drains the output ring, keeps the running output hash, and
+//! remembers both hashes of each slot so that replicas can be compared at any recent slot.
+//!
+//! Every replica hashes the same record bytes in the same order, so equal hashes at a slot mean
+//! equal outputs from the start up to that slot.
+
+use crate::divergence::recent_outputs::Recent;
+use brolga_tape::entry::EntryError;
+use brolga_tape::record::{Record, decode};
+use serde::{Deserialize, Serialize};
+use std::collections::VecDeque;
+use std::time::Instant;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+/// Slots of which the hashes are kept.
+pub const HISTORY_SLOTS: usize = 64 * 1024;
+
+/// Both hashes after one slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SlotHashes {
+    /// The slot.
+    pub slot: u64,
+    /// Hash of every record from the start up to this slot.
+    pub output_hash: u64,
+    /// The scheduler's own hash.
+    pub schedule_hash: u64,
+}
+
+/// The hashes of the last [`HISTORY_SLOTS`] slots.
+#[derive(Debug, Default)]
+pub struct History {
+    slots: Vec<SlotHashes>,
+}
+
+impl History {
+    /// The hashes at `slot`, if they are still known.
+    pub fn at(&self, slot: u64) -> Option<SlotHashes> {
+        let found = self.slots.get(Self::index(slot))?;
+        (found.slot == slot && slot != 0).then_some(*found)
+    }
+
+    /// The last known slot above `low` and up to `high`.
+    pub fn last_between(&self, low: u64, high: u64) -> Option<SlotHashes> {
+        let oldest = high.saturating_sub(HISTORY_SLOTS as u64);
+        let slots = oldest.max(low) + 1..=high;
+        slots.rev().find_map(|slot| self.at(slot))
+    }
+
+    /// The known slots above `low` and up to `high`, in order.
+    pub fn between(&self, low: u64, high: u64) -> Vec<SlotHashes> {
+        let oldest = high.saturating_sub(HISTORY_SLOTS as u64).max(low);
+        (oldest + 1..=high)
+            .filter_map(|slot| self.at(slot))
+            .collect()
+    }
+
+    /// Remembers `hashes`. When the same slot is there already, from before the server was started
+    /// again, and differs, it is returned: the server is not deterministic.
+    pub(crate) fn put(&mut self, hashes: SlotHashes) -> Option<SlotHashes> {
+        let index = Self::index(hashes.slot);
+        if index >= self.slots.len() {
+            let grown = (index + 1).next_power_of_two().min(HISTORY_SLOTS);
+            self.slots.resize(grown, SlotHashes::default());
+        }
+        let before = std::mem::replace(&mut self.slots[index], hashes);
+        (before.slot == hashes.slot && before != hashes).then_some(before)
+    }
+
+    fn index(slot: u64) -> usize {
+        (slot % HISTORY_SLOTS as u64) as usize
+    }
+}
+
+/// The server's state after the last `Done`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerClock {
+    /// The slot.
+    pub slot: u64,
+    /// Nothing can run until another entry comes.
+    pub idle: bool,
+    /// Virtual time of the earliest timer, or `NO_DEADLINE`.
+    pub deadline_ns: u64,
+    /// When the node saw it.
+    pub at: Instant,
+}
+
+/// Receives what the server does to connections and ports.
+pub trait Sink {
+    /// One record other than `Done`, and its encoding.
+    fn record(&mut self, record: &Record<'_>, encoded: &[u8]);
+    /// All records before were of this slot or earlier ones.
+    fn done(&mut self, slot: u64);
+    /// Whether anything leaves the node because of the record.
+    fn concerns(&self, _record: &Record<'_>) -> bool {
+        true
+    }
+}
+
+/// Batches of output of which it is remembered when they came.
+const BATCHES_MAX: usize = 512;
+
+/// The output side of one run of the server, plus the history over all runs.
+#[derive(Debug, Default)]
+pub struct Output {
+    hash: u64,
+    clock: Option<ServerClock>,
+    last: SlotHashes,
+    history: History,
+    divergence: Option<SlotHashes>,
+    recent: Recent,
+    /// The server has said that it ends.
+    ended: bool,
+    /// The last slot of each batch, and when it came.
+    batches: VecDeque<(u64, Instant)>,
+    /// Slots that nobody has asked for yet.
+    fresh: Vec<SlotHashes>,
+}
+
+impl Output {
+    /// Nothing seen yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A fresh server starts from slot 1 again; what is known of the slots is kept to compare.
+    pub fn restart(&mut self) {
+        self.hash = 0;
+        self.clock = None;
+        self.last = SlotHashes::default();
+        self.recent.restart();
+        self.ended = false;
+        self.batches.clear();
+        self.fresh.clear();
+    }
+
+    /// A server goes on after `applied`, idle, until a timer is due at `deadline_ns`. `trail`: hashes of
+    /// slots before.
+    pub fn resume(
+        &mut self,
+        applied: SlotHashes,
+        deadline_ns: u64,
+        trail: &[SlotHashes],
+        now: Instant,
+    ) {
+        self.restart();
+        for hashes in trail.iter().chain([&applied]) {
+            let before = self.history.put(*hashes);
+            self.divergence = self.divergence.or(before);
+        }
+        self.hash = applied.output_hash;
+        self.last = applied;
+        self.clock = Some(ServerClock {
+            slot: applied.slot,
+            idle: true,
+            deadline_ns,
+            at: now,
+        });
+    }
+
+    /// What the server did so far was wrong: nothing is to be compared with it.
+    pub fn forget(&mut self) {
+        self.history = History::default();
+        self.divergence = None;
+    }
+
+    /// Takes all records in `bytes`; returns how many bytes they took.
+    ///
+    /// # Errors
+    /// The bytes are not records: the writer is broken.
+    pub fn take(
+        &mut self,
+        bytes: &[u8],
+        now: Instant,
+        sink: &mut impl Sink,
+    ) -> Result<usize, EntryError> {
+        let mut at = 0;
+        while at < bytes.len() {
+            let (record, used) = decode(&bytes[at..])?;
+            let encoded = &bytes[at..at + used];
+            if matches!(record, Record::Step { .. }) {
+                // Replicas that are traced agree with those that are not.
+                at += used;
+                continue;
+            }
+            if !record.is_about_watching() {
+                self.hash = xxh3_64_with_seed(encoded, self.hash);
+                self.recent.push(encoded, self.hash);
+            }
+            at += used;
+            match record {
+                Record::Done {
+                    slot,
+                    schedule_hash,
+                    deadline_ns,
+                    idle,
+                    ..
+                } => {
+                    self.done(slot, schedule_hash);
+                    sink.done(slot);
+                    self.clock = Some(ServerClock {
+                        slot,
+                        idle,
+                        deadline_ns,
+                        at: now,
+                    });
+                }
+                other => {
+                    self.ended |= matches!(other, Record::Exit { .. } | Record::Fault { .. });
+                    sink.record(&other, encoded);
+                }
+            }
+        }
+        self.note_batch(now);
+        Ok(at)
+    }
+
+    /// The last slot that has had its time, with its hashes; slot 0 before the first.
+    pub fn applied(&self) -> SlotHashes {
+        self.last
+    }
+
+    /// The server's state after that slot.
+    pub fn clock(&self) -> Option<ServerClock> {
+        self.clock
+    }
+
+    /// The hashes of recent slots.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The hashes of all slots since the last call.
+    pub fn drain_fresh(&mut self) -> impl Iterator<Item = SlotHashes> {
+        self.fresh.drain(..)
+    }
+
+    /// The last records.
+    pub fn recent(&self) -> &Recent {
+        &self.recent
+    }
+
+    /// Takes the last records away.
+    pub fn take_recent(&mut self) -> Recent {
+        std::mem::take(&mut self.recent)
+    }
+
+    /// When the answer to `slot` was seen, if that is not long ago.
+    pub fn seen_at(&self, slot: u64) -> Option<Instant> {
+        let after = self.batches.partition_point(|(last, _)| *last < slot);
+        let older_is_known = after > 0 || self.batches.len() < BATCHES_MAX;
+        let batch = self.batches.get(after).filter(|_| older_is_known)?;
+        Some(batch.1)
+    }
+
+    /// Nothing more will come. When the server has said so itself, what came after the last slot makes
+    /// one more, whose number is returned.
+    pub fn end(&mut self) -> Option<u64> {
+        if !std::mem::take(&mut self.ended) {
+            return None;
+        }
+        let slot = self.last.slot + 1;
+        self.done(slot, self.last.schedule_hash);
+        Some(slot)
+    }
+
+    fn note_batch(&mut self, now: Instant) {
+        let slot = self.last.slot;
+        if self.batches.back().is_some_and(|(last, _)| *last == slot) {
+            return;
+        }
+        if self.batches.len() == BATCHES_MAX {
+            self.batches.pop_front();
+        }
+        self.batches.push_back((slot, now));
+    }
+
+    /// The hashes at `slot`, if they are still known.
+    pub fn hashes_at(&self, slot: u64) -> Option<SlotHashes> {
+        self.history.at(slot)
+    }
+
+    /// The first slot at which this server did something else than the one before it did.
+    pub fn divergence(&self) -> Option<SlotHashes> {
+        self.divergence
+    }
+
+    fn done(&mut self, slot: u64, schedule_hash: u64) {
+        self.last = SlotHashes {
+            slot,
+            output_hash: self.hash,
+            schedule_hash,
+        };
+        self.recent.done(slot);
+        self.fresh.push(self.last);
+        let before = self.history.put(self.last);
+        self.divergence = self.divergence.or(before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use brolga_tape::ConnId;
+    use brolga_tape::record::{NO_DEADLINE, encode};
+
+    #[derive(Default)]
+    struct Count(usize);
+
+    impl Sink for Count {
+        fn record(&mut self, _: &Record<'_>, _: &[u8]) {
+            self.0 += 1;
+        }
+
+        fn done(&mut self, _: u64) {}
+    }
+
+    fn bytes(records: &[Record<'_>]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for record in records {
+            encode(record, |piece| out.extend_from_slice(piece));
+        }
+        out
+    }
+
+    fn data(text: &'static [u8]) -> Record<'static> {
+        Record::Data {
+            conn: ConnId::default(),
+            offset: 0,
+            bytes: text,
+        }
+    }
+
+    fn done(slot: u64) -> Record<'static> {
+        Record::Done {
+            slot,
+            schedule_hash: slot * 3,
+            deadline_ns: NO_DEADLINE,
+            clock: 0,
+            idle: true,
+            operation: 0,
+        }
+    }
+
+    fn feed(output: &mut Output, bytes: &[u8]) -> usize {
+        let mut count = Count::default();
+        let used = output.take(bytes, Instant::now(), &mut count).unwrap();
+        assert_eq!(used, bytes.len());
+        count.0
+    }
+
+    #[test]
+    fn the_hash_depends_on_the_records_and_not_on_how_they_are_cut() {
+        let (first, second) = (
+            bytes(&[data(b"one"), done(1)]),
+            bytes(&[data(b"two"), done(2)]),
+        );
+        let mut cut = Output::new();
+        assert_eq!(feed(&mut cut, &first), 1);
+        assert_eq!(feed(&mut cut, &second), 1);
+        let mut whole = Output::new();
+        assert_eq!(feed(&mut whole, &[first, second].concat()), 2);
+        assert_eq!(cut.applied(), whole.applied());
+        assert_eq!(cut.hashes_at(1), whole.hashes_at(1));
+        assert_ne!(
+            cut.hashes_at(1).unwrap().output_hash,
+            cut.applied().output_hash
+        );
+        assert_eq!(cut.hashes_at(3), None);
+    }
+
+    #[test]
+    fn a_replay_that_differs_is_noticed() {
+        let mut output = Output::new();
+        feed(&mut output, &bytes(&[data(b"one"), done(1)]));
+        output.restart();
+        feed(&mut output, &bytes(&[data(b"one"), done(1)]));
+        assert_eq!(output.divergence(), None);
+        output.restart();
+        feed(&mut output, &bytes(&[data(b"ONE"), done(1)]));
+        assert_eq!(output.divergence().unwrap().slot, 1);
+    }
+
+    #[test]
+    fn old_slots_leave_the_history() {
+        let mut output = Output::new();
+        feed(&mut output, &bytes(&[done(1)]));
+        feed(&mut output, &bytes(&[done(1 + HISTORY_SLOTS as u64)]));
+        assert_eq!(output.hashes_at(1), None);
+        assert!(output.hashes_at(1 + HISTORY_SLOTS as u64).is_some());
+    }
+}

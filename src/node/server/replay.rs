@@ -1,0 +1,528 @@
+//! A recorded log once more, without a node: a server in its genesis state, or brought back from a
+//! checkpoint, is fed with what the log says, and its hashes are compared with those that were recorded
+//! when the log was written. What has become of it may be kept as a checkpoint.
+//!
+//! There is no consensus, no frontend and no clock here: what the server opens, sends and waits for
+//! goes nowhere. A debugger may sit on the server meanwhile: the server waits for its first entry,
+//! before `main`, until it is traced, and gets a SIGTRAP when the last slot is done. Nothing ends
+//! before the debugger does.
+
+use crate::checkpoint::node_state::{SERVER_DIR, Snapshot, TRAIL_SLOTS};
+use crate::divergence::hash_log;
+use crate::error::NodeError;
+use crate::server::feeder::{Feeder, Log};
+use crate::server::lifecycle::parameters;
+use crate::server::output::{Output, Sink, SlotHashes};
+use crate::server::process::{Objects, Process, ServerHost, Started};
+use crate::server::replayed_state::Knowledge;
+use crate::server::tape::TapeMap;
+use brolga_checkpoint::directory::{About, Checkpoint, Directory};
+use brolga_checkpoint::{CheckpointError, Identity, Position};
+use brolga_config::NodeConfig;
+use brolga_consensus::journal::LogReader;
+use brolga_os::sys;
+use brolga_tape::record::Record;
+use brolga_tape::ring::object_bytes;
+use bytes::Bytes;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::{Child, ExitStatus};
+use std::time::{Duration, Instant};
+
+const DOORBELL: Token = Token(0);
+const PROCESS: Token = Token(1);
+const DEBUGGER: Token = Token(2);
+
+/// What is to be replayed.
+#[derive(Debug)]
+pub struct Recording {
+    /// The node's configuration; its data directory is the scratch directory of the replay.
+    pub config: NodeConfig,
+    /// Where the server begins, if not at the genesis: a checkpoint that was verified, of a slot up to
+    /// `upto`, which the log continues.
+    pub from: Option<Checkpoint>,
+    /// The log; `None`: there is none, and the checkpoint is all.
+    pub log: Option<LogReader>,
+    /// The last slot that the server is given.
+    pub upto: u64,
+    /// The recorded hashes, in the order of slots.
+    pub hashes: Vec<SlotHashes>,
+    /// Where the server is kept as it is at the end.
+    pub keep: Option<Keep>,
+}
+
+/// Where and as what a server is kept.
+#[derive(Debug)]
+pub struct Keep {
+    /// The directory.
+    pub directory: Directory,
+    /// What the checkpoint may be restored by.
+    pub identity: Identity,
+}
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Replayed {
+    /// Slots that the server has done, without the empty ones.
+    pub slots: u64,
+    /// The hashes after the last of them.
+    pub last: SlotHashes,
+    /// The last slot after which the server was at rest; only there it can be kept.
+    pub rested: u64,
+    /// The slot of the checkpoint that was kept, or why there is none, if one was wanted.
+    pub kept: Option<Result<u64, String>>,
+    /// Until the server was started, or brought back.
+    pub began: Duration,
+    /// From then to its answer to the last slot.
+    pub took: Duration,
+    /// Bytes of the entries that it was given.
+    pub bytes: u64,
+    /// Slots whose hashes were recorded and are the same.
+    pub equal: u64,
+    /// The first slot that is not: as it was recorded, and as it is now.
+    pub difference: Option<(SlotHashes, SlotHashes)>,
+    /// How the server ended, if it did so before it was stopped.
+    pub ended: Option<String>,
+    /// How the debugger ended.
+    pub debugger: Option<ExitStatus>,
+}
+
+/// The hashes that a node has recorded, given its data directory.
+///
+/// # Errors
+/// The file is there and cannot be read.
+pub fn recorded_hashes(data_dir: &Path) -> io::Result<Vec<SlotHashes>> {
+    hash_log::read(&hash_log::path(data_dir))
+}
+
+/// Runs a recording. `attach` is called with the process of the server and starts
+/// a debugger; `told` is given the last slot that was done, now and then.
+///
+/// # Errors
+/// See [`NodeError`].
+pub fn replay(
+    recording: Recording,
+    host: &mut impl ServerHost,
+    attach: Option<impl FnOnce(i32) -> io::Result<Child>>,
+    told: &mut dyn FnMut(u64),
+) -> Result<Replayed, NodeError> {
+    let asked = Instant::now();
+    let mut run = Run::start(recording, host)?;
+    let started = Instant::now();
+    run.result.began = started - asked;
+    if let Some(attach) = attach {
+        run.attach(attach)?;
+    }
+    let mut events = Events::with_capacity(8);
+    while !run.turn(started)? {
+        told(run.result.last.slot);
+        match run.poll.poll(&mut events, run.patience()) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                return Err(NodeError::doing("cannot poll")(error));
+            }
+            _ => {}
+        }
+    }
+    run.keep(host);
+    Ok(run.result)
+}
+
+/// A debugger at work.
+#[derive(Debug)]
+struct Debugger {
+    child: Child,
+    _handle: OwnedFd,
+    /// The server is traced; it was not fed before.
+    at_work: bool,
+    /// It was told that the last slot is done.
+    told: bool,
+}
+
+/// Between looks at a server that is about to sleep.
+const LOOK_AGAIN: Duration = Duration::from_millis(1);
+/// One that says that it is idle has only some instructions to go.
+const SLEEP_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it is looked whether the debugger traces the server: the kernel does not tell.
+const TRACED_EVERY: Duration = Duration::from_millis(10);
+
+/// Lets the debugger take over. One that does not want the signal ends the server by it, which has
+/// done all it was to do.
+fn interrupt(process: Option<&Process>) {
+    if let Some(process) = process.filter(|process| is_traced(process.pid())) {
+        // It may have ended just now.
+        let _ = kill(Pid::from_raw(process.pid()), Signal::SIGTRAP);
+    }
+}
+
+fn is_traced(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let tracer = status
+        .lines()
+        .find_map(|line| line.strip_prefix("TracerPid:"));
+    tracer.is_some_and(|pid| pid.trim() != "0")
+}
+
+struct Run {
+    poll: Poll,
+    config: NodeConfig,
+    log: Bounded,
+    feeder: Feeder,
+    output: Output,
+    knowledge: Knowledge,
+    hashes: std::iter::Peekable<std::vec::IntoIter<SlotHashes>>,
+    // Before the tape: it is killed before its memory goes.
+    process: Option<Process>,
+    tape: TapeMap,
+    tape_bytes: u64,
+    debugger: Option<Debugger>,
+    has_more: bool,
+    keep: Option<Keep>,
+    result: Replayed,
+}
+
+impl Run {
+    fn start(recording: Recording, host: &mut impl ServerHost) -> Result<Self, NodeError> {
+        let Recording {
+            config,
+            from,
+            log,
+            upto,
+            hashes,
+            keep,
+        } = recording;
+        let poll = Poll::new().map_err(NodeError::doing("cannot create a poll"))?;
+        let parameters = parameters(&config);
+        let tape_bytes = object_bytes(&parameters);
+        let (objects, restored) = match &from {
+            None => (host.objects(tape_bytes).map_err(NodeError::Start)?, None),
+            Some(checkpoint) => {
+                let (snapshot, objects, started) = bring_back(checkpoint, host, tape_bytes)?;
+                (objects, Some((snapshot, started)))
+            }
+        };
+        let tape = TapeMap::create_on(objects, &parameters);
+        let tape = tape.map_err(NodeError::doing("cannot make a tape"))?;
+        let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
+        poll.registry()
+            .register(&mut doorbell, DOORBELL, Interest::READABLE)
+            .map_err(NodeError::doing("cannot watch the doorbell"))?;
+        let (snapshot, started) = match restored {
+            Some((snapshot, started)) => (Some(snapshot), Ok(started)),
+            None => (None, host.start(tape.object(), tape.doorbell())),
+        };
+        let process = Process::watch(started.map_err(NodeError::Start)?, poll.registry(), PROCESS)
+            .map_err(NodeError::doing("cannot watch the server"))?;
+        let perturb = Duration::from_micros(u64::from(config.perturb_us));
+        let chance = sys::random_u64().map_err(NodeError::doing("cannot get random bytes"))?;
+        let mut run = Self {
+            poll,
+            config,
+            log: Bounded { log, upto },
+            feeder: Feeder::new(perturb, chance),
+            output: Output::new(),
+            knowledge: Knowledge::default(),
+            hashes: hashes.into_iter().peekable(),
+            process: Some(process),
+            tape,
+            tape_bytes,
+            debugger: None,
+            has_more: false,
+            keep,
+            result: Replayed::default(),
+        };
+        if let Some(snapshot) = snapshot {
+            run.begin_after(snapshot);
+        }
+        Ok(run)
+    }
+
+    /// The server has done everything up to the slot of the snapshot.
+    fn begin_after(&mut self, snapshot: Snapshot) {
+        let applied = snapshot.applied;
+        self.feeder.restart_after(applied.slot);
+        self.feeder.resume(applied.slot, applied.slot);
+        let (deadline_ns, trail) = (snapshot.deadline_ns, &snapshot.trail);
+        self.output
+            .resume(applied, deadline_ns, trail, Instant::now());
+        self.result.last = applied;
+        self.result.rested = applied.slot;
+        while self.hashes.next_if(|it| it.slot < applied.slot).is_some() {}
+        // The same at the checkpoint itself, or it is another history.
+        let recorded = self.hashes.next_if(|it| it.slot == applied.slot);
+        if let Some(recorded) = recorded.filter(|recorded| *recorded != applied) {
+            self.result.difference = Some((recorded, applied));
+        }
+        self.knowledge = Knowledge::load(snapshot);
+    }
+
+    fn attach(&mut self, attach: impl FnOnce(i32) -> io::Result<Child>) -> Result<(), NodeError> {
+        let pid = self.process.as_ref().map_or(0, Process::pid);
+        let child = attach(pid).map_err(NodeError::doing("cannot start the debugger"))?;
+        let pid = child.id().cast_signed();
+        let watch = || -> io::Result<OwnedFd> {
+            let handle = sys::process_handle(pid)?;
+            let mut source = SourceFd(&handle.as_raw_fd());
+            let registry = self.poll.registry();
+            registry.register(&mut source, DEBUGGER, Interest::READABLE)?;
+            Ok(handle)
+        };
+        let handle = watch().map_err(NodeError::doing("cannot watch the debugger"))?;
+        self.debugger = Some(Debugger {
+            child,
+            _handle: handle,
+            at_work: false,
+            told: false,
+        });
+        Ok(())
+    }
+
+    /// Does what can be done now; true when the replay is over.
+    fn turn(&mut self, started: Instant) -> Result<bool, NodeError> {
+        let now = Instant::now();
+        self.tape.tape_mut().cancel_doorbell();
+        sys::drain_counter(self.tape.doorbell());
+        // Asked before the output is read, so that a server's last words are not missed.
+        let ended = self.process_ended()?;
+        self.drain(now, started)?;
+        if let Some(how) = ended {
+            self.end(how, started);
+        }
+        let fed = self.may_be_fed();
+        if fed {
+            let (knowledge, fed) = (&mut self.knowledge, &mut self.result.bytes);
+            self.feeder.observe(&mut self.log, |slot, bytes| {
+                *fed += bytes.len() as u64;
+                knowledge.entry(slot, bytes);
+            })?;
+            self.feeder.feed(&mut self.log, &mut self.tape, now)?;
+        }
+        let more_to_feed = fed && self.feeder.has_more(self.log.upto);
+        self.has_more = more_to_feed || self.tape.tape_mut().ask_for_doorbell();
+        let over = self.is_over();
+        match &mut self.debugger {
+            Some(debugger) => {
+                if over && !debugger.told {
+                    debugger.told = true;
+                    interrupt(self.process.as_ref());
+                }
+                let ended = debugger.child.try_wait();
+                let ended = ended.map_err(NodeError::doing("cannot await the debugger"))?;
+                self.result.debugger = ended;
+                Ok(ended.is_some())
+            }
+            None => Ok(over),
+        }
+    }
+
+    fn may_be_fed(&mut self) -> bool {
+        let Some(process) = &self.process else {
+            return false;
+        };
+        let Some(debugger) = &mut self.debugger else {
+            return true;
+        };
+        debugger.at_work = debugger.at_work || is_traced(process.pid());
+        debugger.at_work
+    }
+
+    fn is_over(&self) -> bool {
+        let all_seen = self.feeder.seen() >= self.log.upto;
+        let all_done = all_seen && self.result.last.slot >= self.feeder.last_entry();
+        all_done || self.process.is_none() || self.result.difference.is_some()
+    }
+
+    fn process_ended(&mut self) -> Result<Option<String>, NodeError> {
+        let Some(process) = &mut self.process else {
+            return Ok(None);
+        };
+        let status = process.ended();
+        let status = status.map_err(NodeError::doing("cannot await the server"))?;
+        Ok(status.map(sys::describe_status))
+    }
+
+    fn end(&mut self, how: String, started: Instant) {
+        self.process = None;
+        self.output.end();
+        self.compare(started);
+        self.result.ended.get_or_insert(how);
+    }
+
+    fn drain(&mut self, now: Instant, started: Instant) -> Result<(), NodeError> {
+        let mut witness = Witness {
+            knowledge: &mut self.knowledge,
+            fault: None,
+        };
+        let bytes = self.tape.tape().output();
+        let used = self.output.take(bytes, now, &mut witness);
+        let fault = witness.fault;
+        let used = used.map_err(NodeError::Tape)?;
+        self.tape.release_output(used);
+        if self.result.ended.is_none() {
+            self.result.ended = fault;
+        }
+        if let Some(clock) = self.output.clock().filter(|clock| clock.idle) {
+            self.result.rested = clock.slot;
+        }
+        self.compare(started);
+        Ok(())
+    }
+
+    fn compare(&mut self, started: Instant) {
+        for hashes in self.output.drain_fresh() {
+            if self.result.difference.is_some() {
+                return;
+            }
+            self.result.slots += 1;
+            self.result.last = hashes;
+            self.result.took = started.elapsed();
+            while self.hashes.next_if(|it| it.slot < hashes.slot).is_some() {}
+            match self.hashes.next_if(|it| it.slot == hashes.slot) {
+                Some(recorded) if recorded == hashes => self.result.equal += 1,
+                Some(recorded) => self.result.difference = Some((recorded, hashes)),
+                None => {}
+            }
+        }
+    }
+
+    fn patience(&self) -> Option<Duration> {
+        if self.has_more {
+            return Some(Duration::ZERO);
+        }
+        if self.debugger.as_ref().is_some_and(|it| !it.at_work) {
+            return Some(TRACED_EVERY);
+        }
+        let wakeup = self.feeder.wakeup()?;
+        Some(wakeup.saturating_duration_since(Instant::now()))
+    }
+
+    /// Keeps the server as it is, if that is wanted.
+    fn keep(&mut self, host: &mut impl ServerHost) {
+        if let Some(keep) = self.keep.take() {
+            self.result.kept = Some(self.take_checkpoint(&keep, host));
+        }
+    }
+
+    fn take_checkpoint(&self, keep: &Keep, host: &mut impl ServerHost) -> Result<u64, String> {
+        let Some(process) = self
+            .process
+            .as_ref()
+            .filter(|_| self.result.ended.is_none())
+        else {
+            return Err("the server has ended".into());
+        };
+        let clock = self.output.clock();
+        let Some(clock) = clock.filter(|it| it.idle && it.slot == self.result.last.slot) else {
+            return Err(format!(
+                "after slot {} the server is in the middle of its work, and can be kept only at rest, as                  after slot {}",
+                self.result.last.slot, self.result.rested
+            ));
+        };
+        self.await_sleep()?;
+        let applied = self.output.applied();
+        let oldest = applied.slot.saturating_sub(TRAIL_SLOTS);
+        let trail = self.output.history().between(oldest, applied.slot - 1);
+        let snapshot = self.knowledge.snapshot(applied, clock.deadline_ns, trail);
+        let about = About {
+            cluster: self.config.cluster.0,
+            node: self.config.node,
+            position: Position {
+                slot: applied.slot,
+                output_hash: applied.output_hash,
+                schedule_hash: applied.schedule_hash,
+            },
+            identity: keep.identity.clone(),
+        };
+        let pid = process.pid().unsigned_abs();
+        let take = || -> Result<(), CheckpointError> {
+            let staged = keep.directory.stage(applied.slot)?;
+            let server = staged.path().join(SERVER_DIR);
+            std::fs::create_dir(&server)?;
+            host.dumper(self.tape_bytes)?(pid, about.position, &server)?;
+            snapshot.save(staged.path())?;
+            staged.commit(about, &mut |_| ()).map(drop)
+        };
+        match take() {
+            Ok(()) | Err(CheckpointError::Exists(_)) => Ok(applied.slot),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// It says that it is idle a moment before it sleeps, and only there can it be brought back.
+    fn await_sleep(&self) -> Result<(), String> {
+        let started = Instant::now();
+        while !self.tape.tape().server_is_asleep() {
+            if started.elapsed() > SLEEP_PATIENCE {
+                return Err("the server does not come to rest".into());
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
+        Ok(())
+    }
+}
+
+/// The server of a checkpoint, and what its node knew.
+fn bring_back(
+    checkpoint: &Checkpoint,
+    host: &mut impl ServerHost,
+    tape_bytes: u64,
+) -> Result<(Snapshot, Objects, Started), NodeError> {
+    let snapshot = Snapshot::load(&checkpoint.path).map_err(CheckpointError::from)?;
+    let image = checkpoint.path.join(SERVER_DIR);
+    let (objects, started) = host.restore(&image, tape_bytes)?;
+    Ok((snapshot, objects, started))
+}
+
+/// What the server does, seen by nobody else.
+struct Witness<'a> {
+    knowledge: &'a mut Knowledge,
+    /// What the server could not do.
+    fault: Option<String>,
+}
+
+impl Sink for Witness<'_> {
+    fn record(&mut self, record: &Record<'_>, _: &[u8]) {
+        self.knowledge.record(record);
+        if let Record::Fault { message } = record {
+            self.fault = Some(String::from_utf8_lossy(message).into_owned());
+        }
+    }
+
+    fn done(&mut self, _: u64) {}
+}
+
+/// A log up to some slot.
+#[derive(Debug)]
+struct Bounded {
+    log: Option<LogReader>,
+    upto: u64,
+}
+
+impl Log for Bounded {
+    fn chosen_upto(&self) -> u64 {
+        self.upto
+    }
+
+    fn read_chosen(
+        &mut self,
+        from: u64,
+        max_bytes: usize,
+        out: &mut Vec<(u64, Bytes)>,
+    ) -> Result<(), String> {
+        let mut bytes = 0;
+        for slot in from..=self.upto {
+            let log = self.log.as_mut().ok_or("there is none")?;
+            let value = log.read(slot).map_err(|error| error.to_string())?;
+            bytes += value.len();
+            out.push((slot, value));
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! What a node would know at a slot besides its server: kept by a replay, which has no frontend, so that
+//! what becomes of it can be a checkpoint like a node's own.
+//!
+//! It is the node's bookkeeping of connections, ports and held output, without anybody on the other
+//! side.
+
+use crate::checkpoint::node_state::{SavedPort, Snapshot};
+use crate::clients::connection_table::Conns;
+use crate::proxy::server::is_sidecar;
+use crate::proxy::unacked_output::Retained;
+use crate::server::output::SlotHashes;
+use brolga_tape::entry::Entry;
+use brolga_tape::record::{Record, Transport};
+
+/// See the module's description.
+#[derive(Debug, Default)]
+pub struct Knowledge {
+    conns: Conns,
+    retained: Retained,
+    ports: Vec<SavedPort>,
+    /// Every slot up to this one was looked at.
+    seen: u64,
+    last_entry: u64,
+    time_ns: u64,
+}
+
+impl Knowledge {
+    /// What a node knew when it took a checkpoint.
+    pub fn load(snapshot: Snapshot) -> Self {
+        Self {
+            conns: Conns::load(&snapshot.conns),
+            retained: Retained::load(snapshot.retained),
+            ports: snapshot.ports,
+            seen: snapshot.seen,
+            last_entry: snapshot.last_entry,
+            time_ns: snapshot.time_ns,
+        }
+    }
+
+    /// The same of this, with the server at `applied`.
+    pub fn snapshot(
+        &self,
+        applied: SlotHashes,
+        deadline_ns: u64,
+        trail: Vec<SlotHashes>,
+    ) -> Snapshot {
+        Snapshot {
+            deadline_ns,
+            seen: self.seen,
+            last_entry: self.last_entry,
+            time_ns: self.time_ns,
+            trail,
+            ports: self.ports.clone(),
+            conns: self.conns.save(),
+            retained: self.retained.save(),
+            ..Snapshot::new(applied)
+        }
+    }
+
+    /// Looks at an entry of the log, unless it is known.
+    pub fn entry(&mut self, slot: u64, bytes: &[u8]) {
+        if slot <= self.seen {
+            return;
+        }
+        (self.seen, self.last_entry) = (slot, slot);
+        let Ok(entry) = Entry::parse(bytes) else {
+            return;
+        };
+        self.time_ns = entry.time_ns;
+        for event in entry.events().flatten() {
+            self.conns.apply(&event);
+            self.retained.event(&event);
+        }
+    }
+
+    /// Looks at what the server has done.
+    pub fn record(&mut self, record: &Record<'_>) {
+        match *record {
+            Record::Data { conn, .. }
+            | Record::Consumed { conn, .. }
+            | Record::Fin { conn, .. }
+            | Record::Closed { conn, .. } => {
+                let known = self.conns.frontend(conn.frontend);
+                if known.is_some_and(|known| is_sidecar(conn.frontend, known)) {
+                    self.retained.record(conn, record, &self.conns);
+                }
+                if matches!(record, Record::Closed { .. }) {
+                    self.conns.closed_by_server(conn);
+                }
+            }
+            Record::Connect { conn, address } => self.conns.asked_by_server(conn, address),
+            Record::Listen {
+                listener,
+                address,
+                transport,
+                chosen,
+            } => self.ports.push(SavedPort {
+                listener,
+                address,
+                datagrams: transport == Transport::Datagram,
+                chosen,
+            }),
+            Record::Unlisten { listener } => self.ports.retain(|port| port.listener != listener),
+            _ => {}
+        }
+    }
+}
