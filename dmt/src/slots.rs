@@ -1,0 +1,124 @@
+//! Slots of threads: taken, reserved, begun, ended, given back.
+
+use crate::thread::{State, THREADS_MAX, Thread, ThreadIx};
+use crate::{Scheduler, timers, waits};
+
+impl Scheduler {
+    /// A thread's slot.
+    #[must_use]
+    pub fn thread(&self, ix: ThreadIx) -> &Thread {
+        &self.threads[usize::from(ix) - 1]
+    }
+
+    /// A thread's slot.
+    pub fn thread_mut(&mut self, ix: ThreadIx) -> &mut Thread {
+        &mut self.threads[usize::from(ix) - 1]
+    }
+
+    pub(crate) fn take_slot(&mut self) -> Option<ThreadIx> {
+        let ix = if self.free_head != 0 {
+            let ix = self.free_head;
+            self.free_head = self.thread(ix).next_run;
+            ix
+        } else if usize::from(self.used) < THREADS_MAX {
+            self.used += 1;
+            self.used
+        } else {
+            return None;
+        };
+        self.runnable += 1;
+        Some(ix)
+    }
+
+    /// A place for a new thread of `process` that is not there yet: whoever makes it may have to hand on
+    /// the turn meanwhile, and nobody would take it. `None`: there are too many.
+    pub fn reserve(&mut self, process: u16) -> Option<ThreadIx> {
+        let ix = self.take_slot()?;
+        self.runnable -= 1;
+        *self.thread_mut(ix) = Thread {
+            state: State::Reserved,
+            process,
+            ..Thread::EMPTY
+        };
+        Some(ix)
+    }
+
+    /// The thread that a place was reserved for is there: it goes to the end of the run queue.
+    pub fn begin(&mut self, ix: ThreadIx) {
+        let thread = self.thread_mut(ix);
+        assert_eq!(thread.state, State::Reserved, "a thread begins once");
+        thread.state = State::Runnable;
+        self.runnable += 1;
+        self.push_run(ix);
+    }
+
+    /// A new thread of `process`, at the end of the run queue. `None`: there are too many.
+    pub fn spawn(&mut self, process: u16) -> Option<ThreadIx> {
+        let ix = self.reserve(process)?;
+        self.begin(ix);
+        Some(ix)
+    }
+
+    /// Takes back a [`Scheduler::reserve`] whose real thread could not be made, or removes a thread
+    /// that was killed, whatever it was doing. Its slot can be used again.
+    pub fn remove(&mut self, ix: ThreadIx) {
+        match self.thread(ix).state {
+            State::Free => return,
+            State::Exited | State::Reserved => {}
+            State::Alarm => self.disarm(ix),
+            State::Runnable => {
+                self.runnable -= 1;
+                if self.current == ix {
+                    self.current = 0;
+                } else {
+                    self.remove_from_run(ix);
+                }
+            }
+            State::Blocked => {
+                waits::dequeue(self, ix);
+                if self.thread(ix).timer != 0 {
+                    timers::remove(self, ix);
+                }
+            }
+        }
+        let free = self.free_head;
+        *self.thread_mut(ix) = Thread {
+            next_run: free,
+            ..Thread::EMPTY
+        };
+        self.free_head = ix;
+    }
+
+    /// Ends another thread whose real thread stays asleep on its baton for ever, so that its slot is never
+    /// used again.
+    pub fn retire(&mut self, ix: ThreadIx) {
+        self.remove(ix);
+        self.free_head = self.thread(ix).next_run;
+        *self.thread_mut(ix) = Thread {
+            state: State::Exited,
+            ..Thread::EMPTY
+        };
+    }
+
+    /// The current thread ends; its slot stays until [`Scheduler::remove`].
+    pub fn exit(&mut self) {
+        let ix = self.current;
+        let thread = self.thread_mut(ix);
+        assert_eq!(thread.state, State::Runnable);
+        thread.state = State::Exited;
+        self.runnable -= 1;
+        self.current = 0;
+    }
+
+    /// True when the thread has ended but was not removed.
+    #[must_use]
+    pub fn has_exited(&self, ix: ThreadIx) -> bool {
+        self.thread(ix).state == State::Exited
+    }
+
+    /// All threads that are not free, in order of their index.
+    pub fn living(&self) -> impl Iterator<Item = ThreadIx> + Clone + '_ {
+        let none = [State::Free, State::Alarm];
+        (1..=self.used).filter(move |ix| !none.contains(&self.thread(*ix).state))
+    }
+}
