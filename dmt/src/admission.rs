@@ -2,7 +2,6 @@
 
 use crate::Scheduler;
 use crate::thread::{State, Wakeup};
-use crate::timers;
 
 impl Scheduler {
     /// Slot of the entry admitted last, 0 before the first.
@@ -57,7 +56,7 @@ impl Scheduler {
                 break;
             }
             if self.thread(ix).state == State::Alarm {
-                timers::remove(self, ix);
+                self.timers.remove(&mut self.threads, ix);
                 self.push_fired(ix);
             } else {
                 self.unblock(ix, Wakeup::TimedOut);

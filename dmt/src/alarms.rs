@@ -2,8 +2,8 @@
 //!
 //! An alarm takes a thread's slot, so that alarms and threads share one order of deadlines.
 
+use crate::Scheduler;
 use crate::thread::{State, Thread, ThreadIx};
-use crate::{Scheduler, timers};
 
 impl Scheduler {
     /// A timer that belongs to no waiting thread, not set. It shares slots and the order of deadlines
@@ -29,7 +29,7 @@ impl Scheduler {
             let alarm = self.thread_mut(ix);
             alarm.deadline_ns = deadline;
             alarm.blocked_at = now;
-            timers::insert(self, ix);
+            self.timers.insert(&mut self.threads, ix);
         }
     }
 
@@ -71,7 +71,7 @@ impl Scheduler {
 
     pub(crate) fn disarm(&mut self, ix: ThreadIx) {
         if self.thread(ix).timer != 0 {
-            timers::remove(self, ix);
+            self.timers.remove(&mut self.threads, ix);
         }
         let mut rest = core::mem::take(&mut self.fired_head);
         self.fired_tail = 0;

@@ -1,7 +1,7 @@
 //! Blocking on a key and being woken: PARROT's wait, signal and broadcast.
 
+use crate::Scheduler;
 use crate::thread::{ANY, Key, State, ThreadIx, Wakeup};
-use crate::{Scheduler, timers, waits};
 
 impl Scheduler {
     /// Blocks the current thread on `key`, until woken or until `deadline_ns`. Nobody is current until
@@ -27,10 +27,10 @@ impl Scheduler {
         thread.blocked_at = blocked_at;
         self.runnable -= 1;
         self.current = 0;
-        waits::enqueue(self, ix);
+        self.waits.enqueue(&mut self.threads, ix);
         if let Some(deadline) = deadline_ns {
             self.thread_mut(ix).deadline_ns = deadline;
-            timers::insert(self, ix);
+            self.timers.insert(&mut self.threads, ix);
         }
     }
 
@@ -56,7 +56,7 @@ impl Scheduler {
     pub fn wake_bits(&mut self, key: Key, bits: u32, count: usize) -> usize {
         let mut woken = 0;
         while woken < count {
-            let Some(ix) = waits::first(self, key, bits) else {
+            let Some(ix) = self.waits.first(&self.threads, key, bits) else {
                 break;
             };
             self.unblock(ix, Wakeup::Signalled);
@@ -69,12 +69,12 @@ impl Scheduler {
     pub fn requeue(&mut self, from: Key, to: Key, count: usize) -> usize {
         let mut moved = 0;
         while moved < count && from != to {
-            let Some(ix) = waits::first(self, from, ANY) else {
+            let Some(ix) = self.waits.first(&self.threads, from, ANY) else {
                 break;
             };
-            waits::dequeue(self, ix);
+            self.waits.dequeue(&mut self.threads, ix);
             self.thread_mut(ix).key = to;
-            waits::enqueue(self, ix);
+            self.waits.enqueue(&mut self.threads, ix);
             moved += 1;
         }
         moved
@@ -90,14 +90,14 @@ impl Scheduler {
     }
 
     /// What threads wait for is known by other keys now. The order of waiting for each stays.
-    pub fn rekey(&mut self, now: impl Fn(Key) -> Key) {
-        waits::rekey(self, now);
+    pub fn rekey(&mut self, new_key: impl Fn(Key) -> Key) {
+        self.waits.rekey(&mut self.threads, new_key);
     }
 
     pub(crate) fn unblock(&mut self, ix: ThreadIx, wakeup: Wakeup) {
-        waits::dequeue(self, ix);
+        self.waits.dequeue(&mut self.threads, ix);
         if self.thread(ix).timer != 0 {
-            timers::remove(self, ix);
+            self.timers.remove(&mut self.threads, ix);
         }
         let thread = self.thread_mut(ix);
         assert_eq!(thread.state, State::Blocked);

@@ -47,7 +47,7 @@ pub use thread::{ANY, Key, THREADS_MAX, Thread, ThreadIx, Wakeup};
 pub use turns::Pick;
 
 use soft_barriers::SoftBarriers;
-use thread::State;
+use thread::{State, Threads};
 use timers::Timers;
 use waits::Waits;
 
@@ -88,7 +88,7 @@ pub struct Scheduler {
     waits: Waits,
     timers: Timers,
     soft: SoftBarriers,
-    threads: [Thread; THREADS_MAX],
+    threads: Threads,
 }
 
 impl Scheduler {

@@ -1,18 +1,18 @@
 //! Slots of threads: taken, reserved, begun, ended, given back.
 
+use crate::Scheduler;
 use crate::thread::{State, THREADS_MAX, Thread, ThreadIx};
-use crate::{Scheduler, timers, waits};
 
 impl Scheduler {
     /// A thread's slot.
     #[must_use]
     pub fn thread(&self, ix: ThreadIx) -> &Thread {
-        &self.threads[usize::from(ix) - 1]
+        self.threads.get(ix)
     }
 
     /// A thread's slot.
     pub fn thread_mut(&mut self, ix: ThreadIx) -> &mut Thread {
-        &mut self.threads[usize::from(ix) - 1]
+        self.threads.get_mut(ix)
     }
 
     pub(crate) fn take_slot(&mut self) -> Option<ThreadIx> {
@@ -75,9 +75,9 @@ impl Scheduler {
                 }
             }
             State::Blocked => {
-                waits::dequeue(self, ix);
+                self.waits.dequeue(&mut self.threads, ix);
                 if self.thread(ix).timer != 0 {
-                    timers::remove(self, ix);
+                    self.timers.remove(&mut self.threads, ix);
                 }
             }
         }

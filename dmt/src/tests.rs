@@ -41,7 +41,7 @@ fn scheduler() -> Box<Scheduler> {
         waits: Waits::default(),
         timers: Timers::default(),
         soft: SoftBarriers::default(),
-        threads: [const { Thread::EMPTY }; THREADS_MAX],
+        threads: Threads::default(),
     });
     assert_eq!(scheduler.start(100), 1);
     scheduler

@@ -102,3 +102,27 @@ impl Thread {
         process: 0,
     };
 }
+
+/// The slots of all threads, by [`ThreadIx`].
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct Threads([Thread; THREADS_MAX]);
+
+impl Threads {
+    #[inline]
+    pub(crate) fn get(&self, ix: ThreadIx) -> &Thread {
+        &self.0[usize::from(ix) - 1]
+    }
+
+    #[inline]
+    pub(crate) fn get_mut(&mut self, ix: ThreadIx) -> &mut Thread {
+        &mut self.0[usize::from(ix) - 1]
+    }
+}
+
+#[cfg(test)]
+impl Default for Threads {
+    fn default() -> Self {
+        Self([const { Thread::EMPTY }; THREADS_MAX])
+    }
+}

@@ -3,7 +3,7 @@
 //! Threads with different keys may share a bucket; the order within one key is the order of
 //! blocking, whatever else is in the bucket.
 
-use crate::{Key, Scheduler, ThreadIx};
+use crate::thread::{Key, ThreadIx, Threads};
 
 const BUCKETS: usize = 1024;
 
@@ -32,87 +32,84 @@ impl Default for Waits {
     }
 }
 
-impl Waits {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.blocked == 0
-    }
-}
-
 fn bucket_of(key: Key) -> usize {
     let mixed = (key.id ^ key.space.rotate_left(40)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     (mixed >> 54) as usize % BUCKETS
 }
 
-/// Appends a thread to the queue of its key.
-pub(crate) fn enqueue(scheduler: &mut Scheduler, ix: ThreadIx) {
-    let bucket = bucket_of(scheduler.thread(ix).key);
-    let tail = scheduler.waits.buckets[bucket].tail;
-    let thread = scheduler.thread_mut(ix);
-    thread.next_wait = 0;
-    thread.prev_wait = tail;
-    if tail == 0 {
-        scheduler.waits.buckets[bucket].head = ix;
-    } else {
-        scheduler.thread_mut(tail).next_wait = ix;
-    }
-    scheduler.waits.buckets[bucket].tail = ix;
-    scheduler.waits.blocked += 1;
-}
-
-/// Takes a thread out of the queue of its key.
-pub(crate) fn dequeue(scheduler: &mut Scheduler, ix: ThreadIx) {
-    let thread = scheduler.thread(ix);
-    let (key, next, prev) = (thread.key, thread.next_wait, thread.prev_wait);
-    let bucket = bucket_of(key);
-    match prev {
-        0 => scheduler.waits.buckets[bucket].head = next,
-        prev => scheduler.thread_mut(prev).next_wait = next,
-    }
-    match next {
-        0 => scheduler.waits.buckets[bucket].tail = prev,
-        next => scheduler.thread_mut(next).prev_wait = prev,
-    }
-    scheduler.waits.blocked -= 1;
-}
-
-/// Gives every waiting thread the key that takes the place of its own.
-pub(crate) fn rekey(scheduler: &mut Scheduler, now: impl Fn(Key) -> Key) {
-    // All chains in one first, so that nobody who has moved is met again.
-    let mut all = Bucket::default();
-    for bucket in 0..BUCKETS {
-        let Bucket { head, tail } = core::mem::take(&mut scheduler.waits.buckets[bucket]);
-        if head == 0 {
-            continue;
+impl Waits {
+    /// Appends a thread to the queue of its key.
+    pub(crate) fn enqueue(&mut self, threads: &mut Threads, ix: ThreadIx) {
+        let bucket = &mut self.buckets[bucket_of(threads.get(ix).key)];
+        let tail = bucket.tail;
+        let thread = threads.get_mut(ix);
+        thread.next_wait = 0;
+        thread.prev_wait = tail;
+        if tail == 0 {
+            bucket.head = ix;
+        } else {
+            threads.get_mut(tail).next_wait = ix;
         }
-        match all.tail {
-            0 => all.head = head,
-            last => scheduler.thread_mut(last).next_wait = head,
-        }
-        all.tail = tail;
+        bucket.tail = ix;
+        self.blocked += 1;
     }
-    scheduler.waits.blocked = 0;
-    let mut ix = all.head;
-    while ix != 0 {
-        let thread = scheduler.thread_mut(ix);
-        let next = thread.next_wait;
-        thread.key = now(thread.key);
-        enqueue(scheduler, ix);
-        ix = next;
-    }
-}
 
-/// The thread that has waited longest on `key` for any of `bits`.
-pub(crate) fn first(scheduler: &Scheduler, key: Key, bits: u32) -> Option<ThreadIx> {
-    if scheduler.waits.is_empty() {
-        return None;
-    }
-    let mut ix = scheduler.waits.buckets[bucket_of(key)].head;
-    while ix != 0 {
-        let thread = scheduler.thread(ix);
-        if thread.key == key && thread.bits & bits != 0 {
-            return Some(ix);
+    /// Removes a thread from the queue of its key.
+    pub(crate) fn dequeue(&mut self, threads: &mut Threads, ix: ThreadIx) {
+        let thread = threads.get(ix);
+        let (key, next, prev) = (thread.key, thread.next_wait, thread.prev_wait);
+        let bucket = &mut self.buckets[bucket_of(key)];
+        match prev {
+            0 => bucket.head = next,
+            prev => threads.get_mut(prev).next_wait = next,
         }
-        ix = thread.next_wait;
+        match next {
+            0 => bucket.tail = prev,
+            next => threads.get_mut(next).prev_wait = prev,
+        }
+        self.blocked -= 1;
     }
-    None
+
+    /// Replaces the key of every waiting thread by what `new_key` makes of it. The order of waiting
+    /// for each key stays.
+    pub(crate) fn rekey(&mut self, threads: &mut Threads, new_key: impl Fn(Key) -> Key) {
+        // All chains in one first, so that a thread that has moved is not met again.
+        let mut all = Bucket::default();
+        for bucket in &mut self.buckets {
+            let Bucket { head, tail } = core::mem::take(bucket);
+            if head == 0 {
+                continue;
+            }
+            match all.tail {
+                0 => all.head = head,
+                last => threads.get_mut(last).next_wait = head,
+            }
+            all.tail = tail;
+        }
+        self.blocked = 0;
+        let mut ix = all.head;
+        while ix != 0 {
+            let thread = threads.get_mut(ix);
+            let next = thread.next_wait;
+            thread.key = new_key(thread.key);
+            self.enqueue(threads, ix);
+            ix = next;
+        }
+    }
+
+    /// Returns the thread that has waited longest on `key` for any of `bits`.
+    pub(crate) fn first(&self, threads: &Threads, key: Key, bits: u32) -> Option<ThreadIx> {
+        if self.blocked == 0 {
+            return None;
+        }
+        let mut ix = self.buckets[bucket_of(key)].head;
+        while ix != 0 {
+            let thread = threads.get(ix);
+            if thread.key == key && thread.bits & bits != 0 {
+                return Some(ix);
+            }
+            ix = thread.next_wait;
+        }
+        None
+    }
 }
