@@ -9,7 +9,7 @@
 //! * `stream`: reading, writing and closing connections; windows.
 //! * `listen`: listeners and accept queues.
 //! * `connect`: connections that the server opens itself; `ports`: the ports it is given for them.
-//! * `datagram`: datagram sockets; `routes`: the way back to their peers.
+//! * `datagram`: datagram sockets, their ports, and the way back to their peers.
 //! * `epoll`: interest and ready lists with the kernel's semantics (level, edge, one-shot, exclusive).
 //! * `descriptors`: which descriptor of which process names what.
 //!
@@ -31,8 +31,8 @@ mod datagram;
 mod descriptors;
 mod epoll;
 mod listen;
+mod peer_hash;
 mod ports;
-mod routes;
 mod stream;
 mod table;
 
@@ -447,9 +447,5 @@ impl Socket {
     }
 }
 
-#[cfg(test)]
-mod connect_tests;
-#[cfg(test)]
-mod datagram_tests;
 #[cfg(test)]
 mod tests;

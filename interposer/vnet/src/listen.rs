@@ -1,6 +1,6 @@
 //! Listeners and their accept queues.
 
-use crate::routes::mixed;
+use crate::peer_hash::peer_hash;
 use crate::{Net, SocketIx, State, WaitOn, World, ready};
 use brolga_tape::record::{Record, Transport};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -44,7 +44,7 @@ impl Net {
             socket.reuse_port && socket.local == local
         };
         let count = self.listeners().filter(sharing).count() as u64;
-        let chosen = (mixed(peer) % count.max(1)) as usize;
+        let chosen = (peer_hash(peer) % count.max(1)) as usize;
         self.listeners().filter(sharing).nth(chosen).unwrap_or(on)
     }
 

@@ -3,7 +3,7 @@
 //! Bounded: whoever was not heard of for longest is forgotten. One peer may be known at several
 //! local addresses, since every frontend has its own.
 
-use brolga_tape::entry::address_bytes;
+use crate::peer_hash::{MULTIPLIER, peer_hash};
 use core::net::{IpAddr, SocketAddr};
 
 /// More than a full receive queue holds datagrams, so that everybody in it can be answered.
@@ -37,20 +37,9 @@ pub(crate) struct Routes {
     routes: [Route; ROUTES_MAX],
 }
 
-/// The same on every replica, and spread well enough.
-pub(crate) fn mixed(address: SocketAddr) -> u64 {
-    let bytes = address_bytes(address);
-    let (words, _) = bytes.as_chunks::<8>();
-    words.iter().fold(0, |hash: u64, word| {
-        let mixed = (hash.rotate_left(5) ^ u64::from_le_bytes(*word)).wrapping_mul(MULTIPLIER);
-        mixed ^ (mixed >> 32)
-    })
-}
-
-const MULTIPLIER: u64 = 0x9E37_79B9_7F4A_7C15;
-
 fn bucket(peer: SocketAddr, port: u16) -> usize {
-    (mixed(peer).wrapping_add(u64::from(port).wrapping_mul(MULTIPLIER)) >> 40) as usize % BUCKETS
+    (peer_hash(peer).wrapping_add(u64::from(port).wrapping_mul(MULTIPLIER)) >> 40) as usize
+        % BUCKETS
 }
 
 impl Routes {
