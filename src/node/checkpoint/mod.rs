@@ -1,10 +1,9 @@
 //! Checkpoints of this replica: when they are taken, how, and what the log needs to keep.
 //!
-//! * `schedule`: when one is due; `coordination`: one replica at a time;
-//! * `procedure`: taking one and going back to one; `writer`: the thread that writes it;
-//! * `node_state`: the node's part of it; `truncation`: how much of the log is kept.
+//! * `schedule`: when one is due, and one replica at a time; `procedure`: how far one is;
+//! * `writer`: the thread that writes it; `node_state`: the node's part of it;
+//! * `truncation`: how much of the log is kept.
 
-pub(crate) mod coordination;
 pub(crate) mod node_state;
 pub(crate) mod procedure;
 pub(crate) mod schedule;

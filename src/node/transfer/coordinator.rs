@@ -1,14 +1,10 @@
 //! The node's part in transfers: when one is wanted, who is asked, what comes of it.
 
 use super::donor::Serving;
-use super::donors::{Choice, Donors, Wishes};
+use super::donors::Donors;
 use super::fetch::{FetchError, FetchPlan, fetch};
 use super::progress::Progress;
-use crate::checkpoint::truncation::SAY_AGAIN;
 use crate::error::NodeError;
-use crate::event_loop::node::Node;
-use crate::peers::frames::PeerFrame;
-use crate::server::process::ServerHost;
 use brolga_checkpoint::{Checkpoint, Directory};
 use brolga_config::NodeConfig;
 use brolga_consensus::NodeId;
@@ -21,7 +17,7 @@ use std::thread::{Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 /// Between looks for a donor when there is none.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+pub(crate) const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// After a checkpoint was fetched the log behind it comes within this time, or as much of it as others
 /// keep.
@@ -64,7 +60,7 @@ impl fmt::Display for TransferStatus {
 
 /// One try with one donor. Dropping it ends it and waits for its thread.
 #[derive(Debug)]
-struct Attempt {
+pub(crate) struct Attempt {
     donor: NodeId,
     progress: Arc<Progress>,
     done: Receiver<Result<Checkpoint, FetchError>>,
@@ -72,7 +68,11 @@ struct Attempt {
 }
 
 impl Attempt {
-    fn begin(donor: NodeId, plan: FetchPlan, waker: Arc<Waker>) -> Result<Self, NodeError> {
+    pub(crate) fn begin(
+        donor: NodeId,
+        plan: FetchPlan,
+        waker: Arc<Waker>,
+    ) -> Result<Self, NodeError> {
         let progress = Arc::new(Progress::default());
         let (done_tx, done) = channel();
         let seen = Arc::clone(&progress);
@@ -117,27 +117,27 @@ impl Drop for Attempt {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Lore {
     /// Hashes of manifests of checkpoints that are of no use here.
-    refused: Vec<u128>,
+    pub(crate) refused: Vec<u128>,
     /// The slot of one that was fetched, and verified, just now.
     pub(crate) fetched: Option<u64>,
     /// The same, and until when the log behind it may be needed.
-    needs_log: Option<(u64, Instant)>,
+    pub(crate) needs_log: Option<(u64, Instant)>,
 }
 
 /// See the module's description.
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    donors: Donors,
-    attempt: Option<Attempt>,
-    serving: Serving,
-    waker: Arc<Waker>,
+    pub(crate) donors: Donors,
+    pub(crate) attempt: Option<Attempt>,
+    pub(crate) serving: Serving,
+    pub(crate) waker: Arc<Waker>,
     pub(crate) lore: Lore,
     /// When to look for a donor again.
-    again_at: Option<Instant>,
+    pub(crate) again_at: Option<Instant>,
     /// When to say again that the log is needed.
-    say_at: Option<Instant>,
+    pub(crate) say_at: Option<Instant>,
     /// Why there is none yet.
-    trouble: Option<String>,
+    pub(crate) trouble: Option<String>,
 }
 
 impl Transfer {
@@ -205,14 +205,14 @@ impl Transfer {
     }
 
     /// The slot behind which the others' logs are needed here.
-    fn needs_log(&self) -> Option<u64> {
+    pub(crate) fn needs_log(&self) -> Option<u64> {
         let coming = self.attempt.as_ref().map(|it| it.progress.seen().slot);
         let coming = coming.filter(|slot| *slot > 0);
         coming.or(self.lore.needs_log.map(|(slot, _)| slot))
     }
 
     /// Whether nothing is needed any more that was needed until now. `newest`: the own checkpoint.
-    fn is_content(&mut self, newest: Option<u64>, now: Instant) -> bool {
+    pub(crate) fn is_content(&mut self, newest: Option<u64>, now: Instant) -> bool {
         let over = |(slot, until): &mut (u64, Instant)| newest > Some(*slot) || *until <= now;
         self.lore.needs_log.take_if(over).is_some() && self.attempt.is_none()
     }
@@ -229,7 +229,7 @@ impl Transfer {
         Some((attempt.donor, attempt.progress.taken(), outcome))
     }
 
-    fn take_in(&mut self, now: Instant) {
+    pub(crate) fn take_in(&mut self, now: Instant) {
         let Some((donor, taken, outcome)) = self.take_outcome() else {
             return;
         };
@@ -258,105 +258,5 @@ impl Transfer {
                 }
             }
         }
-    }
-}
-
-impl<H: ServerHost> Node<H> {
-    /// Those that want a checkpoint from here.
-    pub(crate) fn welcome_visitors(&mut self) {
-        for visitor in self.replica.take_visitors() {
-            self.transfer.serving.welcome(visitor);
-        }
-    }
-
-    /// Goes on with a fetch, if one is wanted. True when a checkpoint was fetched and the node is to
-    /// start anew with it.
-    pub(crate) fn advance_transfer(&mut self, now: Instant) -> Result<bool, NodeError> {
-        self.transfer.take_in(now);
-        self.say_what_is_needed(now);
-        if self.transfer.lore.fetched.is_some() {
-            return Ok(true);
-        }
-        let chosen = self.replica.chosen_upto();
-        let Some(at_least) = self.checkpoints.lacking(chosen) else {
-            if self.transfer.attempt.take().is_some() {
-                tracing::info!("the log goes on by itself: no checkpoint is needed any more");
-            }
-            self.transfer.again_at = None;
-            return Ok(false);
-        };
-        if self.transfer.attempt.is_none() {
-            self.ask_for_checkpoint(at_least, now)?;
-        }
-        Ok(false)
-    }
-
-    /// Has the others keep the log that follows what is fetched.
-    fn say_what_is_needed(&mut self, now: Instant) {
-        let newest = self.checkpoints.newest();
-        if self.transfer.is_content(newest, now) {
-            self.say_that_log_is_needed(0);
-        }
-        let Some(slot) = self.transfer.needs_log() else {
-            // Its slot may be known in a moment.
-            let soon = self.transfer.attempt.is_some();
-            self.transfer.say_at = soon.then(|| now + LOOK_AGAIN / 10);
-            return;
-        };
-        if self.transfer.say_at.is_some_and(|at| at > now) {
-            return;
-        }
-        self.transfer.say_at = Some(now + SAY_AGAIN);
-        self.say_that_log_is_needed(slot);
-    }
-
-    fn say_that_log_is_needed(&mut self, slot: u64) {
-        PeerFrame::Fetching(slot).encode(&mut self.frame);
-        for member in &self.config.members {
-            if member.id != self.id {
-                // One whose link is down is told later.
-                let _ = self.replica.send_app(member.id, &self.frame);
-            }
-        }
-    }
-
-    fn ask_for_checkpoint(&mut self, at_least: u64, now: Instant) -> Result<(), NodeError> {
-        if self.transfer.again_at.is_some_and(|at| at > now) {
-            return Ok(());
-        }
-        let directory = self.checkpoints.directory();
-        let begun = directory.partials()?;
-        let begun = begun.iter().find(|it| it.position.slot >= at_least);
-        let wishes = Wishes {
-            at_least,
-            leader: self.leadership.leader,
-            begun: begun.map(|manifest| manifest.node),
-        };
-        let donor = match self.transfer.donors.choose(wishes, now) {
-            Choice::Ask(donor) => donor,
-            Choice::Wait(at) => {
-                // News come before that.
-                self.transfer.again_at = Some(at.unwrap_or(now + LOOK_AGAIN));
-                return Ok(());
-            }
-        };
-        self.transfer.again_at = None;
-        let member = self.config.members.iter().find(|it| it.id == donor);
-        let Some(member) = member else {
-            return Ok(());
-        };
-        let plan = FetchPlan {
-            cluster: self.config.cluster.0,
-            node: self.id,
-            donor: member.peer,
-            directory: directory.clone(),
-            identity: self.checkpoints.identity().clone(),
-            at_least,
-            except: self.transfer.lore.refused.clone(),
-        };
-        tracing::info!(donor, at_least, "a checkpoint is fetched");
-        let waker = Arc::clone(&self.transfer.waker);
-        self.transfer.attempt = Some(Attempt::begin(donor, plan, waker)?);
-        Ok(())
     }
 }

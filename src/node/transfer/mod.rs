@@ -36,10 +36,10 @@
 //! Deliberately absent: encryption, and trust in more than the cluster's number, as on the links of
 //! consensus.
 
-mod coordinator;
+pub(crate) mod coordinator;
 mod donor;
-mod donors;
-mod fetch;
+pub(crate) mod donors;
+pub(crate) mod fetch;
 mod files;
 mod pieces;
 mod progress;
