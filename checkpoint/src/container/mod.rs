@@ -20,7 +20,7 @@
 //! writes down what differs from its own.
 //!
 //! Not runc: it would start and restore the server as process 1, as nobody's child that could trace it or
-//! wait for it, with all mounts in the image. docs/architecture.md has what was tried.
+//! wait for it, with all mounts in the image. docs/decisions/no-runc.md has what was tried.
 //!
 //! Deliberately absent: a border. The server has the rights that it has outside.
 

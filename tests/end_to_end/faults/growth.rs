@@ -1,6 +1,6 @@
 //! Disks do not fill up while the server works.
 //!
-//! The bound is the one in docs/architecture.md, of settings and of the size of a checkpoint:
+//! The bound is the one in docs/operations.md, of settings and of the size of a checkpoint:
 //!
 //! ```text
 //! log          (kept + 1) × checkpoint_log_mb + 3 × segment_bytes
