@@ -126,7 +126,7 @@ fn log_of(cluster: &Cluster, node: u64) -> anyhow::Result<LogReader> {
         dir: node_dir(cluster.data(), node).join("log"),
         cluster: cluster.file().cluster.0,
         node,
-        segment_bytes: brolga_config::defaults::segment_bytes(),
+        segment_bytes: brolga_config::defaults::log_segment_bytes(),
     })?)
 }
 

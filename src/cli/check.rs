@@ -111,8 +111,8 @@ fn check(options: Options, data: PathBuf, seed: u64) -> anyhow::Result<Check> {
     };
     Ok(Check {
         plan: Plan {
-            backstop: true,
-            unix: Vec::new(),
+            syscall_filter: true,
+            unix_sockets: Vec::new(),
             data,
             replicas: options.replicas,
             addresses: options.addresses,

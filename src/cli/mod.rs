@@ -10,6 +10,7 @@ mod demo;
 mod frontend;
 mod node;
 mod progress;
+mod renamed;
 mod replay;
 mod restore;
 mod run;
@@ -19,7 +20,7 @@ mod status;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Replicates an unmodified server: start it on three replicas and lose nothing when one dies.
+/// Replicates an unmodified server: run it on three replicas and lose nothing when one fails.
 #[derive(Debug, Parser)]
 #[command(name = "brolga", version, propagate_version = true)]
 struct Cli {
@@ -35,28 +36,29 @@ enum Command {
     Run(run::Options),
     /// Run one replica.
     Node(node::Options),
-    /// Serve clients on this machine, wherever the nodes are; their connections outlive every node.
+    /// Run a stand-alone frontend on the clients' machine: connections survive the failure of any node.
     Frontend(frontend::Options),
-    /// Show how a cluster is.
+    /// Show the status of a cluster.
     Status(status::Options),
-    /// Send the server a signal, on all replicas at the same moment of its life.
+    /// Send the server a signal, ordered through the log: at the same point on all replicas.
     Signal(signal::Options),
-    /// Take, list, check, move and remove checkpoints.
+    /// Take, list, verify, export, import and remove checkpoints.
     Checkpoint(checkpoint::Options),
-    /// Go back to a checkpoint: have a node start from one, or see the server as it was at a slot.
+    /// Restore a node from a checkpoint, or the server's files as of a slot.
     ///
-    /// Without --into, the node must not run; it is said which checkpoint it will start from. With --into,
-    /// the server's files as of a slot are put into another directory, and nothing else is touched.
+    /// Without --into, the node must be stopped; the command prints which checkpoint it will start from.
+    /// With --into, the server's files as of a slot are written to another directory, and nothing else is
+    /// touched.
     Restore(restore::Options),
-    /// Disturb a server's replicas in different ways and say whether, and where, they differ.
+    /// Check a server for determinism: perturb its replicas and report the first divergence.
     Check(check::Options),
-    /// Run a recorded log again from the start, under a debugger if wanted; the cluster may run meanwhile.
+    /// Replay a recorded log, optionally under a debugger; the cluster may keep running.
     Replay(replay::Options),
-    /// See a leader die and nothing be lost: three replicas of a small store, one minute at most.
+    /// Watch a leader fail and nothing be lost: three replicas of a small store, one minute at most.
     ///
-    /// Where the machine allows it (root, CRIU), it comes back from a checkpoint.
+    /// Where the machine allows it (root, CRIU), the failed node restores from a checkpoint.
     Demo,
-    /// The bundled store, an ordinary server without any replication in it.
+    /// Run the bundled store, an ordinary server without any replication in it.
     #[command(hide = true)]
     Store(StoreOptions),
 }
@@ -150,5 +152,18 @@ mod tests {
             one_line(&twice.context("demo")),
             "demo: cannot write: disk on fire"
         );
+    }
+
+    #[test]
+    fn a_renamed_flag_is_answered_with_its_new_name() {
+        for (old, new) in [
+            ("--checkpoint-log-mb=8", "--checkpoint-log-mib"),
+            ("--checkpoint-transfer=8", "--checkpoint-transfer-mib-s"),
+            ("--no-backstop", "--no-syscall-filter"),
+        ] {
+            let error = Cli::try_parse_from(["brolga", "run", old, "--", "true"]).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(&format!("called {new} now")), "{text}");
+        }
     }
 }

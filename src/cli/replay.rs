@@ -142,7 +142,7 @@ pub(super) fn log_of(config: &NodeConfig) -> anyhow::Result<LogReader> {
         dir: config.log_dir(),
         cluster: config.cluster.0,
         node: config.node,
-        segment_bytes: config.segment_bytes,
+        segment_bytes: config.log_segment_bytes,
     })?)
 }
 

@@ -1,5 +1,6 @@
 //! `brolga run`: a whole cluster on this machine, in the foreground.
 
+use super::renamed::RenamedFlags;
 use super::{Failure, Outcome, runtime};
 use crate::cluster::status::Survey;
 use crate::cluster::supervisor::{Event, Supervisor};
@@ -27,60 +28,61 @@ pub struct Options {
     /// Number of replicas.
     #[arg(long, default_value_t = 3)]
     replicas: usize,
-    /// Directory of the cluster: created, or used again with the same command.
+    /// Directory of the cluster: created, or reused with the same command.
     #[arg(long, value_name = "DIR", default_value = "brolga-data")]
     data: PathBuf,
-    /// The server starts in a copy of this directory.
+    /// Initial content of the server's working directory.
     #[arg(long, value_name = "DIR")]
     genesis: Option<PathBuf>,
-    /// The servers find the files in this directory instead of the machine's; for `--container required`,
-    /// which it means.
+    /// Use DIR as the servers' root file system (implies --container required).
     #[arg(long, value_name = "DIR")]
     root: Option<PathBuf>,
-    /// Put a variable in the server's environment, which is otherwise empty but for the usual.
+    /// Add a variable to the server's environment, which is otherwise a small fixed one.
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// One address per replica instead of 127.0.0.1, .2, .3 …
     #[arg(long, value_name = "IP,IP,…", value_delimiter = ',')]
     addresses: Vec<IpAddr>,
-    /// Random delays of up to this many microseconds in the servers, to test determinism.
+    /// Inject random delays of up to N microseconds into the servers, to test determinism.
     #[arg(long, value_name = "N", default_value_t = 0)]
     perturb_us: u32,
-    /// Let the server connect to this machine's loopback addresses; otherwise it finds only itself there.
+    /// Let the server connect to this machine's loopback addresses; by default it finds only itself there.
     #[arg(long)]
     host_loopback: bool,
-    /// Leave system calls that go round the interposer to the kernel, where replicas may come to differ.
+    /// Do not filter system calls that bypass the interposer; replicas may then diverge.
     #[arg(long)]
-    no_backstop: bool,
-    /// A UNIX socket of the server, by the path that the server gives it, for clients: each node publishes
-    /// it as DATA/node-N/sockets/NAME. Can be given up to four times.
+    no_syscall_filter: bool,
+    /// Publish a UNIX socket of the server (its path as the server names it) to clients, on each node as
+    /// DATA/node-N/sockets/NAME. Can be given up to four times.
     #[arg(long, value_name = "PATH")]
     unix: Vec<String>,
-    /// serial: the server's threads run one at a time. parallel: beside each other between ordered
-    /// operations, for programs without data races.
+    /// Scheduling policy. serial: the server's threads run one at a time. parallel: concurrently between
+    /// ordered operations, for programs without data races.
     #[arg(long, value_enum, default_value_t)]
     policy: Policy,
-    /// Give a client an answer only when a majority of the replicas has computed the same.
+    /// Hold output back until a majority of the replicas has computed the same.
     #[arg(long)]
     vote: bool,
-    /// Run the servers in containers, which checkpoints take (as root, with CRIU).
+    /// Run the servers in containers, which checkpoints need (as root, with CRIU).
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Containment::None)]
     container: Containment,
-    /// Take checkpoints after so many seconds, if the log has grown; 0: never.
+    /// Take a checkpoint every SECONDS, if the log has grown; 0: never.
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     checkpoint_every: u64,
-    /// Take checkpoints when the log has grown by so many MiB; 0: never. Otherwise 256 with containers.
+    /// Take a checkpoint when the log has grown by MIB; 0: never [default: 256 with containers].
     #[arg(long, value_name = "MIB")]
-    checkpoint_log_mb: Option<u64>,
-    /// Send no more than so many MiB per second of checkpoints to nodes that fetch them; 0: no bound.
-    #[arg(long, value_name = "MIB", default_value_t = defaults::checkpoint_transfer_mb_s())]
-    checkpoint_transfer: u64,
+    checkpoint_log_mib: Option<u64>,
+    /// Limit the transfer of checkpoints to other nodes, in MiB per second; 0: no limit.
+    #[arg(long, value_name = "MIB", default_value_t = defaults::checkpoint_transfer_mib_s())]
+    checkpoint_transfer_mib_s: u64,
     /// Compress checkpoints: none, zstd or zstd:LEVEL.
     #[arg(long, value_name = "HOW", default_value_t = Compression::None)]
     checkpoint_compression: Compression,
-    /// Leave nodes that die dead.
+    /// Do not restart nodes that exit.
     #[arg(long)]
     no_restart: bool,
+    #[command(flatten)]
+    renamed: RenamedFlags,
     /// The server and its arguments.
     #[arg(last = true, required = true, value_name = "COMMAND")]
     command: Vec<String>,
@@ -88,8 +90,8 @@ pub struct Options {
 
 pub fn main(options: Options) -> Outcome {
     let restart = !options.no_restart;
-    let (every, log_mb) = (options.checkpoint_every, options.checkpoint_log_mb);
-    let transfer = options.checkpoint_transfer;
+    let (every, log_mib) = (options.checkpoint_every, options.checkpoint_log_mib);
+    let transfer = options.checkpoint_transfer_mib_s;
     let compression = options.checkpoint_compression;
     let plan = plan(options)?;
     if plan.root.is_none() {
@@ -98,14 +100,14 @@ pub fn main(options: Options) -> Outcome {
     }
     let cluster = Cluster::open_or_create(&plan)?;
     let unusual = every > 0
-        || log_mb.is_some()
-        || transfer != defaults::checkpoint_transfer_mb_s()
+        || log_mib.is_some()
+        || transfer != defaults::checkpoint_transfer_mib_s()
         || compression != Compression::None;
     for member in cluster.file().members.iter().filter(|_| unusual) {
         cluster.reconfigure(member.id, |config| {
             config.checkpoint_every_s = every;
-            config.checkpoint_log_mb = log_mb;
-            config.checkpoint_transfer_mb_s = transfer;
+            config.checkpoint_log_mib = log_mib;
+            config.checkpoint_transfer_mib_s = transfer;
             config.checkpoint_compression = compression;
         })?;
     }
@@ -128,8 +130,8 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
         env: options.env,
         perturb_us: options.perturb_us,
         host_loopback: options.host_loopback,
-        backstop: !options.no_backstop,
-        unix: options.unix,
+        syscall_filter: !options.no_syscall_filter,
+        unix_sockets: options.unix,
         vote: options.vote,
         container: match root {
             Some(_) => Containment::Required,

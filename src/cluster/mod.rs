@@ -60,9 +60,9 @@ pub struct Plan {
     /// Loopback addresses that the server does not listen on are those of this machine.
     pub host_loopback: bool,
     /// System calls that go round the interposer are caught.
-    pub backstop: bool,
+    pub syscall_filter: bool,
     /// UNIX sockets of the server that clients may use.
-    pub unix: Vec<String>,
+    pub unix_sockets: Vec<String>,
     /// Answers wait until a majority has computed the same.
     pub vote: bool,
     /// Whether the servers run in containers.
@@ -86,16 +86,20 @@ pub struct ClusterFile {
     /// Whether there is a genesis directory.
     pub genesis: bool,
     /// Open descriptors of a server.
-    pub descriptors: u64,
+    #[serde(alias = "descriptors")]
+    pub descriptors_max: u64,
     /// Loopback addresses that the server does not listen on are those of the leader's machine.
     #[serde(default)]
     pub host_loopback: bool,
     /// System calls that go round the interposer are caught by a seccomp filter.
-    #[serde(default = "brolga_config::defaults::backstop")]
-    pub backstop: bool,
+    #[serde(
+        default = "brolga_config::defaults::syscall_filter",
+        alias = "backstop"
+    )]
+    pub syscall_filter: bool,
     /// UNIX sockets of the server that clients may use.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unix: Vec<String>,
+    #[serde(default, alias = "unix", skip_serializing_if = "Vec::is_empty")]
+    pub unix_sockets: Vec<String>,
     /// When threads of the server hand on the turn.
     #[serde(default)]
     pub policy: Policy,
@@ -250,29 +254,29 @@ impl Cluster {
             publish: None,
             heartbeat_ms: brolga_config::defaults::heartbeat_ms(),
             election_timeout_ms: brolga_config::defaults::election_timeout_ms(),
-            n_clock: brolga_config::defaults::n_clock(),
-            w_timeout_us: brolga_config::defaults::w_timeout_us(),
-            quantum: brolga_config::defaults::quantum(),
+            clocks_per_event: brolga_config::defaults::clocks_per_event(),
+            bubble_wait_us: brolga_config::defaults::bubble_wait_us(),
+            quantum_ticks: brolga_config::defaults::quantum_ticks(),
             cpus: brolga_config::defaults::cpus(),
             pin_cpu: None,
             learner: None,
             keep_fsync: false,
-            segment_bytes: brolga_config::defaults::segment_bytes(),
+            log_segment_bytes: brolga_config::defaults::log_segment_bytes(),
             checkpoints_kept: brolga_config::defaults::checkpoints_kept(),
-            checkpoint_transfer_mb_s: brolga_config::defaults::checkpoint_transfer_mb_s(),
+            checkpoint_transfer_mib_s: brolga_config::defaults::checkpoint_transfer_mib_s(),
             checkpoint_compression: Compression::None,
             checkpoint_every_s: 0,
-            checkpoint_log_mb: None,
+            checkpoint_log_mib: None,
             perturb_us: plan.perturb_us,
             clock_skew_ms: 0,
             trace: false,
             vote: plan.vote,
             container: plan.container,
             policy: self.file.policy,
-            descriptors: self.file.descriptors,
+            descriptors_max: self.file.descriptors_max,
             host_loopback: self.file.host_loopback,
-            backstop: self.file.backstop,
-            unix: self.file.unix.clone(),
+            syscall_filter: self.file.syscall_filter,
+            unix_sockets: self.file.unix_sockets.clone(),
             genesis: self.file.genesis.then(|| PathBuf::from("../genesis")),
             fetch_genesis: false,
             root: plan.root.clone(),
@@ -332,7 +336,7 @@ fn check_plan(plan: &Plan) -> Result<(), ClusterError> {
         .env
         .iter()
         .find_map(|pair| brolga_config::environment_problem(pair))
-        .or_else(|| brolga_config::unix_problem(&plan.unix));
+        .or_else(|| brolga_config::unix_problem(&plan.unix_sockets));
     problem.map_or(Ok(()), |problem| Err(ClusterError::Plan(problem)))
 }
 
@@ -347,7 +351,11 @@ fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), Cluste
     let same = [
         ("the command", &file.command, &plan.command),
         ("the environment", &file.env, &plan.env),
-        ("the list of UNIX sockets", &file.unix, &plan.unix),
+        (
+            "the list of UNIX sockets",
+            &file.unix_sockets,
+            &plan.unix_sockets,
+        ),
         ("the addresses", &members, &wanted),
     ];
     for (what, old, new) in same {
@@ -363,7 +371,11 @@ fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), Cluste
     }
     let switches = [
         ("--host-loopback", plan.host_loopback, file.host_loopback),
-        ("--no-backstop", !plan.backstop, !file.backstop),
+        (
+            "--no-syscall-filter",
+            !plan.syscall_filter,
+            !file.syscall_filter,
+        ),
     ];
     for (switch, wanted, before) in switches {
         if wanted != before {
@@ -432,10 +444,10 @@ fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
         command: plan.command.clone(),
         env: plan.env.clone(),
         genesis: plan.genesis.is_some(),
-        descriptors: DESCRIPTORS_DEFAULT.min(limit),
+        descriptors_max: DESCRIPTORS_DEFAULT.min(limit),
         host_loopback: plan.host_loopback,
-        backstop: plan.backstop,
-        unix: plan.unix.clone(),
+        syscall_filter: plan.syscall_filter,
+        unix_sockets: plan.unix_sockets.clone(),
         policy: plan.policy,
         members: members(&addresses(plan))?,
     };
@@ -503,8 +515,8 @@ mod tests {
             env: vec!["A=1".into()],
             perturb_us: 0,
             host_loopback: false,
-            backstop: true,
-            unix: Vec::new(),
+            syscall_filter: true,
+            unix_sockets: Vec::new(),
             vote: false,
             container: Containment::None,
             policy: Policy::Serial,

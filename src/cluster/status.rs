@@ -174,16 +174,21 @@ impl Survey {
         Ok(())
     }
 
-    /// Where system calls go round the interposer: one replica's account, since all do the same, and every
-    /// replica without a filter.
-    fn write_backstop(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Call sites that bypass the interposer, from one replica, since all do the same; and every replica
+    /// that runs without a filter.
+    fn write_syscall_filter(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const SITES_SHOWN: usize = 5;
         for status in self.statuses() {
             match &status.backstop.filter {
-                FilterState::Off => writeln!(f, "backstop off on replica {}", status.node)?,
+                FilterState::Off => {
+                    writeln!(f, "system call filter off on replica {}", status.node)?;
+                }
                 FilterState::Unavailable { reason } => {
                     let node = status.node;
-                    writeln!(f, "backstop not available on replica {node}: {reason}")?;
+                    writeln!(
+                        f,
+                        "system call filter not available on replica {node}: {reason}"
+                    )?;
                 }
                 FilterState::On | FilterState::Unknown => {}
             }
@@ -367,7 +372,7 @@ impl fmt::Display for Survey {
             _ => writeln!(f, "\nhashes: nothing to compare")?,
         }
         self.write_learners(f)?;
-        self.write_backstop(f)?;
+        self.write_syscall_filter(f)?;
         for status in self.statuses() {
             if let Some(transfer) = &status.transfer {
                 writeln!(f, "replica {}: {transfer}", status.node)?;

@@ -14,27 +14,27 @@ pub fn election_timeout_ms() -> [u64; 2] {
     [250, 500]
 }
 
-/// The default of [`NodeConfig::n_clock`](crate::NodeConfig).
+/// The default of [`NodeConfig::clocks_per_event`](crate::NodeConfig).
 #[must_use]
-pub fn n_clock() -> u32 {
+pub fn clocks_per_event() -> u32 {
     brolga_tape::CLOCKS_PER_EVENT
 }
 
-/// The default of [`NodeConfig::w_timeout_us`](crate::NodeConfig).
+/// The default of [`NodeConfig::bubble_wait_us`](crate::NodeConfig).
 #[must_use]
-pub fn w_timeout_us() -> u64 {
+pub fn bubble_wait_us() -> u64 {
     100
 }
 
-/// The default of [`NodeConfig::quantum`](crate::NodeConfig).
+/// The default of [`NodeConfig::quantum_ticks`](crate::NodeConfig).
 #[must_use]
-pub fn quantum() -> u32 {
+pub fn quantum_ticks() -> u32 {
     100
 }
 
-/// The default of [`NodeConfig::backstop`](crate::NodeConfig).
+/// The default of [`NodeConfig::syscall_filter`](crate::NodeConfig).
 #[must_use]
-pub fn backstop() -> bool {
+pub fn syscall_filter() -> bool {
     true
 }
 
@@ -50,15 +50,15 @@ pub fn checkpoints_kept() -> usize {
     2
 }
 
-/// The default of [`NodeConfig::checkpoint_transfer_mb_s`](crate::NodeConfig).
+/// The default of [`NodeConfig::checkpoint_transfer_mib_s`](crate::NodeConfig).
 #[must_use]
-pub fn checkpoint_transfer_mb_s() -> u64 {
+pub fn checkpoint_transfer_mib_s() -> u64 {
     200
 }
 
-/// The default of [`NodeConfig::segment_bytes`](crate::NodeConfig).
+/// The default of [`NodeConfig::log_segment_bytes`](crate::NodeConfig).
 #[must_use]
-pub fn segment_bytes() -> u64 {
+pub fn log_segment_bytes() -> u64 {
     brolga_consensus::journal::SEGMENT_BYTES
 }
 

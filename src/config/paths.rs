@@ -1,10 +1,10 @@
-//! What lies where in a node's data directory.
+//! The layout of a node's data directory.
 
 use super::{NEW_MARK, NodeConfig};
 use std::path::PathBuf;
 
 impl NodeConfig {
-    /// Where `brolga status` asks.
+    /// The socket that `brolga status` asks.
     #[must_use]
     pub fn admin_socket(&self) -> PathBuf {
         self.data_dir.join("admin.sock")
@@ -28,19 +28,19 @@ impl NodeConfig {
         self.data_dir.join("log")
     }
 
-    /// What the server's container keeps of changes to the machine's files.
+    /// The changes that the server's container makes to the machine's files.
     #[must_use]
     pub fn container_dir(&self) -> PathBuf {
         self.data_dir.join("container")
     }
 
-    /// Present until the first start of a node that has never run: see [`crate::cluster`].
+    /// The mark of a node that has never run, removed at its first start.
     #[must_use]
     pub fn new_mark(&self) -> PathBuf {
         self.data_dir.join(NEW_MARK)
     }
 
-    /// Present once this replica was found to be of the same kind as a majority and has served.
+    /// The mark of a replica that was found compatible with a majority and has served.
     #[must_use]
     pub fn served_mark(&self) -> PathBuf {
         self.data_dir.join("served")
@@ -58,25 +58,25 @@ impl NodeConfig {
         self.data_dir.join("root.list")
     }
 
-    /// Where its checkpoints are.
+    /// The directory of this node's checkpoints.
     #[must_use]
     pub fn checkpoint_dir(&self) -> PathBuf {
         self.data_dir.join("checkpoints")
     }
 
-    /// Where a genesis goes that comes from another node.
+    /// The genesis that was fetched from another node.
     #[must_use]
     pub fn fetched_genesis(&self) -> PathBuf {
         self.data_dir.join("genesis")
     }
 
-    /// What the server writes to standard output.
+    /// The server's standard output.
     #[must_use]
     pub fn server_stdout(&self) -> PathBuf {
         self.data_dir.join("server.out")
     }
 
-    /// What the server writes to standard error.
+    /// The server's standard error.
     #[must_use]
     pub fn server_stderr(&self) -> PathBuf {
         self.data_dir.join("server.err")

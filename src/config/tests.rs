@@ -1,6 +1,8 @@
 //! Configurations that are read, and those that are refused.
 
 use super::*;
+use brolga_consensus::LEARNERS_FROM;
+use std::fs;
 
 const GOOD: &str = r#"
 cluster = "000102030405060708090a0b0c0d0e0f"
@@ -36,7 +38,10 @@ fn defaults_are_the_documented_ones() {
         (config.heartbeat_ms, config.election_timeout_ms),
         (50, [250, 500])
     );
-    assert_eq!((config.n_clock, config.w_timeout_us), (1000, 100));
+    assert_eq!(
+        (config.clocks_per_event, config.bubble_wait_us),
+        (1000, 100)
+    );
     assert_eq!(
         config.publish_address(),
         "127.0.0.1".parse::<IpAddr>().unwrap()
@@ -53,9 +58,9 @@ fn checkpoints_are_taken_unasked_with_a_container_or_when_it_is_said() {
     };
     assert_eq!(triggers(""), (None, None));
     assert_eq!(triggers("container = \"auto\""), (None, Some(256 << 20)));
-    let off = "container = \"auto\"\ncheckpoint_log_mb = 0";
+    let off = "container = \"auto\"\ncheckpoint_log_mib = 0";
     assert_eq!(triggers(off), (None, None));
-    let both = "checkpoint_every_s = 60\ncheckpoint_log_mb = 8";
+    let both = "checkpoint_every_s = 60\ncheckpoint_log_mib = 8";
     let minute = Some(Duration::from_secs(60));
     assert_eq!(triggers(both), (minute, Some(8 << 20)));
 }
@@ -100,4 +105,20 @@ fn errors_say_where_and_what() {
     assert!(complaint(":7002", ":7001").contains("given twice"));
     let timing = complaint("node = 1", "node = 1\nelection_timeout_ms = [60, 90]");
     assert!(timing.contains("twice heartbeat_ms"), "{timing}");
+}
+
+#[test]
+fn a_renamed_key_is_answered_with_its_new_name() {
+    for (old, new) in [
+        ("n_clock = 5", "clocks_per_event"),
+        ("backstop = false", "syscall_filter"),
+        ("checkpoint_log_mb = 8", "checkpoint_log_mib"),
+        ("descriptors = 2000", "descriptors_max"),
+    ] {
+        let key = old.split(' ').next().unwrap();
+        assert_eq!(
+            complaint("node = 1", &format!("node = 1\n{old}")),
+            format!("DIR/node.toml:4: `{key}` is called `{new}` now: rename the key")
+        );
+    }
 }

@@ -90,8 +90,8 @@ fn plan(directory: &Path, checkpoints: bool) -> anyhow::Result<Plan> {
         env: Vec::new(),
         perturb_us: 0,
         host_loopback: false,
-        backstop: true,
-        unix: Vec::new(),
+        syscall_filter: true,
+        unix_sockets: Vec::new(),
         vote: false,
         container: match checkpoints {
             true => Containment::Required,

@@ -26,5 +26,5 @@ measure() {
 
 for _ in $(seq "${1:-4}"); do
     measure
-    measure --no-backstop
+    measure --no-syscall-filter
 done

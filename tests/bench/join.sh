@@ -74,7 +74,7 @@ learn() {
 }
 
 : >"$scratch/out"
-"$brolga" run --replicas 3 --data "$data" --container required --checkpoint-log-mb 0 --no-restart -- \
+"$brolga" run --replicas 3 --data "$data" --container required --checkpoint-log-mib 0 --no-restart -- \
     redis-server --port "$port" --save "" --protected-mode no --enable-debug-command yes >"$scratch/out" 2>&1 &
 noted $!
 timeout 120 grep -q "Ctrl-C stops" <(tail -n +1 -f "$scratch/out")

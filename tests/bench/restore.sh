@@ -16,7 +16,7 @@ trap 'kill -INT $run 2>/dev/null && wait $run; rm -rf "$scratch"' EXIT
 
 start() {
     : >"$scratch/out"
-    "$brolga" run --replicas 1 --data "$data" --container required --checkpoint-log-mb 0 \
+    "$brolga" run --replicas 1 --data "$data" --container required --checkpoint-log-mib 0 \
         --checkpoint-compression "$compression" -- \
         redis-server --port "$port" --save "" --protected-mode no --enable-debug-command yes \
         >"$scratch/out" 2>&1 &

@@ -107,13 +107,16 @@ fn a_call_that_nobody_knows_ends_the_server_with_a_line() {
 /// Without a filter nothing is caught, and everybody can see that.
 #[test]
 fn the_filter_can_be_switched_off() {
-    let cluster = Cluster::start(Setup::store().flag("--no-backstop"));
+    let cluster = Cluster::start(Setup::store().flag("--no-syscall-filter"));
     let view = cluster.settle();
     for status in view.all().unwrap() {
         assert_eq!(status.backstop.filter, FilterState::Off);
         assert!(status.backstop.caught.is_empty());
     }
     let table = table(&cluster);
-    assert!(table.contains("backstop off on replica 1"), "{table}");
+    assert!(
+        table.contains("system call filter off on replica 1"),
+        "{table}"
+    );
     cluster.stop();
 }

@@ -91,7 +91,7 @@ fn the_time_to_join_is_stated() {
     let megabytes: usize = setting("BROLGA_E2E_JOIN_MB", 64);
     let mut learner = Learner::new(setup.port);
     let setup = setup.option("--container", "required");
-    let cluster = Cluster::start(setup.option("--checkpoint-log-mb", "0"));
+    let cluster = Cluster::start(setup.option("--checkpoint-log-mib", "0"));
     let survivor = cluster.settle().followers()[0];
     fill(&cluster, survivor, megabytes);
     drop_the_log(&cluster);

@@ -247,7 +247,7 @@ fn a_learner_fetches_a_checkpoint_under_load() {
     let mut chance = Chance::shown(name);
     let mut learner = Learner::new(setup.port);
     let setup = setup.option("--container", "required");
-    let cluster = Cluster::start(setup.option("--checkpoint-log-mb", "0"));
+    let cluster = Cluster::start(setup.option("--checkpoint-log-mib", "0"));
     let survivor = cluster.settle().followers()[0];
     fill(&cluster, survivor, MEGABYTES);
     drop_the_log(&cluster);

@@ -178,7 +178,7 @@ fn paths_that_cannot_be_published_are_refused() {
         }
     };
     let long = format!("/{}", "x".repeat(200));
-    told(&["--unix", &long], &["at most 107 bytes", "unix ="]);
+    told(&["--unix", &long], &["at most 107 bytes", "unix_sockets ="]);
     told(&["--unix", "/"], &["names of the published sockets"]);
     let twice = ["--unix", "/a/door.sock", "--unix", "/b/door.sock"];
     told(&twice, &["/b/door.sock", "one of its own"]);

@@ -179,8 +179,8 @@ impl<H: ServerHost> Node<H> {
         let frontend = open_frontend(&config, &poll).map_err(system("cannot open the frontend"))?;
         let sidecars = open_sidecars(&config, &poll)?;
         let knobs = Knobs {
-            clocks_per_event: config.n_clock,
-            starvation_wait: Duration::from_micros(config.w_timeout_us),
+            clocks_per_event: config.clocks_per_event,
+            starvation_wait: Duration::from_micros(config.bubble_wait_us),
         };
         let checking = Checking::new(&config, Quarantine::load(&config.data_dir)?);
         let perturb = Duration::from_micros(u64::from(config.perturb_us));
@@ -447,7 +447,7 @@ fn replica_config(config: &NodeConfig) -> ReplicaConfig {
         election_timeout_min: Duration::from_millis(least),
         election_timeout_max: Duration::from_millis(most),
         new_cluster: config.new_mark().exists(),
-        segment_bytes: config.segment_bytes,
+        segment_bytes: config.log_segment_bytes,
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) fn parameters(config: &NodeConfig) -> Parameters {
         seed: seed(config),
         input_bytes: INPUT_RING_BYTES,
         output_bytes: OUTPUT_RING_BYTES,
-        quantum: config.quantum,
+        quantum: config.quantum_ticks,
         parallel: u32::from(config.policy == Policy::Parallel),
         perturb_us: config.perturb_us,
         cpus: config.cpus,

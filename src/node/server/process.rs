@@ -240,7 +240,7 @@ impl WrappedServer {
             env: config.environment(),
             random_seed: at_random(config),
             cpu: config.pin_cpu,
-            descriptors: config.descriptors,
+            descriptors: config.descriptors_max,
         };
         let launched = contained::spawn(&container, program).map_err(|error| error.to_string())?;
         self.running = Arc::downgrade(&container);
@@ -280,7 +280,7 @@ impl ServerHost for WrappedServer {
             stderr: config.server_stderr(),
             random_seed: at_random(config),
             cpu: config.pin_cpu,
-            descriptors: config.descriptors,
+            descriptors: config.descriptors_max,
             contained: false,
             traceable: self.traceable,
         };

@@ -32,7 +32,7 @@ pub(crate) struct Cluster {
     pub(crate) vote: bool,
     pub(crate) segment_bytes: u64,
     /// Growth of the log between checkpoints, in megabytes.
-    pub(crate) checkpoint_log_mb: u64,
+    pub(crate) checkpoint_log_mib: u64,
     pub(crate) dumps: Arc<Dumps>,
     /// Which servers of each node are wrong.
     pub(crate) lies: Vec<Arc<AtomicU8>>,
@@ -68,7 +68,11 @@ impl Cluster {
     }
 
     fn start_perturbed(size: u64, perturb_us: u32) -> Self {
-        Self::start_so(size, perturb_us, brolga_config::defaults::segment_bytes())
+        Self::start_so(
+            size,
+            perturb_us,
+            brolga_config::defaults::log_segment_bytes(),
+        )
     }
 
     fn start_so(size: u64, perturb_us: u32, segment_bytes: u64) -> Self {
@@ -87,7 +91,7 @@ impl Cluster {
             perturb_us,
             vote: false,
             segment_bytes,
-            checkpoint_log_mb: 0,
+            checkpoint_log_mib: 0,
             dumps: Arc::default(),
             lies: (0..size).map(|_| Arc::default()).collect(),
         };
@@ -97,7 +101,7 @@ impl Cluster {
 
     /// Starts all nodes again: they take checkpoints when the log has grown by so much.
     pub(crate) fn taking_checkpoints(mut self, log_mb: u64) -> Self {
-        self.checkpoint_log_mb = log_mb;
+        self.checkpoint_log_mib = log_mb;
         for id in 1..=self.members.len() as u64 {
             self.stop_node(id);
         }
@@ -125,8 +129,8 @@ impl Cluster {
         let mut config = config(self.dir.path(), id, &self.members);
         config.perturb_us = if id == 3 { self.perturb_us } else { 0 };
         config.vote = self.vote;
-        config.segment_bytes = self.segment_bytes;
-        config.checkpoint_log_mb = Some(self.checkpoint_log_mb);
+        config.log_segment_bytes = self.segment_bytes;
+        config.checkpoint_log_mib = Some(self.checkpoint_log_mib);
         config
     }
 
@@ -258,29 +262,29 @@ fn config(dir: &Path, id: u64, members: &[Member]) -> NodeConfig {
         publish: None,
         heartbeat_ms: 30,
         election_timeout_ms: [150, 300],
-        n_clock: 1000,
-        w_timeout_us: 100,
+        clocks_per_event: 1000,
+        bubble_wait_us: 100,
         policy: brolga_config::Policy::Serial,
-        quantum: 100,
+        quantum_ticks: 100,
         cpus: 1,
         pin_cpu: None,
         learner: None,
         keep_fsync: false,
-        segment_bytes: brolga_config::defaults::segment_bytes(),
+        log_segment_bytes: brolga_config::defaults::log_segment_bytes(),
         checkpoints_kept: 2,
-        checkpoint_transfer_mb_s: 0,
+        checkpoint_transfer_mib_s: 0,
         checkpoint_compression: brolga_checkpoint::Compression::None,
         checkpoint_every_s: 0,
-        checkpoint_log_mb: None,
+        checkpoint_log_mib: None,
         host_loopback: false,
-        unix: Vec::new(),
-        backstop: true,
+        unix_sockets: Vec::new(),
+        syscall_filter: true,
         clock_skew_ms: 0,
         trace: false,
         perturb_us: 0,
         vote: false,
         container: Containment::None,
-        descriptors: 2000,
+        descriptors_max: 2000,
         genesis: None,
         root: None,
         fetch_genesis: false,

@@ -21,7 +21,7 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
         return;
     };
     let mut chance = Chance::shown(name);
-    let setup = setup.option("--checkpoint-log-mb", "0").never_restarting();
+    let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
     let mut cluster = Cluster::start(setup);
     let view = cluster.settle();
     let node = view.followers()[0];
@@ -161,7 +161,7 @@ fn a_full_disk_is_told_and_the_server_goes_on() {
     let Some(setup) = contained_redis(name) else {
         return;
     };
-    let cluster = Cluster::start(setup.option("--checkpoint-log-mb", "0"));
+    let cluster = Cluster::start(setup.option("--checkpoint-log-mib", "0"));
     let view = cluster.settle();
     let node = view.followers()[0];
     let directory = checkpoints(&cluster, node);

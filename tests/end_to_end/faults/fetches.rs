@@ -52,7 +52,7 @@ fn fetches_of_checkpoints_survive_kills() {
         return;
     };
     let mut chance = Chance::shown(name);
-    let setup = setup.option("--checkpoint-log-mb", "0").never_restarting();
+    let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
     let mut cluster = Cluster::start(setup);
     let survivor = cluster.settle().followers()[0];
     fill(&cluster, survivor, MEGABYTES);

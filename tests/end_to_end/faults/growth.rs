@@ -3,7 +3,7 @@
 //! The bound is the one in docs/operations.md, of settings and of the size of a checkpoint:
 //!
 //! ```text
-//! log          (kept + 1) × checkpoint_log_mb + 3 × segment_bytes
+//! log          (kept + 1) × checkpoint_log_mib + 3 × segment_bytes
 //! checkpoints  (kept + 1) × the largest of them
 //! ```
 
@@ -34,7 +34,7 @@ fn log_and_checkpoints_stay_below_their_bound() {
     let Some(setup) = contained_redis(name) else {
         return;
     };
-    let cluster = Cluster::start(setup.option("--checkpoint-log-mb", &LOG_MB.to_string()));
+    let cluster = Cluster::start(setup.option("--checkpoint-log-mib", &LOG_MB.to_string()));
     let view = cluster.settle();
     let mut client = Client::connect(cluster.address(view.leader()));
     let (mut written, mut most) = (0, Use::default());

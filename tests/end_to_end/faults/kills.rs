@@ -81,7 +81,7 @@ fn campaign(name: &str, setup: Setup, rounds: usize, clients: usize) {
     }
     let mut chance = Chance::shown(name);
     let setup = setup.option("--container", "required");
-    let setup = setup.option("--checkpoint-log-mb", "0").never_restarting();
+    let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
     let cluster = Cluster::start(setup);
     let survivor = chance.below(3) + 1;
     let data = cluster.data();

@@ -100,7 +100,7 @@ fn prepared(name: &str) -> Option<(Cluster, u64, Client)> {
         return None;
     }
     let setup = Setup::redis(name, &[])?.option("--container", "required");
-    let setup = setup.option("--checkpoint-log-mb", "0").never_restarting();
+    let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
     let cluster = Cluster::start(setup);
     let view = cluster.settle();
     fill(&cluster, view.leader(), MEGABYTES);

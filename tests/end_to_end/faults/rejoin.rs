@@ -34,7 +34,7 @@ fn rejoin_under_load(name: &str, setup: Setup) {
         return;
     }
     let setup = setup.option("--container", "required");
-    let cluster = Cluster::start(setup.option("--checkpoint-log-mb", "0"));
+    let cluster = Cluster::start(setup.option("--checkpoint-log-mib", "0"));
     let (survivor, lost) = with_short_logs(&cluster);
     let (control, address) = (Control::default(), cluster.address(survivor));
     let tally = thread::scope(|scope| {
@@ -105,8 +105,8 @@ fn another_donor_goes_on_when_one_dies() {
         return;
     }
     let setup = Setup::store().option("--container", "required");
-    let setup = setup.option("--checkpoint-transfer", SLOW);
-    let setup = setup.option("--checkpoint-log-mb", "0").never_restarting();
+    let setup = setup.option("--checkpoint-transfer-mib-s", SLOW);
+    let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
     let mut cluster = Cluster::start(setup);
     let (_, lost) = with_short_logs(&cluster);
     let view = cluster.view();
