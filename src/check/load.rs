@@ -11,7 +11,7 @@
 //! | `{addresses}` | `BROLGA_ADDRESSES` | the IP addresses of all replicas, separated by spaces |
 //! | `{client}` | `BROLGA_CLIENT` | the number of the client, from 1 |
 
-use crate::cluster::status::Survey;
+use crate::cluster::status::ClusterStatus;
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
@@ -48,8 +48,12 @@ pub struct Target {
 impl Target {
     /// All replicas.
     #[must_use]
-    pub fn all(survey: &Survey) -> Vec<Self> {
-        let addresses: Vec<IpAddr> = survey.replicas.iter().map(|it| it.address).collect();
+    pub fn all(cluster_status: &ClusterStatus) -> Vec<Self> {
+        let addresses: Vec<IpAddr> = cluster_status
+            .replicas
+            .iter()
+            .map(|it| it.address)
+            .collect();
         let target = |replica: &crate::cluster::status::Replica| {
             let status = replica.status.as_ref();
             let listeners = status.map(|it| it.listeners.iter().chain(&it.datagram_ports));
@@ -65,7 +69,7 @@ impl Target {
                 addresses: addresses.clone(),
             }
         };
-        survey.replicas.iter().map(target).collect()
+        cluster_status.replicas.iter().map(target).collect()
     }
 
     fn words(&self, client: u32) -> [(&'static str, &'static str, String); 5] {

@@ -16,7 +16,7 @@ mod verdict;
 pub use load::Load;
 pub use verdict::Divergence;
 
-use crate::cluster::status::Survey;
+use crate::cluster::status::ClusterStatus;
 use crate::cluster::supervisor::{Event, Supervisor};
 use crate::cluster::{Cluster, Plan};
 use anyhow::{Context, anyhow, bail};
@@ -25,7 +25,7 @@ use fastrand::Rng;
 use load::Target;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use perturbation::Disturbance;
+use perturbation::Perturbation;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
@@ -73,9 +73,9 @@ pub enum Verdict {
 
 /// How something that was waited for came out.
 enum Waited {
-    Reached(Box<Survey>),
+    Reached(Box<ClusterStatus>),
     /// The nodes say that replicas differ.
-    Unequal(Box<Survey>),
+    Unequal(Box<ClusterStatus>),
 }
 
 impl Check {
@@ -114,17 +114,17 @@ impl Check {
         tell: &impl Fn(&str),
     ) -> anyhow::Result<Verdict> {
         let cluster = Cluster::open_or_create(plan)?;
-        let mut surroundings = BTreeMap::new();
+        let mut environment = BTreeMap::new();
         for member in &cluster.file().members {
-            let perturbation = Disturbance::new(rng, cluster.data(), member.id)?;
+            let perturbation = Perturbation::new(rng, cluster.data(), member.id)?;
             tell(&format!(
                 "run {number}: replica {}: {perturbation}",
                 member.id
             ));
             cluster.reconfigure(member.id, |config| perturbation.configure(config))?;
-            surroundings.insert(member.id, perturbation.surroundings());
+            environment.insert(member.id, perturbation.environment());
         }
-        let supervisor = Supervisor::start_in(&cluster, true, surroundings)?;
+        let supervisor = Supervisor::start_in_environments(&cluster, true, environment)?;
         let mut run = Run {
             cluster,
             supervisor,
@@ -140,13 +140,17 @@ impl Check {
         // A difference tells more than what followed from it.
         match (verdict::of(&cluster, number)?, outcome?) {
             (Verdict::Diverged(found), _) => Ok(Verdict::Diverged(found)),
-            (Verdict::Alike(traced), Waited::Reached(survey)) => Ok(Verdict::Alike(Summary {
-                slots: survey.compared_slot.unwrap_or_else(|| applied(&survey)),
-                records: traced.records,
-                replays: 1,
-            })),
-            (Verdict::Alike(_), Waited::Unequal(survey)) => {
-                let found = Divergence::told_by_nodes(&survey, number);
+            (Verdict::Alike(traced), Waited::Reached(cluster_status)) => {
+                Ok(Verdict::Alike(Summary {
+                    slots: cluster_status
+                        .compared_slot
+                        .unwrap_or_else(|| applied(&cluster_status)),
+                    records: traced.records,
+                    replays: 1,
+                }))
+            }
+            (Verdict::Alike(_), Waited::Unequal(cluster_status)) => {
+                let found = Divergence::told_by_nodes(&cluster_status, number);
                 Ok(Verdict::Diverged(Box::new(found)))
             }
         }
@@ -169,8 +173,11 @@ impl Run {
         rng: &mut Rng,
         tell: &impl Fn(&str),
     ) -> anyhow::Result<Waited> {
-        let up = match self.wait("all replicas to be up", Survey::ready).await? {
-            Waited::Reached(survey) => survey,
+        let up = match self
+            .wait("all replicas to be up", ClusterStatus::ready)
+            .await?
+        {
+            Waited::Reached(cluster_status) => cluster_status,
             unequal => return Ok(unequal),
         };
         self.supervisor.note_up();
@@ -187,7 +194,7 @@ impl Run {
         }?;
         tell(&format!("run {number}: {}", check.load.account(rounds)));
         let settled = match self.settle().await? {
-            Waited::Reached(survey) => survey,
+            Waited::Reached(cluster_status) => cluster_status,
             unequal => return Ok(unequal),
         };
         let victim = self.kill_one(&settled, number, rng)?;
@@ -200,11 +207,11 @@ impl Run {
 
     /// Waits until all replicas have done what any of them knows of now, with equal hashes.
     async fn settle(&mut self) -> anyhow::Result<Waited> {
-        let now = self.survey().await;
+        let now = self.cluster_status().await;
         let statuses = now.replicas.iter().filter_map(|it| it.status.as_ref());
         let target = statuses.map(|status| status.last_entry).max().unwrap_or(0);
-        let reached = |survey: &Survey| {
-            let done = survey.replicas.iter().all(|replica| {
+        let reached = |cluster_status: &ClusterStatus| {
+            let done = cluster_status.replicas.iter().all(|replica| {
                 let ended = |state: &ServerState| {
                     matches!(
                         state,
@@ -214,25 +221,30 @@ impl Run {
                 let status = replica.status.as_ref();
                 status.is_some_and(|it| it.applied.slot >= target || ended(&it.server))
             });
-            let alone = survey.replicas.len() == 1;
-            done && (alone || survey.equal == Some(true))
+            let alone = cluster_status.replicas.len() == 1;
+            done && (alone || cluster_status.equal == Some(true))
         };
         self.wait("all replicas to do the same slots", reached)
             .await
     }
 
     /// Kills a replica, which is started again with other disturbances.
-    fn kill_one(&mut self, survey: &Survey, number: u32, rng: &mut Rng) -> anyhow::Result<u64> {
-        let count = survey.replicas.len() as u64;
+    fn kill_one(
+        &mut self,
+        cluster_status: &ClusterStatus,
+        number: u32,
+        rng: &mut Rng,
+    ) -> anyhow::Result<u64> {
+        let count = cluster_status.replicas.len() as u64;
         // The leader first: another one's clock goes on then.
-        let victim = match (number, survey.leader) {
+        let victim = match (number, cluster_status.leader) {
             (1, Some(leader)) => leader,
-            _ => survey.replicas[rng.u64(..count) as usize].id,
+            _ => cluster_status.replicas[rng.u64(..count) as usize].id,
         };
-        let perturbation = Disturbance::new(rng, self.cluster.data(), victim)?;
+        let perturbation = Perturbation::new(rng, self.cluster.data(), victim)?;
         let configure = |config: &mut _| perturbation.configure(config);
         self.cluster.reconfigure(victim, configure)?;
-        let mut replicas = survey.replicas.iter();
+        let mut replicas = cluster_status.replicas.iter();
         let status = replicas.find(|it| it.id == victim);
         let status = status.and_then(|it| it.status.as_ref());
         let pid = status
@@ -244,30 +256,30 @@ impl Run {
         Ok(victim)
     }
 
-    async fn survey(&self) -> Survey {
-        Survey::take(self.cluster.data(), self.cluster.file()).await
+    async fn cluster_status(&self) -> ClusterStatus {
+        ClusterStatus::collect(self.cluster.data(), self.cluster.file()).await
     }
 
     /// Waits for something, or until the nodes say that replicas differ.
     async fn wait(
         &mut self,
         what: &str,
-        reached: impl Fn(&Survey) -> bool,
+        reached: impl Fn(&ClusterStatus) -> bool,
     ) -> anyhow::Result<Waited> {
         let mut moved = (String::new(), Instant::now());
         loop {
-            let survey = Box::new(self.survey().await);
-            if survey.differs() || survey.difference.is_some() {
-                return Ok(Waited::Unequal(survey));
+            let cluster_status = Box::new(self.cluster_status().await);
+            if cluster_status.differs() || cluster_status.difference.is_some() {
+                return Ok(Waited::Unequal(cluster_status));
             }
-            if reached(&survey) {
-                return Ok(Waited::Reached(survey));
+            if reached(&cluster_status) {
+                return Ok(Waited::Reached(cluster_status));
             }
-            let state = survey.to_string();
+            let state = cluster_status.to_string();
             if state != moved.0 {
                 moved = (state, Instant::now());
             } else if moved.1.elapsed() > PATIENCE && what != WATCHING {
-                let warning = survey.warning.unwrap_or_default();
+                let warning = cluster_status.warning.unwrap_or_default();
                 bail!("waited for {what} in vain: {warning}\n{state}");
             }
             tokio::select! {
@@ -290,7 +302,10 @@ impl Run {
 }
 
 /// The last slot that every replica has done.
-fn applied(survey: &Survey) -> u64 {
-    let statuses = survey.replicas.iter().filter_map(|it| it.status.as_ref());
+fn applied(cluster_status: &ClusterStatus) -> u64 {
+    let statuses = cluster_status
+        .replicas
+        .iter()
+        .filter_map(|it| it.status.as_ref());
     statuses.map(|it| it.applied.slot).min().unwrap_or(0)
 }

@@ -4,7 +4,7 @@
 //! clock that is wrong by up to an hour, another processor, and a node process with another environment,
 //! time zone, working directory and umask, started at another moment.
 
-use crate::cluster::supervisor::Surroundings;
+use crate::cluster::supervisor::ProcessEnvironment;
 use anyhow::Context;
 use brolga_config::{NodeConfig, Policy};
 use fastrand::Rng;
@@ -29,7 +29,7 @@ fn pick<T: Copy>(rng: &mut Rng, some: &[T]) -> T {
 
 /// What is done to one replica.
 #[derive(Clone, Debug)]
-pub struct Disturbance {
+pub struct Perturbation {
     perturb_us: u32,
     clock_skew_ms: i64,
     processor: u64,
@@ -41,7 +41,7 @@ pub struct Disturbance {
     padding: usize,
 }
 
-impl Disturbance {
+impl Perturbation {
     /// Chooses what is done to a replica.
     ///
     /// # Errors
@@ -79,8 +79,8 @@ impl Disturbance {
 
     /// What the node's process is started in.
     #[must_use]
-    pub fn surroundings(&self) -> Surroundings {
-        Surroundings {
+    pub fn environment(&self) -> ProcessEnvironment {
+        ProcessEnvironment {
             env: vec![
                 ("TZ".into(), self.zone.into()),
                 ("LANG".into(), self.locale.into()),
@@ -94,7 +94,7 @@ impl Disturbance {
     }
 }
 
-impl fmt::Display for Disturbance {
+impl fmt::Display for Perturbation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             perturb_us,
@@ -124,7 +124,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let some = |seed| {
             let mut rng = Rng::with_seed(seed);
-            let one = |node| Disturbance::new(&mut rng, dir.path(), node).unwrap();
+            let one = |node| Perturbation::new(&mut rng, dir.path(), node).unwrap();
             let all: Vec<String> = [1, 2, 3].map(one).iter().map(ToString::to_string).collect();
             all.join("\n")
         };

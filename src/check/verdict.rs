@@ -1,7 +1,7 @@
 //! The records of all replicas side by side, and what is told of the first difference.
 
 use super::{Summary, Verdict};
-use crate::cluster::status::Survey;
+use crate::cluster::status::ClusterStatus;
 use crate::cluster::{Cluster, node_dir};
 use anyhow::Context;
 use brolga_consensus::journal::{JournalConfig, LogReader};
@@ -39,14 +39,14 @@ pub struct Divergence {
 impl Divergence {
     /// What the nodes have found by themselves.
     #[must_use]
-    pub fn told_by_nodes(survey: &Survey, run: u32) -> Self {
-        let slot = survey.difference.as_ref().map(|it| it.slot);
-        let text = match &survey.difference {
+    pub fn told_by_nodes(cluster_status: &ClusterStatus, run: u32) -> Self {
+        let slot = cluster_status.difference.as_ref().map(|it| it.slot);
+        let text = match &cluster_status.difference {
             Some(difference) => difference.to_string(),
-            None => survey.warning.clone().unwrap_or_default(),
+            None => cluster_status.warning.clone().unwrap_or_default(),
         };
         Self {
-            slot: slot.or(survey.compared_slot).unwrap_or_default(),
+            slot: slot.or(cluster_status.compared_slot).unwrap_or_default(),
             run,
             text,
         }

@@ -1,4 +1,4 @@
-//! `brolga check`: is a server the same on every replica, whatever happens around it?
+//! `brolga check`: runs a server's replicas in perturbed environments and reports the first divergence.
 
 use super::run::program_for_nodes;
 use super::{Outcome, runtime};
@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tempfile::TempDir;
 
-/// How long a server is watched that is given no load.
+/// The time for which a server without a load is watched, in seconds.
 const WATCH_SECONDS: u64 = 5;
 
 #[derive(Debug, clap::Args)]
@@ -26,27 +26,27 @@ pub struct Options {
     /// `{addresses}` and `{client}` in it are replaced, and in its environment as `BROLGA_PORT` etc.
     #[arg(long, value_name = "COMMAND")]
     load: Option<String>,
-    /// How many times the load is run side by side, each with another replica.
+    /// The number of concurrent loads, each with another replica.
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
-    /// The load is run again until this time has passed; without a load the server is watched for it.
+    /// Repeat the load for N seconds; without a load, watch the server for N seconds.
     #[arg(long, value_name = "N")]
     seconds: Option<u64>,
-    /// How often all of this is done, on a new cluster each time.
+    /// The number of runs, each on a new cluster.
     #[arg(long, value_name = "N", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     runs: u32,
-    /// Disturb the replicas as an earlier check did.
+    /// The seed of the perturbations, to repeat an earlier check.
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Where the clusters are put; a temporary directory otherwise. What differs stays there.
+    /// The directory for the clusters; by default a temporary one. It is kept after a divergence.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// The server starts in a copy of this directory.
+    /// Initial content of the server's working directory.
     #[arg(long, value_name = "DIR")]
     genesis: Option<PathBuf>,
-    /// Put a variable in the server's environment.
+    /// Add a variable to the server's environment.
     #[arg(long, value_name = "NAME=VALUE")]
     env: Vec<String>,
     /// One address per replica instead of 127.0.0.1, .2, .3 …
@@ -55,10 +55,10 @@ pub struct Options {
     /// Let the server connect to this machine's loopback addresses.
     #[arg(long)]
     host_loopback: bool,
-    /// How the server's threads are scheduled.
+    /// Scheduling policy of the server's threads.
     #[arg(long, value_name = "POLICY", value_enum, default_value_t = Policy::Serial)]
     policy: Policy,
-    /// Whether the servers run in containers.
+    /// Run the servers in containers.
     #[arg(long, value_name = "WHEN", value_enum, default_value_t = Containment::None)]
     container: Containment,
     /// The server and its arguments.

@@ -1,8 +1,7 @@
-//! `brolga checkpoint`: what there is, whether it is whole, in and out as one file, fewer of them, one
-//! more.
+//! `brolga checkpoint`: lists, verifies, exports, imports, prunes and takes checkpoints.
 //!
-//! All but `now` work on the files alone, whether the nodes run or not: a checkpoint that has its name
-//! never changes, and the directory is made for several processes.
+//! All subcommands but `now` work on the files alone, whether the nodes run or not: a checkpoint never
+//! changes once it has its name, and the directory may be used by several processes.
 
 use super::progress::Progress;
 use super::{Outcome, runtime};
@@ -25,7 +24,7 @@ pub struct Options {
 }
 
 #[derive(Debug, clap::Args)]
-struct Place {
+struct Selection {
     /// Directory of the cluster.
     #[arg(long, value_name = "DIR", default_value = "brolga-data")]
     data: PathBuf,
@@ -37,52 +36,56 @@ struct Place {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Show the checkpoints of each replica.
-    List(Place),
-    /// Have each replica take one now, one after the other, the leader last.
-    Now(Place),
-    /// Read all of them, and name what is damaged.
-    Verify(Place),
-    /// Write one into a file (.tar.zst) with everything that is needed to check it.
+    List(Selection),
+    /// Take a checkpoint on each replica now, one after the other, the leader last.
+    Now(Selection),
+    /// Verify all checkpoints and report damage.
+    Verify(Selection),
+    /// Write a checkpoint to a file (.tar.zst), with everything needed to verify it.
     Export {
         /// The file; it must not exist.
         file: PathBuf,
-        /// The slot; the newest one if not given.
+        /// The slot; by default the newest.
         #[arg(long)]
         slot: Option<u64>,
         #[command(flatten)]
-        place: Place,
+        selection: Selection,
     },
-    /// Take one from a file, after everything in it was checked.
+    /// Import a checkpoint from a file, after verifying it.
     Import {
         /// The file.
         file: PathBuf,
         #[command(flatten)]
-        place: Place,
+        selection: Selection,
     },
-    /// Remove all but the newest.
+    /// Remove all but the newest checkpoints.
     Prune {
-        /// How many stay.
+        /// The number of checkpoints that are kept.
         #[arg(long, default_value_t = 1)]
         keep: usize,
         #[command(flatten)]
-        place: Place,
+        selection: Selection,
     },
 }
 
 pub fn main(options: &Options) -> Outcome {
     match &options.command {
-        Command::List(place) => list(place),
-        Command::Now(place) => now(place),
-        Command::Verify(place) => verify(place),
-        Command::Export { file, slot, place } => export(file, *slot, place),
-        Command::Import { file, place } => import(file, place),
-        Command::Prune { keep, place } => prune(*keep, place),
+        Command::List(selection) => list(selection),
+        Command::Now(selection) => now(selection),
+        Command::Verify(selection) => verify(selection),
+        Command::Export {
+            file,
+            slot,
+            selection,
+        } => export(file, *slot, selection),
+        Command::Import { file, selection } => import(file, selection),
+        Command::Prune { keep, selection } => prune(*keep, selection),
     }
     .map_err(Into::into)
 }
 
-impl Place {
-    /// The replicas that are meant.
+impl Selection {
+    /// The selected replicas.
     fn nodes(&self) -> anyhow::Result<Vec<u64>> {
         let file = cluster::read(&self.data)?;
         let all = file.members.iter().map(|member| member.id);
@@ -95,7 +98,7 @@ impl Place {
         }
     }
 
-    /// The one replica that is meant.
+    /// The only selected replica.
     fn one(&self) -> anyhow::Result<u64> {
         match self.nodes()?[..] {
             [node] => Ok(node),
@@ -117,13 +120,13 @@ impl Place {
     }
 }
 
-fn list(place: &Place) -> anyhow::Result<()> {
+fn list(selection: &Selection) -> anyhow::Result<()> {
     let mut text = format!(
         "{:>7}  {:>12}  {:>10}  {:>20}  {:<16}  {}\n",
         "replica", "slot", "size", "taken (UTC)", "output hash", "state"
     );
-    for node in place.nodes()? {
-        let Some(directory) = place.directory(node)? else {
+    for node in selection.nodes()? {
+        let Some(directory) = selection.directory(node)? else {
             continue;
         };
         let listing = directory.list()?;
@@ -146,7 +149,7 @@ fn line(node: u64, checkpoint: &Checkpoint) -> String {
     format!("{node:>7}  {slot:>12}  {size:>10}  {taken:>20}  {hash:016x}  complete\n")
 }
 
-/// A time as people write it.
+/// Formats a time as UTC.
 fn utc(seconds: u64) -> String {
     let at = UNIX_EPOCH + Duration::from_secs(seconds);
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -178,8 +181,8 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year, month, day)
 }
 
-fn now(place: &Place) -> anyhow::Result<()> {
-    let nodes = place.nodes()?;
+fn now(selection: &Selection) -> anyhow::Result<()> {
+    let nodes = selection.nodes()?;
     let progress: RefCell<Option<(u64, Progress)>> = RefCell::new(None);
     let taking = |node, status: &TakingStatus| {
         let mut progress = progress.borrow_mut();
@@ -198,13 +201,13 @@ fn now(place: &Place) -> anyhow::Result<()> {
         progress.take();
         println!("replica {node}: checkpoint of slot {slot}");
     };
-    runtime()?.block_on(checkpoints_now(&place.data, &nodes, taking, taken))
+    runtime()?.block_on(checkpoints_now(&selection.data, &nodes, taking, taken))
 }
 
-fn verify(place: &Place) -> anyhow::Result<()> {
+fn verify(selection: &Selection) -> anyhow::Result<()> {
     let mut bad = 0;
-    for node in place.nodes()? {
-        let Some(directory) = place.directory(node)? else {
+    for node in selection.nodes()? {
+        let Some(directory) = selection.directory(node)? else {
             continue;
         };
         let listing = directory.list()?;
@@ -219,7 +222,7 @@ fn verify(place: &Place) -> anyhow::Result<()> {
             let verdict = checkpoint.verify(&mut |more| progress.add(more));
             drop(progress);
             match verdict {
-                Ok(()) => println!("replica {node}: slot {slot} is whole"),
+                Ok(()) => println!("replica {node}: slot {slot} is complete"),
                 Err(error) => {
                     println!("replica {node}: slot {slot}: {error}");
                     bad += 1;
@@ -233,10 +236,10 @@ fn verify(place: &Place) -> anyhow::Result<()> {
     }
 }
 
-fn export(file: &Path, slot: Option<u64>, place: &Place) -> anyhow::Result<()> {
+fn export(file: &Path, slot: Option<u64>, selection: &Selection) -> anyhow::Result<()> {
     let mut newest: Option<Checkpoint> = None;
-    for node in place.nodes()? {
-        let Some(directory) = place.directory(node)? else {
+    for node in selection.nodes()? {
+        let Some(directory) = selection.directory(node)? else {
             continue;
         };
         let fit = |it: &Checkpoint| slot.is_none_or(|slot| slot == it.slot());
@@ -248,7 +251,7 @@ fn export(file: &Path, slot: Option<u64>, place: &Place) -> anyhow::Result<()> {
     }
     let checkpoint = newest.context("there is no such checkpoint")?;
     checkpoint.verify(&mut |_| ())?;
-    // It gets its name when it is whole.
+    // The file gets its name when it is complete.
     if file.exists() {
         bail!("{} exists", file.display());
     }
@@ -277,9 +280,9 @@ fn export(file: &Path, slot: Option<u64>, place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn import(file: &Path, place: &Place) -> anyhow::Result<()> {
-    let node = place.one()?;
-    let directory = Directory::open(place.path(node))?;
+fn import(file: &Path, selection: &Selection) -> anyhow::Result<()> {
+    let node = selection.one()?;
+    let directory = Directory::open(selection.path(node))?;
     match take_in(file, &directory)? {
         Taken::In(slot) => println!("replica {node}: checkpoint of slot {slot}"),
         Taken::There(slot) => {
@@ -289,13 +292,13 @@ fn import(file: &Path, place: &Place) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What has become of an archive, with its slot.
+/// The result of an import, with the slot.
 pub(super) enum Taken {
     In(u64),
     There(u64),
 }
 
-/// Takes an archive into a directory of checkpoints.
+/// Imports an archive into a directory of checkpoints.
 pub(super) fn take_in(file: &Path, directory: &Directory) -> anyhow::Result<Taken> {
     let input = File::open(file).with_context(|| format!("cannot read {}", file.display()))?;
     let mut progress = Progress::new("import", input.metadata()?.len());
@@ -324,12 +327,12 @@ impl Read for Counted<'_> {
     }
 }
 
-fn prune(keep: usize, place: &Place) -> anyhow::Result<()> {
+fn prune(keep: usize, selection: &Selection) -> anyhow::Result<()> {
     if keep == 0 {
         bail!("--keep 0: the log may begin after the last checkpoint, so one has to stay");
     }
-    for node in place.nodes()? {
-        if let Some(directory) = place.directory(node)? {
+    for node in selection.nodes()? {
+        if let Some(directory) = selection.directory(node)? {
             for path in directory.prune(keep)? {
                 println!("replica {node}: removed {}", path.display());
             }

@@ -1,6 +1,6 @@
-//! `brolga frontend`: a frontend alone, on the machine of the clients.
+//! `brolga frontend`: a stand-alone frontend, on the clients' machine.
 //!
-//! Their connections end here, so they outlive every node of the cluster.
+//! The clients' connections end here, so they survive the failure of any node.
 
 use super::run::Stops;
 use super::{Outcome, runtime};
@@ -34,7 +34,7 @@ pub struct Options {
         requires = "cluster"
     )]
     nodes: Vec<SocketAddr>,
-    /// The address that the server's ports are opened on.
+    /// The address on which the server's ports are opened.
     #[arg(long, value_name = "IP")]
     listen: IpAddr,
 }

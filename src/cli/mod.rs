@@ -10,6 +10,7 @@ mod demo;
 mod frontend;
 mod node;
 mod progress;
+mod recorded_log;
 mod renamed;
 mod replay;
 mod restore;

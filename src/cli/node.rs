@@ -1,5 +1,4 @@
-//! `brolga node`: one replica, in the foreground; with `--join` a learner on a machine that knows
-//! nothing yet.
+//! `brolga node`: one replica, in the foreground; with `--join` a learner on a fresh machine.
 
 use super::{Failure, Outcome};
 use crate::admin;
@@ -14,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tracing_subscriber::EnvFilter;
 
-/// The environment variable that says how much is logged.
+/// The environment variable with the log filter.
 pub(super) const LOG_VARIABLE: &str = "BROLGA_LOG";
 pub(super) const LOG_DEFAULT: &str = "info";
 
@@ -24,24 +23,24 @@ pub struct Options {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["data", "join"])]
     #[arg(required_unless_present_any = ["data", "join"])]
     config: Option<PathBuf>,
-    /// The replica's data directory, with its configuration in it.
+    /// The replica's data directory, which holds its configuration.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Become a learner of the cluster of which a member has this peer address: a replica that follows
-    /// the log and does not vote. The address is needed at the first start only.
+    /// Join the cluster of the member with this peer address as a learner: a replica that follows the log
+    /// and does not vote. Needed at the first start only.
     #[arg(long, value_name = "HOST:PORT", requires = "data")]
     join: Option<String>,
-    /// The address that a new learner opens the server's ports on; otherwise the one by which it
+    /// The address on which a new learner opens the server's ports; by default the one from which it
     /// reaches the member.
     #[arg(long, value_name = "IP", requires = "join")]
     listen: Option<IpAddr>,
-    /// Whether a new learner runs the server in a container; otherwise as the member does.
+    /// Run the server of a new learner in a container; by default as the member does.
     #[arg(long, value_name = "WHEN", value_enum, requires = "join")]
     container: Option<Containment>,
 }
 
 pub fn main(options: &Options) -> Outcome {
-    // All that goes wrong here with a reason is for a person to mend: a restart would not help.
+    // An error with a reason needs the user: a restart would not help.
     config_of(options)
         .and_then(|config| run(&config))
         .map_err(|error| Failure {
@@ -98,7 +97,7 @@ fn run(path: &Path) -> anyhow::Result<()> {
         Ok(()) => tracing::info!("stopped"),
         Err(error) => tracing::error!("{error}"),
     }
-    // Whoever finds the socket is to find a node that answers.
+    // A socket that is there must belong to a node that answers.
     if let Err(error) = std::fs::remove_file(&socket) {
         tracing::warn!(%error, "cannot remove the admin socket");
     }

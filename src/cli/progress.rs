@@ -1,17 +1,15 @@
-//! How far something is that takes its time, in bytes or slots: a bar on a terminal, otherwise a line
-//! now and then.
+//! Progress of a long operation in bytes or slots: a bar on a terminal, otherwise a line now and then.
 //!
-//! All of it goes to standard error. What is done within [`LINE_EVERY`] says nothing where there is no
-//! terminal.
+//! It goes to standard error. An operation shorter than [`LINE_EVERY`] prints no line.
 
 use indicatif::{HumanBytes, HumanCount, HumanDuration, ProgressBar, ProgressStyle};
 use std::io::{IsTerminal, stderr};
 use std::time::{Duration, Instant};
 
-/// Between two lines.
+/// The time between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// What is counted.
+/// The unit of progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Unit {
     Bytes,
@@ -27,7 +25,7 @@ impl Unit {
     }
 }
 
-/// See the module's description.
+/// The progress of one operation.
 #[derive(Debug)]
 pub(super) struct Progress {
     what: String,
@@ -36,17 +34,17 @@ pub(super) struct Progress {
     done: u64,
     started: Instant,
     said: Instant,
-    /// On a terminal.
+    /// The bar, on a terminal.
     bar: Option<ProgressBar>,
 }
 
 impl Progress {
-    /// Of so many bytes.
+    /// Starts the progress of an operation over `bytes` bytes.
     pub(super) fn new(what: impl Into<String>, bytes: u64) -> Self {
         Self::of(Unit::Bytes, what.into(), bytes)
     }
 
-    /// Of so many slots.
+    /// Starts the progress of an operation over `slots` slots.
     pub(super) fn of_slots(what: impl Into<String>, slots: u64) -> Self {
         Self::of(Unit::Slots, what.into(), slots)
     }
@@ -65,12 +63,12 @@ impl Progress {
         }
     }
 
-    /// So much more was dealt with.
+    /// Adds `more` to what is done.
     pub(super) fn add(&mut self, more: u64) {
         self.set(self.done + more);
     }
 
-    /// So much was dealt with.
+    /// Sets what is done.
     pub(super) fn set(&mut self, done: u64) {
         self.done = done;
         match &self.bar {
@@ -134,11 +132,11 @@ mod tests {
         );
         progress.set(300 << 20);
         assert!(progress.line(Duration::ZERO).ends_with("0 seconds left"));
-        let mut progress = Progress::of_slots("repeating", 3000);
+        let mut progress = Progress::of_slots("replaying", 3000);
         progress.set(1000);
         assert_eq!(
             progress.line(Duration::from_secs(1)),
-            "repeating: 1,000 slots of 3,000 slots, 1,000 slots/s, 2 seconds left"
+            "replaying: 1,000 slots of 3,000 slots, 1,000 slots/s, 2 seconds left"
         );
     }
 }

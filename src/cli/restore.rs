@@ -1,18 +1,19 @@
-//! `brolga restore`: what a node starts from, made explicit; and a server as it was, beside everything.
+//! `brolga restore`: the checkpoint that a node will start from; and a server's files as of a slot.
 //!
-//! A node that starts goes back to a checkpoint by itself. This command says beforehand to which one and
-//! why, takes one from a file, and does nothing that the start would undo. With `--into` it works
-//! in a directory of its own: the data of the node are only read.
+//! A node restores from a checkpoint by itself when it starts. This command says beforehand from which one
+//! and why, imports one from a file, and does nothing that the start would undo. With `--into` it works
+//! in a directory of its own and only reads the node's data.
 
 use super::Outcome;
 use super::checkpoint::take_in;
-use super::progress::Progress;
-use super::replay::{account, judge, known_chosen, log_of};
-use crate::cluster::restore::{Choice, Wanted, choose};
+use super::recorded_log::{
+    contain_if_possible, known_chosen, open_log, progress, report, start_point, verdict,
+};
+use crate::cluster::restore::Wanted;
 use crate::cluster::{self, node_dir};
 use anyhow::{Context, anyhow, bail};
-use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
-use brolga_config::{Containment, NodeConfig};
+use brolga_checkpoint::directory::{Checkpoint, Directory};
+use brolga_config::NodeConfig;
 use brolga_consensus::journal::LogReader;
 use brolga_node::{Keep, Recording, Replayed, WrappedServer, recorded_hashes, replay};
 use brolga_server_image::identity;
@@ -20,7 +21,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// In a directory that is being filled.
+/// The mark in a directory that is being filled.
 const UNFINISHED: &str = "unfinished";
 
 #[derive(Debug, clap::Args)]
@@ -33,23 +34,23 @@ pub struct Options {
         conflicts_with = "config"
     )]
     data: PathBuf,
-    /// Only this replica; otherwise all that have a directory here.
+    /// Only this replica; by default all that have a directory here.
     #[arg(long, value_name = "N", conflicts_with = "config")]
     node: Option<u64>,
     /// A replica's configuration (TOML), instead of a cluster's directory.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// A checkpoint that was exported (.tar.zst), maybe on another machine.
+    /// An exported checkpoint (.tar.zst), possibly from another machine.
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// Put the server's files into this directory, which must be empty or missing. The node may run.
+    /// Write the server's files to this directory, which must be empty or missing. The node may run.
     #[arg(long, value_name = "DIR")]
     into: Option<PathBuf>,
-    /// The files as they were after this slot; otherwise after the last one.
+    /// The files as of this slot; by default the last one.
     #[arg(long, value_name = "SLOT", requires = "into",
           value_parser = clap::value_parser!(u64).range(1..))]
     at: Option<u64>,
-    /// Keep the server itself, too: as a checkpoint in DIR/checkpoints.
+    /// Also keep the server itself, as a checkpoint in DIR/checkpoints.
     #[arg(long, requires = "into")]
     checkpoint: bool,
 }
@@ -70,7 +71,7 @@ pub fn main(options: &Options) -> Outcome {
 }
 
 impl Options {
-    /// The configurations of the replicas that are meant; at least one.
+    /// The configurations of the selected replicas; at least one.
     fn nodes(&self) -> anyhow::Result<Vec<NodeConfig>> {
         if let Some(path) = &self.config {
             return Ok(vec![NodeConfig::load(path)?]);
@@ -93,9 +94,9 @@ impl Options {
     }
 }
 
-// ---- where the node is ----
+// ---- in place ----
 
-/// Says, and sees to it, where a node begins when it starts.
+/// Prints, and prepares, the start point of a stopped node.
 fn restore_here(config: &NodeConfig, archive: Option<&Path>) -> anyhow::Result<()> {
     let node = config.node;
     let lock = identity::claim(config)?;
@@ -111,19 +112,19 @@ fn restore_here(config: &NodeConfig, archive: Option<&Path>) -> anyhow::Result<(
         upto: u64::MAX,
         log_begins: Some(begins),
     };
-    let Some((checkpoint, _hold)) = beginning(&config.data_dir, &[directory], &wanted)? else {
-        println!("replica {node} starts with the genesis and repeats its whole log");
+    let Some((checkpoint, _hold)) = start_point(&config.data_dir, &[directory], &wanted)? else {
+        println!("replica {node} starts from the genesis and replays its whole log");
         return Ok(());
     };
-    // The mark says that the cluster has never run, which is not so.
+    // The mark would say that the cluster has never run.
     forget_new_mark(config)?;
     let (slot, end) = (
         checkpoint.slot(),
         log.as_ref().map_or(0, LogReader::accepted),
     );
     let then = match end > slot {
-        true => format!("repeats slots {} to {end} of its log", slot + 1),
-        false => "takes what follows from the other replicas".to_owned(),
+        true => format!("replays slots {} to {end} of its log", slot + 1),
+        false => "fetches what follows from the other replicas".to_owned(),
     };
     println!("replica {node} starts from the checkpoint of slot {slot}, and {then}");
     Ok(())
@@ -142,78 +143,18 @@ fn forget_new_mark(config: &NodeConfig) -> anyhow::Result<()> {
 /// The log of a node, if it has one.
 fn existing_log(config: &NodeConfig) -> anyhow::Result<Option<LogReader>> {
     match config.log_dir().exists() {
-        true => Ok(Some(log_of(config)?)),
+        true => Ok(Some(open_log(config)?)),
         false => Ok(None),
     }
-}
-
-/// The checkpoint to begin at; `None`: the genesis. `place` is where a container can be tried.
-///
-/// # Errors
-/// What is missing of the log is in no checkpoint that can be used.
-pub(super) fn beginning(
-    place: &Path,
-    directories: &[Directory],
-    wanted: &Wanted,
-) -> anyhow::Result<Option<(Checkpoint, Hold)>> {
-    let Choice {
-        checkpoint,
-        passed_over,
-        oldest,
-    } = look(directories, wanted)?;
-    for passed in &passed_over {
-        eprintln!("brolga: {passed}");
-    }
-    let whole_log = wanted.log_begins == Some(1);
-    let Some((checkpoint, hold)) = checkpoint else {
-        return match (whole_log, wanted.log_begins, oldest) {
-            (true, ..) => Ok(None),
-            (_, Some(begins), None) => {
-                bail!("the log begins at slot {begins}, and there is no checkpoint")
-            }
-            (_, Some(begins), Some(oldest)) if wanted.upto < oldest => bail!(
-                "slot {} cannot be had any more: the log begins at slot {begins} and the oldest \
-                 checkpoint is of slot {oldest}",
-                wanted.upto
-            ),
-            (_, Some(begins), _) => {
-                bail!("the log begins at slot {begins}, and no checkpoint before it can be used")
-            }
-            (_, None, _) => bail!("there is no log, and no checkpoint that can be used"),
-        };
-    };
-    match brolga_checkpoint::probe(place) {
-        Ok(_) => Ok(Some((checkpoint, hold))),
-        Err(error) if whole_log => {
-            let slot = checkpoint.slot();
-            eprintln!("brolga: the checkpoint of slot {slot} is passed over: {error}");
-            Ok(None)
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn look(directories: &[Directory], wanted: &Wanted) -> anyhow::Result<Choice> {
-    let mut at: Option<(u64, Progress)> = None;
-    Ok(choose(directories, wanted, &mut |checkpoint, more| {
-        let slot = checkpoint.slot();
-        if at.as_ref().is_none_or(|(known, _)| *known != slot) {
-            let what = format!("checking slot {slot}");
-            at = Some((slot, Progress::new(what, checkpoint.manifest.bytes())));
-        }
-        if let Some((_, progress)) = &mut at {
-            progress.add(more);
-        }
-    })?)
 }
 
 // ---- elsewhere ----
 
 fn restore_into(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<()> {
-    let place = Place::begin(into)?;
-    let replayed = fill(&place.path, config, options)?;
-    place.done()?;
-    println!("{}", account(&replayed));
+    let output = OutputDirectory::begin(into)?;
+    let replayed = fill(&output.path, config, options)?;
+    output.done()?;
+    println!("{}", report(&replayed));
     match &replayed.kept {
         Some(Ok(slot)) => println!(
             "a checkpoint of slot {slot} is in {}/checkpoints",
@@ -223,7 +164,7 @@ fn restore_into(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::
         None => {}
     }
     println!("the server's files are in {}/work", into.display());
-    judge(&replayed, options.at.is_some(), replayed.last.slot)
+    verdict(&replayed, options.at.is_some(), replayed.last.slot)
 }
 
 fn fill(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<Replayed> {
@@ -248,7 +189,7 @@ fn fill(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<R
         upto,
         log_begins: log.as_ref().map(LogReader::first),
     };
-    let (from, _hold) = beginning(into, &directories, &wanted)?.unzip();
+    let (from, _hold) = start_point(into, &directories, &wanted)?.unzip();
     let keep = match options.checkpoint {
         true => Some(Keep {
             directory: Directory::open(own)?,
@@ -277,25 +218,11 @@ fn fill(into: &Path, config: &NodeConfig, options: &Options) -> anyhow::Result<R
         keep,
     };
     let nobody = None::<fn(i32) -> io::Result<std::process::Child>>;
-    let mut told = repeating(recording.from.as_ref(), upto);
-    Ok(replay(recording, &mut host, nobody, &mut told)?)
+    let mut shown = progress(recording.from.as_ref(), upto);
+    Ok(replay(recording, &mut host, nobody, &mut shown)?)
 }
 
-/// From the genesis a server does the same with and without a container, so one need not be possible here.
-pub(super) fn contain_if_possible(config: &mut NodeConfig) {
-    if config.container == Containment::Required && config.root.is_none() {
-        config.container = Containment::Auto;
-    }
-}
-
-/// Shows how far a replay is.
-pub(super) fn repeating(from: Option<&Checkpoint>, upto: u64) -> impl FnMut(u64) + use<> {
-    let first = from.map_or(0, Checkpoint::slot);
-    let mut progress = Progress::of_slots("repeating", upto.saturating_sub(first));
-    move |slot: u64| progress.set(slot.saturating_sub(first))
-}
-
-/// The slot that is wanted, or the last one that there is.
+/// The requested slot, or the last one there is.
 fn last_slot(log_ends: u64, directories: &[Directory], at: Option<u64>) -> anyhow::Result<u64> {
     let mut last = log_ends;
     for directory in directories {
@@ -312,13 +239,13 @@ fn last_slot(log_ends: u64, directories: &[Directory], at: Option<u64>) -> anyho
 
 /// A directory that is being filled, by this process alone.
 #[derive(Debug)]
-struct Place {
+struct OutputDirectory {
     path: PathBuf,
     made: bool,
     mark: PathBuf,
 }
 
-impl Place {
+impl OutputDirectory {
     fn begin(into: &Path) -> anyhow::Result<Self> {
         let shown = into.display();
         let path = std::path::absolute(into)?;
@@ -344,7 +271,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for OutputDirectory {
     fn drop(&mut self) {
         // Only what is as empty as before goes; anything else stays, marked as unfinished.
         let mark_alone = fs::read_dir(&self.path).is_ok_and(|files| files.count() == 1);

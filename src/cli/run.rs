@@ -2,7 +2,7 @@
 
 use super::renamed::RenamedFlags;
 use super::{Failure, Outcome, runtime};
-use crate::cluster::status::Survey;
+use crate::cluster::status::ClusterStatus;
 use crate::cluster::supervisor::{Event, Supervisor};
 use crate::cluster::{Cluster, Plan};
 use anyhow::{anyhow, bail};
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
-/// How often the nodes are asked whether they are up, while the user waits for it.
+/// The interval between status requests while the cluster starts.
 const ASK_EVERY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, clap::Args)]
@@ -143,7 +143,8 @@ fn plan(options: Options) -> anyhow::Result<Plan> {
     })
 }
 
-/// A name that means the same to a node, which has another working directory and search path.
+/// A program name that a node resolves to the same file: nodes have another working directory and search
+/// path.
 pub(super) fn program_for_nodes(name: &str) -> anyhow::Result<String> {
     if !name.contains('/') && elf::find(name.as_ref(), SERVER_PATH).is_ok() {
         return Ok(name.to_owned());
@@ -167,11 +168,11 @@ async fn serve(cluster: &Cluster, restart: bool) -> anyhow::Result<()> {
     outcome
 }
 
-/// Shows what happens until something happens that cannot be lived with.
+/// Prints events until one is fatal.
 async fn attend(cluster: &Cluster, supervisor: &mut Supervisor) -> anyhow::Result<()> {
     let progress = progress();
-    let survey = tokio::select! {
-        survey = wait_until_ready(cluster, &progress) => survey,
+    let cluster_status = tokio::select! {
+        cluster_status = wait_until_ready(cluster, &progress) => cluster_status,
         error = first_failure(supervisor, &progress) => {
             progress.finish_and_clear();
             return Err(error);
@@ -179,7 +180,7 @@ async fn attend(cluster: &Cluster, supervisor: &mut Supervisor) -> anyhow::Resul
     };
     supervisor.note_up();
     progress.finish_and_clear();
-    say(&welcome(cluster, &survey));
+    say(&welcome(cluster, &cluster_status));
     while let Some(event) = supervisor.event().await {
         if let Event::Failed { node, why } = event {
             bail!("replica {node}: {why}");
@@ -189,37 +190,37 @@ async fn attend(cluster: &Cluster, supervisor: &mut Supervisor) -> anyhow::Resul
     Err(anyhow!("no replica is left"))
 }
 
-async fn wait_until_ready(cluster: &Cluster, progress: &ProgressBar) -> Survey {
+async fn wait_until_ready(cluster: &Cluster, progress: &ProgressBar) -> ClusterStatus {
     let mut ticks = interval(ASK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let survey = Survey::take(cluster.data(), cluster.file()).await;
-        if survey.ready() {
-            return survey;
+        let cluster_status = ClusterStatus::collect(cluster.data(), cluster.file()).await;
+        if cluster_status.ready() {
+            return cluster_status;
         }
-        progress.set_message(stage(&survey));
+        progress.set_message(stage(&cluster_status));
     }
 }
 
-/// What is being waited for, as far as it can be told.
-fn stage(survey: &Survey) -> String {
-    let all = survey.replicas.len();
-    let listening = survey
+/// The current stage of the start.
+fn stage(cluster_status: &ClusterStatus) -> String {
+    let all = cluster_status.replicas.len();
+    let listening = cluster_status
         .replicas
         .iter()
         .filter(|replica| replica.status.as_ref().is_some_and(NodeStatus::is_open))
         .count();
-    if survey.alive < all {
-        format!("{} of {all} replicas started", survey.alive)
-    } else if survey.leader.is_none() {
+    if cluster_status.alive < all {
+        format!("{} of {all} replicas started", cluster_status.alive)
+    } else if cluster_status.leader.is_none() {
         "electing a leader".into()
     } else {
         format!("{listening} of {all} servers listen")
     }
 }
 
-/// Ends only with a failure; lesser events are shown as they come.
+/// Waits for a failure; other events are printed as they come.
 async fn first_failure(supervisor: &mut Supervisor, progress: &ProgressBar) -> anyhow::Error {
     while let Some(event) = supervisor.event().await {
         match event {
@@ -243,20 +244,20 @@ fn progress() -> ProgressBar {
     bar
 }
 
-fn welcome(cluster: &Cluster, survey: &Survey) -> String {
+fn welcome(cluster: &Cluster, cluster_status: &ClusterStatus) -> String {
     let mut text = format!(
         "cluster {} in {}\n",
-        survey.cluster,
+        cluster_status.cluster,
         cluster.data().display()
     );
-    for replica in &survey.replicas {
+    for replica in &cluster_status.replicas {
         let mut listeners: Vec<String> = Vec::new();
         if let Some(status) = &replica.status {
             listeners.extend(status.listeners.iter().map(ToString::to_string));
             let datagrams = status.datagram_ports.iter();
             listeners.extend(datagrams.map(|address| format!("{address} (UDP)")));
         }
-        let mark = if survey.leader == Some(replica.id) {
+        let mark = if cluster_status.leader == Some(replica.id) {
             "  (leader)"
         } else {
             ""
@@ -292,12 +293,12 @@ fn line_for(event: &Event) -> String {
     }
 }
 
-/// Shows a line. That nobody reads it is no reason to stop the cluster.
+/// Prints a line. A closed standard output is no reason to stop the cluster.
 fn say(line: &str) {
     let _ = writeln!(stdout(), "{line}");
 }
 
-/// The ways in which a user stops a program.
+/// The signals by which a user stops a program.
 pub(super) struct Stops {
     interrupt: Signal,
     terminate: Signal,

@@ -1,4 +1,4 @@
-//! `brolga signal`: an operator's signal, ordered by the log like everything else that the server meets.
+//! `brolga signal`: sends the server a signal through the log.
 
 use super::{Outcome, runtime};
 use crate::admin::Client;
@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// How long a leader is looked for.
+/// The time for which a leader is looked for.
 const PATIENCE: Duration = Duration::from_secs(10);
 const ASK_EVERY: Duration = Duration::from_millis(50);
 const FIRST_REALTIME: u32 = 34;
@@ -30,7 +30,7 @@ pub fn main(options: &Options) -> Outcome {
     let file = cluster::read(&options.data)?;
     let slot = runtime()?.block_on(order(&options.data, &file, options.signal))?;
     let name = name(options.signal);
-    println!("{name} is ordered at slot {slot}");
+    println!("{name} ordered at slot {slot}");
     Ok(())
 }
 
@@ -44,7 +44,9 @@ async fn order(data: &Path, file: &ClusterFile, signal: u32) -> anyhow::Result<u
         let socket = node_dir(data, node).join("admin.sock");
         if let Ok(mut client) = Client::connect(&socket).await {
             let ordered = client.signal(signal).await.with_context(|| {
-                format!("replica {node} did not say what has become of it; it may still be sent")
+                format!(
+                    "replica {node} did not report the outcome; the signal may still be delivered"
+                )
             })?;
             match ordered {
                 Ok(slot) => return Ok(slot),

@@ -3,7 +3,7 @@
 use super::{Outcome, runtime};
 use crate::admin::ask_status;
 use crate::cluster;
-use crate::cluster::status::Survey;
+use crate::cluster::status::ClusterStatus;
 use anyhow::anyhow;
 use brolga_config::{ConfigError, NodeConfig};
 use brolga_node::join::CONFIG_NAME;
@@ -27,16 +27,16 @@ pub fn main(options: &Options) -> Outcome {
         return show_node(&config, options.json);
     }
     let file = cluster::read(&options.data)?;
-    let survey = runtime()?.block_on(Survey::take(&options.data, &file));
+    let status = runtime()?.block_on(ClusterStatus::collect(&options.data, &file));
     let text = if options.json {
-        serde_json::to_string_pretty(&survey)? + "\n"
+        serde_json::to_string_pretty(&status)? + "\n"
     } else {
-        survey.to_string()
+        status.to_string()
     };
     std::io::stdout().write_all(text.as_bytes())?;
     // Replicas that are down are a state to be shown; replicas that differ are an error.
-    if survey.differs() {
-        let warning = survey.warning.unwrap_or_default();
+    if status.differs() {
+        let warning = status.warning.unwrap_or_default();
         return Err(anyhow!("{warning}: keep the data directory and report it").into());
     }
     Ok(())

@@ -15,14 +15,16 @@
 //! The command belongs to the cluster's identity: the log says what the server was told, and told
 //! to another program it means something else.
 
+mod plan;
 pub mod restore;
 pub mod status;
 pub mod supervisor;
 
+pub use plan::{Plan, REPLICAS_MAX};
+
 use brolga_checkpoint::Compression;
 use brolga_config::{
-    ClusterId, ConfigError, Containment, DESCRIPTORS_DEFAULT, Member, NEW_MARK, NodeConfig, Policy,
-    read_toml, root_problem,
+    ClusterId, ConfigError, DESCRIPTORS_DEFAULT, Member, NEW_MARK, NodeConfig, Policy, read_toml,
 };
 use brolga_os::files::{FileError, write_whole};
 use brolga_os::ports;
@@ -34,44 +36,8 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-
-/// Most replicas of one cluster.
-pub const REPLICAS_MAX: usize = 9;
-
-/// What the user wants to run.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// The cluster's directory.
-    pub data: PathBuf,
-    /// Number of replicas.
-    pub replicas: usize,
-    /// One address per replica; empty: 127.0.0.1, .2, .3 …
-    pub addresses: Vec<IpAddr>,
-    /// Initial content of the server's working directory; used when the cluster is created.
-    pub genesis: Option<PathBuf>,
-    /// What the servers' containers have instead of the machine's files.
-    pub root: Option<PathBuf>,
-    /// Environment as `NAME=VALUE`.
-    pub env: Vec<String>,
-    /// Random delays for tests, microseconds.
-    pub perturb_us: u32,
-    /// Loopback addresses that the server does not listen on are those of this machine.
-    pub host_loopback: bool,
-    /// System calls that go round the interposer are caught.
-    pub syscall_filter: bool,
-    /// UNIX sockets of the server that clients may use.
-    pub unix_sockets: Vec<String>,
-    /// Answers wait until a majority has computed the same.
-    pub vote: bool,
-    /// Whether the servers run in containers.
-    pub container: Containment,
-    /// When threads of the server hand on the turn.
-    pub policy: Policy,
-    /// The server.
-    pub command: Vec<String>,
-}
 
 /// The content of `cluster.toml`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -170,7 +136,7 @@ impl Cluster {
     /// # Errors
     /// See [`ClusterError`].
     pub fn open_or_create(plan: &Plan) -> Result<Self, ClusterError> {
-        check_plan(plan)?;
+        plan::check(plan)?;
         let data = std::path::absolute(&plan.data)
             .map_err(|source| failed("resolve", &plan.data)(source))?;
         fs::create_dir_all(&data).map_err(failed("create", &data))?;
@@ -178,7 +144,7 @@ impl Cluster {
         let path = data.join("cluster.toml");
         let file = if path.exists() {
             let file: ClusterFile = read_toml(&path)?;
-            check_same(&data, &file, plan)?;
+            plan::check_same(&data, &file, plan)?;
             file
         } else {
             create(&data, plan)?
@@ -314,124 +280,6 @@ fn failed(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Cluste
     }
 }
 
-fn check_plan(plan: &Plan) -> Result<(), ClusterError> {
-    if plan.replicas == 0 || plan.replicas > REPLICAS_MAX {
-        let text = format!("--replicas {}: from 1 to {REPLICAS_MAX}", plan.replicas);
-        return Err(ClusterError::Plan(text));
-    }
-    if !plan.addresses.is_empty() && plan.addresses.len() != plan.replicas {
-        let (given, wanted) = (plan.addresses.len(), plan.replicas);
-        let text = format!("--addresses gives {given} addresses for {wanted} replicas");
-        return Err(ClusterError::Plan(text));
-    }
-    if let Some(genesis) = plan.genesis.as_ref().filter(|genesis| !genesis.is_dir()) {
-        let text = format!("--genesis {} is not a directory", genesis.display());
-        return Err(ClusterError::Plan(text));
-    }
-    let root = plan.root.as_deref();
-    if let Some(problem) = root.and_then(|root| root_problem(root, plan.container)) {
-        return Err(ClusterError::Plan(problem));
-    }
-    let problem = plan
-        .env
-        .iter()
-        .find_map(|pair| brolga_config::environment_problem(pair))
-        .or_else(|| brolga_config::unix_problem(&plan.unix_sockets));
-    problem.map_or(Ok(()), |problem| Err(ClusterError::Plan(problem)))
-}
-
-/// Everything that would give the log another meaning has to be as it was.
-fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), ClusterError> {
-    let members: Vec<String> = file
-        .members
-        .iter()
-        .map(|it| it.address.to_string())
-        .collect();
-    let wanted: Vec<String> = addresses(plan).iter().map(ToString::to_string).collect();
-    let same = [
-        ("the command", &file.command, &plan.command),
-        ("the environment", &file.env, &plan.env),
-        (
-            "the list of UNIX sockets",
-            &file.unix_sockets,
-            &plan.unix_sockets,
-        ),
-        ("the addresses", &members, &wanted),
-    ];
-    for (what, old, new) in same {
-        if old != new {
-            let (old, new) = (shown(old), shown(new));
-            return Err(ClusterError::Differs {
-                path: data.to_owned(),
-                what,
-                old,
-                new,
-            });
-        }
-    }
-    let switches = [
-        ("--host-loopback", plan.host_loopback, file.host_loopback),
-        (
-            "--no-syscall-filter",
-            !plan.syscall_filter,
-            !file.syscall_filter,
-        ),
-    ];
-    for (switch, wanted, before) in switches {
-        if wanted != before {
-            let how = if before { "with" } else { "without" };
-            let text = format!(
-                "{} was created {how} {switch}; that cannot change later",
-                data.display()
-            );
-            return Err(ClusterError::Plan(text));
-        }
-    }
-    if plan.policy != file.policy {
-        let text = format!(
-            "{} was created with --policy {}; that cannot change later",
-            data.display(),
-            file.policy
-        );
-        return Err(ClusterError::Plan(text));
-    }
-    if plan.genesis.is_some() && !file.genesis {
-        let text = format!(
-            "{} was created without --genesis; it cannot be given later",
-            data.display()
-        );
-        return Err(ClusterError::Plan(text));
-    }
-    Ok(())
-}
-
-/// Words as one would type them, roughly: for people, not for a shell.
-#[must_use]
-pub fn shown(words: &[String]) -> String {
-    let plain = |word: &String| !word.is_empty() && !word.contains([' ', '\t', '\n', '"', '\'']);
-    let texts: Vec<String> = words
-        .iter()
-        .map(|word| {
-            if plain(word) {
-                word.clone()
-            } else {
-                format!("{word:?}")
-            }
-        })
-        .collect();
-    texts.join(" ")
-}
-
-fn addresses(plan: &Plan) -> Vec<IpAddr> {
-    if !plan.addresses.is_empty() {
-        return plan.addresses.clone();
-    }
-    let count = u8::try_from(plan.replicas).unwrap_or(u8::MAX);
-    (1..=count)
-        .map(|last| Ipv4Addr::new(127, 0, 0, last).into())
-        .collect()
-}
-
 fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
     if let Some(genesis) = &plan.genesis {
         let copy = data.join("genesis");
@@ -449,7 +297,7 @@ fn create(data: &Path, plan: &Plan) -> Result<ClusterFile, ClusterError> {
         syscall_filter: plan.syscall_filter,
         unix_sockets: plan.unix_sockets.clone(),
         policy: plan.policy,
-        members: members(&addresses(plan))?,
+        members: members(&plan::addresses(plan))?,
     };
     for member in &file.members {
         let dir = node_dir(data, member.id);
@@ -501,132 +349,22 @@ fn lock(data: &Path) -> Result<Flock<File>, ClusterError> {
         .map_err(|_| ClusterError::InUse(data.to_owned()))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn plan(data: &Path) -> Plan {
-        Plan {
-            data: data.join("data"),
-            replicas: 3,
-            addresses: Vec::new(),
-            genesis: None,
-            root: None,
-            env: vec!["A=1".into()],
-            perturb_us: 0,
-            host_loopback: false,
-            syscall_filter: true,
-            unix_sockets: Vec::new(),
-            vote: false,
-            container: Containment::None,
-            policy: Policy::Serial,
-            command: vec!["server".into(), "--port".into(), "1".into()],
-        }
-    }
-
-    #[test]
-    fn a_cluster_is_created_once_and_found_again() {
-        let dir = tempfile::tempdir().unwrap();
-        let mut plan = plan(dir.path());
-        let first = Cluster::open_or_create(&plan).unwrap();
-        let created = first.file().clone();
-        assert!(matches!(
-            Cluster::open_or_create(&plan),
-            Err(ClusterError::InUse(_))
-        ));
-        drop(first);
-        plan.perturb_us = 9;
-        let again = Cluster::open_or_create(&plan).unwrap();
-        assert_eq!(again.file(), &created);
-        let config = NodeConfig::load(&again.config_path(3)).unwrap();
-        assert_eq!((config.node, config.perturb_us), (3, 9));
-        assert_eq!(
-            config.place().address,
-            "127.0.0.3".parse::<IpAddr>().unwrap()
-        );
-        assert_eq!(config.data_dir.file_name().unwrap(), "node-3");
-    }
-
-    #[test]
-    fn what_gives_the_log_its_meaning_cannot_change() {
-        let dir = tempfile::tempdir().unwrap();
-        let plan = plan(dir.path());
-        drop(Cluster::open_or_create(&plan).unwrap());
-        let complaint = |plan: &Plan| Cluster::open_or_create(plan).unwrap_err().to_string();
-        let other = Plan {
-            command: vec!["other".into()],
-            ..plan.clone()
-        };
-        assert!(complaint(&other).contains("the command `server --port 1`, not `other`"));
-        assert!(
-            complaint(&Plan {
-                replicas: 2,
-                ..plan.clone()
-            })
-            .contains("the addresses")
-        );
-        assert!(
-            complaint(&Plan {
-                env: Vec::new(),
-                ..plan.clone()
-            })
-            .contains("the environment")
-        );
-        assert!(
-            complaint(&Plan {
-                replicas: 0,
-                ..plan.clone()
-            })
-            .contains("from 1 to 9")
-        );
-        assert!(
-            complaint(&Plan {
-                policy: Policy::Parallel,
-                ..plan.clone()
-            })
-            .contains("with --policy serial")
-        );
-        let few = vec!["127.0.0.1".parse().unwrap()];
-        assert!(
-            complaint(&Plan {
-                addresses: few,
-                ..plan
-            })
-            .contains("1 addresses for 3")
-        );
-    }
-
-    #[test]
-    fn threads_that_run_beside_each_other_are_not_kept_on_one_processor() {
-        let dir = tempfile::tempdir().unwrap();
-        for (name, policy) in [("a", Policy::Serial), ("b", Policy::Parallel)] {
-            let plan = Plan {
-                policy,
-                ..plan(&dir.path().join(name))
-            };
-            let cluster = Cluster::open_or_create(&plan).unwrap();
-            let config = NodeConfig::load(&cluster.config_path(1)).unwrap();
-            assert_eq!(config.policy, policy);
-            assert_eq!(config.pin_cpu.is_some(), policy == Policy::Serial);
-        }
-    }
-
-    #[test]
-    fn genesis_is_copied_at_creation() {
-        let dir = tempfile::tempdir().unwrap();
-        let genesis = dir.path().join("genesis");
-        fs::create_dir(&genesis).unwrap();
-        fs::write(genesis.join("file"), "old").unwrap();
-        let plan = Plan {
-            genesis: Some(genesis.clone()),
-            ..plan(dir.path())
-        };
-        let cluster = Cluster::open_or_create(&plan).unwrap();
-        fs::write(genesis.join("file"), "changed later").unwrap();
-        let config = NodeConfig::load(&cluster.config_path(1)).unwrap();
-        assert_eq!(
-            fs::read_to_string(config.genesis.unwrap().join("file")).unwrap(),
-            "old"
-        );
-    }
+/// Words as one would type them, roughly: for people, not for a shell.
+#[must_use]
+pub fn shown(words: &[String]) -> String {
+    let plain = |word: &String| !word.is_empty() && !word.contains([' ', '\t', '\n', '"', '\'']);
+    let texts: Vec<String> = words
+        .iter()
+        .map(|word| {
+            if plain(word) {
+                word.clone()
+            } else {
+                format!("{word:?}")
+            }
+        })
+        .collect();
+    texts.join(" ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,13 +1,13 @@
-//! Which checkpoint one goes back to: the newest that is whole, of the right server, and continued by the
-//! log. What is passed over is said with its reason.
+//! The choice of a checkpoint to restore: the newest that is complete, of the same server, and continued
+//! by the log. What is skipped is said with its reason.
 //!
-//! Nothing is changed, and what was chosen is held, so that a node that runs does not remove it meanwhile.
+//! Nothing is changed. The chosen checkpoint is held, so that a running node does not remove it.
 
 use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
 use brolga_checkpoint::{CheckpointError, Identity};
 use std::fmt;
 
-/// What a checkpoint has to be to be gone back to.
+/// The requirements on a checkpoint to be restored.
 #[derive(Clone, Debug)]
 pub struct Wanted {
     /// The cluster.
@@ -16,40 +16,36 @@ pub struct Wanted {
     pub identity: Identity,
     /// The last slot that it may contain.
     pub upto: u64,
-    /// Where the log begins that is to be repeated after it; `None`: there is no log.
+    /// The first slot of the log that is replayed after it; `None`: there is no log.
     pub log_begins: Option<u64>,
 }
 
 /// A checkpoint that is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassedOver {
+pub struct Skipped {
     /// Its slot, if it tells.
     pub slot: Option<u64>,
     /// Why.
     pub why: String,
 }
 
-impl fmt::Display for PassedOver {
+impl fmt::Display for Skipped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.slot {
-            Some(slot) => write!(
-                f,
-                "the checkpoint of slot {slot} is passed over: {}",
-                self.why
-            ),
-            None => write!(f, "a checkpoint is passed over: {}", self.why),
+            Some(slot) => write!(f, "the checkpoint of slot {slot} is skipped: {}", self.why),
+            None => write!(f, "a checkpoint is skipped: {}", self.why),
         }
     }
 }
 
-/// What was chosen.
+/// The result of a choice.
 #[derive(Debug, Default)]
 pub struct Choice {
-    /// All of it was read; nobody removes it as long as this lives.
+    /// The checkpoint, verified, and the hold that keeps it from being removed.
     pub checkpoint: Option<(Checkpoint, Hold)>,
-    /// Newer ones, and those that are damaged in an obvious way.
-    pub passed_over: Vec<PassedOver>,
-    /// Slot of the oldest one that there is.
+    /// Newer checkpoints that cannot be used, and those that are obviously damaged.
+    pub skipped: Vec<Skipped>,
+    /// The slot of the oldest checkpoint.
     pub oldest: Option<u64>,
 }
 
@@ -68,11 +64,11 @@ pub fn choose(
     for directory in directories {
         let listing = directory.list()?;
         all.extend(listing.whole);
-        let damaged = listing.damaged.into_iter().map(|(_, error)| PassedOver {
+        let damaged = listing.damaged.into_iter().map(|(_, error)| Skipped {
             slot: None,
             why: error.to_string(),
         });
-        choice.passed_over.extend(damaged);
+        choice.skipped.extend(damaged);
     }
     all.sort_by_key(|checkpoint| std::cmp::Reverse(checkpoint.slot()));
     choice.oldest = all.last().map(Checkpoint::slot);
@@ -86,7 +82,7 @@ pub fn choose(
                 choice.checkpoint = Some((checkpoint, hold));
                 break;
             }
-            Some(why) => choice.passed_over.push(PassedOver {
+            Some(why) => choice.skipped.push(Skipped {
                 slot: Some(checkpoint.slot()),
                 why,
             }),
@@ -168,7 +164,7 @@ mod tests {
             let mut read = 0;
             let wanted = wanted(upto, begins);
             let choice = choose(&directories, &wanted, &mut |_, more| read += more).unwrap();
-            let slots: Vec<_> = choice.passed_over.iter().map(|it| it.slot).collect();
+            let slots: Vec<_> = choice.skipped.iter().map(|it| it.slot).collect();
             let chosen = choice.checkpoint.map(|(checkpoint, _)| checkpoint.slot());
             (chosen, slots, choice.oldest)
         };
@@ -184,7 +180,7 @@ mod tests {
         assert_eq!(found(9, Some(1)), (None, vec![], Some(10)));
         fs::remove_file(&path).unwrap();
         let all = choose(&[directory], &wanted(u64::MAX, None), &mut |_, _| ()).unwrap();
-        let said = all.passed_over[0].to_string();
+        let said = all.skipped[0].to_string();
         assert!(said.contains("it is missing"), "{said}");
     }
 }

@@ -1,7 +1,7 @@
-//! Asks every node of a cluster how it is and puts the answers side by side.
+//! Cluster status: asks every node for its status and compares the answers.
 //!
-//! Replicas are compared at one slot, the last one that all of those alive have applied: hashes of
-//! different slots say nothing. A node that does not answer is down, whatever the reason.
+//! Replicas are compared at one slot, the last one that all live replicas have applied: hashes of
+//! different slots cannot be compared. A node that does not answer is down, whatever the reason.
 
 use crate::admin::Client;
 use crate::cluster::{ClusterFile, node_dir, shown};
@@ -15,12 +15,12 @@ use std::net::IpAddr;
 use std::path::Path;
 use tokio::task::JoinSet;
 
-/// Nodes go on applying while they are asked, and forget old hashes; then it is tried again.
+/// Attempts at a comparison: nodes keep applying while they are asked, and drop old hashes.
 const COMPARISONS_MAX: usize = 5;
 
-/// The state of a cluster.
+/// The status of a cluster.
 #[derive(Clone, Debug, Serialize)]
-pub struct Survey {
+pub struct ClusterStatus {
     /// The cluster.
     pub cluster: ClusterId,
     /// The wrapped server.
@@ -37,9 +37,9 @@ pub struct Survey {
     pub majority: usize,
     /// The slot that replicas were compared at.
     pub compared_slot: Option<u64>,
-    /// Whether all replicas that are alive had equal hashes there; `None` with fewer than two.
+    /// True if all live replicas had equal hashes there; `None` with fewer than two.
     pub equal: Option<bool>,
-    /// The last difference between two replicas that any of them has found since it was started.
+    /// The last divergence between two replicas that any of them has found since it started.
     pub difference: Option<Difference>,
     /// Something the user should know, as a sentence.
     pub warning: Option<String>,
@@ -56,7 +56,7 @@ pub struct Replica {
     pub id: u64,
     /// Where clients reach it.
     pub address: IpAddr,
-    /// Its own account; `None` when it is down.
+    /// Its own status; `None` when it is down.
     pub status: Option<NodeStatus>,
     /// Its hashes at the compared slot, hexadecimal.
     pub output_hash: Option<String>,
@@ -64,16 +64,16 @@ pub struct Replica {
     pub schedule_hash: Option<String>,
 }
 
-impl Survey {
-    /// Asks all nodes of the cluster in `data`, at the same time.
-    pub async fn take(data: &Path, file: &ClusterFile) -> Self {
+impl ClusterStatus {
+    /// Asks all nodes of the cluster in `data` concurrently.
+    pub async fn collect(data: &Path, file: &ClusterFile) -> Self {
         let mut answers = ask_all(data, &file.members).await;
         let compared = compare(&mut answers).await;
         let replicas: Vec<Replica> = answers
             .into_iter()
             .map(|answer| answer.into_replica(compared))
             .collect();
-        let mut survey = Self {
+        let mut cluster_status = Self {
             cluster: file.cluster,
             command: file.command.clone(),
             policy: file.policy,
@@ -91,14 +91,14 @@ impl Survey {
             replicas,
             learners: Vec::new(),
         };
-        survey.find_leader();
-        survey.learners = survey.known_learners();
-        survey.difference = survey.best_difference().cloned();
-        survey.warning = survey.worst_news();
-        survey
+        cluster_status.find_leader();
+        cluster_status.learners = cluster_status.known_learners();
+        cluster_status.difference = cluster_status.best_difference().cloned();
+        cluster_status.warning = cluster_status.most_urgent_warning();
+        cluster_status
     }
 
-    /// Every replica has its server up and published, and there is a leader.
+    /// Returns true if every replica serves and there is a leader.
     #[must_use]
     pub fn ready(&self) -> bool {
         let ready = |status: &NodeStatus| status.server == ServerState::Running && status.is_open();
@@ -115,20 +115,20 @@ impl Survey {
             .filter_map(|replica| replica.status.as_ref())
     }
 
-    /// Replicas differ, now or so far as anybody knows for ever.
+    /// Returns true if replicas differ, or one is in quarantine.
     #[must_use]
     pub fn differs(&self) -> bool {
         let mut statuses = self.statuses();
         self.equal == Some(false) || statuses.any(|status| status.quarantine.is_some())
     }
 
-    /// The one that tells most.
+    /// The most detailed divergence report.
     fn best_difference(&self) -> Option<&Difference> {
         let found = self.statuses().filter_map(|it| it.difference.as_ref());
         found.max_by_key(|it| (it.place.is_some(), it.minority.len(), it.slot))
     }
 
-    /// A deposed leader may not know yet, so its own word is not enough.
+    /// Finds the leader that a majority follows: a deposed leader may not know yet.
     fn find_leader(&mut self) {
         let majority = self.majority;
         let leader = self
@@ -202,7 +202,7 @@ impl Survey {
         Ok(())
     }
 
-    fn worst_news(&self) -> Option<String> {
+    fn most_urgent_warning(&self) -> Option<String> {
         let of = |status: &NodeStatus| Some((status.node, status.quarantine.clone()?));
         if let Some((node, quarantine)) = self.statuses().find_map(of) {
             let reason = quarantine.reason;
@@ -243,7 +243,7 @@ impl Survey {
     }
 }
 
-/// What one node said, and the line to it while it is open.
+/// The answer of one node, and the open connection to it.
 struct Answer {
     member: Member,
     client: Option<Client>,
@@ -267,7 +267,7 @@ impl Answer {
         }
     }
 
-    /// Asks for the hashes at `slot`; false when the node is there but does not know them.
+    /// Asks for the hashes at `slot`; false if the node is up but does not have them.
     async fn fetch_hashes(&mut self, slot: u64) -> bool {
         let (Some(client), Some(_)) = (&mut self.client, &self.status) else {
             return true;
@@ -302,7 +302,7 @@ async fn ask_all(data: &Path, members: &[Member]) -> Vec<Answer> {
     answers
 }
 
-/// Fetches the hashes of all nodes at one slot, and says which.
+/// Fetches the hashes of all nodes at one slot, and returns that slot.
 async fn compare(answers: &mut [Answer]) -> Option<u64> {
     for _ in 0..COMPARISONS_MAX {
         let applied = answers.iter().filter_map(|answer| answer.status.as_ref());
@@ -339,7 +339,7 @@ fn equal(replicas: &[Replica]) -> Option<bool> {
     Some(rest.all(|other| other == first))
 }
 
-impl fmt::Display for Survey {
+impl fmt::Display for ClusterStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "cluster  {}", self.cluster)?;
         writeln!(f, "server   {}", shown(&self.command))?;

@@ -1,4 +1,4 @@
-//! Supervises the nodes of a local cluster: starts them, starts them again, stops them.
+//! Supervises the nodes of a local cluster: starts, restarts and stops them.
 //!
 //! Each node is a process of its own, `brolga node --config FILE`, exactly as in a real deployment;
 //! only their parent is shared. A node that dies is started again after a pause that grows while it
@@ -31,31 +31,31 @@ use tokio::time::{sleep, timeout};
 pub const EXPLAINED: u8 = 78;
 const PAUSE_LEAST: Duration = Duration::from_millis(100);
 const PAUSE_MOST: Duration = Duration::from_secs(10);
-/// A node that ran this long is taken to have been well.
+/// A node that ran this long is considered healthy.
 const WELL_AFTER: Duration = Duration::from_secs(10);
-/// How long a node may take to stop by itself.
+/// The time that a node may take to stop by itself.
 const STOP_GRACE: Duration = Duration::from_secs(5);
 
-/// Something that happened to a node.
+/// An event of a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    /// It was started.
+    /// The node was started.
     Started {
         /// Its number.
         node: u64,
         /// Its process.
         pid: u32,
     },
-    /// It is gone.
+    /// The node has exited.
     Died {
         /// Its number.
         node: u64,
-        /// How, with its last words.
+        /// The cause, with the last lines of its standard error.
         how: String,
-        /// When it will be started again; `None`: never.
+        /// The delay until it is restarted; `None`: never.
         again_in: Option<Duration>,
     },
-    /// It cannot work, says why, and is not started again.
+    /// The node cannot work, says why, and is not restarted.
     Failed {
         /// Its number.
         node: u64,
@@ -64,16 +64,16 @@ pub enum Event {
     },
 }
 
-/// What a node's process is started in, where that is not what this process is in itself.
+/// The environment of a node's process, where it differs from that of this process.
 #[derive(Clone, Debug, Default)]
-pub struct Surroundings {
+pub struct ProcessEnvironment {
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
     /// Its umask.
     pub umask: Option<u32>,
     /// Its working directory.
     pub cwd: Option<PathBuf>,
-    /// How much later it is started for the first time.
+    /// The delay of its first start.
     pub delay: Duration,
 }
 
@@ -93,17 +93,17 @@ impl Supervisor {
     /// # Errors
     /// When the program's own file cannot be found.
     pub fn start(cluster: &Cluster, restart: bool) -> io::Result<Self> {
-        Self::start_in(cluster, restart, BTreeMap::new())
+        Self::start_in_environments(cluster, restart, BTreeMap::new())
     }
 
-    /// The same, each node in its own surroundings.
+    /// Starts a node for each member, each in its own environment.
     ///
     /// # Errors
     /// When the program's own file cannot be found.
-    pub fn start_in(
+    pub fn start_in_environments(
         cluster: &Cluster,
         restart: bool,
-        mut surroundings: BTreeMap<u64, Surroundings>,
+        mut environment: BTreeMap<u64, ProcessEnvironment>,
     ) -> io::Result<Self> {
         let program = own_program()?;
         let (events_tx, events_rx) = mpsc::unbounded_channel();
@@ -118,7 +118,7 @@ impl Supervisor {
                 config_text: fs::read_to_string(cluster.config_path(member.id))?,
                 stderr: node_dir(cluster.data(), member.id).join("node.err"),
                 restart,
-                surroundings: surroundings.remove(&member.id).unwrap_or_default(),
+                environment: environment.remove(&member.id).unwrap_or_default(),
                 was_up: Arc::clone(&was_up),
                 events_tx: events_tx.clone(),
             };
@@ -132,13 +132,12 @@ impl Supervisor {
         })
     }
 
-    /// The next thing that happens; `None` when no node is left to which something could happen.
-    /// May be dropped and called again.
+    /// Waits for the next event; `None` when no node is left. May be dropped and called again.
     pub async fn event(&mut self) -> Option<Event> {
         self.events_rx.recv().await
     }
 
-    /// Tells that the whole cluster was up: from now on no failure of a node stops the others.
+    /// Notes that the whole cluster was up: from now on no failure of a node stops the others.
     pub fn note_up(&self) {
         self.was_up.store(true, Ordering::Relaxed);
     }
@@ -167,11 +166,11 @@ struct Keeper {
     node: u64,
     program: PathBuf,
     config: PathBuf,
-    /// What is in it: a node that has lost all its files gets it again.
+    /// The content of that file: a node that has lost all its files gets it again.
     config_text: String,
     stderr: PathBuf,
     restart: bool,
-    surroundings: Surroundings,
+    environment: ProcessEnvironment,
     was_up: Arc<AtomicBool>,
     events_tx: mpsc::UnboundedSender<Event>,
 }
@@ -180,7 +179,7 @@ impl Keeper {
     async fn keep(self, mut stop_rx: watch::Receiver<bool>) {
         let mut pause = PAUSE_LEAST;
         tokio::select! {
-            () = sleep(self.surroundings.delay) => {}
+            () = sleep(self.environment.delay) => {}
             _ = stop_rx.changed() => return,
         }
         loop {
@@ -211,7 +210,7 @@ impl Keeper {
         }
     }
 
-    /// Tells what happened; how long to wait before the next start, if there is to be one.
+    /// Reports the exit; returns the delay of the next start, if there is one.
     fn judge(&self, status: io::Result<ExitStatus>, pause: Duration) -> Option<Duration> {
         let words = last_words(&self.stderr);
         let status = match status {
@@ -269,13 +268,13 @@ impl Keeper {
             .stderr(File::create(&self.stderr)?)
             .process_group(0) // Ctrl-C is for us alone: we stop them in order
             .kill_on_drop(true);
-        let surroundings = &self.surroundings;
-        let variables = surroundings.env.iter();
+        let environment = &self.environment;
+        let variables = environment.env.iter();
         command.envs(variables.map(|(name, value)| (name, value)));
-        if let Some(cwd) = &surroundings.cwd {
+        if let Some(cwd) = &environment.cwd {
             command.current_dir(cwd);
         }
-        let mask = surroundings.umask.map(Mode::from_bits_truncate);
+        let mask = environment.umask.map(Mode::from_bits_truncate);
         let parent = nix::unistd::getpid();
         // SAFETY: between fork and exec this makes three system calls and does not allocate.
         unsafe {
@@ -319,8 +318,8 @@ fn describe(status: ExitStatus, words: Option<String>) -> String {
     }
 }
 
-/// What a node said at last: its error line, with what follows it (the server's own words). Failing
-/// that the message of a panic, or simply the last line.
+/// The end of a node's standard error: its error line with what follows it (the server's own output), or
+/// the message of a panic, or the last line.
 fn last_words(path: &Path) -> Option<String> {
     let text = fs::read(path).ok()?;
     let text = String::from_utf8_lossy(&text);

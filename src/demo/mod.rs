@@ -14,7 +14,7 @@
 mod client;
 
 use crate::admin::checkpoints_now;
-use crate::cluster::status::Survey;
+use crate::cluster::status::ClusterStatus;
 use crate::cluster::supervisor::{Event, Supervisor, own_program};
 use crate::cluster::{Cluster, Plan};
 use anyhow::{Context, anyhow, bail, ensure};
@@ -146,12 +146,15 @@ impl Stage<'_> {
         ));
         self.back(victim, taken.get(&victim).copied()).await?;
         self.same_everywhere(client).await?;
-        let survey = self.wait_for("equal hashes", |survey| {
-            caught_up(survey) && survey.equal == Some(true)
+        let cluster_status = self.wait_for("equal hashes", |cluster_status| {
+            caught_up(cluster_status) && cluster_status.equal == Some(true)
         });
-        let survey = survey.await?;
-        ensure!(survey.ballot != ballot, "the dead leader still leads");
-        tell(&format!("\n{survey}"));
+        let cluster_status = cluster_status.await?;
+        ensure!(
+            cluster_status.ballot != ballot,
+            "the dead leader still leads"
+        );
+        tell(&format!("\n{cluster_status}"));
         tell(&format!(
             "all replicas count {until}, and their hashes are equal"
         ));
@@ -167,25 +170,30 @@ impl Stage<'_> {
         tell(&format!(
             "starting three replicas of the bundled store, an ordinary single-node server{where_to}"
         ));
-        let survey = self.wait_for("the cluster to be up", Survey::ready).await?;
-        let leader = survey.leader.context("no leader")?;
-        for replica in &survey.replicas {
+        let cluster_status = self
+            .wait_for("the cluster to be up", ClusterStatus::ready)
+            .await?;
+        let leader = cluster_status.leader.context("no leader")?;
+        for replica in &cluster_status.replicas {
             let mark = match replica.id == leader {
                 true => "  (leader)",
                 false => "",
             };
-            let address = address_of(&survey, replica.id)?;
+            let address = address_of(&cluster_status, replica.id)?;
             tell(&format!(
                 "  replica {} listens on {address}{mark}",
                 replica.id
             ));
         }
-        let follower = survey.replicas.iter().find(|replica| replica.id != leader);
+        let follower = cluster_status
+            .replicas
+            .iter()
+            .find(|replica| replica.id != leader);
         let follower = follower.context("no follower")?.id;
         tell(&format!(
             "a client of replica {follower}, a follower, sends INCR over one TCP connection"
         ));
-        let client = Client::connect(address_of(&survey, follower)?).await?;
+        let client = Client::connect(address_of(&cluster_status, follower)?).await?;
         Ok((follower, client))
     }
 
@@ -228,17 +236,17 @@ impl Stage<'_> {
         follower: u64,
         client: &mut Client,
     ) -> anyhow::Result<(u64, Option<String>)> {
-        let survey = self.wait_for("all replicas", Survey::ready).await?;
+        let cluster_status = self.wait_for("all replicas", ClusterStatus::ready).await?;
         // On a machine that is busy the client's own replica may have come to lead. The connection
         // would die with that one, so it is another's turn.
-        let leads = survey.leader.filter(|leader| *leader != follower);
-        let mut others = survey.replicas.iter().map(|replica| replica.id);
+        let leads = cluster_status.leader.filter(|leader| *leader != follower);
+        let mut others = cluster_status.replicas.iter().map(|replica| replica.id);
         let victim = leads.or_else(|| others.find(|id| *id != follower));
         let victim = victim.context("no other replica")?;
         let started = Instant::now();
         client.ask_to_count().await?;
         self.victim.set(Some(victim));
-        let pid = kill_node(&survey, victim)?;
+        let pid = kill_node(&cluster_status, victim)?;
         let whose = match leads {
             Some(_) => "the leader's node",
             None => "a node (the client's replica leads by now)",
@@ -252,14 +260,14 @@ impl Stage<'_> {
             "  the next reply came after {} ms",
             started.elapsed().as_millis()
         ));
-        Ok((victim, survey.ballot.filter(|_| leads.is_some())))
+        Ok((victim, cluster_status.ballot.filter(|_| leads.is_some())))
     }
 
     /// The killed replica is back, from the checkpoint that it took if there is one.
     async fn back(&self, victim: u64, taken: Option<u64>) -> anyhow::Result<()> {
-        let survey = self.wait_for("the killed node to catch up", caught_up);
-        let survey = survey.await?;
-        let status = status_of(&survey, victim).context("the killed node is not up")?;
+        let cluster_status = self.wait_for("the killed node to catch up", caught_up);
+        let cluster_status = cluster_status.await?;
+        let status = status_of(&cluster_status, victim).context("the killed node is not up")?;
         ensure!(
             status.restored_from == taken,
             "replica {victim} took a checkpoint of slot {taken:?} and is back from {:?}",
@@ -273,7 +281,7 @@ impl Stage<'_> {
             ),
             None => format!("started from nothing, replayed all {live_at} slots of its log"),
         };
-        let leader = survey.leader.context("no leader")?;
+        let leader = cluster_status.leader.context("no leader")?;
         tell(&format!(
             "replica {victim} is back: {how}; replica {leader} leads"
         ));
@@ -282,9 +290,9 @@ impl Stage<'_> {
 
     /// All replicas have counted what the client has.
     async fn same_everywhere(&self, client: Client) -> anyhow::Result<()> {
-        let survey = Survey::take(self.cluster.data(), self.cluster.file()).await;
-        for replica in &survey.replicas {
-            let mut reader = Client::connect(address_of(&survey, replica.id)?).await?;
+        let cluster_status = ClusterStatus::collect(self.cluster.data(), self.cluster.file()).await;
+        for replica in &cluster_status.replicas {
+            let mut reader = Client::connect(address_of(&cluster_status, replica.id)?).await?;
             let read = reader.read(client.counted).await;
             read.with_context(|| format!("reading at replica {}", replica.id))?;
         }
@@ -294,23 +302,26 @@ impl Stage<'_> {
     async fn wait_for(
         &self,
         what: &str,
-        reached: impl Fn(&Survey) -> bool,
-    ) -> anyhow::Result<Survey> {
+        reached: impl Fn(&ClusterStatus) -> bool,
+    ) -> anyhow::Result<ClusterStatus> {
         let mut latest = None;
         let waiting = async {
             loop {
-                let survey = Survey::take(self.cluster.data(), self.cluster.file()).await;
-                if reached(&survey) {
-                    return survey;
+                let cluster_status =
+                    ClusterStatus::collect(self.cluster.data(), self.cluster.file()).await;
+                if reached(&cluster_status) {
+                    return cluster_status;
                 }
-                latest = Some(survey);
+                latest = Some(cluster_status);
                 sleep(ASK_EVERY).await;
             }
         };
         match timeout(PATIENCE, waiting).await {
-            Ok(survey) => Ok(survey),
+            Ok(cluster_status) => Ok(cluster_status),
             Err(_) => {
-                let state = latest.map(|survey| survey.to_string()).unwrap_or_default();
+                let state = latest
+                    .map(|cluster_status| cluster_status.to_string())
+                    .unwrap_or_default();
                 bail!(
                     "waited {} s for {what}; the state is\n{state}",
                     PATIENCE.as_secs()
@@ -321,31 +332,31 @@ impl Stage<'_> {
 }
 
 /// All are up, and nobody lags behind what is known to be chosen.
-fn caught_up(survey: &Survey) -> bool {
+fn caught_up(cluster_status: &ClusterStatus) -> bool {
     let statuses = || {
-        survey
+        cluster_status
             .replicas
             .iter()
             .filter_map(|replica| replica.status.as_ref())
     };
     let last = statuses().map(|status| status.last_entry).max();
-    survey.ready() && statuses().all(|status| Some(status.applied.slot) >= last)
+    cluster_status.ready() && statuses().all(|status| Some(status.applied.slot) >= last)
 }
 
-fn status_of(survey: &Survey, node: u64) -> Option<&NodeStatus> {
-    let mut replicas = survey.replicas.iter();
+fn status_of(cluster_status: &ClusterStatus, node: u64) -> Option<&NodeStatus> {
+    let mut replicas = cluster_status.replicas.iter();
     replicas.find(|replica| replica.id == node)?.status.as_ref()
 }
 
-fn address_of(survey: &Survey, node: u64) -> anyhow::Result<SocketAddr> {
-    let listener = status_of(survey, node).and_then(|status| status.listeners.first());
+fn address_of(cluster_status: &ClusterStatus, node: u64) -> anyhow::Result<SocketAddr> {
+    let listener = status_of(cluster_status, node).and_then(|status| status.listeners.first());
     listener
         .copied()
         .with_context(|| format!("replica {node} does not listen"))
 }
 
-fn kill_node(survey: &Survey, node: u64) -> anyhow::Result<u32> {
-    let pid = status_of(survey, node)
+fn kill_node(cluster_status: &ClusterStatus, node: u64) -> anyhow::Result<u32> {
+    let pid = status_of(cluster_status, node)
         .context("the victim is down already")?
         .pid;
     kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL)?;

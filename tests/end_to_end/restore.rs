@@ -73,10 +73,7 @@ fn without_checkpoints_a_server_is_restored_from_its_log() {
     let early = done("restore", &data, 1, &["--into", then_text, "--at", &at]);
     says(
         &early,
-        &[
-            &format!("from the genesis to slot {at}"),
-            "as they were recorded",
-        ],
+        &[&format!("from the genesis to slot {at}"), "as recorded"],
     );
     done("restore", &data, 2, &["--into", now_text]);
     let files = tree(&now.join("work"));
@@ -118,7 +115,7 @@ fn without_checkpoints_a_server_is_restored_from_its_log() {
     assert!(!nowhere.exists());
     let dir = cluster.stop_and_keep();
     let here = done("restore", &dir.path().join("data"), 1, &[]);
-    says(&here, &["replica 1 starts with the genesis"]);
+    says(&here, &["replica 1 starts from the genesis"]);
 }
 
 #[test]
@@ -155,10 +152,7 @@ fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
         &restored,
         &[&format!("from the checkpoint of slot {first} to slot {at}")],
     );
-    says(
-        &restored,
-        &["as they were recorded", "a checkpoint of slot"],
-    );
+    says(&restored, &["as recorded", "a checkpoint of slot"]);
     done(
         "replay",
         &data,
@@ -185,14 +179,11 @@ fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
             &format!("slot {last}: output hash"),
         ],
     );
-    says(&on, &["all hashes are as they were recorded"]);
+    says(&on, &["all hashes are as recorded"]);
     let own = done("replay", &data, 2, &["--from-checkpoint"]);
     says(
         &own,
-        &[
-            "from the checkpoint of slot",
-            "all hashes are as they were recorded",
-        ],
+        &["from the checkpoint of slot", "all hashes are as recorded"],
     );
 
     // Without CRIU there is the log, from its beginning.
@@ -210,7 +201,7 @@ fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
     assert_eq!(without.code, Some(0), "{without:?}");
     says(
         &without,
-        &["is passed over", &format!("from the genesis to slot {at}")],
+        &["is skipped", &format!("from the genesis to slot {at}")],
     );
     assert!(
         tree(&slow.join("work")) == tree(&past.join("work")),
@@ -243,7 +234,7 @@ fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
     says(
         &here,
         &[
-            &format!("slot {second} is passed over"),
+            &format!("slot {second} is skipped"),
             "its checksum is wrong",
         ],
     );
