@@ -1,5 +1,5 @@
 //! Checkpoints of a replica: what they consist of, the directory in which they are kept, and the
-//! tools ([`criu`], [`container`], [`files`], [`image`]).
+//! tools ([`criu`], [`container`], [`image`]).
 //!
 //! # Model
 //!
@@ -15,7 +15,7 @@
 //! * [`Directory`] holds a replica's checkpoints: it makes a dump a checkpoint that is there whole or
 //!   not at all, lists, verifies, prunes.
 //! * [`Partial`] is one that comes from elsewhere piece by piece.
-//! * [`compressed`] makes an image smaller.
+//! * [`image::compress_image`] makes an image smaller.
 //! * [`archive`] turns one into a single stream and back.
 //!
 //! # Invariants
@@ -26,23 +26,19 @@
 //!
 //! Deliberately absent: Paxos messages, sockets of clients, the decision when to take one.
 
-pub mod archive;
-pub mod compressed;
 pub mod container;
 pub mod criu;
-pub mod directory;
-pub mod files;
-pub mod identity;
 pub mod image;
-mod known;
-pub mod manifest;
-pub mod partial;
+mod store;
+mod transfer;
 
-pub use compressed::Compression;
-pub use directory::{Checkpoint, Directory, Hold, Staged};
-pub use identity::{FileMark, Identity, Mismatch};
-pub use manifest::{Kind, Manifest, Part, Position};
-pub use partial::Partial;
+pub use image::Compression;
+pub use store::directory::{Checkpoint, Directory, Hold, Staged};
+pub use store::fingerprint::{FileMark, Identity, Mismatch};
+pub use store::manifest::{Kind, Manifest, Part, Position};
+pub use store::{directory, manifest};
+pub use transfer::archive;
+pub use transfer::partial::Partial;
 
 use std::io;
 use std::path::{Path, PathBuf};

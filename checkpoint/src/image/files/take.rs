@@ -2,7 +2,7 @@
 
 use super::{CONTENTS, ENCODING, Entry, INDEX, Index, Kind, Source, about, attributes, content};
 use super::{content_path, read_index};
-use crate::compressed::stored;
+use crate::image::compressed_file::stored;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};

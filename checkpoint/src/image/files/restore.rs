@@ -3,7 +3,7 @@
 use super::{
     ENCODING, Entry, INDEX, Index, Kind, about, attributes, content, content_path, joined,
 };
-use crate::compressed;
+use crate::image::compressed_file;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
 use std::ffi::OsStr;
@@ -74,7 +74,7 @@ fn make(index: &Index, directory: &Path, top: &Path, entry: &Entry, at: &Path) -
         Kind::Directory => fs::create_dir(at)?,
         Kind::File { content, .. } => {
             let path = content_path(directory, *content);
-            if !compressed::expand(&path, at, entry.mode)? {
+            if !compressed_file::expand(&path, at, entry.mode)? {
                 content::copy(&mut File::open(path)?, at, entry.mode)?;
             }
         }

@@ -5,7 +5,7 @@
 //! stays what it is. Checksums are over what is stored, so whoever verifies, exports or fetches a
 //! checkpoint need not know of it.
 
-use crate::files::{self, about};
+use crate::image::files::{self, about};
 use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
 use std::fmt;
@@ -90,7 +90,7 @@ pub fn compress_image(
     let Compression::Zstd(level) = compression else {
         return Ok(());
     };
-    let process = directory.join(crate::image::PROCESS);
+    let process = directory.join(crate::image::imager::PROCESS);
     for entry in fs::read_dir(&process).map_err(about(&process))? {
         let path = entry?.path();
         compress(&path, level, seen).map_err(about(&path))?;

@@ -4,8 +4,8 @@
 //! Anything that can list and unpack `.tar.zst` files can look into one.
 
 use crate::CheckpointError;
-use crate::directory::{Checkpoint, Directory};
-use crate::manifest::{self, Kind, Manifest, is_inside};
+use crate::store::directory::{Checkpoint, Directory};
+use crate::store::manifest::{self, Kind, Manifest, is_inside};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};

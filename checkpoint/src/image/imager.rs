@@ -9,7 +9,7 @@
 //! The trees are whatever is bound into the container, its changes to the machine's files, and its
 //! `/dev/shm`.
 //!
-//! Any of these may be compressed once it is written ([`compressed`]).
+//! Any of these may be compressed once it is written ([`compressed_file`]).
 //!
 //! CRIU runs inside the container, in all its namespaces but the server's own for IPC, so that
 //! nothing but the processes and that one namespace is in its image. Containers are made anew for a
@@ -18,11 +18,11 @@
 //!
 //! Deliberately absent: when all is quiet enough for a dump, manifests, the tape.
 
-use crate::compressed;
 use crate::container::{Container, FIRST_PID, OWN_DIRECTORY, Plan, TOOLS, last_number};
 use crate::criu::{Criu, first_error};
-use crate::files::{self, Index, Tree};
-use crate::known::{self, Known};
+use crate::image::compressed_file;
+use crate::image::files::{self, Index, Tree};
+use crate::image::inode_map::{self, Known};
 use crate::{CheckpointError, Checkpointer, Position};
 use brolga_tape::handover::RENUMBERED_PATH;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -303,7 +303,7 @@ impl Checkpointer for Imager {
         let plain = self.plan.state.join(PLAIN);
         // What a dead one has left.
         let _ = fs::remove_dir_all(&plain);
-        let restored = if compressed::expand_all(&images, &plain)? {
+        let restored = if compressed_file::expand_all(&images, &plain)? {
             let restored = self.restore_processes(&container, File::open(&plain)?);
             // Emptied with the container's directory at the latest.
             let _ = fs::remove_dir_all(&plain);
@@ -354,13 +354,13 @@ fn is_soiled() -> bool {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
         maps.is_ok_and(|maps| maps.contains(CRIUS_MEMORY))
     };
-    known::processes().is_ok_and(|pids| pids.iter().any(soiled))
+    inode_map::processes().is_ok_and(|pids| pids.iter().any(soiled))
 }
 
 /// What is started from now on gets higher numbers than all that is there, as in the container that was
 /// dumped: CRIU needs the low ones.
 fn keep_low_numbers_free() -> io::Result<()> {
-    let highest = known::processes()?.into_iter().max().unwrap_or(0);
+    let highest = inode_map::processes()?.into_iter().max().unwrap_or(0);
     last_number(highest)
 }
 
@@ -368,7 +368,7 @@ fn keep_low_numbers_free() -> io::Result<()> {
 /// not show.
 fn restless_files() -> io::Result<HashSet<PathBuf>> {
     let mut found = HashSet::new();
-    for pid in known::processes()? {
+    for pid in inode_map::processes()? {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
         let lines = maps.lines().filter(|line| {
             let rights = line.split_ascii_whitespace().nth(1).unwrap_or("");

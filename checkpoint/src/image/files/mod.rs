@@ -9,7 +9,7 @@
 //! (reflink), else with the snapshot before it if the file has not changed since (hard link), else it is
 //! copied without its holes. The snapshot before is therefore never written to again, by anybody.
 //!
-//! Contents may be compressed later ([`crate::compressed`]); links are then to what is compressed.
+//! Contents may be compressed later ([`crate::image::compressed_file`]); links are then to what is compressed.
 //!
 //! Whether a file has changed is told by its change time, as for any incremental backup. Two cases escape
 //! it: changes within a tick of the kernel's clock after the last look, and writing through a mapping that

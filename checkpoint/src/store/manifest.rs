@@ -10,7 +10,7 @@
 //! The checksums are against accidents (torn writes, rotten disks, cut transfers), not against anybody.
 
 use crate::CheckpointError;
-use crate::identity::Identity;
+use crate::store::fingerprint::Identity;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;

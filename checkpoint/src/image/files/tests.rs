@@ -1,6 +1,6 @@
 use super::*;
-use crate::compressed::{Compression, compress_image, stored};
-use crate::image::PROCESS;
+use crate::image::compressed_file::{Compression, compress_image, stored};
+use crate::image::imager::PROCESS;
 use std::collections::HashSet;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};

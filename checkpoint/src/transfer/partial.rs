@@ -17,8 +17,10 @@
 //! * Nothing is written outside of it: a manifest that names such a path is none.
 
 use crate::CheckpointError;
-use crate::directory::{Checkpoint, Directory, SLOT_DIGITS, Staged, sync_directory, try_lock};
-use crate::manifest::{FILE_NAME, Kind, Manifest};
+use crate::store::directory::{
+    Checkpoint, Directory, SLOT_DIGITS, Staged, sync_directory, try_lock,
+};
+use crate::store::manifest::{FILE_NAME, Kind, Manifest};
 use nix::fcntl::Flock;
 use std::fs::{self, File};
 use std::io;

@@ -1,7 +1,7 @@
 //! Checkpoints that come in pieces, with writers that die in between.
 
 use super::*;
-use crate::directory::tests::take;
+use crate::store::directory::tests::take;
 
 /// Copies the first `most` bytes of each file.
 fn copy(from: &Checkpoint, to: &Partial, most: usize) {

@@ -24,8 +24,8 @@
 //! Deliberately absent: what the parts mean.
 
 use crate::CheckpointError;
-use crate::identity::Identity;
-use crate::manifest::{self, Kind, Manifest, Part, Position, hash_file};
+use crate::store::fingerprint::Identity;
+use crate::store::manifest::{self, Kind, Manifest, Part, Position, hash_file};
 use nix::fcntl::{Flock, FlockArg};
 use std::collections::HashMap;
 use std::fs::{self, File};
