@@ -1,12 +1,12 @@
 //! CRIU: finding it, and finding out whether it works here.
 //!
 //! CRIU is a program of its own that knows a kernel's insides, so an old one fails on a new kernel, often
-//! not before the first real dump. What is known of that is in [`TOO_OLD`]; the rest is asked of `criu
+//! not before the first real dump. What is known of that is in `TOO_OLD`; the rest is asked of `criu
 //! check`. Whatever is wrong becomes one line that says what to do.
 //!
 //! Deliberately absent: what is dumped, and when.
 
-use crate::CheckpointError;
+use crate::error::CheckpointError;
 use std::ffi::OsStr;
 use std::fmt;
 use std::os::unix::fs::PermissionsExt;

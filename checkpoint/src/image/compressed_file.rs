@@ -5,15 +5,11 @@
 //! stays what it is. Checksums are over what is stored, so whoever verifies, exports or fetches a
 //! checkpoint need not know of it.
 
-use crate::image::files::{self, about};
-use serde::{Deserialize, Serialize};
 use std::ffi::OsStr;
-use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 /// What the names of compressed files end with.
 const SUFFIX: &str = "zst";
@@ -21,87 +17,9 @@ const SUFFIX: &str = "zst";
 const BYTES_MIN: u64 = 64 << 10;
 /// Read, or left as a hole, at a time.
 const BLOCK_BYTES: usize = 64 << 10;
-/// The level of `zstd` alone: checkpoints are taken while servers run.
-const LEVEL_DEFAULT: i32 = 1;
 
-/// Whether images are compressed, and how strongly.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub enum Compression {
-    /// They are not.
-    #[default]
-    None,
-    /// By zstd at this level.
-    Zstd(i32),
-}
-
-impl FromStr for Compression {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let levels = zstd::compression_level_range();
-        let level = match text.strip_prefix("zstd") {
-            None if text == "none" => return Ok(Self::None),
-            Some("") => Some(LEVEL_DEFAULT),
-            Some(rest) => rest.strip_prefix(':').and_then(|level| level.parse().ok()),
-            None => None,
-        };
-        let level = level.filter(|level| levels.contains(level) && *level != 0);
-        level.map(Self::Zstd).ok_or_else(|| {
-            let (least, most) = (1, levels.end());
-            format!("`{text}` is not none, zstd or zstd:LEVEL, LEVEL from {least} to {most}")
-        })
-    }
-}
-
-impl TryFrom<String> for Compression {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse()
-    }
-}
-
-impl From<Compression> for String {
-    fn from(compression: Compression) -> Self {
-        compression.to_string()
-    }
-}
-
-impl fmt::Display for Compression {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::None => f.write_str("none"),
-            Self::Zstd(level) => write!(f, "zstd:{level}"),
-        }
-    }
-}
-
-/// Compresses the image in `directory`, which nobody uses yet. `seen` is told how many more bytes of it
-/// were read.
-///
-/// # Errors
-/// A file cannot be read or written; the image is of no use then.
-pub fn compress_image(
-    directory: &Path,
-    compression: Compression,
-    seen: &mut dyn FnMut(u64),
-) -> io::Result<()> {
-    let Compression::Zstd(level) = compression else {
-        return Ok(());
-    };
-    let process = directory.join(crate::image::imager::PROCESS);
-    for entry in fs::read_dir(&process).map_err(about(&process))? {
-        let path = entry?.path();
-        compress(&path, level, seen).map_err(about(&path))?;
-    }
-    for path in files::own_contents(directory)? {
-        compress(&path, level, seen).map_err(about(&path))?;
-    }
-    Ok(())
-}
-
-fn compress(path: &Path, level: i32, seen: &mut dyn FnMut(u64)) -> io::Result<()> {
+/// Replaces a file by its compressed form, unless it is small or has other names.
+pub(super) fn compress(path: &Path, level: i32, seen: &mut dyn FnMut(u64)) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_file() || found.nlink() > 1 || found.len() < BYTES_MIN {
         return Ok(());
@@ -200,23 +118,6 @@ pub(crate) fn expand_all(directory: &Path, to: &Path) -> io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_choice_is_read_as_it_is_shown() {
-        for (text, choice) in [
-            ("none", Compression::None),
-            ("zstd", Compression::Zstd(1)),
-            ("zstd:19", Compression::Zstd(19)),
-        ] {
-            let read: Compression = text.parse().unwrap();
-            assert_eq!(read, choice);
-            assert_eq!(read.to_string().parse(), Ok(choice));
-        }
-        for text in ["", "zst", "zstd:", "zstd:0", "zstd:1000", "zstd3", "None"] {
-            let error = text.parse::<Compression>().unwrap_err();
-            assert!(error.contains("zstd:LEVEL"), "{error}");
-        }
-    }
 
     #[test]
     fn what_is_compressed_comes_back_with_its_holes() {

@@ -9,7 +9,7 @@
 //! The trees are whatever is bound into the container, its changes to the machine's files, and its
 //! `/dev/shm`.
 //!
-//! Any of these may be compressed once it is written ([`compressed_file`]).
+//! Any of these may be compressed once it is written (`compressed_file`).
 //!
 //! CRIU runs inside the container, in all its namespaces but the server's own for IPC, so that
 //! nothing but the processes and that one namespace is in its image. Containers are made anew for a
@@ -18,12 +18,16 @@
 //!
 //! Deliberately absent: when all is quiet enough for a dump, manifests, the tape.
 
-use crate::container::{Container, FIRST_PID, OWN_DIRECTORY, Plan, TOOLS, last_number};
+use super::checkpointer::Checkpointer;
+use super::layout::{INODE_MAP, PROCESS};
+use super::processes::{is_soiled, keep_low_numbers_free, restless_files};
+use crate::container::{Container, FIRST_PID, OWN_DIRECTORY, Plan, TOOLS};
 use crate::criu::{Criu, first_error};
+use crate::error::CheckpointError;
 use crate::image::compressed_file;
 use crate::image::files::{self, Index, Tree};
-use crate::image::inode_map::{self, Known};
-use crate::{CheckpointError, Checkpointer, Position};
+use crate::image::inode_map::Known;
+use crate::store::manifest::Position;
 use brolga_tape::handover::RENUMBERED_PATH;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::personality::{self, Persona};
@@ -42,20 +46,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// CRIU's part of an image.
-pub(crate) const PROCESS: &str = "process";
 /// Where CRIU's files lie, in the container's directory, if they were compressed.
 const PLAIN: &str = "plain-images";
-/// What the kernel called the server's files.
-const KNOWN: &str = "known";
 /// Trees of changes to the machine's file systems are called by this and their name.
 const CHANGES: &str = "changes/";
 const SHARED_MEMORY: &str = "shm";
 const ENCODING: bincode::config::Configuration = bincode::config::standard();
 /// CRIU's standard input is the directory of its images, which it could not find by its path inside.
 const IMAGES: &str = "/proc/self/fd/0";
-/// What CRIU works with inside of processes that it dumps.
-const CRIUS_MEMORY: &str = "memfd:CRIUMFD";
 /// Deleted files that are still open go into the image up to this size.
 const GHOST_BYTES_MAX: &str = "1073741824";
 
@@ -287,13 +285,13 @@ impl Checkpointer for Imager {
         let places: Vec<PathBuf> = trees.into_iter().map(|(_, place)| place).collect();
         let known = container.run(move || Known::look(paths, &places))?;
         let encoded = bincode::serde::encode_to_vec(&known, ENCODING).map_err(io::Error::other)?;
-        fs::write(directory.join(KNOWN), encoded)?;
+        fs::write(directory.join(INODE_MAP), encoded)?;
         self.memory.put(File::open(directory)?);
         Ok(())
     }
 
     fn restore(&mut self, directory: &Path) -> Result<RestoredServer, CheckpointError> {
-        let known = fs::read(directory.join(KNOWN))?;
+        let known = fs::read(directory.join(INODE_MAP))?;
         let (known, _): (Known, usize) = bincode::serde::decode_from_slice(&known, ENCODING)
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let index = files::read_index(directory)?;
@@ -346,37 +344,6 @@ fn carry_out(mut command: Command, what: &str) -> Result<(), CheckpointError> {
         Some(_) => CheckpointError::Failed(told),
         None => CheckpointError::Interrupted(told),
     })
-}
-
-/// CRIU has left its memory in a process of the server.
-fn is_soiled() -> bool {
-    let soiled = |pid: &u32| {
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
-        maps.is_ok_and(|maps| maps.contains(CRIUS_MEMORY))
-    };
-    inode_map::processes().is_ok_and(|pids| pids.iter().any(soiled))
-}
-
-/// What is started from now on gets higher numbers than all that is there, as in the container that was
-/// dumped: CRIU needs the low ones.
-fn keep_low_numbers_free() -> io::Result<()> {
-    let highest = inode_map::processes()?.into_iter().max().unwrap_or(0);
-    last_number(highest)
-}
-
-/// Files that are mapped to be written to, by their path inside: changes through an old mapping do
-/// not show.
-fn restless_files() -> io::Result<HashSet<PathBuf>> {
-    let mut found = HashSet::new();
-    for pid in inode_map::processes()? {
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;
-        let lines = maps.lines().filter(|line| {
-            let rights = line.split_ascii_whitespace().nth(1).unwrap_or("");
-            rights.contains('w') && rights.ends_with('s')
-        });
-        found.extend(lines.filter_map(|line| line.find('/').map(|at| PathBuf::from(&line[at..]))));
-    }
-    Ok(found)
 }
 
 fn restless_in(

@@ -9,6 +9,7 @@
 //!
 //! Everything here has to be done inside the container.
 
+use super::processes::{maps_of, processes};
 use brolga_tape::renumber::{self, FileWords, mapping_word};
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
@@ -17,9 +18,6 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
-
-/// Process numbers below this one are not the server's.
-const FIRST_PID: u32 = crate::container::FIRST_PID.cast_unsigned();
 
 /// See the module's description.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -106,30 +104,6 @@ fn bytes(path: &Path) -> Vec<u8> {
 
 fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
-}
-
-/// The server's processes.
-pub(crate) fn processes() -> io::Result<Vec<u32>> {
-    let mut pids = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        let name = entry?.file_name();
-        pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
-    }
-    pids.retain(|pid| *pid >= FIRST_PID);
-    Ok(pids)
-}
-
-/// What is mapped in a process; nothing if it has ended since it was listed.
-fn maps_of(pid: u32) -> io::Result<String> {
-    match fs::read_to_string(format!("/proc/{pid}/maps")) {
-        Err(error)
-            if error.kind() == io::ErrorKind::NotFound
-                || error.raw_os_error() == Some(libc::ESRCH) =>
-        {
-            Ok(String::new())
-        }
-        other => other,
-    }
 }
 
 /// Start and mapping of a line of `/proc/PID/maps`, if what it shows is shared:

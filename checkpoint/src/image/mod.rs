@@ -2,12 +2,20 @@
 //!
 //! * [`imager`]: dumps a server and restores it;
 //! * [`files`]: snapshots of its files; `inode_map`: what the kernel called them;
-//! * [`compressed_file`]: files of an image that are kept compressed.
+//! * `processes`: its processes as `/proc` shows them;
+//! * `compress`, `compressed_file`: files of an image that are kept compressed.
 
-pub mod compressed_file;
+mod checkpointer;
+mod compress;
+mod compressed_file;
+mod compression;
 pub mod files;
 pub mod imager;
 mod inode_map;
+mod layout;
+mod processes;
 
-pub use compressed_file::{Compression, compress_image};
+pub use checkpointer::Checkpointer;
+pub use compress::compress_image;
+pub use compression::Compression;
 pub use imager::{Imager, Memory, RestoredServer};

@@ -23,7 +23,7 @@
 //!
 //! Deliberately absent: what the parts mean.
 
-use crate::CheckpointError;
+use crate::error::CheckpointError;
 use crate::store::fingerprint::Identity;
 use crate::store::manifest::{self, Kind, Manifest, Part, Position, hash_file};
 use nix::fcntl::{Flock, FlockArg};

@@ -5,7 +5,7 @@
 //! dynamic linker loads before the program starts; what a program loads later by itself is not known
 //! beforehand and not in here.
 
-use crate::store::manifest::hexadecimal;
+use crate::store::hexadecimal;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -9,8 +9,9 @@
 //!
 //! The checksums are against accidents (torn writes, rotten disks, cut transfers), not against anybody.
 
-use crate::CheckpointError;
+use crate::error::CheckpointError;
 use crate::store::fingerprint::Identity;
+use crate::store::hexadecimal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -85,21 +86,6 @@ pub struct Manifest {
     pub taken_at: u64,
     /// All its files, in the order of their paths, without the manifest.
     pub parts: Vec<Part>,
-}
-
-/// 128 bits as 32 hexadecimal digits: JSON's numbers are not that large.
-pub(crate) mod hexadecimal {
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub fn serialize<S: Serializer>(value: &u128, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&format!("{value:032x}"))
-    }
-
-    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u128, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        u128::from_str_radix(&text, 16).map_err(D::Error::custom)
-    }
 }
 
 impl Manifest {

@@ -6,4 +6,5 @@
 
 pub mod directory;
 pub mod fingerprint;
+mod hexadecimal;
 pub mod manifest;

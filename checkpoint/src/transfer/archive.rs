@@ -3,7 +3,7 @@
 //!
 //! Anything that can list and unpack `.tar.zst` files can look into one.
 
-use crate::CheckpointError;
+use crate::error::CheckpointError;
 use crate::store::directory::{Checkpoint, Directory};
 use crate::store::manifest::{self, Kind, Manifest, is_inside};
 use std::collections::BTreeSet;

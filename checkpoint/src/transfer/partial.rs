@@ -16,7 +16,7 @@
 //! * It becomes a checkpoint as any other does: synced, read back, renamed.
 //! * Nothing is written outside of it: a manifest that names such a path is none.
 
-use crate::CheckpointError;
+use crate::error::CheckpointError;
 use crate::store::directory::{
     Checkpoint, Directory, SLOT_DIGITS, Staged, sync_directory, try_lock,
 };

@@ -3,8 +3,8 @@
 
 use crate::checkpoint::node_state::{SERVER_DIR, Snapshot};
 use crate::server::process::Dumper;
-use brolga_checkpoint::image::compress_image;
 use brolga_checkpoint::directory::{About, Checkpoint};
+use brolga_checkpoint::image::compress_image;
 use brolga_checkpoint::{CheckpointError, Compression, Staged};
 use mio::Waker;
 use serde::{Deserialize, Serialize};

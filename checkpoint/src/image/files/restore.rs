@@ -1,8 +1,8 @@
 //! Bringing a snapshot back.
 
-use super::{
-    ENCODING, Entry, INDEX, Index, Kind, about, attributes, content, content_path, joined,
-};
+use super::index::{Entry, Index, Kind, content_path, joined};
+use super::{attributes, content};
+use crate::error::with_path;
 use crate::image::compressed_file;
 use nix::sys::stat::{Mode, SFlag, UtimensatFlags, mknod, utimensat};
 use nix::sys::time::TimeSpec;
@@ -13,22 +13,6 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-/// Reads the index of the snapshot in `directory`.
-///
-/// # Errors
-/// It is not there, or is not one.
-pub fn read_index(directory: &Path) -> io::Result<Index> {
-    let path = directory.join(INDEX);
-    let bytes = fs::read(&path).map_err(about(&path))?;
-    let decoded = bincode::serde::decode_from_slice(&bytes, ENCODING);
-    let (index, used): (Index, usize) =
-        decoded.map_err(|error| about(&path)(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-    if used != bytes.len() {
-        return Err(about(&path)(io::ErrorKind::InvalidData.into()));
-    }
-    Ok(index)
-}
-
 /// Makes the tree `name` of the snapshot in `directory` again at `top`; what is there is wiped.
 ///
 /// # Errors
@@ -37,17 +21,17 @@ pub fn bring_back(index: &Index, directory: &Path, name: &str, top: &Path) -> io
     let tree = index.trees.iter().position(|tree| tree == name);
     let tree =
         tree.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no files of {name}")))?;
-    wipe(top).map_err(about(top))?;
+    wipe(top).map_err(with_path(top))?;
     let mine = |entry: &&Entry| usize::from(entry.tree) == tree;
     for entry in index.entries.iter().filter(mine) {
         let at = place(top, entry);
-        make(index, directory, top, entry, &at).map_err(about(&at))?;
+        make(index, directory, top, entry, &at).map_err(with_path(&at))?;
     }
     // Directories last, innermost first: making things in them changes their times.
     for entry in index.entries.iter().rev().filter(mine) {
         if entry.kind == Kind::Directory {
             let at = place(top, entry);
-            set_times(&at, entry).map_err(about(&at))?;
+            set_times(&at, entry).map_err(with_path(&at))?;
         }
     }
     Ok(())

@@ -1,7 +1,9 @@
 //! Taking a snapshot.
 
-use super::{CONTENTS, ENCODING, Entry, INDEX, Index, Kind, Source, about, attributes, content};
-use super::{content_path, read_index};
+use super::index::{CONTENTS, ENCODING, Entry, INDEX, Index, Kind, Source};
+use super::index::{content_path, read_index};
+use super::{attributes, content};
+use crate::error::with_path;
 use crate::image::compressed_file::stored;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
@@ -38,7 +40,7 @@ pub fn take(
     restless: &HashSet<(String, PathBuf)>,
 ) -> io::Result<()> {
     let contents = directory.join(CONTENTS);
-    fs::create_dir(&contents).map_err(about(&contents))?;
+    fs::create_dir(&contents).map_err(with_path(&contents))?;
     let mut taking = Taking {
         directory,
         previous: Previous::read(previous),
@@ -58,7 +60,7 @@ pub fn take(
     let encoded =
         bincode::serde::encode_to_vec(&taking.index, ENCODING).map_err(io::Error::other)?;
     let index = directory.join(INDEX);
-    fs::write(&index, encoded).map_err(about(&index))
+    fs::write(&index, encoded).map_err(with_path(&index))
 }
 
 fn now() -> i64 {
@@ -119,7 +121,7 @@ impl Taking<'_> {
         } else {
             top.join(path)
         };
-        let file = fs::symlink_metadata(&at).map_err(about(&at))?;
+        let file = fs::symlink_metadata(&at).map_err(with_path(&at))?;
         let source = Source {
             device: file.dev(),
             inode: file.ino(),
@@ -127,7 +129,7 @@ impl Taking<'_> {
         };
         let kind = self
             .kind(tree, path, &at, &file, &source)
-            .map_err(about(&at))?;
+            .map_err(with_path(&at))?;
         self.index.entries.push(Entry {
             tree: u16::try_from(tree).map_err(io::Error::other)?,
             path: path.as_os_str().as_bytes().to_vec(),
@@ -136,11 +138,11 @@ impl Taking<'_> {
             user: file.uid(),
             group: file.gid(),
             modified: (file.mtime(), file.mtime_nsec()),
-            attributes: attributes::read(&at).map_err(about(&at))?,
+            attributes: attributes::read(&at).map_err(with_path(&at))?,
             source,
         });
         if file.is_dir() {
-            for name in sorted_names(&at).map_err(about(&at))? {
+            for name in sorted_names(&at).map_err(with_path(&at))? {
                 self.walk(tree, &path.join(name))?;
             }
         }

@@ -1,9 +1,14 @@
+use super::index::{ENCODING, Kind, content_path};
 use super::*;
-use crate::image::compressed_file::{Compression, compress_image, stored};
-use crate::image::imager::PROCESS;
+use crate::image::compress::compress_image;
+use crate::image::compressed_file::stored;
+use crate::image::compression::Compression;
+use crate::image::layout::PROCESS;
 use std::collections::HashSet;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 fn tree(top: &Path) -> Vec<Tree> {
