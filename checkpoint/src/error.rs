@@ -1,11 +1,13 @@
-//! Why a checkpoint cannot be taken, read or restored.
+//! Errors of taking, reading and restoring checkpoints.
 
 use crate::container::ContainerError;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Why a checkpoint could not be taken or restored. The kinds are for different people: the first for
-/// whoever runs the machine, those in the middle for whoever keeps the disks, the last for us.
+/// A failure to take, read or restore a checkpoint.
+///
+/// The first variant concerns the administrator of the machine, those in the middle whoever looks
+/// after its disks, the last two the developers of Brolga.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -17,43 +19,49 @@ pub enum CheckpointError {
     Corrupt {
         /// The first bad file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         what: String,
     },
-    /// It is whole, and another version of this program has written it.
-    #[error("{path} has format {found}, which this version cannot read", path = path.display())]
+    /// The checkpoint was written by a build that uses another version of the format.
+    #[error(
+        "{path} is in checkpoint format {found}, and this build reads format {readable}: use the \
+         build of brolga that wrote it, or another checkpoint", path = path.display()
+    )]
     Version {
         /// The manifest.
         path: PathBuf,
-        /// Its format.
+        /// The version of its format.
         found: u32,
+        /// The version that this build reads and writes.
+        readable: u32,
     },
-    /// A checkpoint of this slot is there already.
+    /// A checkpoint of this slot exists already.
     #[error("there is a checkpoint of slot {0} already")]
     Exists(u64),
-    /// The system failed.
+    /// A system call failed.
     #[error(transparent)]
     System(#[from] io::Error),
     /// A file or directory cannot be used.
     #[error("cannot {action} {path}: {source}", path = path.display())]
     File {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
         /// The reason.
         source: io::Error,
     },
-    /// CRIU was broken off in the middle of the server, which may not go on as it is: code or memory of
-    /// CRIU's can be left in it.
+    /// CRIU was interrupted while it worked inside the server. The server must not continue: code or
+    /// memory of CRIU may be left in it.
     #[error("{0}")]
     Interrupted(String),
-    /// Dump or restore failed; in words.
+    /// A dump or restore failed; a description.
     #[error("{0}")]
     Failed(String),
 }
 
 impl CheckpointError {
+    /// An error about the first bad file.
     pub(crate) fn corrupt(path: &Path, what: impl Into<String>) -> Self {
         Self::Corrupt {
             path: path.to_path_buf(),
@@ -61,7 +69,7 @@ impl CheckpointError {
         }
     }
 
-    /// For `map_err` on system calls.
+    /// Names the operation and the path, for `map_err` on system calls.
     pub(crate) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_path_buf();
         move |source| Self::File {

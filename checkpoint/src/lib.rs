@@ -1,28 +1,36 @@
-//! Checkpoints of a replica: what they consist of, the directory in which they are kept, and the
-//! tools ([`criu`], [`container`], [`image`]).
+//! Checkpoints of a replica: what a checkpoint contains, the directory in which checkpoints are
+//! kept, and the tools that take and restore one ([`criu`], [`container`], [`image`]).
 //!
 //! # Model
 //!
-//! A checkpoint at slot *k* is everything that a replica needs to go on at *k + 1*: an image of the
-//! server's process tree, the state of scheduler and virtual sockets (which lie in memory of that
-//! tree), the changes to its files, what the node knew, and a [`Manifest`] that names and
-//! checks them all. The tape is not in it: it is a window that the node fills again from the log.
+//! A checkpoint at slot *k* is everything that a replica needs to continue at *k + 1*: an image of
+//! the server's process tree (which includes the state of the scheduler and of the virtual sockets:
+//! both live in its memory), the changes to its files, the state of the node, and a [`Manifest`] that
+//! lists and checksums them all. The tape is not part of it: it is a window that the node refills
+//! from the log.
 //!
-//! It is taken at an idle point, when every thread of the server is parked in the interposer. Client
-//! connections stay: there is no state of theirs in the kernel.
+//! A checkpoint is taken at an idle point, when every thread of the server is parked in the
+//! interposer. Client connections survive: the kernel holds no state of theirs.
 //!
-//! * [`Checkpointer`] dumps a parked server into a directory, and brings it back: the mechanics.
-//! * [`Directory`] holds a replica's checkpoints: it makes a dump a checkpoint that is there whole or
-//!   not at all, lists, verifies, prunes.
-//! * [`Partial`] is one that comes from elsewhere piece by piece.
+//! * [`Checkpointer`] dumps a parked server into a directory, and restores it.
+//! * [`Directory`] holds a replica's checkpoints: it publishes a dump whole or not at all, lists,
+//!   verifies and prunes.
+//! * [`Partial`] is a checkpoint that is being received piece by piece.
 //! * [`image::compress_image`] makes an image smaller.
-//! * [`archive`] turns one into a single stream and back.
+//! * [`archive`] turns a checkpoint into a single stream and back.
 //!
 //! # Invariants
 //!
-//! * A checkpoint is written aside, synced and renamed: it is there whole or not at all.
-//! * The log before a checkpoint may be dropped only when the checkpoint was verified.
-//! * Restoring leads to the same output and schedule hashes at *k* as having run there.
+//! * A checkpoint is written aside, synced and renamed: it exists whole or not at all.
+//! * The log before a checkpoint may be dropped only after the checkpoint was verified.
+//! * A restore leads to the same output and schedule hashes at *k* as running up to *k*.
+//!
+//! # Versions
+//!
+//! The first line of a manifest carries the version of the whole checkpoint format
+//! ([`manifest::VERSION`]): the manifest, the image and the archive, whose first file it is. A
+//! checkpoint of another version is refused with [`CheckpointError::Version`]. A change of any of
+//! these formats needs a new version.
 //!
 //! Deliberately absent: Paxos messages, sockets of clients, the decision when to take one.
 
@@ -35,20 +43,22 @@ mod transfer;
 
 pub use error::CheckpointError;
 pub use image::{Checkpointer, Compression};
-pub use store::directory::{Checkpoint, Directory, Hold, Staged};
-pub use store::fingerprint::{FileMark, Identity, Mismatch};
-pub use store::manifest::{Kind, Manifest, Part, Position};
-pub use store::{directory, manifest};
+pub use store::directory::{Checkpoint, Directory, Hold, Listing};
+pub use store::fingerprint::{FileFingerprint, Mismatch, ServerFingerprint};
+pub use store::hash::hash_file;
+pub use store::manifest;
+pub use store::manifest::{Manifest, Part, PartKind, Position};
+pub use store::staged::{Provenance, Staged};
 pub use transfer::archive;
 pub use transfer::partial::Partial;
 
 use std::path::Path;
 
-/// Finds out whether checkpoints are possible on this machine of a server that has its files below
-/// `directory`: CRIU has to work, and a container is made there to see that it can be.
+/// Checks that checkpoints are possible on this machine, for a server that has its files below
+/// `directory`: CRIU has to work, and a container is created there as a trial.
 ///
 /// # Errors
-/// [`CheckpointError::Unsupported`] with one line for whoever runs the machine.
+/// [`CheckpointError::Unsupported`] with one line for the administrator of the machine.
 pub fn probe(directory: &Path) -> Result<criu::Criu, CheckpointError> {
     let criu = criu::Criu::probe()?;
     let state = directory.join("probe");
@@ -56,11 +66,11 @@ pub fn probe(directory: &Path) -> Result<criu::Criu, CheckpointError> {
         state: state.clone(),
         root: None,
         bound: Vec::new(),
-        made: Vec::new(),
+        generated: Vec::new(),
     };
-    let made = container::Container::create(plan).map(drop);
-    // Empty now; what the kernel still holds is in the way of nobody.
+    let created = container::Container::create(plan).map(drop);
+    // Empty by now; what the kernel has not released yet does no harm.
     let _ = std::fs::remove_dir_all(state);
-    made.map_err(|error| CheckpointError::Unsupported(error.to_string()))?;
+    created.map_err(|error| CheckpointError::Unsupported(error.to_string()))?;
     Ok(criu)
 }

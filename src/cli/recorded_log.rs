@@ -4,7 +4,7 @@
 use super::progress::Progress;
 use crate::cluster::restore::{Choice, Wanted, choose};
 use anyhow::{anyhow, bail};
-use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
+use brolga_checkpoint::{Checkpoint, Directory, Hold};
 use brolga_config::{Containment, NodeConfig};
 use brolga_consensus::journal::{JournalConfig, LogReader};
 use brolga_node::{Replayed, SlotHashes};

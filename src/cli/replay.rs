@@ -7,7 +7,7 @@ use super::{Outcome, runtime};
 use crate::cluster::restore::Wanted;
 use crate::cluster::{self, node_dir};
 use anyhow::{Context, anyhow, bail};
-use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
+use brolga_checkpoint::{Checkpoint, Directory, Hold};
 use brolga_config::{Containment, NodeConfig};
 use brolga_consensus::journal::LogReader;
 use brolga_node::{Recording, SlotHashes, WrappedServer, recorded_hashes, replay};

@@ -12,7 +12,7 @@ use super::recorded_log::{
 use crate::cluster::restore::Wanted;
 use crate::cluster::{self, node_dir};
 use anyhow::{Context, anyhow, bail};
-use brolga_checkpoint::directory::{Checkpoint, Directory};
+use brolga_checkpoint::{Checkpoint, Directory};
 use brolga_config::NodeConfig;
 use brolga_consensus::journal::LogReader;
 use brolga_node::{Keep, Recording, Replayed, WrappedServer, recorded_hashes, replay};

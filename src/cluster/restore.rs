@@ -3,8 +3,7 @@
 //!
 //! Nothing is changed. The chosen checkpoint is held, so that a running node does not remove it.
 
-use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
-use brolga_checkpoint::{CheckpointError, Identity};
+use brolga_checkpoint::{Checkpoint, CheckpointError, Directory, Hold, ServerFingerprint};
 use std::fmt;
 
 /// The requirements on a checkpoint to be restored.
@@ -13,7 +12,7 @@ pub struct Wanted {
     /// The cluster.
     pub cluster: u128,
     /// The server.
-    pub identity: Identity,
+    pub identity: ServerFingerprint,
     /// The last slot that it may contain.
     pub upto: u64,
     /// The first slot of the log that is replayed after it; `None`: there is no log.
@@ -100,7 +99,7 @@ fn objection(
     if manifest.cluster != wanted.cluster {
         return Some("it is of another cluster".into());
     }
-    if let Some(objection) = wanted.identity.objection(&manifest.identity) {
+    if let Some(objection) = wanted.identity.objection(&manifest.fingerprint) {
         return Some(objection);
     }
     let slot = checkpoint.slot();
@@ -115,14 +114,13 @@ fn objection(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use brolga_checkpoint::Position;
-    use brolga_checkpoint::directory::About;
+    use brolga_checkpoint::{Position, Provenance};
     use std::fs;
 
     fn take(directory: &Directory, slot: u64, interposer: &str) {
         let staged = directory.stage(slot).unwrap();
         fs::write(staged.path().join("node"), "bytes").unwrap();
-        let about = About {
+        let about = Provenance {
             cluster: 7,
             node: 1,
             position: Position {
@@ -130,9 +128,9 @@ mod tests {
                 output_hash: 1,
                 schedule_hash: 2,
             },
-            identity: Identity {
+            fingerprint: ServerFingerprint {
                 interposer: interposer.into(),
-                ..Identity::default()
+                ..ServerFingerprint::default()
             },
         };
         staged.commit(about, &mut |_| ()).unwrap();
@@ -141,9 +139,9 @@ mod tests {
     fn wanted(upto: u64, log_begins: Option<u64>) -> Wanted {
         Wanted {
             cluster: 7,
-            identity: Identity {
+            identity: ServerFingerprint {
                 interposer: "ours".into(),
-                ..Identity::default()
+                ..ServerFingerprint::default()
             },
             upto,
             log_begins,

@@ -10,8 +10,7 @@
 
 use crate::elf::{self, BinaryError, Runs};
 use crate::launch::{SERVER_PATH, canonical_environment};
-use brolga_checkpoint::FileMark;
-use brolga_checkpoint::manifest::hash_file;
+use brolga_checkpoint::{FileFingerprint, hash_file};
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -57,7 +56,7 @@ pub fn of_server(
     program: &Path,
     env: &[(String, String)],
     directory: &Path,
-) -> Result<Vec<FileMark>, FingerprintError> {
+) -> Result<Vec<FileFingerprint>, FingerprintError> {
     let paths = files(program, env, directory)?;
     paths
         .into_iter()
@@ -65,10 +64,10 @@ pub fn of_server(
         .collect()
 }
 
-fn mark(path: PathBuf, directory: &Path) -> Result<FileMark, FingerprintError> {
+fn mark(path: PathBuf, directory: &Path) -> Result<FileFingerprint, FingerprintError> {
     // A library that is searched for in a relative directory is one of the genesis.
     match hash_file(&directory.join(&path), &mut |_| ()) {
-        Ok((bytes, hash)) => Ok(FileMark { path, bytes, hash }),
+        Ok((bytes, hash)) => Ok(FileFingerprint { path, bytes, hash }),
         Err(source) => Err(FingerprintError::File { path, source }),
     }
 }

@@ -10,7 +10,7 @@ use crate::elf;
 use crate::fingerprint::{self, FingerprintError};
 use crate::launch::SERVER_PATH;
 use crate::tree_digest::{Listing, ListingError};
-use brolga_checkpoint::{FileMark, Mismatch};
+use brolga_checkpoint::{FileFingerprint, Mismatch};
 use brolga_config::{ClusterId, ConfigError, NodeConfig, read_toml};
 use brolga_os::files::{FileError, write_whole};
 use nix::fcntl::{Flock, FlockArg};
@@ -28,7 +28,7 @@ struct Identity {
     cluster: ClusterId,
     node: u64,
     /// What the server is made of.
-    server: brolga_checkpoint::Identity,
+    server: brolga_checkpoint::ServerFingerprint,
 }
 
 /// Why a data directory is not this node's. One line each.
@@ -96,7 +96,7 @@ pub struct DataDirLock {
 impl DataDirLock {
     /// What a checkpoint has to be of to be restored here.
     #[must_use]
-    pub fn checkpoint_identity(&self) -> brolga_checkpoint::Identity {
+    pub fn checkpoint_identity(&self) -> brolga_checkpoint::ServerFingerprint {
         self.identity.server.clone()
     }
 }
@@ -108,7 +108,7 @@ impl DataDirLock {
 /// The program cannot be read.
 pub fn checkpoint_identity(
     config: &NodeConfig,
-) -> Result<brolga_checkpoint::Identity, IdentityError> {
+) -> Result<brolga_checkpoint::ServerFingerprint, IdentityError> {
     Ok(look(config)?.identity.server)
 }
 
@@ -179,7 +179,7 @@ fn look(config: &NodeConfig) -> Result<Looked, IdentityError> {
     let genesis = config.genesis.as_deref().map(Listing::of).transpose()?;
     let root = config.root.as_deref().map(Listing::of).transpose()?;
     let hash = |list: &Option<Listing>| list.as_ref().map(Listing::hash).unwrap_or_default();
-    let server = brolga_checkpoint::Identity {
+    let server = brolga_checkpoint::ServerFingerprint {
         configuration: format!("{:016x}", config.fingerprint()),
         interposer: format!("{:016x}", xxh3_64(crate::launch::interposer_image())),
         root: hash(&root),
@@ -202,7 +202,7 @@ fn look(config: &NodeConfig) -> Result<Looked, IdentityError> {
 }
 
 /// Those of the machine's files that the server is made of.
-fn machines_files(config: &NodeConfig) -> Result<Vec<FileMark>, FingerprintError> {
+fn machines_files(config: &NodeConfig) -> Result<Vec<FileFingerprint>, FingerprintError> {
     let argv: Vec<OsString> = config.command.iter().map(Into::into).collect();
     let program = elf::check_program(&argv, SERVER_PATH)?;
     let directory = config.genesis.as_deref().unwrap_or(Path::new("/"));
@@ -233,7 +233,7 @@ fn compare(config: &NodeConfig, theirs: &Identity, ours: &Looked) -> Result<(), 
 /// In what the node is not as it was when its log began.
 fn first_change(config: &NodeConfig, before: &Identity, now: &Looked) -> Option<String> {
     let mismatch = now.identity.server.mismatch(&before.server)?;
-    let words = mismatch.words(NOW, BEFORE);
+    let words = mismatch.describe(NOW, BEFORE);
     let (now, list) = match mismatch {
         Mismatch::Genesis => (&now.genesis, config.genesis_list()),
         Mismatch::Root => (&now.root, config.root_list()),

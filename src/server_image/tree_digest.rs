@@ -10,7 +10,7 @@
 //! not UTF-8) is written as `\ooo`. Times are not in it: where they matter they are set to a constant.
 //! Owners are in it where this program may set them, that is for root. Holes are contents like others.
 
-use brolga_checkpoint::manifest::hash_file;
+use brolga_checkpoint::hash_file;
 use nix::unistd::geteuid;
 use std::collections::BTreeMap;
 use std::fmt::Write;

@@ -1,8 +1,8 @@
-//! Process 1 of a container. It holds the process namespace, mounts `/proc` (which shows the namespace of
-//! whoever mounts it), and sleeps.
+//! Process 1 of a container. It keeps the process namespace alive, mounts `/proc` (which shows the
+//! namespace of the process that mounts it), and sleeps.
 //!
-//! Rules of this file: the child is a copy of a process with threads, so no allocation, no locks, no
-//! formatting; system calls only.
+//! Rules of this file: a child is a copy of a process with several threads, so it makes system calls
+//! only. It must not allocate, lock or format.
 
 use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -12,14 +12,15 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsRawFd, RawFd};
 
-/// Starts it from the thread that has made the namespace. Processes are numbered from `first_pid` on.
+/// Starts process 1. The calling thread has created the namespace. Other processes get numbers from
+/// `first_pid` on.
 pub(super) fn start(first_pid: i32) -> io::Result<Pid> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     let mut digits = [0u8; 10];
     let last_pid = decimal(first_pid.cast_unsigned() - 1, &mut digits);
     // SAFETY: the child makes only system calls and never returns.
     match unsafe { fork() }? {
-        ForkResult::Child => live(reader.as_raw_fd(), writer.as_raw_fd(), last_pid),
+        ForkResult::Child => run(reader.as_raw_fd(), writer.as_raw_fd(), last_pid),
         ForkResult::Parent { child } => {
             drop(writer);
             let mut error = [0u8; 4];
@@ -27,7 +28,7 @@ pub(super) fn start(first_pid: i32) -> io::Result<Pid> {
                 Ok(()) if error == [0; 4] => Ok(child),
                 told => {
                     let code = i32::from_ne_bytes(error);
-                    // It has ended, or is about to.
+                    // The child has ended, or is about to.
                     let _ = waitpid(child, None);
                     Err(told
                         .err()
@@ -38,7 +39,7 @@ pub(super) fn start(first_pid: i32) -> io::Result<Pid> {
     }
 }
 
-/// Prints a number into the end of the buffer.
+/// Formats a number, in the last bytes of the buffer.
 fn decimal(mut number: u32, buffer: &mut [u8; 10]) -> &[u8] {
     let mut at = buffer.len();
     loop {
@@ -51,15 +52,16 @@ fn decimal(mut number: u32, buffer: &mut [u8; 10]) -> &[u8] {
     }
 }
 
-fn live(reader: RawFd, writer: RawFd, last_pid: &[u8]) -> ! {
+/// The child: reports an errno to the parent, then sleeps.
+fn run(reader: RawFd, writer: RawFd, last_pid: &[u8]) -> ! {
     // SAFETY: this copy of the parent uses the descriptor no more.
     unsafe { libc::close(reader) };
     let error = prepare(last_pid).to_ne_bytes();
     // SAFETY: system calls on plain integers and live buffers; the descriptors that are closed belong to
     // this copy of the parent, which uses none of them any more.
     unsafe {
-        // Nobody reads it if the parent died before this process could ask to die with it. The signal that
-        // comes with that does nothing to process 1.
+        // The write fails if the parent died before this process asked to die with it. The SIGPIPE that
+        // comes with the failure has no effect on process 1.
         let told = libc::write(writer, error.as_ptr().cast(), error.len());
         if error != [0; 4] || told.cast_unsigned() != error.len() {
             libc::_exit(1);
@@ -71,12 +73,12 @@ fn live(reader: RawFd, writer: RawFd, last_pid: &[u8]) -> ! {
     }
 }
 
-/// An errno, or 0.
+/// Sets up signals, `/proc` and the next process number. Returns an errno, or 0.
 fn prepare(last_pid: &[u8]) -> i32 {
     // SAFETY: plain integers, NUL-terminated strings and a live buffer.
     unsafe {
         libc::prctl(libc::PR_SET_NAME, c"brolga-init".as_ptr());
-        // The parent's handlers are not for this process; children that end are not waited for.
+        // The handlers are the parent's. Orphans that end are not waited for.
         for signal in 1..32 {
             libc::signal(signal, libc::SIG_DFL);
         }
@@ -85,12 +87,11 @@ fn prepare(last_pid: &[u8]) -> i32 {
             return *libc::__errno_location();
         }
     }
-    // Where that can't be set, CRIU may later find its number taken, and says so.
-    set_last_pid(last_pid)
+    write_last_pid(last_pid)
 }
 
-/// An errno, or 0.
-fn set_last_pid(last_pid: &[u8]) -> i32 {
+/// Sets the number of the last process of the namespace. Returns an errno, or 0.
+fn write_last_pid(last_pid: &[u8]) -> i32 {
     // SAFETY: a NUL-terminated string and a live buffer.
     unsafe {
         let fd = libc::open(LAST_PID.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
@@ -101,16 +102,16 @@ fn set_last_pid(last_pid: &[u8]) -> i32 {
     0
 }
 
-/// Has the next process of the container get the number after this one. To be called on its thread,
-/// which is not in the namespace of its processes itself, so that a child does it.
-pub(crate) fn last_number(number: u32) -> io::Result<()> {
+/// Sets the number of the last process, so that the next one gets the number after it. It is called on
+/// the container's thread, which is outside of the process namespace itself: a child makes the call.
+pub(crate) fn set_last_pid(number: u32) -> io::Result<()> {
     let mut digits = [0u8; 10];
     let digits = decimal(number, &mut digits);
     // SAFETY: the child makes only system calls and never returns.
     let child = match unsafe { fork() }? {
         ForkResult::Child => {
-            let errno = set_last_pid(digits);
-            // SAFETY: it ends the child. Errors have small numbers.
+            let errno = write_last_pid(digits);
+            // SAFETY: ends the child at once. An errno fits into the status.
             unsafe { libc::_exit(errno) }
         }
         ForkResult::Parent { child } => child,
@@ -122,6 +123,7 @@ pub(crate) fn last_number(number: u32) -> io::Result<()> {
     }
 }
 
+/// File for the number of the last process.
 const LAST_PID: &CStr = c"/proc/sys/kernel/ns_last_pid";
 
 fn mount_proc() -> i32 {

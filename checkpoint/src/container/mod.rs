@@ -1,34 +1,34 @@
-//! The container of a wrapped server: namespaces of its own for processes, mounts, network and host
-//! name, and a root in which every replica finds the same at the same place.
+//! The container of a wrapped server: namespaces for processes, mounts, network and host name, and a
+//! root directory in which every replica finds the same files at the same paths.
 //!
 //! ```text
-//! /                  the machine's, changes go to STATE/N/changes (overlay); other file systems
-//!                    alike. Or a directory that was given, and nothing else
-//! /.brolga/…         what the caller binds or puts there: working directory, tape, interposer …
-//! /dev               the usual few devices; /dev/shm is STATE/N/shm
-//! /proc              of the container's own processes
+//! /                  the machine's root, with changes in STATE/N/changes (overlay); the same for its
+//!                    other file systems. Or a given directory, and nothing else
+//! /.brolga/…         bound or created for the caller: working directory, tape, interposer …
+//! /dev               a few usual devices; /dev/shm is STATE/N/shm
+//! /proc              the container's own processes
 //! ```
 //!
-//! A container is a thread of ours that lives in the namespaces, and an empty process 1. Whatever is to
-//! happen inside is done by [`Container::run`]; what is started there is a child of this process and has
-//! its real parent outside, so that it can be traced, waited for and restored as a sibling of CRIU. When
-//! the thread ends, with the container or because this process was killed, process 1 dies, and the kernel
-//! ends all others with it.
+//! A container consists of a thread of this process that has entered the namespaces, and an empty
+//! process 1. [`Container::run`] executes code inside. A process that is started there is a child of this
+//! process, so that it can be traced, waited for, and restored as a sibling of CRIU. When the thread ends
+//! (with the container, or because this process was killed), process 1 dies, and the kernel kills all
+//! other processes of the container.
 //!
-//! Process numbers below [`FIRST_PID`] are kept free for CRIU, which runs inside and must not sit on a
-//! number that it is to bring back. The server's own IPC namespace is made when it is started: CRIU only
-//! writes down what differs from its own.
+//! Process numbers below [`FIRST_PID`] are kept free for CRIU, which runs inside and must not occupy a
+//! number that it has to restore. The server's IPC namespace is created when the server is started: CRIU
+//! saves only those namespaces that differ from its own.
 //!
-//! Not runc: it would start and restore the server as process 1, as nobody's child that could trace it or
-//! wait for it, with all mounts in the image. docs/decisions/no-runc.md has what was tried.
+//! runc is not used: it would start and restore the server as process 1, which this process could neither
+//! trace nor wait for, and would put all mounts into the image. docs/decisions/no-runc.md tells more.
 //!
-//! Deliberately absent: a border. The server has the rights that it has outside.
+//! Deliberately absent: isolation. The server has the same privileges as outside.
 
 mod init;
 mod mounts;
 mod network;
 
-pub(crate) use init::last_number;
+pub(crate) use init::set_last_pid;
 use mounts::Root;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::signal::{Signal, kill};
@@ -40,63 +40,63 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-/// Where the container keeps what is not the machine's.
+/// Directory, inside, for files that are not the machine's.
 pub const OWN_DIRECTORY: &str = "/.brolga";
-/// Where a container with a root of its own has the program CRIU.
+/// Directory, inside, for CRIU in a container with a given root directory.
 pub const TOOLS: &str = "/.brolga/tools";
-/// The first process that is started in a container has this number.
+/// Number of the first process that is started in a container.
 pub const FIRST_PID: i32 = 1000;
-/// What `uname` says inside.
+/// Host name inside.
 const HOST_NAME: &str = "brolga";
 
-/// What a container is made of.
+/// The configuration of a container.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// A directory for the container's changes, on a file system that an overlay can write to.
+    /// Directory for the container's changes, on a file system that supports overlays.
     pub state: PathBuf,
-    /// The directory whose content the container has instead of the machine's files.
-    pub root: Option<Foreign>,
-    /// Files and directories that are bound into [`OWN_DIRECTORY`], and their names there.
+    /// Root directory of the container, instead of the machine's.
+    pub root: Option<RootDirectory>,
+    /// Files and directories to bind into [`OWN_DIRECTORY`], and their names there.
     pub bound: Vec<(PathBuf, &'static str)>,
-    /// Files in memory in [`OWN_DIRECTORY`].
-    pub made: Vec<Made>,
+    /// Files to generate in [`OWN_DIRECTORY`], which is in memory.
+    pub generated: Vec<GeneratedFile>,
 }
 
-/// A root that is not the machine's.
+/// A root directory other than the machine's.
 #[derive(Clone, Debug)]
-pub struct Foreign {
-    /// The directory. It is not changed.
+pub struct RootDirectory {
+    /// The directory. It is not modified.
     pub directory: PathBuf,
-    /// CRIU runs inside, where its libraries are not: the files that it needs to run, with CRIU first and
-    /// its dynamic linker second. They are bound into [`TOOLS`] under their last names.
+    /// The files that CRIU needs to run inside, where its libraries do not exist: CRIU first, its dynamic
+    /// linker second. They are bound into [`TOOLS`] under their file names.
     pub criu: Vec<PathBuf>,
 }
 
-/// A file in the memory of a container.
+/// A generated file in the memory of a container.
 #[derive(Clone, Debug)]
-pub struct Made {
-    /// Its name in [`OWN_DIRECTORY`].
+pub struct GeneratedFile {
+    /// File name in [`OWN_DIRECTORY`].
     pub name: &'static str,
-    /// What it is.
-    pub kind: MadeKind,
+    /// Type and content.
+    pub content: Content,
 }
 
-/// See [`Made`].
+/// Type and content of a [`GeneratedFile`].
 #[derive(Clone, Debug)]
-pub enum MadeKind {
+pub enum Content {
     /// A program or library.
     Executable(&'static [u8]),
-    /// Zeros.
+    /// A file of that many zeros.
     Zeroed(u64),
     /// A FIFO.
     Fifo,
 }
 
-/// Why there is no container. One line.
+/// A failure to create a container. One line.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action}: {source}")]
 pub struct ContainerError {
-    /// What was tried.
+    /// The operation.
     action: String,
     /// The reason.
     #[source]
@@ -113,20 +113,21 @@ impl ContainerError {
     }
 }
 
+/// Code to run inside.
 type Job = Box<dyn FnOnce() + Send>;
 
-/// The directories of a container that is about to be made for a restore.
+/// The directories of a container that is being created for a restore.
 #[derive(Debug)]
-pub struct Places<'a>(&'a Path);
+pub struct RestoreDirectories<'a>(&'a Path);
 
-impl Places<'_> {
-    /// The changes to the file system of a name.
+impl RestoreDirectories<'_> {
+    /// Returns the directory of changes to the file system `name`.
     #[must_use]
     pub fn changes(&self, name: &str) -> PathBuf {
         self.0.join(mounts::CHANGES).join(name)
     }
 
-    /// What is `/dev/shm` inside.
+    /// Returns the directory that is `/dev/shm` inside.
     #[must_use]
     pub fn shared_memory(&self) -> PathBuf {
         self.0.join(mounts::SHARED_MEMORY)
@@ -134,15 +135,15 @@ impl Places<'_> {
 }
 
 /// A process in a container.
-struct Inside {
-    /// Its number outside.
+struct ContainedProcess {
+    /// Its number in this process's namespace.
     pid: Pid,
-    /// Its number inside.
+    /// Its number in the container's namespace.
     number: i32,
 }
 
-/// The children of this process in the process namespace of `init`, another child of it.
-fn children_beside(init: Pid) -> io::Result<Vec<Inside>> {
+/// Lists the children of this process that are in the process namespace of `init`, another child.
+fn children_beside(init: Pid) -> io::Result<Vec<ContainedProcess>> {
     let namespace = |pid: Pid| std::fs::read_link(format!("/proc/{pid}/ns/pid"));
     let ours = namespace(init)?;
     let mut found = Vec::new();
@@ -152,7 +153,7 @@ fn children_beside(init: Pid) -> io::Result<Vec<Inside>> {
             continue;
         };
         let pid = Pid::from_raw(pid);
-        // It may have ended since.
+        // The process may have ended since.
         let Ok(status) = std::fs::read_to_string(format!("/proc/{pid}/status")) else {
             continue;
         };
@@ -170,16 +171,16 @@ fn children_beside(init: Pid) -> io::Result<Vec<Inside>> {
         if let (Some(number), Ok(theirs)) = (number, namespace(pid))
             && theirs == ours
         {
-            found.push(Inside { pid, number });
+            found.push(ContainedProcess { pid, number });
         }
     }
     Ok(found)
 }
 
-/// A running container. It ends with all its processes when it is dropped.
+/// A running container. Dropping it kills all its processes.
 #[derive(Debug)]
 pub struct Container {
-    /// Process 1, while it is there.
+    /// Process 1, while it exists.
     init: Mutex<Option<Pid>>,
     state: PathBuf,
     jobs: Option<Sender<Job>>,
@@ -187,26 +188,26 @@ pub struct Container {
 }
 
 impl Container {
-    /// Makes an empty container. What earlier ones have changed is thrown away.
+    /// Creates an empty container. Changes of earlier containers are removed.
     ///
     /// # Errors
-    /// See [`ContainerError`]; nothing is left then.
+    /// See [`ContainerError`]; nothing is left of it then.
     pub fn create(plan: Plan) -> Result<Self, ContainerError> {
         let state = mounts::fresh_state(&plan.state)?;
         Self::create_on(plan, state, FIRST_PID)
     }
 
-    /// Makes a container for processes that are to be restored: `prepare` is given the directory of the
-    /// container's changes before it is mounted.
+    /// Creates a container for processes that are to be restored. `prepare` is called before the
+    /// directories of changes are mounted.
     ///
     /// # Errors
-    /// See [`ContainerError`], or those of `prepare`; nothing is left then.
+    /// See [`ContainerError`], or those of `prepare`; nothing is left of it then.
     pub fn create_for_restore<E: From<ContainerError>>(
         plan: Plan,
-        prepare: impl FnOnce(&Places<'_>) -> Result<(), E>,
+        prepare: impl FnOnce(&RestoreDirectories<'_>) -> Result<(), E>,
     ) -> Result<Self, E> {
         let state = mounts::fresh_state(&plan.state)?;
-        prepare(&Places(&state))?;
+        prepare(&RestoreDirectories(&state))?;
         Ok(Self::create_on(plan, state, 2)?)
     }
 
@@ -219,7 +220,7 @@ impl Container {
             .spawn(move || {
                 let made = enter(&plan, &state_of_thread, first_pid);
                 let entered = made.is_ok();
-                // The creator waits for it.
+                // The creator waits for the result.
                 let _ = made_tx.send(made);
                 if entered {
                     serve(&jobs_rx);
@@ -228,7 +229,7 @@ impl Container {
             .map_err(ContainerError::doing("start a thread"))?;
         let init = made_rx.recv().unwrap_or_else(|_| {
             Err(ContainerError {
-                action: "make a container".into(),
+                action: "create a container".into(),
                 source: io::ErrorKind::Other.into(),
             })
         })?;
@@ -240,7 +241,7 @@ impl Container {
         })
     }
 
-    /// The changes to each file system: its name, the directory, and where it is inside.
+    /// Returns the changes to each file system: its name, the directory, and its path inside.
     ///
     /// # Errors
     /// The directory of changes cannot be read.
@@ -251,25 +252,25 @@ impl Container {
             let Ok(name) = entry.file_name().into_string() else {
                 return Err(io::Error::other("the path of a file system is not UTF-8"));
             };
-            let place = mounts::place_of(&name);
-            all.push((name, entry.path(), place));
+            let path = mounts::mount_point_of(&name);
+            all.push((name, entry.path(), path));
         }
         all.sort();
         Ok(all)
     }
 
-    /// The directory that is `/dev/shm` inside.
+    /// Returns the directory that is `/dev/shm` inside.
     #[must_use]
     pub fn shared_memory(&self) -> PathBuf {
-        Places(&self.state).shared_memory()
+        RestoreDirectories(&self.state).shared_memory()
     }
 
-    /// The first process that was started in the container, or brought back: a child of this process.
+    /// Returns the first process that was started or restored in the container: a child of this process.
     ///
     /// # Errors
-    /// There is none.
+    /// There is no such process.
     pub fn first_process(&self) -> io::Result<Pid> {
-        let first = |process: &Inside| process.number == FIRST_PID;
+        let first = |process: &ContainedProcess| process.number == FIRST_PID;
         let found = self.children()?.into_iter().find(first);
         let missing = || {
             io::Error::new(
@@ -281,7 +282,7 @@ impl Container {
     }
 
     /// Our children in the container.
-    fn children(&self) -> io::Result<Vec<Inside>> {
+    fn children(&self) -> io::Result<Vec<ContainedProcess>> {
         let init = *self.init.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(init) = init else {
             return Ok(Vec::new());
@@ -289,15 +290,15 @@ impl Container {
         children_beside(init)
     }
 
-    /// Does something on the thread that lives in the container: paths mean what they mean inside, and
-    /// processes that are started are inside.
+    /// Runs `work` on the container's thread and returns its result: paths are those of the container, and
+    /// processes that it starts are inside.
     ///
     /// # Panics
-    /// When the work does, as it would here.
+    /// Panics if `work` does.
     pub fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> T {
         let (result_tx, result_rx) = channel();
         let job = Box::new(move || {
-            // Whoever asked waits for it.
+            // The caller waits for the result.
             let _ = result_tx.send(work());
         });
         let sent = self.jobs.as_ref().map(|jobs| jobs.send(job));
@@ -312,17 +313,17 @@ impl Container {
 }
 
 impl Container {
-    /// Kills all processes and waits until they are gone. Those that were started by
-    /// [`Container::run`] are children of this process, and are collected.
+    /// Kills all processes and waits until they have ended. Those that were started by
+    /// [`Container::run`] are children of this process, and are reaped.
     pub fn end(&self) {
         let mut init = self.init.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(init) = init.take() {
-            // A child of ours for which nobody else waits; the kernel lets it go when all processes of its
-            // namespace are gone.
+            // Nothing else waits for this child. The kernel reports its end when all other processes of the
+            // namespace have ended.
             let left = children_beside(init);
             let _ = kill(init, Signal::SIGKILL);
             for process in left.into_iter().flatten() {
-                // Perhaps somebody else was quicker.
+                // It may have been waited for elsewhere.
                 let _ = waitpid(process.pid, None);
             }
             let _ = waitpid(init, None);
@@ -335,10 +336,10 @@ impl Drop for Container {
         self.end();
         self.jobs = None;
         if let Some(thread) = self.thread.take() {
-            // It has panicked already if it has, and said so.
+            // If it has panicked, it has printed the message already.
             let _ = thread.join();
         }
-        mounts::forget_state(&self.state);
+        mounts::remove_state(&self.state);
     }
 }
 
@@ -348,21 +349,21 @@ fn serve(jobs: &Receiver<Job>) {
     }
 }
 
-/// Moves the calling thread into a new container and makes process 1.
+/// Moves the calling thread into a new container and starts process 1.
 fn enter(plan: &Plan, state: &Path, first_pid: i32) -> Result<Pid, ContainerError> {
-    let apart = CloneFlags::CLONE_FS
+    let namespaces = CloneFlags::CLONE_FS
         | CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWNET
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWPID;
-    unshare(apart).map_err(ContainerError::doing("make namespaces (that takes root)"))?;
+    unshare(namespaces).map_err(ContainerError::doing("create namespaces (this needs root)"))?;
     sethostname(HOST_NAME).map_err(ContainerError::doing("set the host name"))?;
-    network::raise_loopback().map_err(ContainerError::doing("raise the loopback interface"))?;
+    network::enable_loopback().map_err(ContainerError::doing("enable the loopback interface"))?;
     let root = match &plan.root {
-        Some(root) => Root::mount_alone(&root.directory, state)?,
+        Some(root) => Root::mount_directory(&root.directory, state)?,
         None => Root::mount(state)?,
     };
-    root.furnish(plan, state)?;
+    root.populate(plan, state)?;
     root.enter()?;
     init::start(first_pid).map_err(ContainerError::doing("start process 1 of the container"))
 }

@@ -1,9 +1,10 @@
-//! The root of a container: an overlay for each of the machine's file systems, and what is bound into it.
+//! The root file system of a container: an overlay for each of the machine's file systems, and bind
+//! mounts.
 //!
-//! Every container has a numbered directory of its own for changes, so that one that the kernel has not
-//! quite let go of does not meet its successor.
+//! Every container has a numbered directory of its own for changes, so that mounts of an earlier one that
+//! the kernel has not released yet do not matter.
 
-use super::{ContainerError, Made, MadeKind, OWN_DIRECTORY, Plan, TOOLS};
+use super::{ContainerError, Content, GeneratedFile, OWN_DIRECTORY, Plan, TOOLS};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, UtimensatFlags, utimensat};
 use nix::sys::time::TimeSpec;
@@ -15,15 +16,15 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
 
-/// 2000-01-01T00:00:00Z: the times of directories that every start makes anew. A server may look at them.
+/// 2000-01-01T00:00:00Z: the times of directories that every start creates. A server may read them.
 const CONSTANT_SECONDS: i64 = 946_684_800;
-/// Where the machine's file systems are described, by the kernel.
+/// The kernel's list of mounts.
 const MOUNTS: &str = "/proc/self/mountinfo";
-/// The changes to file systems, below the container's directory.
+/// Directory of changes to file systems, below that of the container.
 pub(crate) const CHANGES: &str = "changes";
-/// What is in `/dev/shm`.
+/// Directory that is `/dev/shm` inside, below that of the container.
 pub(crate) const SHARED_MEMORY: &str = "shm";
-/// File systems without files of their own: they are left out.
+/// Types of file systems without stored files: they are omitted.
 const WITHOUT_FILES: [&str; 19] = [
     "proc",
     "sysfs",
@@ -45,18 +46,19 @@ const WITHOUT_FILES: [&str; 19] = [
     "efivarfs",
     "nsfs",
 ];
-/// Where such file systems are, and what is bound there is not for the server.
-const WITHOUT_PLACES: [&str; 3] = ["/proc", "/sys", "/dev"];
-/// Directories that a root has to have (for CRIU the last one), and is given if it lacks them, with
-/// their modes.
-const NEEDED_PLACES: [(&str, u32); 4] = [
+/// Directories whose mounts are omitted.
+const OMITTED_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
+/// Directories that a root directory needs (the last one for CRIU), with their modes. Missing ones are
+/// created.
+const NEEDED_DIRECTORIES: [(&str, u32); 4] = [
     ("/proc", 0o555),
     ("/sys", 0o555),
     ("/dev", 0o755),
     ("/tmp", 0o1777),
 ];
-/// Devices that a server may have, and links in their directory.
+/// Devices that are available inside.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+/// Symbolic links in `/dev`.
 const DEVICE_LINKS: [(&str, &str); 4] = [
     ("fd", "/proc/self/fd"),
     ("stdin", "/proc/self/fd/0"),
@@ -64,11 +66,12 @@ const DEVICE_LINKS: [(&str, &str); 4] = [
     ("stderr", "/proc/self/fd/2"),
 ];
 
+/// Names an operation and its path in the error.
 fn doing<E: Into<io::Error>>(what: &str, path: &Path) -> impl FnOnce(E) -> ContainerError + use<E> {
     ContainerError::doing(format!("{what} {}", path.display()))
 }
 
-/// Makes the next numbered directory in `parent`, and clears away what is left of earlier ones.
+/// Creates the next numbered directory in `parent`, and removes earlier ones.
 pub(super) fn fresh_state(parent: &Path) -> Result<PathBuf, ContainerError> {
     fs::create_dir_all(parent).map_err(doing("create", parent))?;
     let mut highest = 0;
@@ -78,7 +81,7 @@ pub(super) fn fresh_state(parent: &Path) -> Result<PathBuf, ContainerError> {
             continue;
         };
         highest = highest.max(number);
-        forget_state(&parent.join(name));
+        remove_state(&parent.join(name));
     }
     let state = parent.join((highest + 1).to_string());
     for directory in [&state, &state.join(CHANGES), &state.join(SHARED_MEMORY)] {
@@ -90,9 +93,9 @@ pub(super) fn fresh_state(parent: &Path) -> Result<PathBuf, ContainerError> {
     Ok(state)
 }
 
-/// Clears a container's directory away. What the kernel still holds is left to the next one.
-pub(super) fn forget_state(state: &Path) {
-    // An overlay keeps a directory without any rights in its working directory; root can all the same.
+/// Removes a container's directory. What the kernel still uses is left to the next container.
+pub(super) fn remove_state(state: &Path) {
+    // The working directory of an overlay contains a directory with mode 0, which root can remove.
     let _ = fs::remove_dir_all(state);
 }
 
@@ -112,7 +115,7 @@ struct Mount {
 }
 
 impl Mount {
-    /// `id parent major:minor root AT OPTIONS [fields] - KIND source super-options`.
+    /// Parses `id parent major:minor root AT OPTIONS [fields] - KIND source super-options`.
     fn parse(line: &str) -> Option<Self> {
         let (mine, kinds) = line.split_once(" - ")?;
         let mut fields = mine.split(' ').skip(4);
@@ -126,15 +129,16 @@ impl Mount {
         })
     }
 
+    /// Returns whether the mount holds files that a server may need.
     fn is_wanted(&self) -> bool {
         !WITHOUT_FILES.contains(&self.kind.as_str())
-            && !WITHOUT_PLACES
+            && !OMITTED_DIRECTORIES
                 .iter()
                 .any(|place| self.at.starts_with(place))
     }
 }
 
-/// Spaces and such are written as `\040`.
+/// Decodes octal escapes: a space is written as `\040`.
 fn unescape(text: &str) -> PathBuf {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
@@ -156,7 +160,7 @@ fn unescape(text: &str) -> PathBuf {
     OsString::from_vec(bytes).into()
 }
 
-/// The topmost mount at each place, parents first.
+/// Returns the topmost mount at each path, parents first.
 fn wanted_mounts(text: &str) -> Vec<Mount> {
     let mut mounts: Vec<Mount> = Vec::new();
     for mount in text.lines().filter_map(Mount::parse) {
@@ -168,9 +172,9 @@ fn wanted_mounts(text: &str) -> Vec<Mount> {
     mounts
 }
 
-/// The name of a file system in the directory of changes: its place, with `%` for `/`.
-fn name_of(place: &Path) -> OsString {
-    let bytes = place.as_os_str().as_bytes().iter();
+/// Returns the name of a file system in the directory of changes: its mount point, with `%` for `/`.
+fn name_of(mount_point: &Path) -> OsString {
+    let bytes = mount_point.as_os_str().as_bytes().iter();
     OsString::from_vec(
         bytes
             .map(|byte| if *byte == b'/' { b'%' } else { *byte })
@@ -178,12 +182,12 @@ fn name_of(place: &Path) -> OsString {
     )
 }
 
-/// The place of a file system, by that name.
-pub(crate) fn place_of(name: &str) -> PathBuf {
+/// Returns the mount point of a file system with that name.
+pub(crate) fn mount_point_of(name: &str) -> PathBuf {
     name.replace('%', "/").into()
 }
 
-/// The overlay's options separate paths by these.
+/// Escapes the characters that separate the options of an overlay.
 fn escape(path: &Path) -> Vec<u8> {
     let mut escaped = Vec::new();
     for byte in path.as_os_str().as_bytes() {
@@ -195,6 +199,7 @@ fn escape(path: &Path) -> Vec<u8> {
     escaped
 }
 
+/// No argument, for [`mount`].
 const NONE: Option<&str> = None;
 
 /// A mounted root that is not entered yet.
@@ -203,27 +208,29 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Mounts the overlays on a directory in `state`; the calling thread has its own mounts.
+    /// Mounts overlays of the machine's file systems on a directory in `state`. The calling thread is in
+    /// a mount namespace of its own.
     pub(super) fn mount(state: &Path) -> Result<Self, ContainerError> {
         let root = Self::empty(state)?;
         let text = fs::read_to_string(MOUNTS).map_err(doing("read", Path::new(MOUNTS)))?;
         for wanted in wanted_mounts(&text) {
-            root.take_over(&wanted, state)?;
+            root.mount_host_file_system(&wanted, state)?;
         }
         Ok(root)
     }
 
-    /// The same with one directory, which need not have the places where the kernel's files go.
-    pub(super) fn mount_alone(directory: &Path, state: &Path) -> Result<Self, ContainerError> {
+    /// Mounts an overlay of one directory. Missing mount points in it are created in the overlay.
+    pub(super) fn mount_directory(directory: &Path, state: &Path) -> Result<Self, ContainerError> {
         let root = Self::empty(state)?;
         let changes = state.join(CHANGES).join(name_of(Path::new("/")));
         let fresh = !changes.exists();
-        let missing = NEEDED_PLACES.into_iter();
+        let missing = NEEDED_DIRECTORIES.into_iter();
         let missing = missing.filter(|(place, _)| fresh && !below(directory, place).exists());
         overlay(directory, Path::new("/"), missing, state, &root.top)?;
         Ok(root)
     }
 
+    /// Creates the directory of the root and detaches the namespace's mounts from the machine's.
     fn empty(state: &Path) -> Result<Self, ContainerError> {
         let everything = Path::new("/");
         let private = MsFlags::MS_REC | MsFlags::MS_PRIVATE;
@@ -234,38 +241,39 @@ impl Root {
         Ok(Self { top })
     }
 
-    /// Puts one of the machine's file systems into the root.
-    fn take_over(&self, wanted: &Mount, state: &Path) -> Result<(), ContainerError> {
+    /// Mounts an overlay of one of the machine's file systems, or binds it if that is not possible.
+    fn mount_host_file_system(&self, wanted: &Mount, state: &Path) -> Result<(), ContainerError> {
         let target = self.inside(&wanted.at);
         let is_root = wanted.at == Path::new("/");
         if !is_root && !target.exists() {
-            return Ok(()); // Hidden by another mount.
+            return Ok(()); // It is hidden by another mount.
         }
-        let nameless = wanted.at.as_os_str().as_bytes().contains(&b'%');
-        if !is_root && (wanted.read_only || nameless || !wanted.at.is_dir()) {
+        let ambiguous = wanted.at.as_os_str().as_bytes().contains(&b'%');
+        if !is_root && (wanted.read_only || ambiguous || !wanted.at.is_dir()) {
             return bind_read_only(&wanted.at, &target);
         }
         match overlay(&wanted.at, &wanted.at, [], state, &target) {
-            // Not every file system can be below an overlay.
+            // Not every file system can be the lower layer of an overlay.
             Err(_) if !is_root => bind_read_only(&wanted.at, &target),
             other => other,
         }
     }
 
+    /// Returns the path outside of a path inside.
     fn inside(&self, path: &Path) -> PathBuf {
         below(&self.top, path)
     }
 
-    /// Puts in what is the container's own.
-    pub(super) fn furnish(&self, plan: &Plan, state: &Path) -> Result<(), ContainerError> {
+    /// Mounts and creates the container's own files.
+    pub(super) fn populate(&self, plan: &Plan, state: &Path) -> Result<(), ContainerError> {
         let own = self.inside(Path::new(OWN_DIRECTORY));
-        memory(&own)?;
+        mount_tmpfs(&own)?;
         for (source, name) in &plan.bound {
             let target = own.join(name);
             bind(source, &target)?;
         }
-        for made in &plan.made {
-            make(&own.join(made.name), made)?;
+        for file in &plan.generated {
+            generate(&own.join(file.name), file)?;
         }
         if let Some(root) = &plan.root {
             let tools = below(&self.top, TOOLS);
@@ -279,12 +287,12 @@ impl Root {
         set_constant_times(&own)?;
         let sys = Path::new("/sys");
         bind_read_only(sys, &self.inside(sys))?;
-        self.furnish_devices(state)
+        self.populate_devices(state)
     }
 
-    fn furnish_devices(&self, state: &Path) -> Result<(), ContainerError> {
+    fn populate_devices(&self, state: &Path) -> Result<(), ContainerError> {
         let devices = self.inside(Path::new("/dev"));
-        memory(&devices)?;
+        mount_tmpfs(&devices)?;
         for name in DEVICES {
             bind(&Path::new("/dev").join(name), &devices.join(name))?;
         }
@@ -295,41 +303,41 @@ impl Root {
         set_constant_times(&devices)
     }
 
-    /// Makes it the root of the calling thread, which sees nothing else any more.
+    /// Makes it the root directory of the calling thread's namespace, and detaches the old one.
     pub(super) fn enter(self) -> Result<(), ContainerError> {
         let here = Path::new(".");
         chdir(&self.top).map_err(doing("enter", &self.top))?;
-        pivot_root(here, here).map_err(doing("make a root of", &self.top))?;
+        pivot_root(here, here).map_err(doing("change the root to", &self.top))?;
         umount2(here, MntFlags::MNT_DETACH).map_err(doing("leave the root for", &self.top))?;
         chdir("/").map_err(doing("enter", &self.top))
     }
 }
 
-/// A place below another directory than `/`.
+/// Returns an absolute path, taken below `top` instead of `/`.
 fn below(top: &Path, path: impl AsRef<Path>) -> PathBuf {
     let path = path.as_ref();
     top.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Mounts what is in `lower`, which is the file system of this place in the container, with changes
-/// apart. In the root `missing` directories are made as well.
+/// Mounts an overlay of `lower` on `target`, with its own directory of changes; `mount_point` is its path
+/// inside. In the root, `missing` directories are created as well.
 fn overlay<'a>(
     lower: &Path,
-    place: &Path,
+    mount_point: &Path,
     missing: impl IntoIterator<Item = (&'a str, u32)>,
     state: &Path,
     target: &Path,
 ) -> Result<(), ContainerError> {
-    let name = name_of(place);
+    let name = name_of(mount_point);
     let changes = state.join(CHANGES).join(&name);
     let work = state.join("work").join(&name);
     fs::create_dir_all(&work).map_err(doing("create", &work))?;
-    // It is there when it was brought back from a checkpoint.
+    // It exists if it was restored from a checkpoint.
     if !changes.exists() {
         fs::create_dir(&changes).map_err(doing("create", &changes))?;
-        if place == Path::new("/") {
+        if mount_point == Path::new("/") {
             for (name, mode) in missing.into_iter().chain([(OWN_DIRECTORY, 0o755)]) {
-                // Made here and not in the overlay, which would make another root directory of it.
+                // Created here and not through the overlay, which would copy up the root directory.
                 let made = below(&changes, name);
                 fs::create_dir(&made).map_err(doing("create", &made))?;
                 let mode = Permissions::from_mode(mode);
@@ -337,7 +345,7 @@ fn overlay<'a>(
                 set_constant_times(&made)?;
             }
         }
-        look_like(lower, &changes)?;
+        copy_attributes(lower, &changes)?;
     }
     let mut options = b"lowerdir=".to_vec();
     options.extend(escape(lower));
@@ -345,8 +353,7 @@ fn overlay<'a>(
     options.extend(escape(&changes));
     options.extend(b",workdir=");
     options.extend(escape(&work));
-    // The same numbers for a file before and after its first change, and nothing that ties the changes to
-    // this very machine.
+    // A file keeps its inode number at its first change, and nothing ties the changes to this machine.
     options.extend(b",xino=auto,index=off,metacopy=off,redirect_dir=off");
     let options = OsString::from_vec(options);
     let kind = Some("overlay");
@@ -360,10 +367,12 @@ fn overlay<'a>(
     .map_err(doing("mount an overlay over", lower))
 }
 
-/// The top of the changes is what the overlay shows as the top of the whole.
-fn look_like(lower: &Path, changes: &Path) -> Result<(), ContainerError> {
+/// Gives the directory of changes the owner, mode and times of `lower`: the overlay shows them as those of
+/// its own top.
+fn copy_attributes(lower: &Path, changes: &Path) -> Result<(), ContainerError> {
     let like = fs::metadata(lower).map_err(doing("look at", lower))?;
-    chown(changes, Some(like.uid()), Some(like.gid())).map_err(doing("give away", changes))?;
+    chown(changes, Some(like.uid()), Some(like.gid()))
+        .map_err(doing("set the owner of", changes))?;
     fs::set_permissions(changes, like.permissions()).map_err(doing("set the mode of", changes))?;
     let time = TimeSpec::new(like.mtime(), like.mtime_nsec());
     let follow = UtimensatFlags::NoFollowSymlink;
@@ -371,13 +380,14 @@ fn look_like(lower: &Path, changes: &Path) -> Result<(), ContainerError> {
         .map_err(doing("set the times of", changes))
 }
 
-fn memory(target: &Path) -> Result<(), ContainerError> {
+/// Mounts an empty file system in memory.
+fn mount_tmpfs(target: &Path) -> Result<(), ContainerError> {
     let kind = Some("tmpfs");
     mount(kind, target, kind, MsFlags::MS_NOSUID, Some("mode=755"))
         .map_err(doing("mount a file system in memory on", target))
 }
 
-/// Binds a file or directory to a place of the same kind, which is made if need be.
+/// Binds a file or directory to a path, where a file or directory is created if necessary.
 fn bind(source: &Path, target: &Path) -> Result<(), ContainerError> {
     if !target.exists() {
         let made = if source.is_dir() {
@@ -390,25 +400,27 @@ fn bind(source: &Path, target: &Path) -> Result<(), ContainerError> {
     mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE).map_err(doing("bind", source))
 }
 
+/// Binds a file or directory to a path, read-only.
 fn bind_read_only(source: &Path, target: &Path) -> Result<(), ContainerError> {
     bind(source, target)?;
     let again = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
-    mount(NONE, target, NONE, again, NONE).map_err(doing("protect", source))
+    mount(NONE, target, NONE, again, NONE).map_err(doing("remount read-only", source))
 }
 
-fn make(at: &Path, made: &Made) -> Result<(), ContainerError> {
+/// Creates a generated file.
+fn generate(at: &Path, file: &GeneratedFile) -> Result<(), ContainerError> {
     let mut options = File::options();
     options.write(true).create_new(true);
-    match made.kind {
-        MadeKind::Executable(content) => options
+    match file.content {
+        Content::Executable(content) => options
             .mode(0o555)
             .open(at)
             .and_then(|mut file| file.write_all(content)),
-        MadeKind::Zeroed(bytes) => options
+        Content::Zeroed(bytes) => options
             .mode(0o600)
             .open(at)
             .and_then(|file| file.set_len(bytes)),
-        MadeKind::Fifo => mkfifo(at, Mode::S_IRUSR | Mode::S_IWUSR).map_err(Into::into),
+        Content::Fifo => mkfifo(at, Mode::S_IRUSR | Mode::S_IWUSR).map_err(Into::into),
     }
     .map_err(doing("create", at))
 }

@@ -1,11 +1,11 @@
-//! The loopback interface, which a new network namespace has but down. CRIU wants it up.
+//! Enables the loopback interface, which is down in a new network namespace. CRIU needs it.
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use std::io;
 use std::os::fd::AsRawFd;
 
-/// Raises it in the namespace of the calling thread.
-pub(super) fn raise_loopback() -> io::Result<()> {
+/// Enables it in the namespace of the calling thread.
+pub(super) fn enable_loopback() -> io::Result<()> {
     let socket = socket(
         AddressFamily::Inet,
         SockType::Datagram,
@@ -17,7 +17,7 @@ pub(super) fn raise_loopback() -> io::Result<()> {
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
-    // The flag has bit 0, so that it fits.
+    // IFF_UP is 1, which fits.
     request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
     // SAFETY: the call reads one live ifreq.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {

@@ -4,20 +4,21 @@ use crate::error::CheckpointError;
 use crate::store::manifest::Position;
 use std::path::Path;
 
-/// Takes and restores images of one replica's server. What is in the directory besides is its caller's.
+/// Dumps and restores the server of one replica. Other files in the directory are the caller's.
 pub trait Checkpointer {
-    /// A server that was brought back.
+    /// A server that was restored.
     type Server;
 
-    /// Dumps the process tree of `server_pid` into `directory`, which exists and is empty; the tree runs
-    /// on afterwards. The caller has seen to it that every thread is parked. What is written may be
-    /// regular files, directories and symbolic links; it need not be synced. Of these only names and
-    /// contents survive a transfer: owners, modes and times that matter have to be inside a file.
+    /// Dumps the process tree of `server_pid` into `directory`, which exists and is empty; the tree
+    /// continues to run afterwards. The caller has parked every thread.
+    ///
+    /// Regular files, directories and symbolic links may be written; they need not be synced. Only names
+    /// and contents survive a transfer: owners, modes and times that matter have to be inside of a file.
     ///
     /// # Errors
-    /// See [`CheckpointError`]; the server runs on all the same, unless it is
-    /// [`CheckpointError::Interrupted`]: then the caller has to end it. What is left in `directory` is
-    /// the caller's to remove.
+    /// See [`CheckpointError`]. The server continues to run, except after
+    /// [`CheckpointError::Interrupted`], when the caller has to kill it. The caller removes what is left
+    /// in `directory`.
     fn dump(
         &mut self,
         server_pid: u32,
@@ -25,8 +26,8 @@ pub trait Checkpointer {
         directory: &Path,
     ) -> Result<(), CheckpointError>;
 
-    /// Brings the server back from a directory that [`Checkpointer::dump`] wrote, parked as it was. The
-    /// caller has verified it.
+    /// Restores the server from a directory that [`Checkpointer::dump`] wrote, parked as it was. The
+    /// caller has verified the directory.
     ///
     /// # Errors
     /// See [`CheckpointError`]; no process is left then.

@@ -1,9 +1,9 @@
-//! Parts of an image that are kept compressed: `NAME.zst`, a zstd frame, stands for `NAME`.
+//! Files of an image that are stored compressed: `NAME.zst`, a zstd frame, replaces `NAME`.
 //!
-//! Compressed is what is large and only this image's: CRIU's files, and contents that are copies. A
-//! content that shares its blocks with the server's own file, or is a link to that of an earlier image,
-//! stays what it is. Checksums are over what is stored, so whoever verifies, exports or fetches a
-//! checkpoint need not know of it.
+//! Large files that belong to this image alone are compressed: CRIU's files, and contents that are
+//! copies. A content that shares its blocks with the server's own file, or that is a link to an earlier
+//! image, is not. Checksums cover the stored form, so that verification, export and transfer of a
+//! checkpoint need not know about compression.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -11,21 +11,22 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-/// What the names of compressed files end with.
+/// Extension of compressed files.
 const SUFFIX: &str = "zst";
-/// Smaller files stay as they are.
+/// Smaller files are not compressed.
 const BYTES_MIN: u64 = 64 << 10;
-/// Read, or left as a hole, at a time.
+/// Unit of reading, and of detecting holes.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// Replaces a file by its compressed form, unless it is small or has other names.
-pub(super) fn compress(path: &Path, level: i32, seen: &mut dyn FnMut(u64)) -> io::Result<()> {
+/// Replaces a file by its compressed form, unless it is small or has other names. `progress` is called
+/// with the number of bytes of each read.
+pub(super) fn compress(path: &Path, level: i32, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_file() || found.nlink() > 1 || found.len() < BYTES_MIN {
         return Ok(());
     }
     let mut from = File::open(path)?;
-    let to = stored(path);
+    let to = compressed_name(path);
     let mut encoder = zstd::Encoder::new(File::create_new(&to)?, level)?;
     encoder.include_checksum(true)?;
     encoder.set_pledged_src_size(Some(found.len()))?;
@@ -36,24 +37,24 @@ pub(super) fn compress(path: &Path, level: i32, seen: &mut dyn FnMut(u64)) -> io
             break;
         }
         encoder.write_all(&block[..count])?;
-        seen(count as u64);
+        progress(count as u64);
     }
     encoder.finish()?;
     fs::remove_file(path)
 }
 
-/// The name under which a file lies there if it is compressed.
-pub(crate) fn stored(path: &Path) -> PathBuf {
+/// Returns the name of the compressed form of `path`.
+pub(crate) fn compressed_name(path: &Path) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(SUFFIX);
     name.into()
 }
 
-/// Puts what `path` stands for into a file of `mode` that is made, if it is compressed; false: it is not.
-pub(crate) fn expand(path: &Path, to: &Path, mode: u32) -> io::Result<bool> {
+/// Creates the file `to` with `mode` from the compressed form of `path`. Returns false if there is none.
+pub(crate) fn decompress(path: &Path, to: &Path, mode: u32) -> io::Result<bool> {
     use std::os::unix::fs::OpenOptionsExt;
-    let from = match File::open(stored(path)) {
+    let from = match File::open(compressed_name(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
         other => other?,
     };
@@ -78,7 +79,7 @@ pub(crate) fn expand(path: &Path, to: &Path, mode: u32) -> io::Result<bool> {
     Ok(true)
 }
 
-/// As many bytes as there are, up to a whole block.
+/// Reads a whole block, or what is left.
 fn fill(from: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
     let mut count = 0;
     while count < block.len() {
@@ -92,9 +93,9 @@ fn fill(from: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Makes all files of `directory` again in `to`, which is made, if any is compressed; false: none is, and
-/// nothing is made.
-pub(crate) fn expand_all(directory: &Path, to: &Path) -> io::Result<bool> {
+/// Creates the directory `to` with all files of `directory`, decompressed. Returns false, and creates
+/// nothing, if none is compressed.
+pub(crate) fn decompress_all(directory: &Path, to: &Path) -> io::Result<bool> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         names.push(PathBuf::from(entry?.file_name()));
@@ -107,7 +108,7 @@ pub(crate) fn expand_all(directory: &Path, to: &Path) -> io::Result<bool> {
     for name in names {
         if is_compressed(&name) {
             let plain = name.with_extension("");
-            expand(&directory.join(&plain), &to.join(&plain), 0o600)?;
+            decompress(&directory.join(&plain), &to.join(&plain), 0o600)?;
         } else {
             fs::copy(directory.join(&name), to.join(&name))?;
         }
@@ -130,16 +131,16 @@ mod tests {
         let mut read = 0;
         compress(&path, 1, &mut |more| read += more).unwrap();
         assert_eq!(read, content.len() as u64);
-        assert!(!path.exists() && fs::metadata(stored(&path)).unwrap().len() < BYTES_MIN);
-        assert!(expand(&path, &back, 0o640).unwrap());
+        assert!(!path.exists() && fs::metadata(compressed_name(&path)).unwrap().len() < BYTES_MIN);
+        assert!(decompress(&path, &back, 0o640).unwrap());
         assert_eq!(fs::read(&back).unwrap(), content);
         let found = fs::metadata(&back).unwrap();
         assert_eq!(found.mode() & 0o777, 0o640);
         assert!(found.blocks() * 512 < content.len() as u64);
         // A cut is noticed.
-        let bytes = fs::read(stored(&path)).unwrap();
-        fs::write(stored(&path), &bytes[..bytes.len() - 3]).unwrap();
-        assert!(expand(&path, &dir.path().join("cut"), 0o600).is_err());
+        let bytes = fs::read(compressed_name(&path)).unwrap();
+        fs::write(compressed_name(&path), &bytes[..bytes.len() - 3]).unwrap();
+        assert!(decompress(&path, &dir.path().join("cut"), 0o600).is_err());
     }
 
     #[test]
@@ -151,14 +152,14 @@ mod tests {
         fs::hard_link(&shared, dir.path().join("again")).unwrap();
         for path in [&small, &shared] {
             compress(path, 1, &mut |_| ()).unwrap();
-            assert!(path.exists() && !stored(path).exists());
+            assert!(path.exists() && !compressed_name(path).exists());
         }
         let plain = dir.path().join("plain");
-        assert!(!expand_all(dir.path(), &plain).unwrap() && !plain.exists());
+        assert!(!decompress_all(dir.path(), &plain).unwrap() && !plain.exists());
         let large = dir.path().join("large");
         fs::write(&large, vec![1; 1 << 20]).unwrap();
         compress(&large, 1, &mut |_| ()).unwrap();
-        assert!(expand_all(dir.path(), &plain).unwrap());
+        assert!(decompress_all(dir.path(), &plain).unwrap());
         assert_eq!(fs::read(plain.join("large")).unwrap(), vec![1; 1 << 20]);
         assert_eq!(fs::read(plain.join("small")).unwrap(), vec![0; 1000]);
     }

@@ -1,20 +1,20 @@
-//! The setting that says whether images are compressed.
+//! The setting for the compression of images.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
-/// The level of `zstd` alone: checkpoints are taken while servers run.
+/// The level of `zstd` without a number. Low, because checkpoints are taken while servers run.
 const LEVEL_DEFAULT: i32 = 1;
 
-/// Whether images are compressed, and how strongly.
+/// The compression of images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Compression {
-    /// They are not.
+    /// Images are not compressed.
     #[default]
     None,
-    /// By zstd at this level.
+    /// Images are compressed by zstd at this level.
     Zstd(i32),
 }
 

@@ -1,32 +1,30 @@
-//! Images of a server that runs in a container: its processes by CRIU, its files by a snapshot.
+//! Dumps and restores a server that runs in a container: its processes with CRIU, its files as a
+//! snapshot.
 //!
 //! ```text
-//! DIR/process/…                 CRIU's
-//! DIR/files.index, DIR/files/…  the trees below
-//! DIR/known                     what the kernel called the server's files
+//! DIR/process/…                 images of CRIU
+//! DIR/files.index, DIR/files/…  snapshot of the trees
+//! DIR/known                     inode map
 //! ```
 //!
-//! The trees are whatever is bound into the container, its changes to the machine's files, and its
-//! `/dev/shm`.
+//! The trees are everything that is bound into the container, the changes to the machine's files, and
+//! `/dev/shm`. Files of all three may be compressed after the dump (`compressed_file`).
 //!
-//! Any of these may be compressed once it is written (`compressed_file`).
+//! CRIU runs inside the container, in all its namespaces except the server's IPC namespace. Its image
+//! therefore contains the processes and that one namespace only. A restore creates a new container with
+//! the same files at the same paths, and the server becomes a child of this process again.
 //!
-//! CRIU runs inside the container, in all its namespaces but the server's own for IPC, so that
-//! nothing but the processes and that one namespace is in its image. Containers are made anew for a
-//! restore, with the same things at the same places, and the server becomes a child of this process
-//! again.
-//!
-//! Deliberately absent: when all is quiet enough for a dump, manifests, the tape.
+//! Deliberately absent: choosing an idle point for the dump, manifests, the tape.
 
 use super::checkpointer::Checkpointer;
 use super::layout::{INODE_MAP, PROCESS};
-use super::processes::{is_soiled, keep_low_numbers_free, restless_files};
+use super::processes::{has_criu_memory, keep_low_numbers_free, writably_mapped_files};
 use crate::container::{Container, FIRST_PID, OWN_DIRECTORY, Plan, TOOLS};
 use crate::criu::{Criu, first_error};
 use crate::error::CheckpointError;
 use crate::image::compressed_file;
 use crate::image::files::{self, Index, Tree};
-use crate::image::inode_map::Known;
+use crate::image::inode_map::InodeMap;
 use crate::store::manifest::Position;
 use brolga_tape::handover::RENUMBERED_PATH;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -46,29 +44,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Where CRIU's files lie, in the container's directory, if they were compressed.
+/// Directory for decompressed images of CRIU, below that of the container.
 const PLAIN: &str = "plain-images";
-/// Trees of changes to the machine's file systems are called by this and their name.
+/// Prefix of the trees that hold the changes to the machine's file systems.
 const CHANGES: &str = "changes/";
+/// Name of the tree of `/dev/shm`.
 const SHARED_MEMORY: &str = "shm";
 const ENCODING: bincode::config::Configuration = bincode::config::standard();
-/// CRIU's standard input is the directory of its images, which it could not find by its path inside.
+/// The directory of CRIU's images, which has no path inside the container, is its standard input.
 const IMAGES: &str = "/proc/self/fd/0";
-/// Deleted files that are still open go into the image up to this size.
+/// Deleted files that are still open are included up to this size.
 const GHOST_BYTES_MAX: &str = "1073741824";
 
-/// The limit of the stack that servers are started with: mappings are placed below that.
+/// The stack limit of servers: the kernel places mappings below the stack.
 const STACK_BYTES: u64 = 8 << 20;
 
-/// What one dump of a server leaves for the next: the directory of the last snapshot, wherever that
-/// has been moved to. Files that have not changed since are linked instead of copied. Clones share
-/// it; a server that is started or brought back has other files, and gets a new one.
+/// The directory of a server's last snapshot, wherever it was moved to. The next dump links files that
+/// have not changed since instead of copying them. Clones share the value. A server that is started or
+/// restored has other files and needs a new one.
 #[derive(Clone, Debug, Default)]
-pub struct Memory(Arc<Mutex<Option<File>>>);
+pub struct LastSnapshot(Arc<Mutex<Option<File>>>);
 
-impl Memory {
+impl LastSnapshot {
     fn take(&self) -> Option<File> {
-        // Whoever died while holding it has left all or nothing.
+        // The value is replaced as a whole, so a panic elsewhere cannot have left half of it.
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
@@ -82,24 +81,25 @@ impl Memory {
 pub struct Imager {
     criu: Criu,
     plan: Plan,
-    /// The one of the running server.
+    /// The container of the running server.
     container: Option<Arc<Container>>,
-    /// Processor to stay on: CRIU does not write it down.
+    /// The processor to stay on, which is not part of CRIU's image.
     cpu: Option<usize>,
-    memory: Memory,
+    last_snapshot: LastSnapshot,
 }
 
-/// A server that was brought back. Nobody else waits for it.
+/// A server that was restored. The caller has to wait for its process.
 #[derive(Debug)]
 pub struct RestoredServer {
-    /// Its first process, a child of this one.
+    /// Its first process, a child of this process.
     pub pid: i32,
-    /// What it lives in; its tape is not prepared yet.
+    /// Its container; the tape in it is not prepared yet.
     pub container: Arc<Container>,
 }
 
 impl Imager {
-    /// For servers in containers that are made by `plan`; the one that runs, if any, lives in `container`.
+    /// An imager for servers in containers that are created from `plan`. The running server, if any, is in
+    /// `container`.
     #[must_use]
     pub fn new(
         criu: Criu,
@@ -112,16 +112,20 @@ impl Imager {
             plan,
             container,
             cpu,
-            memory: Memory::default(),
+            last_snapshot: LastSnapshot::default(),
         }
     }
 
-    /// The same, and it knows of dumps that others with this memory have made.
+    /// Shares the last snapshot with other imagers of the same server.
     #[must_use]
-    pub fn remembering(self, memory: Memory) -> Self {
-        Self { memory, ..self }
+    pub fn with_last_snapshot(self, last_snapshot: LastSnapshot) -> Self {
+        Self {
+            last_snapshot,
+            ..self
+        }
     }
 
+    /// CRIU with the options that dump and restore share.
     fn command(&self, action: &str, images: File, log: &str) -> Command {
         let mut command = self.criu_inside();
         command
@@ -141,16 +145,16 @@ impl Imager {
         command
     }
 
-    /// CRIU as it is called in the container.
+    /// CRIU as it is started inside the container.
     fn criu_inside(&self) -> Command {
         let files = self.plan.root.as_ref().map(|root| root.criu.as_slice());
         let Some([program, linker, ..]) = files else {
             return Command::new(self.criu.program());
         };
         let tools = Path::new(TOOLS);
-        let place = |file: &Path| tools.join(file.file_name().unwrap_or_default());
-        let mut command = Command::new(place(linker));
-        command.arg("--library-path").arg(tools).arg(place(program));
+        let path = |file: &Path| tools.join(file.file_name().unwrap_or_default());
+        let mut command = Command::new(path(linker));
+        command.arg("--library-path").arg(tools).arg(path(program));
         command
     }
 
@@ -165,7 +169,7 @@ impl Imager {
             ])
             .args(["--ghost-limit", GHOST_BYTES_MAX]);
         container.run(move || {
-            carry_out(command, "dump").map_err(|error| match is_soiled() {
+            run_criu(command, "dump").map_err(|error| match has_criu_memory() {
                 true => CheckpointError::Interrupted(error.to_string()),
                 false => error,
             })
@@ -190,8 +194,8 @@ impl Imager {
         // SAFETY: only system calls.
         unsafe {
             command.pre_exec(move || {
-                // What the kernel goes by when it places later mappings is handed down by CRIU's own
-                // process, whatever else is restored: it has to begin as the server did.
+                // The kernel places later mappings by what the process inherits from CRIU's own, whatever
+                // else is restored. So CRIU has to start as the server did.
                 personality::set(Persona::ADDR_NO_RANDOMIZE)?;
                 setrlimit(Resource::RLIMIT_STACK, STACK_BYTES, STACK_BYTES)?;
                 if let Some(set) = &set {
@@ -200,10 +204,10 @@ impl Imager {
                 Ok(())
             });
         }
-        container.run(move || carry_out(command, "restore"))
+        container.run(move || run_criu(command, "restore"))
     }
 
-    /// All that the server may have changed, and where the container has it.
+    /// Everything that the server may have changed, and its path inside the container.
     fn trees(&self, container: &Container) -> io::Result<Vec<(Tree, PathBuf)>> {
         let own = Path::new(OWN_DIRECTORY);
         let tree = |name: String, top: PathBuf| Tree { name, top };
@@ -213,39 +217,44 @@ impl Imager {
             .iter()
             .map(|(source, name)| (tree((*name).into(), source.clone()), own.join(name)))
             .collect();
-        for (name, changes, place) in container.changes()? {
-            trees.push((tree(format!("{CHANGES}{name}"), changes), place));
+        for (name, changes, path) in container.changes()? {
+            trees.push((tree(format!("{CHANGES}{name}"), changes), path));
         }
         let shared = container.shared_memory();
         trees.push((tree(SHARED_MEMORY.into(), shared), "/dev/shm".into()));
         Ok(trees)
     }
 
-    fn bring_files_back(
-        &self,
-        directory: &Path,
-        index: &Index,
-    ) -> Result<Container, CheckpointError> {
+    fn restore_files(&self, directory: &Path, index: &Index) -> Result<Container, CheckpointError> {
         for (source, name) in &self.plan.bound {
-            files::bring_back(index, directory, name, source)?;
+            files::restore(index, directory, name, source)?;
         }
-        Container::create_for_restore(self.plan.clone(), |places| {
+        Container::create_for_restore(self.plan.clone(), |directories| {
             for name in index.trees() {
                 if let Some(changes) = name.strip_prefix(CHANGES) {
-                    files::bring_back(index, directory, name, &places.changes(changes))?;
+                    files::restore(index, directory, name, &directories.changes(changes))?;
                 }
             }
-            files::bring_back(index, directory, SHARED_MEMORY, &places.shared_memory())?;
+            files::restore(
+                index,
+                directory,
+                SHARED_MEMORY,
+                &directories.shared_memory(),
+            )?;
             Ok(())
         })
     }
 
-    fn finish(&self, container: &Container, known: Known) -> Result<(), CheckpointError> {
+    fn finish_restore(
+        &self,
+        container: &Container,
+        inodes: InodeMap,
+    ) -> Result<(), CheckpointError> {
         container.run(move || {
             keep_low_numbers_free()?;
             let own = Path::new(OWN_DIRECTORY);
             let aside = own.join("renumbered.new");
-            fs::write(&aside, known.renumbered()?)?;
+            fs::write(&aside, inodes.renumbering()?)?;
             fs::rename(&aside, OsStr::from_bytes(RENUMBERED_PATH.to_bytes()))?;
             Ok(())
         })
@@ -267,43 +276,44 @@ impl Checkpointer for Imager {
         let trees = self.trees(&container)?;
         let images = directory.join(PROCESS);
         fs::create_dir(&images)?;
-        let restless = container.run(restless_files)?;
+        let volatile = container.run(writably_mapped_files)?;
         self.dump_processes(&container, File::open(&images)?)?;
-        // The tree goes on, but it sleeps until the node feeds it.
+        // The processes run again, but they sleep until the node feeds them.
         let tops: Vec<Tree> = trees.iter().map(|(tree, _)| tree.clone()).collect();
-        let restless = restless_in(&trees, &restless);
-        let previous = self.memory.take();
+        let volatile = volatile_in(&trees, &volatile);
+        let previous = self.last_snapshot.take();
         let path = previous
             .as_ref()
             .map(|file| format!("/proc/self/fd/{}", file.as_raw_fd()));
-        files::take(&tops, directory, path.as_deref().map(Path::new), &restless)?;
+        files::take(&tops, directory, path.as_deref().map(Path::new), &volatile)?;
         let index = files::read_index(directory)?;
         let paths = index.paths(|name| {
             let found = trees.iter().find(|(tree, _)| tree.name == name);
-            found.map(|(_, place)| place.clone())
+            found.map(|(_, path)| path.clone())
         });
-        let places: Vec<PathBuf> = trees.into_iter().map(|(_, place)| place).collect();
-        let known = container.run(move || Known::look(paths, &places))?;
-        let encoded = bincode::serde::encode_to_vec(&known, ENCODING).map_err(io::Error::other)?;
+        let tops: Vec<PathBuf> = trees.into_iter().map(|(_, path)| path).collect();
+        let inodes = container.run(move || InodeMap::read(paths, &tops))?;
+        let encoded = bincode::serde::encode_to_vec(&inodes, ENCODING).map_err(io::Error::other)?;
         fs::write(directory.join(INODE_MAP), encoded)?;
-        self.memory.put(File::open(directory)?);
+        self.last_snapshot.put(File::open(directory)?);
         Ok(())
     }
 
     fn restore(&mut self, directory: &Path) -> Result<RestoredServer, CheckpointError> {
-        let known = fs::read(directory.join(INODE_MAP))?;
-        let (known, _): (Known, usize) = bincode::serde::decode_from_slice(&known, ENCODING)
-            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let inodes = fs::read(directory.join(INODE_MAP))?;
+        let (inodes, _): (InodeMap, usize) =
+            bincode::serde::decode_from_slice(&inodes, ENCODING)
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         let index = files::read_index(directory)?;
         self.container = None;
-        let container = self.bring_files_back(directory, &index)?;
+        let container = self.restore_files(directory, &index)?;
         let images = directory.join(PROCESS);
         let plain = self.plan.state.join(PLAIN);
-        // What a dead one has left.
+        // Left by a process that died.
         let _ = fs::remove_dir_all(&plain);
-        let restored = if compressed_file::expand_all(&images, &plain)? {
+        let restored = if compressed_file::decompress_all(&images, &plain)? {
             let restored = self.restore_processes(&container, File::open(&plain)?);
-            // Emptied with the container's directory at the latest.
+            // If this fails, the next restore removes it.
             let _ = fs::remove_dir_all(&plain);
             restored
         } else {
@@ -311,8 +321,8 @@ impl Checkpointer for Imager {
         };
         restored?;
         let pid = container.first_process()?;
-        if let Err(error) = self.finish(&container, known) {
-            // It may have died already.
+        if let Err(error) = self.finish_restore(&container, inodes) {
+            // The server may have died already.
             let _ = kill(pid, Signal::SIGKILL);
             let _ = waitpid(pid, None);
             return Err(error);
@@ -326,12 +336,12 @@ impl Checkpointer for Imager {
     }
 }
 
-/// Runs CRIU, inside; its log says why it has failed.
-fn carry_out(mut command: Command, what: &str) -> Result<(), CheckpointError> {
+/// Runs CRIU, inside the container. If it fails, the reason is taken from its log.
+fn run_criu(mut command: Command, what: &str) -> Result<(), CheckpointError> {
     let log = Path::new(OWN_DIRECTORY).join(format!("{what}.log"));
     let status = command.status()?;
     let said = fs::read(&log).unwrap_or_default();
-    // Left there it would only take memory.
+    // It would only take up memory.
     let _ = fs::remove_file(&log);
     if status.success() {
         return Ok(());
@@ -339,21 +349,19 @@ fn carry_out(mut command: Command, what: &str) -> Result<(), CheckpointError> {
     let said = String::from_utf8_lossy(&said);
     let why = first_error(&said).unwrap_or("it does not say why");
     let told = format!("CRIU's {what} failed ({status}): {why}");
-    // It undoes what it has done when it fails, but not when it is killed.
+    // CRIU undoes its changes when it fails, but not when it is killed.
     Err(match status.code() {
         Some(_) => CheckpointError::Failed(told),
         None => CheckpointError::Interrupted(told),
     })
 }
 
-fn restless_in(
-    trees: &[(Tree, PathBuf)],
-    restless: &HashSet<PathBuf>,
-) -> HashSet<(String, PathBuf)> {
+/// Returns those of the files at these paths that are in a tree, by tree and path below its top.
+fn volatile_in(trees: &[(Tree, PathBuf)], paths: &HashSet<PathBuf>) -> HashSet<(String, PathBuf)> {
     let mut found = HashSet::new();
-    for path in restless {
-        for (tree, place) in trees {
-            if let Ok(below) = path.strip_prefix(place) {
+    for path in paths {
+        for (tree, top) in trees {
+            if let Ok(below) = path.strip_prefix(top) {
                 found.insert((tree.name.clone(), below.to_owned()));
             }
         }

@@ -1,13 +1,14 @@
-//! What the kernel calls the files and shared mappings of a server: noted at the dump, and looked
-//! up again at the restore, when it calls them otherwise. The interposer is given the pairs
-//! ([`brolga_tape::renumber`]).
+//! The inode map: device and inode numbers of a server's files and shared mappings at the dump.
 //!
-//! Known are all files of the snapshot by their path, all open files by process and descriptor, and
-//! all shared mappings by process and address. What a server has only looked at, of files that are
-//! the machine's, the interposer finds again by its place; what it has no place of, by its device alone,
-//! which holds on this machine only.
+//! After a restore the kernel gives them other numbers. They are looked up again, and the interposer
+//! gets the pairs of old and new numbers ([`brolga_tape::renumber`]).
 //!
-//! Everything here has to be done inside the container.
+//! The map contains all files of the snapshot by path, all open files by process and descriptor, and
+//! all shared mappings by process and address. It does not contain files of the machine that the server
+//! has only looked at: the interposer finds these by the path that it has recorded. A file without a
+//! recorded path is identified by its device alone, which works on the same machine only.
+//!
+//! All functions have to be called inside the container.
 
 use super::processes::{maps_of, processes};
 use brolga_tape::renumber::{self, FileWords, mapping_word};
@@ -19,35 +20,37 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// See the module's description.
+/// The device and inode numbers of a server's files and mappings. Its encoding is part of the image.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Known {
-    /// Tops of file systems, and their devices.
+pub(crate) struct InodeMap {
+    /// Mount points of file systems, and their devices.
     devices: Vec<(Vec<u8>, u64)>,
+    /// Paths of files, and device, inode and birth time.
     files: Vec<(Vec<u8>, FileWords)>,
-    /// Process, address, and what is mapped.
+    /// Process, address, and identifier of the mapping.
     mappings: Vec<(u32, u64, u64)>,
 }
 
-impl Known {
-    /// Looks at everything: `paths` are the files of the snapshot, `tops` those of file systems.
-    pub(crate) fn look(paths: Vec<PathBuf>, tops: &[PathBuf]) -> io::Result<Self> {
-        let mut known = Self::default();
-        for top in tops {
+impl InodeMap {
+    /// Reads the current numbers of the files at `paths`, of all open files and mappings, and of the
+    /// file systems mounted at `mount_points`.
+    pub(crate) fn read(paths: Vec<PathBuf>, mount_points: &[PathBuf]) -> io::Result<Self> {
+        let mut map = Self::default();
+        for top in mount_points {
             if let Some(words) = words_of(top, 0)? {
-                known.devices.push((bytes(top), words[0]));
+                map.devices.push((bytes(top), words[0]));
             }
         }
         for path in paths {
-            known.add(&path, libc::AT_SYMLINK_NOFOLLOW)?;
+            map.add(&path, libc::AT_SYMLINK_NOFOLLOW)?;
         }
         for pid in processes()? {
-            known.look_at_process(pid)?;
+            map.add_process(pid)?;
         }
-        Ok(known)
+        Ok(map)
     }
 
-    fn look_at_process(&mut self, pid: u32) -> io::Result<()> {
+    fn add_process(&mut self, pid: u32) -> io::Result<()> {
         let process = PathBuf::from(format!("/proc/{pid}"));
         for entry in fs::read_dir(process.join("fd"))? {
             self.add(&entry?.path(), 0)?;
@@ -66,8 +69,8 @@ impl Known {
         Ok(())
     }
 
-    /// The table for the interposer: what all that was known at the dump is now.
-    pub(crate) fn renumbered(&self) -> io::Result<Vec<u8>> {
+    /// Returns the table for the interposer: the old and the current numbers.
+    pub(crate) fn renumbering(&self) -> io::Result<Vec<u8>> {
         let mut devices = Vec::new();
         for (top, old) in &self.devices {
             if let Some(words) = words_of(path(top), 0)? {
@@ -83,10 +86,11 @@ impl Known {
                 files.push((*old, new));
             }
         }
-        Ok(renumber::encode(&devices, files, self.mappings_now()?))
+        Ok(renumber::encode(&devices, files, self.current_mappings()?))
     }
 
-    fn mappings_now(&self) -> io::Result<Vec<(u64, u64)>> {
+    /// Returns the old and the current identifier of each mapping that still exists.
+    fn current_mappings(&self) -> io::Result<Vec<(u64, u64)>> {
         let mut now = HashMap::new();
         for pid in processes()? {
             let maps = maps_of(pid)?;
@@ -106,7 +110,7 @@ fn path(bytes: &[u8]) -> &Path {
     Path::new(OsStr::from_bytes(bytes))
 }
 
-/// Start and mapping of a line of `/proc/PID/maps`, if what it shows is shared:
+/// Parses a line of `/proc/PID/maps`; returns start and identifier of a shared mapping:
 /// `start-end rwxs offset major:minor inode …`.
 fn shared_mapping(line: &str) -> Option<(u64, u64)> {
     let mut fields = line.split_ascii_whitespace();
@@ -121,7 +125,7 @@ fn shared_mapping(line: &str) -> Option<(u64, u64)> {
     Some((start, mapping_word(device, inode)))
 }
 
-/// What the kernel calls a file; `None` if there is none (any more).
+/// Returns device, inode and birth time of a file; `None` if it does not exist.
 fn words_of(path: &Path, flags: i32) -> io::Result<Option<FileWords>> {
     let name = CString::new(path.as_os_str().as_bytes())?;
     let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
@@ -165,15 +169,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
-        let mut known = Known::default();
-        known.add(&file, 0).unwrap();
-        known.add(&dir.path().join("missing"), 0).unwrap();
-        let old = known.files[0].1;
+        let mut map = InodeMap::default();
+        map.add(&file, 0).unwrap();
+        map.add(&dir.path().join("missing"), 0).unwrap();
+        let old = map.files[0].1;
         fs::rename(&file, dir.path().join("kept")).unwrap();
         fs::write(&file, "").unwrap();
         let new = words_of(&file, 0).unwrap().unwrap();
         assert_ne!(old, new);
-        let table = known.renumbered().unwrap();
+        let table = map.renumbering().unwrap();
         assert_eq!(renumber::Table::parse(&table).unwrap().file(old), new);
     }
 }

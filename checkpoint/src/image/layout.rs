@@ -1,6 +1,6 @@
-//! Names within an image, and the encoding of its indexes.
+//! Names within an image.
 
-/// CRIU's part of an image.
+/// The directory of CRIU's images.
 pub(super) const PROCESS: &str = "process";
-/// What the kernel called the server's files.
+/// The file of the inode map.
 pub(super) const INODE_MAP: &str = "known";

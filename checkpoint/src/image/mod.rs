@@ -1,16 +1,18 @@
-//! Images of a server: its processes, its files, and what the kernel called them.
+//! Images of a server: its processes, its files, and the inodes that the kernel gave them.
 //!
-//! * [`imager`]: dumps a server and restores it;
-//! * [`files`]: snapshots of its files; `inode_map`: what the kernel called them;
-//! * `processes`: its processes as `/proc` shows them;
-//! * `compress`, `compressed_file`: files of an image that are kept compressed.
+//! * `checkpointer`: the interface of whatever dumps and restores a server;
+//! * `imager`: does both with CRIU, in containers;
+//! * `processes`: the server's processes as `/proc` shows them;
+//! * [`files`]: snapshots of the server's files; `inode_map`: their inodes and devices;
+//! * `compression`, `compress`, `compressed_file`: files of an image that are stored compressed;
+//! * `layout`: names within an image.
 
 mod checkpointer;
 mod compress;
 mod compressed_file;
 mod compression;
 pub mod files;
-pub mod imager;
+mod imager;
 mod inode_map;
 mod layout;
 mod processes;
@@ -18,4 +20,4 @@ mod processes;
 pub use checkpointer::Checkpointer;
 pub use compress::compress_image;
 pub use compression::Compression;
-pub use imager::{Imager, Memory, RestoredServer};
+pub use imager::{Imager, LastSnapshot, RestoredServer};

@@ -1,30 +1,28 @@
 //! The processes of a server as `/proc` shows them.
 //!
-//! Everything here has to be done inside the container.
+//! All functions have to be called inside the container.
 
-use crate::container::last_number;
+use crate::container::{FIRST_PID, set_last_pid};
 use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::PathBuf;
 
-/// Process numbers below this one are not the server's.
-const FIRST_PID: u32 = crate::container::FIRST_PID.cast_unsigned();
+/// The memory that CRIU uses inside of processes that it dumps.
+const CRIU_MEMORY: &str = "memfd:CRIUMFD";
 
-/// What CRIU works with inside of processes that it dumps.
-const CRIUS_MEMORY: &str = "memfd:CRIUMFD";
-/// The server's processes.
+/// Lists the server's processes.
 pub(super) fn processes() -> io::Result<Vec<u32>> {
     let mut pids = Vec::new();
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         pids.extend(name.to_str().and_then(|name| name.parse::<u32>().ok()));
     }
-    pids.retain(|pid| *pid >= FIRST_PID);
+    pids.retain(|pid| *pid >= FIRST_PID.cast_unsigned());
     Ok(pids)
 }
 
-/// What is mapped in a process; nothing if it has ended since it was listed.
+/// Returns the mappings of a process; nothing if it has ended since it was listed.
 pub(super) fn maps_of(pid: u32) -> io::Result<String> {
     match fs::read_to_string(format!("/proc/{pid}/maps")) {
         Err(error)
@@ -37,25 +35,25 @@ pub(super) fn maps_of(pid: u32) -> io::Result<String> {
     }
 }
 
-/// CRIU has left its memory in a process of the server.
-pub(super) fn is_soiled() -> bool {
-    let soiled = |pid: &u32| {
+/// Returns whether CRIU has left its memory in a process of the server.
+pub(super) fn has_criu_memory() -> bool {
+    let has = |pid: &u32| {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
-        maps.is_ok_and(|maps| maps.contains(CRIUS_MEMORY))
+        maps.is_ok_and(|maps| maps.contains(CRIU_MEMORY))
     };
-    processes().is_ok_and(|pids| pids.iter().any(soiled))
+    processes().is_ok_and(|pids| pids.iter().any(has))
 }
 
-/// What is started from now on gets higher numbers than all that is there, as in the container that was
-/// dumped: CRIU needs the low ones.
+/// Lets new processes get numbers above those of all existing ones, as in the container that was dumped:
+/// CRIU needs the low ones.
 pub(super) fn keep_low_numbers_free() -> io::Result<()> {
     let highest = processes()?.into_iter().max().unwrap_or(0);
-    last_number(highest)
+    set_last_pid(highest)
 }
 
-/// Files that are mapped to be written to, by their path inside: changes through an old mapping do
-/// not show.
-pub(super) fn restless_files() -> io::Result<HashSet<PathBuf>> {
+/// Lists the files with a shared writable mapping, by their path inside. Writes through such a mapping
+/// need not change the file's times.
+pub(super) fn writably_mapped_files() -> io::Result<HashSet<PathBuf>> {
     let mut found = HashSet::new();
     for pid in processes()? {
         let maps = fs::read_to_string(format!("/proc/{pid}/maps"))?;

@@ -1,35 +1,9 @@
 //! Checkpoints on real disks: damage, interruption, lack of space, two writers.
 
 use super::*;
+use crate::store::manifest::{self, PartKind};
+use crate::store::testing::{dump, provenance, take};
 use std::os::unix::fs::symlink;
-
-pub(crate) fn about(slot: u64) -> About {
-    About {
-        cluster: 7,
-        node: 1,
-        position: Position {
-            slot,
-            output_hash: slot * 3,
-            schedule_hash: slot * 5,
-        },
-        identity: Identity::default(),
-    }
-}
-
-/// Writes what a dump might be.
-pub(crate) fn dump(path: &Path, slot: u64) {
-    fs::create_dir_all(path.join("images/empty")).unwrap();
-    fs::write(path.join("images/pages"), vec![slot as u8; 300_000]).unwrap();
-    fs::write(path.join("images/nothing"), b"").unwrap();
-    fs::write(path.join("node"), slot.to_le_bytes()).unwrap();
-    symlink("pages", path.join("images/link")).unwrap();
-}
-
-pub(crate) fn take(directory: &Directory, slot: u64) -> Checkpoint {
-    let staged = directory.stage(slot).unwrap();
-    dump(staged.path(), slot);
-    staged.commit(about(slot), &mut |_| ()).unwrap()
-}
 
 fn slots(directory: &Directory) -> Vec<u64> {
     let listing = directory.list().unwrap();
@@ -125,41 +99,27 @@ fn every_part_that_is_changed_cut_or_gone_is_named() {
     good.verify(&mut |_| ()).unwrap();
 }
 
-/// SplitMix64, from a seed that is shown.
-struct Chance(u64);
-
-impl Chance {
-    fn shown() -> Self {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        let seed = std::env::var("BROLGA_SEED")
-            .ok()
-            .and_then(|it| it.parse().ok());
-        let seed = seed.unwrap_or(now.as_nanos() as u64);
-        println!("BROLGA_SEED={seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % end
-    }
+/// A generator whose seed is printed, or given in `BROLGA_SEED`.
+fn random() -> fastrand::Rng {
+    let given = std::env::var("BROLGA_SEED").ok();
+    let seed = given.and_then(|seed| seed.parse().ok());
+    let seed = seed.unwrap_or_else(|| fastrand::u64(..));
+    println!("BROLGA_SEED={seed}");
+    fastrand::Rng::with_seed(seed)
 }
 
-/// Flips a bit, cuts the end off, adds to it, or removes the file. What was done.
-fn spoil(path: &Path, chance: &mut Chance) -> String {
+/// Flips a bit, truncates the file, appends to it, or removes it. Returns what was done.
+fn spoil(path: &Path, random: &mut fastrand::Rng) -> String {
     let mut bytes = fs::read(path).unwrap();
-    let at = chance.below(bytes.len().max(1) as u64) as usize;
-    match chance.below(if bytes.is_empty() { 2 } else { 4 }) {
+    let at = random.usize(..bytes.len().max(1));
+    match random.u8(..if bytes.is_empty() { 2 } else { 4 }) {
         0 => {
             fs::remove_file(path).unwrap();
             return "removed".into();
         }
-        1 => bytes.push(chance.below(256) as u8),
+        1 => bytes.push(random.u8(..)),
         2 => bytes.truncate(at),
-        _ => bytes[at] ^= 1 << chance.below(8),
+        _ => bytes[at] ^= 1 << random.u8(..8),
     }
     fs::write(path, &bytes).unwrap();
     format!("spoilt at {at}, {} bytes now", bytes.len())
@@ -167,20 +127,18 @@ fn spoil(path: &Path, chance: &mut Chance) -> String {
 
 #[test]
 fn damage_anywhere_is_noticed_and_named_and_the_next_older_one_is_whole() {
-    let mut chance = Chance::shown();
+    let mut random = random();
     let dir = tempfile::tempdir().unwrap();
     let directory = Directory::open(dir.path()).unwrap();
     take(&directory, 1);
     for _round in 0..100 {
         let newest = take(&directory, 2);
         let files = newest.manifest.parts.iter();
-        let files = files.filter(|part| matches!(part.kind, Kind::File { .. }));
+        let files = files.filter(|part| matches!(part.kind, PartKind::File { .. }));
         let mut files: Vec<PathBuf> = files.map(|part| part.path.clone()).collect();
         files.push(manifest::FILE_NAME.into());
-        let victim = newest
-            .path
-            .join(&files[chance.below(files.len() as u64) as usize]);
-        let how = spoil(&victim, &mut chance);
+        let victim = newest.path.join(&files[random.usize(..files.len())]);
+        let how = spoil(&victim, &mut random);
         let listing = directory.list().unwrap();
         let listed = listing.whole.into_iter().find(|it| it.slot() == 2);
         let error = match listed {
@@ -204,9 +162,9 @@ fn what_is_obviously_damaged_is_not_listed_as_whole() {
     for slot in 1..=4 {
         take(&directory, slot);
     }
-    fs::remove_file(directory.of(4).join(manifest::FILE_NAME)).unwrap();
-    fs::write(directory.of(3).join("node"), b"short").unwrap();
-    fs::rename(directory.of(2), directory.of(5)).unwrap();
+    fs::remove_file(directory.path_of(4).join(manifest::FILE_NAME)).unwrap();
+    fs::write(directory.path_of(3).join("node"), b"short").unwrap();
+    fs::rename(directory.path_of(2), directory.path_of(5)).unwrap();
     let listing = directory.list().unwrap();
     assert_eq!(slots(&directory), [1]);
     let complaints: Vec<String> = listing.damaged.iter().map(|it| it.1.to_string()).collect();
@@ -232,7 +190,7 @@ fn what_a_dead_writer_left_goes_and_what_a_living_one_holds_stays() {
     dump(living.path(), 3);
     let again = Directory::open(dir.path()).unwrap();
     assert_eq!((slots(&again), names(&again)), (vec![1], 2));
-    living.commit(about(3), &mut |_| ()).unwrap();
+    living.commit(provenance(3), &mut |_| ()).unwrap();
     assert_eq!(slots(&again), [3, 1]);
     // One that gives up leaves nothing.
     let given_up = again.stage(4).unwrap();
@@ -252,7 +210,7 @@ fn of_two_writers_one_has_the_slot_and_nothing_else_is_left() {
                 other => other.unwrap(),
             };
             dump(staged.path(), 5);
-            match staged.commit(about(5), &mut |_| ()) {
+            match staged.commit(provenance(5), &mut |_| ()) {
                 Ok(_) => true,
                 Err(CheckpointError::Exists(5)) => false,
                 Err(error) => panic!("{error}"),
@@ -279,7 +237,7 @@ fn a_part_of_another_kind_is_refused_and_named() {
     let staged = directory.stage(1).unwrap();
     dump(staged.path(), 1);
     let _socket = std::os::unix::net::UnixListener::bind(staged.path().join("socket")).unwrap();
-    let error = staged.commit(about(1), &mut |_| ()).unwrap_err();
+    let error = staged.commit(provenance(1), &mut |_| ()).unwrap_err();
     assert!(error.to_string().contains("socket: it is neither"));
     assert_eq!(names(&directory), 0);
 }
@@ -310,7 +268,7 @@ fn a_full_disk_leaves_the_last_one_intact() {
     });
     assert_eq!(filled.unwrap().kind(), io::ErrorKind::StorageFull);
     // Not even the manifest fits any more.
-    let error = staged.commit(about(3), &mut |_| ()).unwrap_err();
+    let error = staged.commit(provenance(3), &mut |_| ()).unwrap_err();
     assert!(matches!(error, CheckpointError::File { .. }), "{error}");
     assert_eq!((slots(&directory), names(&directory)), (vec![2, 1], 2));
     directory.list().unwrap().whole[0]
@@ -332,12 +290,12 @@ fn damage_of_a_file_that_two_share_is_not_vouched_for_again() {
         fs::hard_link(&first, staged.path().join("pages")).unwrap();
         staged
     };
-    let second = stage(2).commit(about(2), &mut |_| ()).unwrap();
+    let second = stage(2).commit(provenance(2), &mut |_| ()).unwrap();
     second.verify(&mut |_| ()).unwrap();
     let mut bytes = fs::read(&first).unwrap();
     bytes[1000] ^= 1;
     fs::write(&first, bytes).unwrap();
-    let error = stage(3).commit(about(3), &mut |_| ()).unwrap_err();
+    let error = stage(3).commit(provenance(3), &mut |_| ()).unwrap_err();
     let error = error.to_string();
     assert!(
         error.contains("pages") && error.contains("damaged since"),

@@ -1,77 +1,79 @@
-//! What a server is made of, and the first thing in which two of them differ.
+//! Server fingerprints: hashes of everything that has to be identical on all replicas.
 //!
-//! Replay and comparison mean something only between servers that are the same: program, interpreter,
-//! libraries, interposer, settings, and the files that they start with. The libraries are those that the
-//! dynamic linker loads before the program starts; what a program loads later by itself is not known
-//! beforehand and not in here.
+//! Replay and comparison are only meaningful between servers with identical programs, interpreters,
+//! libraries, interposers, settings and initial files. The libraries are those that the dynamic linker
+//! loads before the program starts; what a program loads later is not known in advance and is not
+//! included.
 
 use crate::store::hexadecimal;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// A file as it was when it was looked at.
+/// A file with length and hash of its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct FileMark {
-    /// Its path, as the kernel or the dynamic linker is told it.
+pub struct FileFingerprint {
+    /// The path, as it is passed to the kernel or the dynamic linker.
     pub path: PathBuf,
-    /// Its length.
+    /// Length of its content.
     pub bytes: u64,
-    /// XXH3, 128 bits, of its content.
+    /// XXH3 hash (128 bits) of its content.
     #[serde(with = "hexadecimal")]
     pub hash: u128,
 }
 
-impl fmt::Display for FileMark {
+impl fmt::Display for FileFingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} bytes, hash {:032x}", self.bytes, self.hash)
     }
 }
 
-/// What has to be the same for a log, a checkpoint or another replica to mean anything to a server.
+/// Everything that has to be identical for a server to replay a log, restore a checkpoint, or be
+/// compared with another replica.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// Hash of what must be alike on all replicas.
+pub struct ServerFingerprint {
+    /// Hash of the settings that must be identical on all replicas.
     pub configuration: String,
     /// Hash of the interposer.
     pub interposer: String,
-    /// Hash of the list of all files of the root that the server is given; empty if it has the machine's.
+    /// Hash of the list of all files of the given root directory; empty if the server has the
+    /// machine's.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub root: String,
-    /// Hash of the list of the files that the server starts with; empty if there are none.
+    /// Hash of the list of the initial files; empty if there are none.
     #[serde(default)]
     pub genesis: String,
-    /// The program, its interpreters and the libraries that they are linked with, in this order. None
-    /// when all files of the root are accounted for.
+    /// The program, its interpreters and the libraries that they are linked with, in this order. Empty
+    /// if `root` covers all files.
     #[serde(default)]
-    pub files: Vec<FileMark>,
+    pub files: Vec<FileFingerprint>,
 }
 
-/// In what two servers differ.
+/// The first difference between two server fingerprints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mismatch {
-    /// In their settings.
+    /// The settings.
     Configuration,
-    /// In the interposer.
+    /// The interposer.
     Interposer,
-    /// In the program or a library; `None`: it is not used there at all.
+    /// The program or a library; `None` on the side that does not use it.
     File {
-        /// Which.
+        /// The path of the file.
         path: PathBuf,
-        /// Here.
-        ours: Option<FileMark>,
-        /// There.
-        theirs: Option<FileMark>,
+        /// The file on this side.
+        ours: Option<FileFingerprint>,
+        /// The file on the other side.
+        theirs: Option<FileFingerprint>,
     },
-    /// In the files of a given root.
+    /// The files of a given root directory.
     Root,
-    /// In the files that they start with.
+    /// The initial files.
     Genesis,
 }
 
-impl Identity {
-    /// The first thing in which another one is different.
+impl ServerFingerprint {
+    /// Returns the first difference from another fingerprint.
     #[must_use]
     pub fn mismatch(&self, other: &Self) -> Option<Mismatch> {
         if self.configuration != other.configuration {
@@ -89,19 +91,19 @@ impl Identity {
         (self.genesis != other.genesis).then_some(Mismatch::Genesis)
     }
 
-    /// Why a checkpoint of another one cannot be restored here, if it cannot.
+    /// Returns why a checkpoint of the server `taken` cannot be restored here, if it cannot.
     #[must_use]
     pub fn objection(&self, taken: &Self) -> Option<String> {
-        let words = self.mismatch(taken)?.words("here", "when it was taken");
+        let words = self.mismatch(taken)?.describe("here", "when it was taken");
         Some(format!("it is of another server: {words} differs"))
     }
 }
 
-fn find<'a>(files: &'a [FileMark], path: &Path) -> Option<&'a FileMark> {
+fn find<'a>(files: &'a [FileFingerprint], path: &Path) -> Option<&'a FileFingerprint> {
     files.iter().find(|file| file.path == path)
 }
 
-fn first_difference(ours: &[FileMark], theirs: &[FileMark]) -> Option<Mismatch> {
+fn first_difference(ours: &[FileFingerprint], theirs: &[FileFingerprint]) -> Option<Mismatch> {
     let all = ours.iter().chain(theirs).map(|file| file.path.as_path());
     for path in all {
         let (here, there) = (find(ours, path), find(theirs, path));
@@ -117,13 +119,13 @@ fn first_difference(ours: &[FileMark], theirs: &[FileMark]) -> Option<Mismatch> 
 }
 
 impl Mismatch {
-    /// It in words: what differs, and how it is in both places (`here` and `there` name them).
+    /// Describes the difference; `here` and `there` name the two sides.
     #[must_use]
-    pub fn words(&self, here: &str, there: &str) -> String {
+    pub fn describe(&self, here: &str, there: &str) -> String {
         let Self::File { path, ours, theirs } = self else {
             return self.subject();
         };
-        let shown = |mark: &Option<FileMark>| {
+        let shown = |mark: &Option<FileFingerprint>| {
             let mark = mark.as_ref().map(ToString::to_string);
             mark.unwrap_or_else(|| "not used".into())
         };
@@ -142,7 +144,7 @@ impl Mismatch {
         }
     }
 
-    /// What to do about it, so that all replicas are the same.
+    /// Returns what to do so that all replicas are identical.
     #[must_use]
     pub fn advice(&self) -> &'static str {
         match self {
@@ -162,27 +164,27 @@ impl Mismatch {
 mod tests {
     use super::*;
 
-    fn file(path: &str, hash: u128) -> FileMark {
-        FileMark {
+    fn file(path: &str, hash: u128) -> FileFingerprint {
+        FileFingerprint {
             path: path.into(),
             bytes: 7,
             hash,
         }
     }
 
-    fn identity(files: &[(&str, u128)]) -> Identity {
-        Identity {
+    fn fingerprint(files: &[(&str, u128)]) -> ServerFingerprint {
+        ServerFingerprint {
             files: files.iter().map(|(path, hash)| file(path, *hash)).collect(),
-            ..Identity::default()
+            ..ServerFingerprint::default()
         }
     }
 
     #[test]
     fn the_first_file_that_differs_is_named_with_both_hashes() {
-        let ours = identity(&[("/bin/server", 1), ("/lib/z.so", 2), ("/lib/a.so", 3)]);
+        let ours = fingerprint(&[("/bin/server", 1), ("/lib/z.so", 2), ("/lib/a.so", 3)]);
         assert_eq!(ours.mismatch(&ours.clone()), None);
-        let theirs = identity(&[("/bin/server", 1), ("/lib/z.so", 4), ("/lib/a.so", 5)]);
-        let words = ours.mismatch(&theirs).unwrap().words("here", "there");
+        let theirs = fingerprint(&[("/bin/server", 1), ("/lib/z.so", 4), ("/lib/a.so", 5)]);
+        let words = ours.mismatch(&theirs).unwrap().describe("here", "there");
         assert!(words.starts_with("/lib/z.so (7 bytes, hash 0"), "{words}");
         assert!(words.contains("2, here; 7 bytes"), "{words}");
         assert!(words.ends_with("4, there)"), "{words}");
@@ -190,11 +192,11 @@ mod tests {
 
     #[test]
     fn a_library_that_only_one_uses_is_a_difference() {
-        let ours = identity(&[("/bin/server", 1), ("/lib/z.so", 2)]);
-        let theirs = identity(&[("/bin/server", 1)]);
-        let words = |from: &Identity, to: &Identity| {
+        let ours = fingerprint(&[("/bin/server", 1), ("/lib/z.so", 2)]);
+        let theirs = fingerprint(&[("/bin/server", 1)]);
+        let words = |from: &ServerFingerprint, to: &ServerFingerprint| {
             let mismatch = from.mismatch(to).unwrap();
-            mismatch.words("here", "there")
+            mismatch.describe("here", "there")
         };
         assert!(words(&ours, &theirs).contains("not used, there"));
         assert!(words(&theirs, &ours).contains("not used, here"));
@@ -202,9 +204,9 @@ mod tests {
 
     #[test]
     fn everything_else_is_compared_too() {
-        let plain = Identity::default();
-        let with = |change: fn(&mut Identity)| {
-            let mut other = Identity::default();
+        let plain = ServerFingerprint::default();
+        let with = |change: fn(&mut ServerFingerprint)| {
+            let mut other = ServerFingerprint::default();
             change(&mut other);
             plain.mismatch(&other).unwrap()
         };

@@ -1,4 +1,4 @@
-//! 128 bits as 32 hexadecimal digits: numbers of JSON are not that large. For `#[serde(with)]`.
+//! `#[serde(with)]` for 128-bit numbers: 32 hexadecimal digits, because JSON numbers are too small.
 
 use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serializer};

@@ -1,52 +1,52 @@
-//! What a checkpoint says of itself: where it was taken, by what, and which files it consists of.
+//! The manifest of a checkpoint: its position in the log, its server, and the list of its files.
 //!
 //! On disk it is one line of text and a JSON object:
 //!
 //! ```text
-//! brolga-checkpoint 1 0123456789abcdef…      version, and XXH3 (128 bits) of all that follows
+//! brolga-checkpoint 1 0123456789abcdef…      version, and XXH3 (128 bits) of the JSON text
 //! { "cluster": …, "node": …, "position": …, "identity": …, "parts": [ … ] }
 //! ```
 //!
-//! The checksums are against accidents (torn writes, rotten disks, cut transfers), not against anybody.
+//! The checksums protect against accidents (torn writes, failing disks, truncated transfers), not
+//! against an attacker.
 
 use crate::error::CheckpointError;
-use crate::store::fingerprint::Identity;
+use crate::store::fingerprint::ServerFingerprint;
 use crate::store::hexadecimal;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
-use xxhash_rust::xxh3::{Xxh3, xxh3_128};
+use xxhash_rust::xxh3::xxh3_128;
 
-/// Version of the format.
+/// Version of the checkpoint format: of the manifest, and of everything that it lists.
 pub const VERSION: u32 = 1;
-/// Name of the manifest within a checkpoint.
+/// File name of the manifest within a checkpoint.
 pub const FILE_NAME: &str = "manifest";
 
 const MAGIC: &str = "brolga-checkpoint";
-const READ_BYTES: usize = 256 << 10;
-/// A manifest larger than this is none.
+/// A larger file is not read as a manifest.
 const MANIFEST_BYTES_MAX: u64 = 256 << 20;
 
-/// What a replica's server has done up to a slot.
+/// The state of a replica's server at a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Position {
     /// The last slot that the checkpoint contains.
     pub slot: u64,
-    /// Output hash there.
+    /// The output hash at that slot.
     pub output_hash: u64,
-    /// Schedule hash there.
+    /// The schedule hash at that slot.
     pub schedule_hash: u64,
 }
 
-/// What a part is.
+/// The type of a part, and what its content is checked against.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Kind {
+pub enum PartKind {
     /// A regular file.
     File {
-        /// XXH3, 128 bits, of its content.
+        /// XXH3 hash (128 bits) of its content.
         #[serde(with = "hexadecimal")]
         hash: u128,
     },
@@ -54,51 +54,52 @@ pub enum Kind {
     Directory,
     /// A symbolic link.
     Link {
-        /// Where it points.
+        /// The path that it points to.
         target: PathBuf,
     },
 }
 
-/// One file of a checkpoint.
+/// One file, directory or symbolic link of a checkpoint.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
-    /// Path within the checkpoint's directory.
+    /// Path relative to the checkpoint's directory.
     pub path: PathBuf,
     /// Length of a regular file, otherwise 0.
     pub bytes: u64,
-    /// What it is.
-    pub kind: Kind,
+    /// Type and content.
+    pub kind: PartKind,
 }
 
-/// What a checkpoint consists of. Written last.
+/// The contents of a checkpoint. Its file is written last.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// The cluster it belongs to.
+    /// The cluster that the checkpoint belongs to.
     #[serde(with = "hexadecimal")]
     pub cluster: u128,
-    /// The node that took it.
+    /// The node that took the checkpoint.
     pub node: u64,
-    /// Where in the log it was taken.
+    /// The position in the log.
     pub position: Position,
-    /// What it may be restored by.
-    pub identity: Identity,
-    /// When it was taken, seconds since the Unix epoch; for people.
+    /// The server that was dumped; only an identical one may continue from the checkpoint.
+    #[serde(rename = "identity")]
+    pub fingerprint: ServerFingerprint,
+    /// The time of the dump, in seconds since the Unix epoch. Informational.
     pub taken_at: u64,
-    /// All its files, in the order of their paths, without the manifest.
+    /// All files but the manifest, ordered by path.
     pub parts: Vec<Part>,
 }
 
 impl Manifest {
-    /// Bytes of all its files.
+    /// Returns the total size of all files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
         self.parts.iter().map(|part| part.bytes).sum()
     }
 
-    /// As it lies on disk.
+    /// Returns the manifest as it is stored on disk.
     ///
     /// # Errors
-    /// A path is not UTF-8.
+    /// A path is not valid UTF-8.
     pub fn encode(&self) -> Result<Vec<u8>, CheckpointError> {
         let body = serde_json::to_vec_pretty(self).map_err(|error| {
             CheckpointError::Failed(format!("cannot write a manifest: {error}"))
@@ -108,7 +109,7 @@ impl Manifest {
         Ok(bytes)
     }
 
-    /// Tells it from all others: the hash of what lies on disk.
+    /// Returns the hash of the stored manifest, which identifies the checkpoint.
     ///
     /// # Errors
     /// As [`Manifest::encode`].
@@ -116,16 +117,16 @@ impl Manifest {
         Ok(xxh3_128(&self.encode()?))
     }
 
-    /// Reads it from `bytes`; `path` is for the error.
+    /// Reads a manifest from `bytes`; `path` is named in errors.
     ///
     /// # Errors
-    /// It is damaged, or of another version.
+    /// The manifest is damaged, or of another version.
     pub fn decode(bytes: &[u8], path: &Path) -> Result<Self, CheckpointError> {
         let corrupt = |what: &str| CheckpointError::corrupt(path, what);
         let end = bytes.iter().position(|byte| *byte == b'\n');
         let (line, rest) = bytes.split_at(end.ok_or_else(|| corrupt("it has no first line"))?);
         let body = &rest[1..];
-        let line = std::str::from_utf8(line).map_err(|_| corrupt("its first line is no text"))?;
+        let line = std::str::from_utf8(line).map_err(|_| corrupt("its first line is not text"))?;
         let mut words = line.split(' ');
         if words.next() != Some(MAGIC) {
             return Err(corrupt("it is not a manifest"));
@@ -134,41 +135,48 @@ impl Manifest {
         let hash = words.next().filter(|word| word.len() == 32);
         let hash = hash.and_then(|word| u128::from_str_radix(word, 16).ok());
         let (Some(found), Some(hash), None) = (version, hash, words.next()) else {
-            return Err(corrupt("its first line makes no sense"));
+            return Err(corrupt("its first line is malformed"));
         };
         if found != VERSION {
             let path = path.to_path_buf();
-            return Err(CheckpointError::Version { path, found });
+            return Err(CheckpointError::Version {
+                path,
+                found,
+                readable: VERSION,
+            });
         }
         if xxh3_128(body) != hash {
             return Err(corrupt("its checksum is wrong"));
         }
         let manifest: Self = serde_json::from_slice(body)
-            .map_err(|error| corrupt(&format!("it makes no sense: {error}")))?;
+            .map_err(|error| corrupt(&format!("it is malformed: {error}")))?;
         match manifest.misplaced() {
-            Some(part) => Err(corrupt(&format!("it names {}", part.path.display()))),
+            Some(part) => Err(corrupt(&format!(
+                "it lists {}, which is misplaced",
+                part.path.display()
+            ))),
             None => Ok(manifest),
         }
     }
 
-    /// A part that is not below the checkpoint's directory, or below something that is no directory, or
-    /// there twice: nothing is ever written through a link.
+    /// Returns a part that lies outside of the checkpoint's directory, or below something that is not a
+    /// directory, or that is listed twice. Without these, nothing is ever written through a link.
     fn misplaced(&self) -> Option<&Part> {
-        let directory = |part: &&Part| part.kind == Kind::Directory;
+        let directory = |part: &&Part| part.kind == PartKind::Directory;
         let directories = self.parts.iter().filter(directory);
         let directories: BTreeSet<&Path> = directories.map(|part| part.path.as_path()).collect();
         let mut names = BTreeSet::new();
         self.parts.iter().find(|part| {
             let parent = part.path.parent().unwrap_or(Path::new(""));
-            let known = parent == Path::new("") || directories.contains(parent);
-            !is_inside(&part.path) || !known || !names.insert(&part.path)
+            let listed = parent == Path::new("") || directories.contains(parent);
+            !is_inside(&part.path) || !listed || !names.insert(&part.path)
         })
     }
 
     /// Reads the manifest of the checkpoint in `directory`.
     ///
     /// # Errors
-    /// It is missing, damaged, or of another version.
+    /// The manifest is missing, damaged, or of another version.
     pub fn load(directory: &Path) -> Result<Self, CheckpointError> {
         let path = directory.join(FILE_NAME);
         let file = File::open(&path).map_err(|error| match error.kind() {
@@ -183,33 +191,10 @@ impl Manifest {
     }
 }
 
-/// Whether a path stays below the directory that it is relative to.
+/// Returns whether a relative path stays below its directory.
 pub(crate) fn is_inside(path: &Path) -> bool {
     let normal = |part: Component<'_>| matches!(part, Component::Normal(_));
     path.components().next().is_some() && path.components().all(normal)
-}
-
-/// Length and hash of a file's content. `seen` is told how many more bytes were read.
-///
-/// # Errors
-/// It cannot be read.
-pub fn hash_file(path: &Path, seen: &mut dyn FnMut(u64)) -> io::Result<(u64, u128)> {
-    let mut file = File::open(path)?;
-    let mut hash = Xxh3::new();
-    let mut buffer = vec![0; READ_BYTES];
-    let mut length = 0;
-    loop {
-        match file.read(&mut buffer) {
-            Ok(0) => return Ok((length, hash.digest128())),
-            Ok(count) => {
-                hash.update(&buffer[..count]);
-                length += count as u64;
-                seen(count as u64);
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -225,18 +210,18 @@ mod tests {
                 output_hash: u64::MAX,
                 schedule_hash: 1,
             },
-            identity: Identity::default(),
+            fingerprint: ServerFingerprint::default(),
             taken_at: 1_700_000_000,
             parts: vec![
                 Part {
                     path: "images".into(),
                     bytes: 0,
-                    kind: Kind::Directory,
+                    kind: PartKind::Directory,
                 },
                 Part {
                     path: "images/pages-1.img".into(),
                     bytes: 4096,
-                    kind: Kind::File { hash: u128::MAX },
+                    kind: PartKind::File { hash: u128::MAX },
                 },
             ],
         }

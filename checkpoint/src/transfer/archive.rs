@@ -1,44 +1,46 @@
-//! A checkpoint as one stream: a tar archive, compressed with zstd, that begins with the manifest. Its
-//! parts are checked against the manifest when it is taken in; the frame's own checksum comes on top.
+//! A checkpoint as a single stream: a tar archive, compressed with zstd, whose first file is the
+//! manifest. An import checks all parts against the manifest; the checksum of the zstd frame is checked
+//! as well.
 //!
-//! Anything that can list and unpack `.tar.zst` files can look into one.
+//! Every tool that can list and unpack `.tar.zst` files can be used on it.
 
 use crate::error::CheckpointError;
 use crate::store::directory::{Checkpoint, Directory};
-use crate::store::manifest::{self, Kind, Manifest, is_inside};
+use crate::store::manifest::{self, Manifest, PartKind, is_inside};
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Default strength of the compression: what zstd calls 3, at some hundred megabytes per second.
+/// Default compression level of zstd: some hundred megabytes per second.
 pub const LEVEL_DEFAULT: i32 = 3;
+/// Mode of all entries.
 const MODE: u32 = 0o600;
 
-/// Writes `checkpoint` to `out`. `seen` is told how many more bytes of it were read.
+/// Writes `checkpoint` to `out`. `progress` is called with the number of bytes of each read.
 ///
 /// # Errors
-/// It cannot be read, `out` cannot be written, or it has changed its length.
+/// The checkpoint cannot be read, `out` cannot be written, or a file has changed its length.
 pub fn export(
     checkpoint: &Checkpoint,
     out: impl Write,
     level: i32,
-    seen: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64),
 ) -> Result<(), CheckpointError> {
     let path = &checkpoint.path;
     let written = || -> io::Result<()> {
         let mut encoder = zstd::Encoder::new(out, level)?;
         encoder.include_checksum(true)?;
         let mut tar = tar::Builder::new(encoder);
-        append_file(&mut tar, path, Path::new(manifest::FILE_NAME), seen)?;
+        append_file(&mut tar, path, Path::new(manifest::FILE_NAME), progress)?;
         for part in &checkpoint.manifest.parts {
             match &part.kind {
-                Kind::File { .. } => append_file(&mut tar, path, &part.path, seen)?,
-                Kind::Directory => {
+                PartKind::File { .. } => append_file(&mut tar, path, &part.path, progress)?,
+                PartKind::Directory => {
                     let mut header = header(tar::EntryType::Directory, 0);
                     tar.append_data(&mut header, &part.path, io::empty())?;
                 }
-                Kind::Link { target } => {
+                PartKind::Link { target } => {
                     let mut header = header(tar::EntryType::Symlink, 0);
                     tar.append_link(&mut header, &part.path, target)?;
                 }
@@ -61,29 +63,29 @@ fn append_file(
     tar: &mut tar::Builder<impl Write>,
     directory: &Path,
     inner: &Path,
-    seen: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64),
 ) -> io::Result<()> {
     let file = File::open(directory.join(inner))?;
     let bytes = file.metadata()?.len();
     let mut header = header(tar::EntryType::Regular, bytes);
-    // No more than was promised, also when it grows; less is an error of the archive's.
+    // No more than the header says, even if the file grows; less is an error of the archive.
     let counted = Counted {
         inner: file.take(bytes),
-        seen,
+        progress,
     };
     tar.append_data(&mut header, inner, counted)
 }
 
-/// Takes a checkpoint from `input` into `directory`, all of it verified. `seen` is told how many more
-/// bytes came.
+/// Reads a checkpoint from `input` into `directory` and verifies all of it. `progress` is called with
+/// the number of bytes of each read. `name` stands for the stream in errors.
 ///
 /// # Errors
-/// Nothing is left then. A stream that is cut or damaged is [`CheckpointError::Corrupt`].
+/// A truncated or damaged stream is [`CheckpointError::Corrupt`]. Nothing is left of it then.
 pub fn import(
     directory: &Directory,
     input: impl Read,
     name: &Path,
-    seen: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64),
 ) -> Result<Checkpoint, CheckpointError> {
     let broken = |error: io::Error| CheckpointError::corrupt(name, error.to_string());
     let mut archive = tar::Archive::new(zstd::Decoder::new(input).map_err(broken)?);
@@ -93,7 +95,7 @@ pub fn import(
         None => return Err(CheckpointError::corrupt(name, "it is empty")),
     };
     let staged = directory.stage(manifest.position.slot)?;
-    let mut wanted: BTreeSet<PathBuf> = manifest
+    let mut missing: BTreeSet<PathBuf> = manifest
         .parts
         .iter()
         .map(|part| part.path.clone())
@@ -101,18 +103,18 @@ pub fn import(
     for entry in entries {
         let mut entry = entry.map_err(broken)?;
         let inner = entry.path().map_err(broken)?.into_owned();
-        if !is_inside(&inner) || !wanted.remove(&inner) {
+        if !is_inside(&inner) || !missing.remove(&inner) {
             let what = format!(
-                "it holds {}, which its manifest does not name",
+                "it holds {}, which its manifest does not list",
                 inner.display()
             );
             return Err(CheckpointError::corrupt(name, what));
         }
-        unpack(&mut entry, &staged.path().join(&inner), name, seen)?;
+        unpack(&mut entry, &staged.path().join(&inner), name, progress)?;
     }
-    // The frame's checksum is at its very end. What is missing is named when everything is verified.
+    // The checksum of the frame is at its very end. Missing parts are found by the verification.
     io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(broken)?;
-    staged.commit_as(&manifest, seen)
+    staged.commit_as(&manifest, progress)
 }
 
 fn read_manifest(entry: &mut impl Read, name: &Path) -> Result<Manifest, CheckpointError> {
@@ -126,12 +128,12 @@ fn unpack(
     entry: &mut tar::Entry<'_, impl Read>,
     path: &Path,
     name: &Path,
-    seen: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64),
 ) -> Result<(), CheckpointError> {
     let broken = |error: io::Error| CheckpointError::corrupt(name, error.to_string());
     let unwritable = || CheckpointError::file("write", path);
     if let Some(parent) = path.parent() {
-        // By the manifest all of them are directories, never links.
+        // The manifest lists all parents as directories, so none of them is a link.
         fs::create_dir_all(parent).map_err(unwritable())?;
     }
     match entry.header().entry_type() {
@@ -148,16 +150,16 @@ fn unpack(
                 .write(true)
                 .open(path)
                 .map_err(unwritable())?;
-            copy(entry, &mut file, seen, broken, unwritable())
+            copy(entry, &mut file, progress, broken, unwritable())
         }
     }
 }
 
-/// Copies, and tells who is to blame when it fails.
+/// Copies all bytes. A failure to read is reported by `broken`, a failure to write by `unwritable`.
 fn copy(
     from: &mut impl Read,
     to: &mut impl Write,
-    seen: &mut dyn FnMut(u64),
+    progress: &mut dyn FnMut(u64),
     broken: impl Fn(io::Error) -> CheckpointError,
     unwritable: impl FnOnce(io::Error) -> CheckpointError,
 ) -> Result<(), CheckpointError> {
@@ -172,19 +174,20 @@ fn copy(
         if let Err(error) = to.write_all(&buffer[..count]) {
             return Err(unwritable(error));
         }
-        seen(count as u64);
+        progress(count as u64);
     }
 }
 
+/// A reader that reports its progress.
 struct Counted<'a, R> {
     inner: R,
-    seen: &'a mut dyn FnMut(u64),
+    progress: &'a mut dyn FnMut(u64),
 }
 
 impl<R: Read> Read for Counted<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buffer)?;
-        (self.seen)(count as u64);
+        (self.progress)(count as u64);
         Ok(count)
     }
 }

@@ -1,7 +1,7 @@
 //! Checkpoints there and back again as a stream, whole and damaged.
 
 use super::*;
-use crate::store::directory::tests::take;
+use crate::store::testing::take;
 
 const NAME: &str = "the stream";
 

@@ -1,7 +1,7 @@
 //! Checkpoints on their way between directories and machines.
 //!
-//! * [`archive`]: one as a single compressed stream;
-//! * [`partial`]: one that arrives piece by piece and survives its writer.
+//! * [`archive`]: a checkpoint as a single compressed stream;
+//! * [`partial`]: a checkpoint that is received piece by piece, and continued after a crash.
 
 pub mod archive;
-pub mod partial;
+pub(crate) mod partial;

@@ -1,26 +1,26 @@
-//! A checkpoint that comes from elsewhere piece by piece, and is continued when somebody died over it.
+//! A checkpoint that is received piece by piece; after a crash, the transfer is continued.
 //!
 //! ```text
-//! DIRECTORY/part-00000000000000000123-…/     what is there so far of the checkpoint of slot 123
-//!     manifest                               all of it, from the start
+//! DIRECTORY/part-00000000000000000123-…/     the received part of the checkpoint of slot 123
+//!     manifest                               complete from the start
 //!     …                                      its parts
 //! ```
 //!
-//! The name has the hash of the manifest, so what is there is always of the same checkpoint, whoever
-//! it comes from. Each part grows from its beginning. How far it is to be trusted is for its writer to
-//! find out by reading it: after a crash of the machine there may be anything in it.
+//! The name contains the hash of the manifest, so all that was received belongs to the same checkpoint,
+//! whichever node sent it. Each part grows from its beginning. Its writer has to read it to find out how
+//! much of it is valid: after a crash of the machine it may contain anything.
 //!
 //! # Invariants
 //!
-//! * One process at a time writes to it; it holds it locked.
-//! * It becomes a checkpoint as any other does: synced, read back, renamed.
-//! * Nothing is written outside of it: a manifest that names such a path is none.
+//! * One process at a time writes to it and holds its lock.
+//! * It is published as any other checkpoint: synced, read back, renamed.
+//! * Nothing is written outside of its directory: a manifest that lists such a path is refused.
 
 use crate::error::CheckpointError;
-use crate::store::directory::{
-    Checkpoint, Directory, SLOT_DIGITS, Staged, sync_directory, try_lock,
-};
-use crate::store::manifest::{FILE_NAME, Kind, Manifest};
+use crate::store::directory::{Checkpoint, Directory, SLOT_DIGITS, try_lock};
+use crate::store::manifest::{FILE_NAME, Manifest, PartKind};
+use crate::store::staged::Staged;
+use crate::store::verify::sync_directory;
 use nix::fcntl::Flock;
 use std::fs::{self, File};
 use std::io;
@@ -28,9 +28,10 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use xxhash_rust::xxh3::xxh3_128;
 
+/// Prefix of partial checkpoints.
 const PARTIAL: &str = "part-";
 
-/// See the module's description. Dropping it leaves it on disk.
+/// A partially received checkpoint. It stays on disk when it is dropped.
 #[derive(Debug)]
 pub struct Partial {
     directory: Directory,
@@ -40,10 +41,11 @@ pub struct Partial {
 }
 
 impl Directory {
-    /// Begins or continues to take in what `manifest` describes. Its directories and links are there then.
+    /// Begins or continues to receive the checkpoint that `manifest` describes. Its directories and links
+    /// are created.
     ///
     /// # Errors
-    /// Somebody else is at it, or it cannot be written.
+    /// Another process is receiving it, or it cannot be written.
     pub fn partial(&self, manifest: Manifest) -> Result<Partial, CheckpointError> {
         let slot = manifest.position.slot;
         let encoded = manifest.encode()?;
@@ -56,7 +58,7 @@ impl Directory {
             let what = format!("{} is being written by another process", path.display());
             CheckpointError::Failed(what)
         })?;
-        // Torn by a crash it is no manifest, which is noticed by its checksum.
+        // If a crash leaves it incomplete, its checksum will be wrong.
         let file = path.join(FILE_NAME);
         fs::write(&file, &encoded).map_err(CheckpointError::file("write", &file))?;
         let directory = self.clone();
@@ -70,7 +72,7 @@ impl Directory {
         Ok(partial)
     }
 
-    /// What is there in part, the newest first.
+    /// Returns the manifests of all partial checkpoints, the newest first.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -81,10 +83,10 @@ impl Directory {
         Ok(manifests.filter_map(Result::ok).collect())
     }
 
-    /// Removes all that is there in part and that nobody is at.
+    /// Removes all partial checkpoints that no process is receiving.
     ///
     /// # Errors
-    /// The directory cannot be read, or something cannot be removed.
+    /// The directory cannot be read, or a partial checkpoint cannot be removed.
     pub fn drop_partials(&self) -> Result<(), CheckpointError> {
         for name in self.names()? {
             let path = self.path().join(&name);
@@ -99,28 +101,28 @@ impl Directory {
 }
 
 impl Partial {
-    /// Where the parts go.
+    /// Returns the directory for the parts.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// What it is to be.
+    /// Returns the manifest of the whole checkpoint.
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
     }
 
-    /// Parents come before what is in them: a path that goes on behind another's is greater.
+    /// Creates directories and links, parents first: a path is less than those below it.
     fn prepare(&self) -> Result<(), CheckpointError> {
         let mut parts: Vec<_> = self.manifest.parts.iter().collect();
         parts.sort_unstable_by(|one, other| one.path.cmp(&other.path));
         for part in parts {
             let path = self.path.join(&part.path);
             let made = match &part.kind {
-                Kind::Directory => fs::create_dir(&path),
-                Kind::Link { target } => symlink(target, &path),
-                Kind::File { .. } => Ok(()),
+                PartKind::Directory => fs::create_dir(&path),
+                PartKind::Link { target } => symlink(target, &path),
+                PartKind::File { .. } => Ok(()),
             };
             match made {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -130,42 +132,37 @@ impl Partial {
         Ok(())
     }
 
-    /// Makes it a checkpoint, in the place of one of the same slot if `replaces` says that there is
-    /// one and it is damaged. `seen` is told how many more bytes were read back.
+    /// Publishes the checkpoint. `replaces` says that a published one of the same slot is damaged; it is
+    /// removed first. `progress` is called with the number of bytes of each read.
     ///
     /// # Errors
-    /// Names the first bad file; nothing is left then.
+    /// Names the first bad file; nothing is left of it then.
     pub fn commit(
         self,
         replaces: bool,
-        seen: &mut dyn FnMut(u64),
+        progress: &mut dyn FnMut(u64),
     ) -> Result<Checkpoint, CheckpointError> {
         self.sync()?;
         let slot = self.manifest.position.slot;
-        let damaged = self.directory.of(slot);
+        let damaged = self.directory.path_of(slot);
         if replaces && damaged.exists() {
             self.directory.remove(&damaged)?;
         }
-        let staged = Staged {
-            directory: self.directory.path().to_path_buf(),
-            path: self.path,
-            slot,
-            _lock: self.lock,
-        };
-        staged.publish(&self.manifest, seen)
+        let staged = Staged::new(self.directory, self.path, slot, self.lock);
+        staged.publish(&self.manifest, progress)
     }
 
-    /// Files first, then what names them.
+    /// Syncs the files, then the directories that name them.
     fn sync(&self) -> Result<(), CheckpointError> {
         for part in &self.manifest.parts {
             let path = self.path.join(&part.path);
-            if let Kind::File { .. } = part.kind {
+            if let PartKind::File { .. } = part.kind {
                 let sync = File::open(&path).and_then(|file| file.sync_all());
                 sync.map_err(CheckpointError::file("sync", &path))?;
             }
         }
         for part in &self.manifest.parts {
-            if part.kind == Kind::Directory {
+            if part.kind == PartKind::Directory {
                 sync_directory(&self.path.join(&part.path))?;
             }
         }

@@ -1,12 +1,12 @@
 //! Checkpoints that come in pieces, with writers that die in between.
 
 use super::*;
-use crate::store::directory::tests::take;
+use crate::store::testing::take;
 
 /// Copies the first `most` bytes of each file.
 fn copy(from: &Checkpoint, to: &Partial, most: usize) {
     for part in &from.manifest.parts {
-        if let Kind::File { .. } = part.kind {
+        if let PartKind::File { .. } = part.kind {
             let bytes = fs::read(from.path.join(&part.path)).unwrap();
             let upto = most.min(bytes.len());
             fs::write(to.path().join(&part.path), &bytes[..upto]).unwrap();

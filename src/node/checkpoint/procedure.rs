@@ -34,7 +34,7 @@
 use crate::checkpoint::schedule::{Triggers, Turns};
 use crate::checkpoint::truncation::Retention;
 use crate::checkpoint::writer::{Gauge, TakingStatus, Word};
-use brolga_checkpoint::{Compression, Directory, Identity};
+use brolga_checkpoint::{Compression, Directory, ServerFingerprint};
 use brolga_config::NodeConfig;
 use brolga_consensus::NodeId;
 use mio::Waker;
@@ -83,7 +83,7 @@ pub(crate) enum Stage {
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     pub(crate) directory: Directory,
-    pub(crate) identity: Identity,
+    pub(crate) identity: ServerFingerprint,
     pub(crate) keep: usize,
     pub(crate) compression: Compression,
     pub(crate) waker: Arc<Waker>,
@@ -106,7 +106,7 @@ pub(crate) struct Checkpoints {
 impl Checkpoints {
     pub(crate) fn open(
         directory: Directory,
-        identity: Identity,
+        identity: ServerFingerprint,
         config: &NodeConfig,
         waker: Arc<Waker>,
     ) -> Self {
@@ -201,7 +201,7 @@ impl Checkpoints {
     }
 
     /// What outlives this.
-    pub(crate) fn into_lasting(self) -> (Identity, Arc<Waker>) {
+    pub(crate) fn into_lasting(self) -> (ServerFingerprint, Arc<Waker>) {
         (self.identity, self.waker)
     }
 
@@ -209,7 +209,7 @@ impl Checkpoints {
         &self.directory
     }
 
-    pub(crate) fn identity(&self) -> &Identity {
+    pub(crate) fn identity(&self) -> &ServerFingerprint {
         &self.identity
     }
 

@@ -3,9 +3,8 @@
 
 use crate::checkpoint::node_state::{SERVER_DIR, Snapshot};
 use crate::server::process::Dumper;
-use brolga_checkpoint::directory::{About, Checkpoint};
 use brolga_checkpoint::image::compress_image;
-use brolga_checkpoint::{CheckpointError, Compression, Staged};
+use brolga_checkpoint::{Checkpoint, CheckpointError, Compression, Provenance, Staged};
 use mio::Waker;
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -175,7 +174,7 @@ pub(crate) struct Dump {
 /// Takes it.
 pub(crate) fn write(
     staged: Staged,
-    about: About,
+    about: Provenance,
     snapshot: &Snapshot,
     dump: Dump,
     (mouth, gauge): (&Mouth, &Gauge),

@@ -13,8 +13,7 @@ use crate::event_loop::node::Node;
 use crate::peers::frames::PeerFrame;
 use crate::server::process::ServerHost;
 use crate::server::tape::TapeMap;
-use brolga_checkpoint::directory::{About, Checkpoint};
-use brolga_checkpoint::{CheckpointError, Position};
+use brolga_checkpoint::{Checkpoint, CheckpointError, Position, Provenance};
 use brolga_consensus::{Ballot, NodeId};
 use std::sync::Arc;
 use std::sync::mpsc::{TryRecvError, channel};
@@ -247,7 +246,7 @@ impl<H: ServerHost> Node<H> {
         let bytes = self.tape_bytes();
         let dumper = self.host.dumper(bytes)?;
         let pid = self.server_pid();
-        let about = About {
+        let about = Provenance {
             cluster: self.config.cluster.0,
             node: self.id,
             position: Position {
@@ -255,7 +254,7 @@ impl<H: ServerHost> Node<H> {
                 output_hash: applied.output_hash,
                 schedule_hash: applied.schedule_hash,
             },
-            identity: self.checkpoints.identity.clone(),
+            fingerprint: self.checkpoints.identity.clone(),
         };
         self.checkpoints.triggers.begun();
         tracing::info!(slot = applied.slot, "a checkpoint is taken");
@@ -505,7 +504,7 @@ impl<H: ServerHost> Node<H> {
         if manifest.cluster != self.config.cluster.0 {
             return foreign("another cluster");
         }
-        if let Some(objection) = self.checkpoints.identity.objection(&manifest.identity) {
+        if let Some(objection) = self.checkpoints.identity.objection(&manifest.fingerprint) {
             return Err(CheckpointError::Failed(objection));
         }
         // One that was fetched just now was read back just now.

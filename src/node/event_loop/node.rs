@@ -22,7 +22,7 @@ use crate::server::tape::TapeMap;
 use crate::server::traces::TraceFile;
 use crate::status::{NodeHandle, Query};
 use crate::transfer::{Lore, Transfer};
-use brolga_checkpoint::{Directory, Identity};
+use brolga_checkpoint::{Directory, ServerFingerprint};
 use brolga_config::NodeConfig;
 use brolga_consensus::{Ballot, Event as ReplicaEvent, NodeId, Replica, ReplicaConfig};
 use brolga_os::sys;
@@ -62,7 +62,7 @@ pub(crate) struct Leadership {
 /// What stays when a node begins anew: what was given to it, and what those have who speak to it.
 struct Lasting<H> {
     config: NodeConfig,
-    identity: Identity,
+    identity: ServerFingerprint,
     host: H,
     poll: Poll,
     timer: Timer,
@@ -136,7 +136,7 @@ impl<H: ServerHost> Node<H> {
     /// See [`NodeError`].
     pub fn open(
         config: NodeConfig,
-        identity: Identity,
+        identity: ServerFingerprint,
         host: H,
     ) -> Result<(Self, NodeHandle), NodeError> {
         let system = NodeError::doing;

@@ -1,6 +1,6 @@
 //! Nodes introduce themselves: whose server is made of something else serves nobody.
 //!
-//! Each node says at the beginning of a link what its server is made of ([`Identity`]), and whether
+//! Each node says at the beginning of a link what its server is made of ([`ServerFingerprint`]), and whether
 //! it has
 //! ever served clients. Who is wrong is settled by each node for itself:
 //!
@@ -23,7 +23,7 @@ use crate::error::NodeError;
 use crate::event_loop::node::Node;
 use crate::peers::frames::PeerFrame;
 use crate::server::process::ServerHost;
-use brolga_checkpoint::{Identity, Mismatch};
+use brolga_checkpoint::{Mismatch, ServerFingerprint};
 use brolga_config::NodeConfig;
 use brolga_consensus::NodeId;
 use brolga_server_image::identity::differing_file;
@@ -41,7 +41,7 @@ const HERE: &str = "here";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
     /// What its server is made of.
-    identity: Identity,
+    identity: ServerFingerprint,
     /// Whether it has ever served.
     served: bool,
 }
@@ -60,9 +60,9 @@ pub enum Introduction {
 /// Files of which an identity has only the hash of their list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum List {
-    /// See [`Identity::root`].
+    /// See [`ServerFingerprint::root`].
     Root,
-    /// See [`Identity::genesis`].
+    /// See [`ServerFingerprint::genesis`].
     Genesis,
 }
 
@@ -112,7 +112,7 @@ pub struct Company {
 
 impl Company {
     /// Of a node whose server is made of this.
-    pub fn new(config: &NodeConfig, identity: Identity) -> Self {
+    pub fn new(config: &NodeConfig, identity: ServerFingerprint) -> Self {
         let own = Hello {
             identity,
             served: config.served_mark().exists(),
@@ -158,7 +158,7 @@ impl Company {
                 known.and_then(|it| it.words.clone())
             }
             Some(mismatch) if List::that_shows(mismatch).is_some() => None,
-            Some(mismatch) => Some(mismatch.words(HERE, &at(from))),
+            Some(mismatch) => Some(mismatch.describe(HERE, &at(from))),
             None => None,
         };
         let asks = mismatch.as_ref().filter(|_| words.is_none());
@@ -183,7 +183,7 @@ impl Company {
         let Some(mismatch) = met.mismatch.as_ref().filter(|_| met.words.is_none()) else {
             return;
         };
-        let (what, there) = (mismatch.words(HERE, &at(from)), at(from));
+        let (what, there) = (mismatch.describe(HERE, &at(from)), at(from));
         let empty = Listing::from_text(String::new());
         met.words = Some(match theirs {
             Some(theirs) => differing_file(&what, ours.unwrap_or(&empty), theirs, HERE, &there),
@@ -353,10 +353,10 @@ impl<H: ServerHost> Node<H> {
 mod tests {
     use super::*;
 
-    fn identity(kind: &str) -> Identity {
-        Identity {
+    fn identity(kind: &str) -> ServerFingerprint {
+        ServerFingerprint {
             interposer: kind.into(),
-            ..Identity::default()
+            ..ServerFingerprint::default()
         }
     }
 
@@ -364,7 +364,7 @@ mod tests {
         of(members, true, identity(kind))
     }
 
-    fn of(members: usize, member: bool, identity: Identity) -> Company {
+    fn of(members: usize, member: bool, identity: ServerFingerprint) -> Company {
         let own = Hello {
             identity,
             served: false,
@@ -451,9 +451,9 @@ mod tests {
 
     #[test]
     fn a_file_of_the_genesis_is_named_once_the_list_has_come() {
-        let with = |genesis: &str| Identity {
+        let with = |genesis: &str| ServerFingerprint {
             genesis: genesis.into(),
-            ..Identity::default()
+            ..ServerFingerprint::default()
         };
         let mut one = of(3, true, with("1"));
         let hello = |served| Hello {
@@ -477,12 +477,12 @@ mod tests {
 
     #[test]
     fn a_list_that_never_comes_holds_nothing_up() {
-        let identity = Identity {
+        let identity = ServerFingerprint {
             genesis: "1".into(),
-            ..Identity::default()
+            ..ServerFingerprint::default()
         };
         let mut one = of(3, true, identity);
-        let identity = Identity::default();
+        let identity = ServerFingerprint::default();
         let hello = Hello {
             identity,
             served: true,

@@ -1,9 +1,9 @@
 //! The wrapped server as the node sees it: something that can be started on a tape, watched, and
 //! started again.
 
-use brolga_checkpoint::container::{Container, Foreign, Plan};
+use brolga_checkpoint::container::{Container, Plan, RootDirectory};
 use brolga_checkpoint::criu::Criu;
-use brolga_checkpoint::image::{Imager, Memory, RestoredServer};
+use brolga_checkpoint::image::{Imager, LastSnapshot, RestoredServer};
 use brolga_checkpoint::{CheckpointError, Checkpointer, Position};
 use brolga_config::{Containment, NodeConfig};
 use brolga_os::sys;
@@ -132,7 +132,7 @@ pub struct WrappedServer {
     /// The running server's.
     running: Weak<Container>,
     /// Its last dump.
-    memory: Memory,
+    last_snapshot: LastSnapshot,
     traceable: bool,
 }
 
@@ -144,7 +144,7 @@ impl WrappedServer {
             criu: None,
             container: None,
             running: Weak::new(),
-            memory: Memory::default(),
+            last_snapshot: LastSnapshot::default(),
             traceable: false,
         }
     }
@@ -184,14 +184,14 @@ impl WrappedServer {
     }
 
     /// What the container has instead of the machine's files.
-    fn root(&self) -> Result<Option<Foreign>, String> {
+    fn root(&self) -> Result<Option<RootDirectory>, String> {
         let Some(directory) = self.config.root.clone() else {
             return Ok(None);
         };
         let criu = self.criu.as_ref().map(Criu::program);
         let criu = criu.map_or(Ok(Vec::new()), fingerprint::to_run);
         let criu = criu.map_err(|error| error.to_string())?;
-        Ok(Some(Foreign { directory, criu }))
+        Ok(Some(RootDirectory { directory, criu }))
     }
 
     /// Makes a container, if there is to be one and it can be.
@@ -244,7 +244,7 @@ impl WrappedServer {
         };
         let launched = contained::spawn(&container, program).map_err(|error| error.to_string())?;
         self.running = Arc::downgrade(&container);
-        self.memory = Memory::default();
+        self.last_snapshot = LastSnapshot::default();
         Ok(Started {
             pid: launched.pid.as_raw(),
             lifeline: None,
@@ -298,7 +298,7 @@ impl ServerHost for WrappedServer {
         let (criu, cpu) = (self.probe()?, self.config.pin_cpu);
         let plan = self.plan(tape_bytes)?;
         let imager = Imager::new(criu, plan, Some(container), cpu);
-        Ok(imager.remembering(self.memory.clone()))
+        Ok(imager.with_last_snapshot(self.last_snapshot.clone()))
     }
 
     fn restore(
@@ -311,7 +311,7 @@ impl ServerHost for WrappedServer {
         let mut imager = Imager::new(criu, plan, None, self.config.pin_cpu);
         let RestoredServer { pid, container } = imager.restore(directory)?;
         self.running = Arc::downgrade(&container);
-        self.memory = Memory::default();
+        self.last_snapshot = LastSnapshot::default();
         let opened = contained::open_tape(&container);
         let started = Started {
             pid,

@@ -16,8 +16,9 @@ use crate::server::output::{Output, Sink, SlotHashes};
 use crate::server::process::{Objects, Process, ServerHost, Started};
 use crate::server::replayed_state::Knowledge;
 use crate::server::tape::TapeMap;
-use brolga_checkpoint::directory::{About, Checkpoint, Directory};
-use brolga_checkpoint::{CheckpointError, Identity, Position};
+use brolga_checkpoint::{
+    Checkpoint, CheckpointError, Directory, Position, Provenance, ServerFingerprint,
+};
 use brolga_config::NodeConfig;
 use brolga_consensus::journal::LogReader;
 use brolga_os::sys;
@@ -62,7 +63,7 @@ pub struct Keep {
     /// The directory.
     pub directory: Directory,
     /// What the checkpoint may be restored by.
-    pub identity: Identity,
+    pub identity: ServerFingerprint,
 }
 
 /// What came of it.
@@ -427,7 +428,7 @@ impl Run {
         let oldest = applied.slot.saturating_sub(TRAIL_SLOTS);
         let trail = self.output.history().between(oldest, applied.slot - 1);
         let snapshot = self.knowledge.snapshot(applied, clock.deadline_ns, trail);
-        let about = About {
+        let about = Provenance {
             cluster: self.config.cluster.0,
             node: self.config.node,
             position: Position {
@@ -435,7 +436,7 @@ impl Run {
                 output_hash: applied.output_hash,
                 schedule_hash: applied.schedule_hash,
             },
-            identity: keep.identity.clone(),
+            fingerprint: keep.identity.clone(),
         };
         let pid = process.pid().unsigned_abs();
         let take = || -> Result<(), CheckpointError> {

@@ -4,7 +4,7 @@ use crate::testing::fake_server::{Dumps, FakeHost};
 use crate::{
     Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar, SidecarConfig, Taken,
 };
-use brolga_checkpoint::Identity;
+use brolga_checkpoint::ServerFingerprint;
 use brolga_config::Containment;
 use brolga_config::{ClusterId, Member, NodeConfig};
 use std::io::{Read, Write};
@@ -137,7 +137,8 @@ impl Cluster {
     pub(crate) fn start_node(&mut self, id: u64) {
         let lies = Arc::clone(&self.lies[id as usize - 1]);
         let host = FakeHost::lying(self.port, lies).noting(id, Arc::clone(&self.dumps));
-        let (node, handle) = Node::open(self.config(id), Identity::default(), host).unwrap();
+        let (node, handle) =
+            Node::open(self.config(id), ServerFingerprint::default(), host).unwrap();
         let thread = std::thread::spawn(move || {
             let outcome = node.run();
             // Shown when a test fails that wonders why a node is gone.
@@ -610,7 +611,7 @@ fn a_port_that_is_taken_ends_the_node_with_one_line() {
     };
     let (node, _handle) = Node::open(
         config(dir.path(), 1, &[member]),
-        Identity::default(),
+        ServerFingerprint::default(),
         FakeHost::new(port),
     )
     .unwrap();

@@ -18,8 +18,7 @@ use super::wire::{
     CHUNK_HEAD_BYTES, HEADER_BYTES, MANIFEST, Message, Piece, Wanted, begin_chunk, end_chunk,
     receive, send,
 };
-use brolga_checkpoint::directory::{Checkpoint, Directory, Hold};
-use brolga_checkpoint::{CheckpointError, Kind, manifest};
+use brolga_checkpoint::{Checkpoint, CheckpointError, Directory, Hold, PartKind, manifest};
 use brolga_consensus::Visitor;
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -239,7 +238,7 @@ impl Gift {
     fn read_file(&mut self, piece: Piece, to: &mut [u8]) -> Result<(), String> {
         let index = usize::try_from(piece.file).ok();
         let part = index.and_then(|at| self.checkpoint.manifest.parts.get(at));
-        let part = part.filter(|part| matches!(part.kind, Kind::File { .. }));
+        let part = part.filter(|part| matches!(part.kind, PartKind::File { .. }));
         let part = part.ok_or("there is no such file")?;
         let path = self.checkpoint.path.join(&part.path);
         let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());

@@ -4,7 +4,9 @@ use super::files::{Files, Whole};
 use super::pieces::{Came, PATIENCE, Pieces};
 use super::progress::Progress;
 use super::wire::{EXCEPT_BYTES_MAX, MANIFEST, Message, Piece, Wanted, receive, send};
-use brolga_checkpoint::{Checkpoint, CheckpointError, Directory, Identity, Manifest, Partial};
+use brolga_checkpoint::{
+    Checkpoint, CheckpointError, Directory, Manifest, Partial, ServerFingerprint,
+};
 use brolga_consensus::{NodeId, visit};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
@@ -26,7 +28,7 @@ pub struct FetchPlan {
     /// Where it goes.
     pub directory: Directory,
     /// What it has to be of.
-    pub identity: Identity,
+    pub identity: ServerFingerprint,
     /// The least slot that is of use.
     pub at_least: u64,
     /// Hashes of manifests ([`Manifest::hash`]) of checkpoints that are of no use.
@@ -108,7 +110,7 @@ fn attempt(plan: &FetchPlan, progress: &Progress) -> Result<Checkpoint, FetchErr
     if manifest.cluster != plan.cluster || manifest.position.slot != what.slot {
         return Err(of_no_use("it is not what it was said to be"));
     }
-    if let Some(objection) = plan.identity.objection(&manifest.identity) {
+    if let Some(objection) = plan.identity.objection(&manifest.fingerprint) {
         return Err(of_no_use(&objection));
     }
     let same = own(&plan.directory, what.slot)?;

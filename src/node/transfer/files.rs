@@ -10,8 +10,7 @@
 use super::donor::is_zero;
 use super::pieces::Missing;
 use super::progress::Progress;
-use brolga_checkpoint::manifest::hash_file;
-use brolga_checkpoint::{CheckpointError, Directory, Kind, Part, Partial};
+use brolga_checkpoint::{CheckpointError, Directory, Part, PartKind, Partial, hash_file};
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -72,7 +71,7 @@ impl<'a> Files<'a> {
         let elsewhere = contents(directory)?;
         let mut missing = Vec::new();
         for (file, part) in (0..).zip(&partial.manifest().parts) {
-            let Kind::File { hash } = part.kind else {
+            let PartKind::File { hash } = part.kind else {
                 continue;
             };
             let path = partial.path().join(&part.path);
@@ -214,7 +213,7 @@ impl<'a> Files<'a> {
             return Err(CheckpointError::Failed("a file that nobody knows".into()));
         };
         let found = growing.hash.digest128();
-        if (part.kind == Kind::File { hash: found }) {
+        if (part.kind == PartKind::File { hash: found }) {
             return Ok(Whole::Right);
         }
         fs::remove_file(&path).map_err(failed("remove", &path))?;
@@ -251,7 +250,7 @@ fn contents(directory: &Directory) -> Result<HashMap<(u64, u128), PathBuf>, Chec
     let mut contents = HashMap::new();
     for checkpoint in directory.list()?.whole {
         for part in checkpoint.manifest.parts {
-            if let Kind::File { hash } = part.kind
+            if let PartKind::File { hash } = part.kind
                 && part.bytes >= SHARED_BYTES_LEAST
             {
                 contents.insert((part.bytes, hash), checkpoint.path.join(part.path));

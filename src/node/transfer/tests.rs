@@ -4,8 +4,9 @@ use super::donor::Serving;
 use super::fetch::{FetchError, FetchPlan, fetch};
 use super::progress::Progress;
 use super::wire::{Message, Wanted, receive, send};
-use brolga_checkpoint::directory::About;
-use brolga_checkpoint::{Checkpoint, Directory, Identity, Manifest, Position, manifest};
+use brolga_checkpoint::{
+    Checkpoint, Directory, Manifest, Position, Provenance, ServerFingerprint, manifest,
+};
 use brolga_consensus::{Flush, Replica, ReplicaConfig};
 use mio::{Events, Poll, Token, Waker};
 use std::fs::{self, File};
@@ -24,10 +25,10 @@ const LARGE: u64 = 3_000_001;
 /// A whole checkpoint takes so long at this rate that whoever looks on is in time.
 const SLOW: u64 = 1 << 19;
 
-fn identity() -> Identity {
-    Identity {
+fn identity() -> ServerFingerprint {
+    ServerFingerprint {
         interposer: "an interposer".into(),
-        ..Identity::default()
+        ..ServerFingerprint::default()
     }
 }
 
@@ -48,7 +49,7 @@ fn take(directory: &Directory, slot: u64) -> Checkpoint {
     let holes = File::create(server.join("holes")).unwrap();
     holes.write_all_at(b"in the middle", 5 << 20).unwrap();
     holes.set_len(10 << 20).unwrap();
-    let about = About {
+    let about = Provenance {
         cluster: CLUSTER,
         node: 1,
         position: Position {
@@ -56,7 +57,7 @@ fn take(directory: &Directory, slot: u64) -> Checkpoint {
             output_hash: 1,
             schedule_hash: 2,
         },
-        identity: identity(),
+        fingerprint: identity(),
     };
     staged.commit(about, &mut |_| ()).unwrap()
 }
@@ -378,8 +379,8 @@ fn a_donor_that_lies_makes_nobody_write_elsewhere() {
         };
         let target = sides.to.path().parent().unwrap().into();
         lie.parts = vec![
-            part("link", brolga_checkpoint::Kind::Link { target }),
-            part(path, brolga_checkpoint::Kind::File { hash: 1 }),
+            part("link", brolga_checkpoint::PartKind::Link { target }),
+            part(path, brolga_checkpoint::PartKind::File { hash: 1 }),
         ];
         let (address, thread) = liar(lie.encode().unwrap());
         let outcome = fetch(&sides.plan(address), &Progress::default());

@@ -5,7 +5,9 @@
 //! and a new doorbell at the old names.
 
 use super::{LaunchError, LaunchSpec, Launched, image, spawn_preloading};
-use brolga_checkpoint::container::{Container, Foreign, Made, MadeKind, OWN_DIRECTORY, Plan};
+use brolga_checkpoint::container::{
+    Container, Content, GeneratedFile, OWN_DIRECTORY, Plan, RootDirectory,
+};
 use std::ffi::OsString;
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -28,7 +30,7 @@ pub struct Places {
     /// Directory for what the server changes of the machine's files.
     pub state: PathBuf,
     /// What it has instead of the machine's files.
-    pub root: Option<Foreign>,
+    pub root: Option<RootDirectory>,
     /// The server's working directory.
     pub work: PathBuf,
     /// Its directory for temporary files.
@@ -43,10 +45,10 @@ impl Places {
     /// The container of a server with a tape of so many bytes.
     #[must_use]
     pub fn plan(&self, tape_bytes: u64) -> Plan {
-        let made = [
-            (INTERPOSER, MadeKind::Executable(image::IMAGE)),
-            (TAPE, MadeKind::Zeroed(tape_bytes)),
-            (DOORBELL, MadeKind::Fifo),
+        let generated = [
+            (INTERPOSER, Content::Executable(image::IMAGE)),
+            (TAPE, Content::Zeroed(tape_bytes)),
+            (DOORBELL, Content::Fifo),
         ];
         let bound = [
             (&self.work, WORK),
@@ -58,7 +60,9 @@ impl Places {
             state: self.state.clone(),
             root: self.root.clone(),
             bound: bound.map(|(path, name)| (path.clone(), name)).into(),
-            made: made.map(|(name, kind)| Made { name, kind }).into(),
+            generated: generated
+                .map(|(name, content)| GeneratedFile { name, content })
+                .into(),
         }
     }
 

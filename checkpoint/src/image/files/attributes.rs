@@ -8,7 +8,7 @@ use std::path::Path;
 /// The kernel's limits for the list of names and for a value.
 const BYTES_MAX: usize = 65_536;
 
-/// All attributes of a file, which is not followed if it is a link.
+/// Returns all attributes of a file, or of a symbolic link itself.
 pub(super) fn read(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     let path = c_path(path)?;
     let mut names = vec![0u8; BYTES_MAX];
@@ -38,7 +38,7 @@ pub(super) fn read(path: &Path) -> io::Result<Vec<(Vec<u8>, Vec<u8>)>> {
     Ok(attributes)
 }
 
-/// Sets one attribute.
+/// Sets an attribute of a file, or of a symbolic link itself.
 pub(super) fn set(path: &Path, name: &[u8], value: &[u8]) -> io::Result<()> {
     let (path, name) = (c_path(path)?, CString::new(name)?);
     // SAFETY: NUL-terminated strings, and a value as long as said.

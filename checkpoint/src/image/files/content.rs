@@ -1,4 +1,4 @@
-//! Copies of a file's content.
+//! Copies the content of a file.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
@@ -8,8 +8,8 @@ use std::path::Path;
 /// `_IOW(0x94, 9, int)`: shares the extents of another file.
 const FICLONE: libc::c_ulong = 0x4004_9409;
 
-/// Puts the content of `from` into `to`, which is made: shared with it where that can be (true), else
-/// copied without its holes.
+/// Creates `to` with the content of `from`. Returns true if the blocks are shared; otherwise the content
+/// was copied without its holes.
 pub(super) fn copy(from: &mut File, to: &Path, mode: u32) -> io::Result<bool> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = File::options();
@@ -45,7 +45,7 @@ fn copy_data(from: &mut File, to: &mut File) -> io::Result<()> {
     Ok(())
 }
 
-/// The next range of bytes that are not a hole. File systems that do not know call everything data.
+/// Returns the next range that is not a hole. File systems without this information report data only.
 fn next_data(file: &File, from: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
     let offset = i64::try_from(from).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let found = nix::unistd::lseek(file.as_fd(), offset, nix::unistd::Whence::SeekData);

@@ -9,31 +9,31 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// The index, within the snapshot's directory.
+/// File name of the index, in the snapshot's directory.
 pub const INDEX: &str = "files.index";
-/// The contents, within the snapshot's directory.
+/// Name of the directory of contents, in the snapshot's directory.
 pub const CONTENTS: &str = "files";
 pub(super) const ENCODING: Configuration = bincode::config::standard();
 
-/// All that was in the trees.
+/// All files of the trees. Its encoding is part of the image.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Index {
-    /// When it was taken, in seconds since the epoch.
+    /// The time of the snapshot, in seconds since the Unix epoch.
     pub(super) taken_at: i64,
-    /// The trees, by name.
+    /// The names of the trees.
     pub(super) trees: Vec<String>,
-    /// Parents come before what is in them.
+    /// All files; directories come before what is in them.
     pub(super) entries: Vec<Entry>,
 }
 
-/// One name.
+/// One name in a tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
     /// Index of its tree.
     pub(super) tree: u16,
-    /// Below the tree's top; empty for the top itself.
+    /// Path relative to the tree's top; empty for the top itself.
     pub(super) path: Vec<u8>,
-    pub(super) kind: Kind,
+    pub(super) kind: EntryKind,
     /// Permissions.
     pub(super) mode: u32,
     pub(super) user: u32,
@@ -41,34 +41,37 @@ pub(super) struct Entry {
     /// Modification time.
     pub(super) modified: (i64, i64),
     pub(super) attributes: Vec<(Vec<u8>, Vec<u8>)>,
-    pub(super) source: Source,
+    pub(super) source: FileVersion,
 }
 
-/// What tells whether a file has changed: device, inode, change time.
+/// Device, inode and change time of a file, which differ if it has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub(super) struct Source {
+pub(super) struct FileVersion {
     pub(super) device: u64,
     pub(super) inode: u64,
     pub(super) changed: (i64, i64),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Kind {
+pub(super) enum EntryKind {
     Directory,
-    /// Its length, the number of its content, and whether that shares its blocks with the file.
+    /// A regular file.
     File {
+        /// Length of its content.
         bytes: u64,
+        /// Number of its content.
         content: u64,
+        /// The content shares its blocks with the file.
         shared: bool,
     },
-    /// Another name of an entry before it.
-    Again {
+    /// Another name of an earlier entry.
+    HardLink {
         entry: u64,
     },
     Link {
         target: Vec<u8>,
     },
-    /// Type bits and device number.
+    /// A FIFO, socket or device: type bits and device number.
     Special {
         kind: u32,
         device: u64,
@@ -76,12 +79,12 @@ pub(super) enum Kind {
 }
 
 impl Index {
-    /// Its trees, by name.
+    /// Returns the names of the trees.
     pub fn trees(&self) -> impl Iterator<Item = &str> {
         self.trees.iter().map(String::as_str)
     }
 
-    /// The paths of all names, in the trees that `place_of` knows the place of.
+    /// Returns the paths of all files in those trees for which `place_of` returns the top.
     pub fn paths(&self, place_of: impl Fn(&str) -> Option<PathBuf>) -> Vec<PathBuf> {
         let places: Vec<Option<PathBuf>> = self.trees().map(place_of).collect();
         let path = |entry: &Entry| {
@@ -92,7 +95,7 @@ impl Index {
     }
 }
 
-/// The top itself for an empty path.
+/// Appends a path; an empty one is the top itself.
 pub(super) fn joined(top: &Path, path: &[u8]) -> PathBuf {
     if path.is_empty() {
         return top.to_owned();
@@ -104,27 +107,27 @@ pub(super) fn content_path(directory: &Path, content: u64) -> PathBuf {
     directory.join(CONTENTS).join(format!("{content:06}"))
 }
 
-/// Contents of the snapshot in `directory` that are copies.
+/// Returns the contents of the snapshot in `directory` that are copies.
 ///
 /// # Errors
-/// There is no snapshot.
+/// The index cannot be read.
 pub(crate) fn own_contents(directory: &Path) -> io::Result<Vec<PathBuf>> {
     let own = |entry: &Entry| match entry.kind {
-        Kind::File {
+        EntryKind::File {
             content, shared, ..
         } if !shared => Some(content_path(directory, content)),
         _ => None,
     };
     let paths = read_index(directory)?.entries;
     let paths = paths.iter().filter_map(own);
-    // A link to what an earlier one has compressed is there under another name.
+    // A link to a content that was compressed for an earlier snapshot has another name.
     Ok(paths.filter(|path| path.exists()).collect())
 }
 
 /// Reads the index of the snapshot in `directory`.
 ///
 /// # Errors
-/// It is not there, or is not one.
+/// It is missing, damaged or too large.
 pub fn read_index(directory: &Path) -> io::Result<Index> {
     let path = directory.join(INDEX);
     let bytes = fs::read(&path).map_err(with_path(&path))?;

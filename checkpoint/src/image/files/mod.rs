@@ -1,21 +1,23 @@
-//! A snapshot of files: whole trees, as an index and numbered plain files.
+//! Snapshots of files: whole directory trees, as an index and numbered plain files.
 //!
 //! ```text
 //! DIR/files.index      every name, its kind, owner, mode, times, attributes
 //! DIR/files/000001 …   contents
 //! ```
 //!
-//! The trees must not change meanwhile. A content is shared with the tree where the file system can
-//! (reflink), else with the snapshot before it if the file has not changed since (hard link), else it is
-//! copied without its holes. The snapshot before is therefore never written to again, by anybody.
+//! The trees must not change while a snapshot is taken. The content of a file shares its blocks with the
+//! file where the file system supports that (reflink). Otherwise, if the file has not changed, it is a
+//! hard link to the content in the previous snapshot; if it has, it is a copy without its holes. A
+//! snapshot is therefore never written to again.
 //!
-//! Contents may be compressed later (`compressed_file`); links are then to what is compressed.
+//! Contents may be compressed later (`compressed_file`); links are then to the compressed form.
 //!
-//! Whether a file has changed is told by its change time, as for any incremental backup. Two cases escape
-//! it: changes within a tick of the kernel's clock after the last look, and writing through a mapping that
-//! was written to before. The first is met by a margin, the second by the caller, who names such files.
+//! A file is considered changed if its change time differs, as in any incremental backup. Two kinds of
+//! changes do not show there: those within a tick of the kernel's clock after the last snapshot, and
+//! writes through a mapping that was written to before. A margin covers the first; the caller names the
+//! files of the second.
 //!
-//! Deliberately absent: checksums (the manifest's), identities of files as the server sees them.
+//! Deliberately absent: checksums (they are in the manifest), and inode numbers as the server sees them.
 
 mod attributes;
 mod content;
@@ -25,7 +27,7 @@ mod take;
 
 pub(crate) use index::own_contents;
 pub use index::{CONTENTS, INDEX, Index, read_index};
-pub use restore::bring_back;
+pub use restore::restore;
 pub use take::{Tree, take};
 
 #[cfg(test)]

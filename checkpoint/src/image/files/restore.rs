@@ -1,6 +1,6 @@
-//! Bringing a snapshot back.
+//! Restores a tree from a snapshot.
 
-use super::index::{Entry, Index, Kind, content_path, joined};
+use super::index::{Entry, EntryKind, Index, content_path, joined};
 use super::{attributes, content};
 use crate::error::with_path;
 use crate::image::compressed_file;
@@ -13,68 +13,72 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, lchown, symlink};
 use std::path::{Path, PathBuf};
 
-/// Makes the tree `name` of the snapshot in `directory` again at `top`; what is there is wiped.
+/// Restores the tree `name` of the snapshot in `directory` at `top`; what exists there is removed.
 ///
 /// # Errors
-/// There is no such tree, or a file cannot be made; `top` is incomplete then.
-pub fn bring_back(index: &Index, directory: &Path, name: &str, top: &Path) -> io::Result<()> {
+/// There is no such tree, or a file cannot be created; `top` is incomplete then.
+pub fn restore(index: &Index, directory: &Path, name: &str, top: &Path) -> io::Result<()> {
     let tree = index.trees.iter().position(|tree| tree == name);
-    let tree =
-        tree.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, format!("no files of {name}")))?;
-    wipe(top).map_err(with_path(top))?;
-    let mine = |entry: &&Entry| usize::from(entry.tree) == tree;
-    for entry in index.entries.iter().filter(mine) {
-        let at = place(top, entry);
-        make(index, directory, top, entry, &at).map_err(with_path(&at))?;
+    let tree = tree.ok_or_else(|| {
+        io::Error::new(
+            io::ErrorKind::NotFound,
+            format!("no tree {name} in the snapshot"),
+        )
+    })?;
+    remove(top).map_err(with_path(top))?;
+    let in_tree = |entry: &&Entry| usize::from(entry.tree) == tree;
+    for entry in index.entries.iter().filter(in_tree) {
+        let at = path_of(top, entry);
+        create(index, directory, top, entry, &at).map_err(with_path(&at))?;
     }
-    // Directories last, innermost first: making things in them changes their times.
-    for entry in index.entries.iter().rev().filter(mine) {
-        if entry.kind == Kind::Directory {
-            let at = place(top, entry);
+    // Times of directories last, innermost first: creating files in a directory changes its times.
+    for entry in index.entries.iter().rev().filter(in_tree) {
+        if entry.kind == EntryKind::Directory {
+            let at = path_of(top, entry);
             set_times(&at, entry).map_err(with_path(&at))?;
         }
     }
     Ok(())
 }
 
-fn wipe(top: &Path) -> io::Result<()> {
-    let wiped = match fs::symlink_metadata(top) {
+fn remove(top: &Path) -> io::Result<()> {
+    let removed = match fs::symlink_metadata(top) {
         Ok(file) if file.is_dir() => fs::remove_dir_all(top),
         Ok(_) => fs::remove_file(top),
         Err(error) => Err(error),
     };
-    match wiped {
+    match removed {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other,
     }
 }
 
-fn place(top: &Path, entry: &Entry) -> PathBuf {
+fn path_of(top: &Path, entry: &Entry) -> PathBuf {
     joined(top, &entry.path)
 }
 
-fn make(index: &Index, directory: &Path, top: &Path, entry: &Entry, at: &Path) -> io::Result<()> {
+fn create(index: &Index, directory: &Path, top: &Path, entry: &Entry, at: &Path) -> io::Result<()> {
     match &entry.kind {
-        Kind::Directory => fs::create_dir(at)?,
-        Kind::File { content, .. } => {
+        EntryKind::Directory => fs::create_dir(at)?,
+        EntryKind::File { content, .. } => {
             let path = content_path(directory, *content);
-            if !compressed_file::expand(&path, at, entry.mode)? {
+            if !compressed_file::decompress(&path, at, entry.mode)? {
                 content::copy(&mut File::open(path)?, at, entry.mode)?;
             }
         }
-        Kind::Again { entry: first } => {
+        EntryKind::HardLink { entry: first } => {
             let first = usize::try_from(*first)
                 .ok()
                 .and_then(|ix| index.entries.get(ix));
             let first = first.ok_or(io::ErrorKind::InvalidData)?;
-            // Of another tree it cannot be: that may be on another file system by now.
+            // Trees may be on different file systems, so a hard link never crosses them.
             if first.tree != entry.tree {
                 return Err(io::ErrorKind::InvalidData.into());
             }
-            return fs::hard_link(place(top, first), at);
+            return fs::hard_link(path_of(top, first), at);
         }
-        Kind::Link { target } => symlink(OsStr::from_bytes(target), at)?,
-        Kind::Special { kind, device } => {
+        EntryKind::Link { target } => symlink(OsStr::from_bytes(target), at)?,
+        EntryKind::Special { kind, device } => {
             let kind = SFlag::from_bits_truncate(*kind);
             mknod(at, kind, Mode::from_bits_truncate(entry.mode), *device)?;
         }
@@ -83,7 +87,7 @@ fn make(index: &Index, directory: &Path, top: &Path, entry: &Entry, at: &Path) -
     for (name, value) in &entry.attributes {
         attributes::set(at, name, value)?;
     }
-    if !matches!(entry.kind, Kind::Link { .. }) {
+    if !matches!(entry.kind, EntryKind::Link { .. }) {
         fs::set_permissions(at, Permissions::from_mode(entry.mode))?;
     }
     set_times(at, entry)

@@ -1,10 +1,10 @@
-//! Taking a snapshot.
+//! Takes a snapshot.
 
-use super::index::{CONTENTS, ENCODING, Entry, INDEX, Index, Kind, Source};
+use super::index::{CONTENTS, ENCODING, Entry, EntryKind, FileVersion, INDEX, Index};
 use super::index::{content_path, read_index};
 use super::{attributes, content};
 use crate::error::with_path;
-use crate::image::compressed_file::stored;
+use crate::image::compressed_file::compressed_name;
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs::{self, File, Metadata};
@@ -14,37 +14,38 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A file that has changed this shortly before a snapshot may have changed after it without showing.
+/// A file that changed this shortly before a snapshot may have changed again without another time.
 const MARGIN_SECONDS: i64 = 2;
 const PERMISSIONS: u32 = 0o7777;
 const CONTENT_MODE: u32 = 0o600;
 
-/// A directory (or a single file) to take.
+/// A directory (or a single file) to include.
 #[derive(Clone, Debug)]
 pub struct Tree {
-    /// Under which name it is brought back.
+    /// The name in the snapshot.
     pub name: String,
-    /// Where it is.
+    /// The path of the directory.
     pub top: PathBuf,
 }
 
-/// Writes the trees into `directory`. `previous` is the directory of the snapshot before; `restless` are
-/// files (by tree and path below its top) whose changes do not show, which are copied each time.
+/// Writes a snapshot of `trees` into `directory`. `previous` is the directory of the previous snapshot.
+/// `volatile` are files (by tree and path below its top) whose changes do not show in their times; they
+/// are copied each time.
 ///
 /// # Errors
-/// A file cannot be read, or the snapshot not be written; what is there then is of no use.
+/// A file cannot be read, or the snapshot cannot be written; it is unusable then.
 pub fn take(
     trees: &[Tree],
     directory: &Path,
     previous: Option<&Path>,
-    restless: &HashSet<(String, PathBuf)>,
+    volatile: &HashSet<(String, PathBuf)>,
 ) -> io::Result<()> {
     let contents = directory.join(CONTENTS);
     fs::create_dir(&contents).map_err(with_path(&contents))?;
     let mut taking = Taking {
         directory,
         previous: Previous::read(previous),
-        restless,
+        volatile,
         trees,
         index: Index {
             taken_at: now(),
@@ -68,23 +69,23 @@ fn now() -> i64 {
     since.map_or(0, |since| since.as_secs().cast_signed())
 }
 
-/// Contents of the snapshot before that may still be right.
+/// Contents of the previous snapshot that may be up to date.
 #[derive(Default)]
 struct Previous {
     directory: PathBuf,
     taken_at: i64,
-    contents: HashMap<Source, (u64, u64)>,
+    contents: HashMap<FileVersion, (u64, u64)>,
 }
 
 impl Previous {
-    /// One that cannot be read is as good as none.
+    /// Reads the previous snapshot; nothing is reused from one that cannot be read.
     fn read(directory: Option<&Path>) -> Self {
         let Some((directory, index)) = directory.and_then(|it| Some((it, read_index(it).ok()?)))
         else {
             return Self::default();
         };
         let contents = index.entries.iter().filter_map(|entry| match entry.kind {
-            Kind::File { bytes, content, .. } => Some((entry.source, (bytes, content))),
+            EntryKind::File { bytes, content, .. } => Some((entry.source, (bytes, content))),
             _ => None,
         });
         Self {
@@ -94,8 +95,8 @@ impl Previous {
         }
     }
 
-    /// The same content, if the file has surely not changed.
-    fn content_of(&self, source: &Source, bytes: u64) -> Option<PathBuf> {
+    /// Returns the content of a file that has certainly not changed.
+    fn content_of(&self, source: &FileVersion, bytes: u64) -> Option<PathBuf> {
         let (before, content) = self.contents.get(source)?;
         let settled = source.changed.0 + MARGIN_SECONDS < self.taken_at;
         (settled && *before == bytes).then(|| content_path(&self.directory, *content))
@@ -105,11 +106,12 @@ impl Previous {
 struct Taking<'a> {
     directory: &'a Path,
     previous: Previous,
-    restless: &'a HashSet<(String, PathBuf)>,
+    volatile: &'a HashSet<(String, PathBuf)>,
     trees: &'a [Tree],
     index: Index,
-    /// Files with several names: the entry of the first.
+    /// Index of the first entry of each file with several names, by device and inode.
     linked: HashMap<(u64, u64), u64>,
+    /// Number of contents so far.
     contents: u64,
 }
 
@@ -122,7 +124,7 @@ impl Taking<'_> {
             top.join(path)
         };
         let file = fs::symlink_metadata(&at).map_err(with_path(&at))?;
-        let source = Source {
+        let source = FileVersion {
             device: file.dev(),
             inode: file.ino(),
             changed: (file.ctime(), file.ctime_nsec()),
@@ -155,15 +157,15 @@ impl Taking<'_> {
         path: &Path,
         at: &Path,
         file: &Metadata,
-        source: &Source,
-    ) -> io::Result<Kind> {
+        source: &FileVersion,
+    ) -> io::Result<EntryKind> {
         let kind = file.file_type();
         if kind.is_dir() {
-            return Ok(Kind::Directory);
+            return Ok(EntryKind::Directory);
         }
         if kind.is_symlink() {
             let target = fs::read_link(at)?.into_os_string();
-            return Ok(Kind::Link {
+            return Ok(EntryKind::Link {
                 target: target.as_bytes().to_vec(),
             });
         }
@@ -171,11 +173,11 @@ impl Taking<'_> {
             let next = self.index.entries.len() as u64;
             let first = *self.linked.entry((file.dev(), file.ino())).or_insert(next);
             if first != next {
-                return Ok(Kind::Again { entry: first });
+                return Ok(EntryKind::HardLink { entry: first });
             }
         }
         if kind.is_fifo() || kind.is_socket() || kind.is_char_device() || kind.is_block_device() {
-            return Ok(Kind::Special {
+            return Ok(EntryKind::Special {
                 kind: file.mode() & libc::S_IFMT,
                 device: file.rdev(),
             });
@@ -183,24 +185,26 @@ impl Taking<'_> {
         self.contents += 1;
         let content = self.contents;
         let bytes = file.len();
-        let restless = (self.trees[tree].name.clone(), path.to_owned());
-        let known = self.previous.content_of(source, bytes);
-        let known = known.filter(|_| !self.restless.contains(&restless));
-        let shared = self.store(at, content, known.as_deref())?;
-        Ok(Kind::File {
+        let volatile = (self.trees[tree].name.clone(), path.to_owned());
+        let unchanged = self.previous.content_of(source, bytes);
+        let unchanged = unchanged.filter(|_| !self.volatile.contains(&volatile));
+        let shared = self.store(at, content, unchanged.as_deref())?;
+        Ok(EntryKind::File {
             bytes,
             content,
             shared,
         })
     }
 
-    /// True when it shares its blocks with the file.
-    fn store(&self, at: &Path, content: u64, known: Option<&Path>) -> io::Result<bool> {
+    /// Stores a content. Returns true if it shares its blocks with the file.
+    fn store(&self, at: &Path, content: u64, unchanged: Option<&Path>) -> io::Result<bool> {
         let to = content_path(self.directory, content);
-        if let Some(known) = known {
-            // A link may fail (another file system, too many of them): then there is a copy.
-            let plain = fs::hard_link(known, &to);
-            if plain.is_ok() || fs::hard_link(stored(known), stored(&to)).is_ok() {
+        if let Some(unchanged) = unchanged {
+            // A link may fail (another file system, too many links): then the content is copied.
+            let plain = fs::hard_link(unchanged, &to);
+            if plain.is_ok()
+                || fs::hard_link(compressed_name(unchanged), compressed_name(&to)).is_ok()
+            {
                 return Ok(false);
             }
         }

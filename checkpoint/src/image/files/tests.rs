@@ -1,7 +1,7 @@
-use super::index::{ENCODING, Kind, content_path};
+use super::index::{ENCODING, EntryKind, content_path};
 use super::*;
 use crate::image::compress::compress_image;
-use crate::image::compressed_file::stored;
+use crate::image::compressed_file::compressed_name;
 use crate::image::compression::Compression;
 use crate::image::layout::PROCESS;
 use std::collections::HashSet;
@@ -54,7 +54,7 @@ fn what_is_brought_back_is_what_was_there() {
     let index = read_index(&to).unwrap();
     assert_eq!(index.trees().collect::<Vec<_>>(), ["work"]);
 
-    bring_back(&index, &to, "work", &back).unwrap();
+    restore(&index, &to, "work", &back).unwrap();
 
     assert!(!back.join("stale").exists());
     assert_eq!(fs::read(back.join("a/link")).unwrap(), b"content");
@@ -74,7 +74,7 @@ fn what_is_brought_back_is_what_was_there() {
         let told = |it: &fs::Metadata| (it.mode(), it.uid(), it.gid(), it.mtime(), it.mtime_nsec());
         assert_eq!(told(&before), told(&after), "{path}");
     }
-    let error = bring_back(&index, &to, "other", &back).unwrap_err();
+    let error = restore(&index, &to, "other", &back).unwrap_err();
     assert_eq!(error.kind(), io::ErrorKind::NotFound);
 }
 
@@ -102,7 +102,7 @@ fn only_what_has_changed_is_copied_again() {
     let inode = |directory: &Path, name: &str| {
         let index = read_index(directory).unwrap();
         let found = index.entries.iter().find(|it| it.path == name.as_bytes());
-        let Kind::File { content, .. } = found.unwrap().kind else {
+        let EntryKind::File { content, .. } = found.unwrap().kind else {
             panic!("{name} is no file");
         };
         fs::metadata(content_path(directory, content))
@@ -112,16 +112,16 @@ fn only_what_has_changed_is_copied_again() {
     assert_eq!(inode(&first, "same"), inode(&second, "same"));
     assert_ne!(inode(&first, "other"), inode(&second, "other"));
     let back = dir.path().join("back");
-    bring_back(&read_index(&second).unwrap(), &second, "work", &back).unwrap();
+    restore(&read_index(&second).unwrap(), &second, "work", &back).unwrap();
     assert_eq!(fs::read(back.join("other")).unwrap(), b"after!");
     // What was brought back is not the snapshot's own file.
     fs::write(back.join("same"), "SAME").unwrap();
-    bring_back(&read_index(&first).unwrap(), &first, "work", &back).unwrap();
+    restore(&read_index(&first).unwrap(), &first, "work", &back).unwrap();
     assert_eq!(fs::read(back.join("same")).unwrap(), b"same");
 
     fs::create_dir(&third).unwrap();
-    let restless = HashSet::from([("work".to_owned(), PathBuf::from("same"))]);
-    take(&tree(&top), &third, Some(&first), &restless).unwrap();
+    let volatile = HashSet::from([("work".to_owned(), PathBuf::from("same"))]);
+    take(&tree(&top), &third, Some(&first), &volatile).unwrap();
     assert_ne!(inode(&first, "same"), inode(&third, "same"));
 }
 
@@ -139,7 +139,7 @@ fn a_link_is_to_what_is_compressed() {
     fs::create_dir(first.join(PROCESS)).unwrap();
     let mut read = 0;
     compress_image(&first, level, &mut |more| read += more).unwrap();
-    let path = |directory: &Path| stored(&content_path(directory, 1));
+    let path = |directory: &Path| compressed_name(&content_path(directory, 1));
     let shares_blocks = !path(&first).exists();
     assert_eq!(read, if shares_blocks { 0 } else { 1 << 20 });
     if shares_blocks {
@@ -160,7 +160,7 @@ fn a_link_is_to_what_is_compressed() {
     assert_eq!(inode(&first), inode(&second));
     assert!(fs::metadata(path(&first)).unwrap().len() < 1 << 16);
     let back = dir.path().join("back");
-    bring_back(&read_index(&second).unwrap(), &second, "work", &back).unwrap();
+    restore(&read_index(&second).unwrap(), &second, "work", &back).unwrap();
     assert_eq!(fs::read(back.join("large")).unwrap(), content);
     assert_eq!(fs::read(back.join("small")).unwrap(), b"content");
 }
