@@ -50,7 +50,6 @@ const PLAIN: &str = "plain-images";
 const CHANGES: &str = "changes/";
 /// Name of the tree of `/dev/shm`.
 const SHARED_MEMORY: &str = "shm";
-const ENCODING: bincode::config::Configuration = bincode::config::standard();
 /// The directory of CRIU's images, which has no path inside the container, is its standard input.
 const IMAGES: &str = "/proc/self/fd/0";
 /// Deleted files that are still open are included up to this size.
@@ -293,17 +292,13 @@ impl Checkpointer for Imager {
         });
         let tops: Vec<PathBuf> = trees.into_iter().map(|(_, path)| path).collect();
         let inodes = container.run(move || InodeMap::read(paths, &tops))?;
-        let encoded = bincode::serde::encode_to_vec(&inodes, ENCODING).map_err(io::Error::other)?;
-        fs::write(directory.join(INODE_MAP), encoded)?;
+        fs::write(directory.join(INODE_MAP), inodes.encode()?)?;
         self.last_snapshot.put(File::open(directory)?);
         Ok(())
     }
 
     fn restore(&mut self, directory: &Path) -> Result<RestoredServer, CheckpointError> {
-        let inodes = fs::read(directory.join(INODE_MAP))?;
-        let (inodes, _): (InodeMap, usize) =
-            bincode::serde::decode_from_slice(&inodes, ENCODING)
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let inodes = InodeMap::decode(&fs::read(directory.join(INODE_MAP))?)?;
         let index = files::read_index(directory)?;
         self.container = None;
         let container = self.restore_files(directory, &index)?;

@@ -20,6 +20,8 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+const ENCODING: bincode::config::Configuration = bincode::config::standard();
+
 /// The device and inode numbers of a server's files and mappings. Its encoding is part of the image.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct InodeMap {
@@ -47,6 +49,22 @@ impl InodeMap {
         for pid in processes()? {
             map.add_process(pid)?;
         }
+        Ok(map)
+    }
+
+    /// Returns the map as it is stored in the image.
+    pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
+        bincode::serde::encode_to_vec(self, ENCODING).map_err(io::Error::other)
+    }
+
+    /// Reads a map from an image.
+    ///
+    /// # Errors
+    /// It is damaged.
+    pub(crate) fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let decoded = bincode::serde::decode_from_slice(bytes, ENCODING);
+        let (map, _): (Self, usize) =
+            decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         Ok(map)
     }
 
@@ -179,5 +197,17 @@ mod tests {
         assert_ne!(old, new);
         let table = map.renumbering().unwrap();
         assert_eq!(renumber::Table::parse(&table).unwrap().file(old), new);
+    }
+
+    #[test]
+    fn the_map_is_read_and_written_as_format_1() {
+        let golden = include_bytes!("../../tests/golden/1/known");
+        let map = InodeMap {
+            devices: vec![(b"/".to_vec(), 0xfe_0000_0001)],
+            files: vec![(b"/.brolga/work/f".to_vec(), [1, 2, 3, 4])],
+            mappings: vec![(1000, 0x7f00_aa00_0000, 77)],
+        };
+        assert_eq!(map.encode().unwrap(), golden);
+        assert_eq!(InodeMap::decode(golden).unwrap(), map);
     }
 }

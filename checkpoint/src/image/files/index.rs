@@ -139,3 +139,63 @@ pub fn read_index(directory: &Path) -> io::Result<Index> {
     }
     Ok(index)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An index that format 1 has written, of every kind of entry.
+    const GOLDEN: &[u8] = include_bytes!("../../../tests/golden/1/files.index");
+
+    fn entry(path: &[u8], kind: EntryKind) -> Entry {
+        Entry {
+            tree: 0,
+            path: path.to_vec(),
+            kind,
+            mode: 0o640,
+            user: 33,
+            group: 70_000,
+            modified: (-1, 999_999_999),
+            attributes: vec![(b"user.a".to_vec(), b"\x00\xff".to_vec())],
+            source: FileVersion {
+                device: 0xfe01,
+                inode: 1234,
+                changed: (1_700_000_001, 5),
+            },
+        }
+    }
+
+    #[test]
+    fn the_index_is_read_and_written_as_format_1() {
+        let file = EntryKind::File {
+            bytes: 300,
+            content: 1,
+            shared: true,
+        };
+        let link = EntryKind::Link {
+            target: b"f".to_vec(),
+        };
+        let fifo = EntryKind::Special {
+            kind: 0o10_000,
+            device: 0,
+        };
+        let index = Index {
+            taken_at: 1_700_000_000,
+            trees: vec!["work".into(), "shm".into()],
+            entries: vec![
+                entry(b"", EntryKind::Directory),
+                entry(b"f", file),
+                entry(b"g", EntryKind::HardLink { entry: 1 }),
+                entry(b"l", link),
+                entry(b"p", fifo),
+            ],
+        };
+        assert_eq!(
+            bincode::serde::encode_to_vec(&index, ENCODING).unwrap(),
+            GOLDEN
+        );
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(INDEX), GOLDEN).unwrap();
+        assert_eq!(read_index(dir.path()).unwrap(), index);
+    }
+}
