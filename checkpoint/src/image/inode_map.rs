@@ -20,6 +20,7 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
+/// Encodes the map. The map has no strings, so a damaged length allocates little before the end is met.
 const ENCODING: bincode::config::Configuration = bincode::config::standard();
 
 /// The device and inode numbers of a server's files and mappings. Its encoding is part of the image.

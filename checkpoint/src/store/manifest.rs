@@ -27,7 +27,7 @@ pub const FILE_NAME: &str = "manifest";
 
 const MAGIC: &str = "brolga-checkpoint";
 /// A larger file is not read as a manifest.
-const MANIFEST_BYTES_MAX: u64 = 256 << 20;
+pub(crate) const BYTES_MAX: u64 = 256 << 20;
 
 /// The state of a replica's server at a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -93,7 +93,8 @@ impl Manifest {
     /// Returns the total size of all files.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.parts.iter().map(|part| part.bytes).sum()
+        let parts = self.parts.iter();
+        parts.fold(0, |sum, part| sum.saturating_add(part.bytes))
     }
 
     /// Returns the manifest as it is stored on disk.
@@ -160,7 +161,8 @@ impl Manifest {
     }
 
     /// Returns a part that lies outside of the checkpoint's directory, or below something that is not a
-    /// directory, or that is listed twice. Without these, nothing is ever written through a link.
+    /// directory, or that is listed twice, or that has the name of the manifest. Without these, nothing is
+    /// ever written through a link.
     fn misplaced(&self) -> Option<&Part> {
         let directory = |part: &&Part| part.kind == PartKind::Directory;
         let directories = self.parts.iter().filter(directory);
@@ -169,7 +171,10 @@ impl Manifest {
         self.parts.iter().find(|part| {
             let parent = part.path.parent().unwrap_or(Path::new(""));
             let listed = parent == Path::new("") || directories.contains(parent);
-            !is_inside(&part.path) || !listed || !names.insert(&part.path)
+            !is_inside(&part.path)
+                || part.path == Path::new(FILE_NAME)
+                || !listed
+                || !names.insert(&part.path)
         })
     }
 
@@ -184,7 +189,7 @@ impl Manifest {
             _ => CheckpointError::file("read", &path)(error),
         })?;
         let mut bytes = Vec::new();
-        file.take(MANIFEST_BYTES_MAX)
+        file.take(BYTES_MAX)
             .read_to_end(&mut bytes)
             .map_err(CheckpointError::file("read", &path))?;
         Self::decode(&bytes, &path)
@@ -256,11 +261,28 @@ mod tests {
 
     #[test]
     fn a_manifest_names_no_file_outside() {
-        for path in ["../other", "/etc/passwd", "a/../../b", "", "a/b", "images"] {
+        for path in [
+            "../other",
+            "/etc/passwd",
+            "a/../../b",
+            "",
+            "a/b",
+            "images",
+            FILE_NAME,
+        ] {
             let mut outside = manifest();
             outside.parts[1].path = path.into();
             let bytes = outside.encode().unwrap();
             assert!(Manifest::decode(&bytes, Path::new("m")).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_total_beyond_64_bits_is_no_reason_to_panic() {
+        let mut large = manifest();
+        for part in &mut large.parts {
+            part.bytes = u64::MAX;
+        }
+        assert_eq!(large.bytes(), u64::MAX);
     }
 }

@@ -1,8 +1,10 @@
 //! The index of a snapshot: every name, its kind, owner, mode, times and attributes.
 
 use crate::error::with_path;
-use bincode::config::Configuration;
+use crate::store::manifest::is_inside;
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::{Deserialize, Serialize};
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -13,7 +15,11 @@ use std::path::{Path, PathBuf};
 pub const INDEX: &str = "files.index";
 /// Name of the directory of contents, in the snapshot's directory.
 pub const CONTENTS: &str = "files";
-pub(super) const ENCODING: Configuration = bincode::config::standard();
+/// A larger index is refused. The limit keeps a damaged length from allocating memory; it does not change
+/// the encoding.
+const INDEX_BYTES_MAX: usize = 1 << 30;
+pub(super) const ENCODING: Configuration<LittleEndian, Varint, Limit<INDEX_BYTES_MAX>> =
+    bincode::config::standard().with_limit();
 
 /// All files of the trees. Its encoding is part of the image.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,6 +85,53 @@ pub(super) enum EntryKind {
 }
 
 impl Index {
+    /// Reads an index from `bytes`.
+    ///
+    /// # Errors
+    /// It is damaged or too large.
+    pub fn decode(bytes: &[u8]) -> io::Result<Self> {
+        let invalid = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what);
+        let decoded = bincode::serde::decode_from_slice(bytes, ENCODING);
+        let (index, used): (Self, usize) = decoded.map_err(|error| invalid(&error.to_string()))?;
+        if used != bytes.len() {
+            return Err(invalid("it has bytes after its end"));
+        }
+        match index.misplaced() {
+            Some(number) => Err(invalid(&format!("entry {number} is misplaced"))),
+            None => Ok(index),
+        }
+    }
+
+    /// Returns the number of an entry of no tree, or outside of its tree, or below something that is not a
+    /// directory, or whose name is taken, or that is a hard link to no earlier entry of its tree. Without
+    /// these, nothing is ever written through a link.
+    fn misplaced(&self) -> Option<usize> {
+        let mut directories = HashSet::new();
+        let mut names = HashSet::new();
+        let numbered = self.entries.iter().enumerate();
+        for (number, entry) in numbered {
+            let path = Path::new(OsStr::from_bytes(&entry.path));
+            let parent = path.parent().unwrap_or(Path::new(""));
+            let is_top = entry.path.is_empty();
+            let placed = is_top || is_inside(path) && directories.contains(&(entry.tree, parent));
+            let linked = match entry.kind {
+                EntryKind::HardLink { entry: first } => usize::try_from(first)
+                    .ok()
+                    .filter(|first| *first < number)
+                    .is_some_and(|first| self.entries[first].tree == entry.tree),
+                _ => true,
+            };
+            let in_tree = usize::from(entry.tree) < self.trees.len();
+            if !in_tree || !placed || !linked || !names.insert((entry.tree, path)) {
+                return Some(number);
+            }
+            if entry.kind == EntryKind::Directory {
+                directories.insert((entry.tree, path));
+            }
+        }
+        None
+    }
+
     /// Returns the names of the trees.
     pub fn trees(&self) -> impl Iterator<Item = &str> {
         self.trees.iter().map(String::as_str)
@@ -131,13 +184,7 @@ pub(crate) fn own_contents(directory: &Path) -> io::Result<Vec<PathBuf>> {
 pub fn read_index(directory: &Path) -> io::Result<Index> {
     let path = directory.join(INDEX);
     let bytes = fs::read(&path).map_err(with_path(&path))?;
-    let decoded = bincode::serde::decode_from_slice(&bytes, ENCODING);
-    let (index, used): (Index, usize) = decoded
-        .map_err(|error| with_path(&path)(io::Error::new(io::ErrorKind::InvalidData, error)))?;
-    if used != bytes.len() {
-        return Err(with_path(&path)(io::ErrorKind::InvalidData.into()));
-    }
-    Ok(index)
+    Index::decode(&bytes).map_err(with_path(&path))
 }
 
 #[cfg(test)]

@@ -190,3 +190,54 @@ fn a_broken_index_is_refused() {
     fs::write(to.join(INDEX), [&whole[..], b"x"].concat()).unwrap();
     assert!(read_index(&to).is_err());
 }
+
+#[test]
+fn a_length_that_cannot_be_is_refused_before_memory_is_allocated() {
+    let dir = tempfile::tempdir().unwrap();
+    // Time 0, one tree, and a name of u64::MAX bytes.
+    let bytes = [&[0, 1, 253][..], &[0xff; 8]].concat();
+    fs::write(dir.path().join(INDEX), bytes).unwrap();
+    let error = read_index(dir.path()).unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+}
+
+#[test]
+fn an_index_that_leads_out_of_its_tree_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (top, to) = (dir.path().join("t"), dir.path().join("s"));
+    fill(&top);
+    snapshot(&top, &to, None);
+    let good = fs::read(to.join(INDEX)).unwrap();
+    let refused = |spoil: &dyn Fn(&mut Index)| {
+        fs::write(to.join(INDEX), &good).unwrap();
+        let mut index = read_index(&to).unwrap();
+        spoil(&mut index);
+        let encoded = bincode::serde::encode_to_vec(&index, ENCODING).unwrap();
+        fs::write(to.join(INDEX), encoded).unwrap();
+        let error = read_index(&to).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+    };
+    let last = |index: &Index| index.entries.len() - 1;
+    for path in [
+        "../out",
+        "/out",
+        "a/../../out",
+        "a/link/out",
+        "none/out",
+        "a/b",
+    ] {
+        refused(&|index| {
+            let last = last(index);
+            index.entries[last].path = path.into();
+        });
+    }
+    refused(&|index| index.entries[0].kind = EntryKind::Link { target: "/".into() });
+    refused(&|index| {
+        let last = last(index);
+        index.entries[last].kind = EntryKind::HardLink { entry: u64::MAX };
+    });
+    refused(&|index| {
+        let last = last(index);
+        index.entries[last].tree = 1;
+    });
+}
