@@ -2,15 +2,23 @@
 //! namespace of the process that mounts it), and sleeps.
 //!
 //! Rules of this file: a child is a copy of a process with several threads, so it makes system calls
-//! only. It must not allocate, lock or format.
+//! only. It must not allocate, lock or format. The wrappers of `nix` that are used here do not.
 
-use nix::fcntl::OFlag;
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::mount::{MsFlags, mount};
+use nix::sys::prctl;
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use nix::unistd::{ForkResult, Pid, close, fork, pause, pipe2, write};
 use std::ffi::CStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// File for the number of the last process.
+const LAST_PID: &CStr = c"/proc/sys/kernel/ns_last_pid";
 
 /// Starts process 1. The calling thread has created the namespace. Other processes get numbers from
 /// `first_pid` on.
@@ -18,23 +26,32 @@ pub(super) fn start(first_pid: i32) -> io::Result<Pid> {
     let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
     let mut digits = [0u8; 10];
     let last_pid = decimal(first_pid.cast_unsigned() - 1, &mut digits);
-    // SAFETY: the child makes only system calls and never returns.
+    let child = fork_child(|| run(&reader, &writer, last_pid))?;
+    drop(writer);
+    let mut error = [0u8; 4];
+    match File::from(reader).read_exact(&mut error) {
+        Ok(()) if error == [0; 4] => Ok(child),
+        told => {
+            let code = i32::from_ne_bytes(error);
+            // The child has ended, or is about to.
+            let _ = waitpid(child, None);
+            Err(told
+                .err()
+                .unwrap_or_else(|| io::Error::from_raw_os_error(code)))
+        }
+    }
+}
+
+/// Starts a child that does `work` and exits with the status that it returns. The rules of this file hold
+/// for `work`.
+fn fork_child(work: impl FnOnce() -> i32) -> io::Result<Pid> {
+    // SAFETY: the child makes system calls only, see the rules of this file, and never returns.
     match unsafe { fork() }? {
-        ForkResult::Child => run(reader.as_raw_fd(), writer.as_raw_fd(), last_pid),
-        ForkResult::Parent { child } => {
-            drop(writer);
-            let mut error = [0u8; 4];
-            match File::from(reader).read_exact(&mut error) {
-                Ok(()) if error == [0; 4] => Ok(child),
-                told => {
-                    let code = i32::from_ne_bytes(error);
-                    // The child has ended, or is about to.
-                    let _ = waitpid(child, None);
-                    Err(told
-                        .err()
-                        .unwrap_or_else(|| io::Error::from_raw_os_error(code)))
-                }
-            }
+        ForkResult::Parent { child } => Ok(child),
+        ForkResult::Child => {
+            let status = work();
+            // SAFETY: ends the child at once; nothing of the copied process runs in it any more.
+            unsafe { libc::_exit(status) }
         }
     }
 }
@@ -52,54 +69,50 @@ fn decimal(mut number: u32, buffer: &mut [u8; 10]) -> &[u8] {
     }
 }
 
-/// The child: reports an errno to the parent, then sleeps.
-fn run(reader: RawFd, writer: RawFd, last_pid: &[u8]) -> ! {
-    // SAFETY: this copy of the parent uses the descriptor no more.
-    unsafe { libc::close(reader) };
-    let error = prepare(last_pid).to_ne_bytes();
-    // SAFETY: system calls on plain integers and live buffers; the descriptors that are closed belong to
-    // this copy of the parent, which uses none of them any more.
-    unsafe {
-        // The write fails if the parent died before this process asked to die with it. The SIGPIPE that
-        // comes with the failure has no effect on process 1.
-        let told = libc::write(writer, error.as_ptr().cast(), error.len());
-        if error != [0; 4] || told.cast_unsigned() != error.len() {
-            libc::_exit(1);
-        }
-        libc::close_range(0, libc::c_uint::MAX, 0);
-        loop {
-            libc::pause();
-        }
+/// The child: reports an errno to the parent, then sleeps. Returns its exit status if it cannot.
+fn run(reader: &OwnedFd, writer: &OwnedFd, last_pid: &[u8]) -> i32 {
+    // The parent's copy stays open. Closing it cannot fail.
+    let _ = close(reader.as_raw_fd());
+    let error = prepare(last_pid).err().map_or(0, |errno| errno as i32);
+    // The write fails if the parent died before this process asked to die with it. The SIGPIPE that comes
+    // with the failure has no effect on process 1.
+    let told = write(writer, &error.to_ne_bytes());
+    if error != 0 || told != Ok(size_of_val(&error)) {
+        return 1;
+    }
+    // SAFETY: the descriptors belong to this copy of the parent, which uses none of them any more.
+    unsafe { libc::close_range(0, libc::c_uint::MAX, 0) };
+    loop {
+        pause();
     }
 }
 
-/// Sets up signals, `/proc` and the next process number. Returns an errno, or 0.
-fn prepare(last_pid: &[u8]) -> i32 {
-    // SAFETY: plain integers, NUL-terminated strings and a live buffer.
+/// Sets up signals, `/proc` and the next process number.
+fn prepare(last_pid: &[u8]) -> Result<(), Errno> {
+    prctl::set_name(c"brolga-init")?;
+    reset_signals();
+    prctl::set_pdeathsig(Signal::SIGKILL)?;
+    let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
+    let none: Option<&CStr> = None;
+    mount(Some(c"proc"), c"/proc", Some(c"proc"), flags, none)?;
+    write_last_pid(last_pid)
+}
+
+/// Removes the parent's signal handlers. Orphans that end are not waited for.
+fn reset_signals() {
+    // SAFETY: no handler is installed, only the default actions and one that ignores.
     unsafe {
-        libc::prctl(libc::PR_SET_NAME, c"brolga-init".as_ptr());
-        // The handlers are the parent's. Orphans that end are not waited for.
         for signal in 1..32 {
             libc::signal(signal, libc::SIG_DFL);
         }
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
-        if libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) < 0 || mount_proc() < 0 {
-            return *libc::__errno_location();
-        }
     }
-    write_last_pid(last_pid)
 }
 
-/// Sets the number of the last process of the namespace. Returns an errno, or 0.
-fn write_last_pid(last_pid: &[u8]) -> i32 {
-    // SAFETY: a NUL-terminated string and a live buffer.
-    unsafe {
-        let fd = libc::open(LAST_PID.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC);
-        if fd < 0 || libc::write(fd, last_pid.as_ptr().cast(), last_pid.len()) < 0 {
-            return *libc::__errno_location();
-        }
-    }
-    0
+/// Sets the number of the last process of the namespace.
+fn write_last_pid(last_pid: &[u8]) -> Result<(), Errno> {
+    let file = open(LAST_PID, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(&file, last_pid).map(drop)
 }
 
 /// Sets the number of the last process, so that the next one gets the number after it. It is called on
@@ -107,28 +120,11 @@ fn write_last_pid(last_pid: &[u8]) -> i32 {
 pub(crate) fn set_last_pid(number: u32) -> io::Result<()> {
     let mut digits = [0u8; 10];
     let digits = decimal(number, &mut digits);
-    // SAFETY: the child makes only system calls and never returns.
-    let child = match unsafe { fork() }? {
-        ForkResult::Child => {
-            let errno = write_last_pid(digits);
-            // SAFETY: ends the child at once. An errno fits into the status.
-            unsafe { libc::_exit(errno) }
-        }
-        ForkResult::Parent { child } => child,
-    };
+    // An errno fits into the status.
+    let child = fork_child(|| write_last_pid(digits).err().map_or(0, |errno| errno as i32))?;
     match waitpid(child, None)? {
         WaitStatus::Exited(_, 0) => Ok(()),
         WaitStatus::Exited(_, errno) => Err(io::Error::from_raw_os_error(errno)),
         _ => Err(io::Error::other("cannot set the next process number")),
     }
-}
-
-/// File for the number of the last process.
-const LAST_PID: &CStr = c"/proc/sys/kernel/ns_last_pid";
-
-fn mount_proc() -> i32 {
-    let proc = c"proc".as_ptr();
-    let flags = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
-    // SAFETY: NUL-terminated strings; proc takes no data.
-    unsafe { libc::mount(proc, c"/proc".as_ptr(), proc, flags, std::ptr::null()) }
 }

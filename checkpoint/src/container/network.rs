@@ -12,13 +12,16 @@ pub(super) fn enable_loopback() -> io::Result<()> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    // SAFETY: all zeros are a valid ifreq: integers, and a union of those.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let mut request = libc::ifreq {
+        ifr_name: [0; libc::IFNAMSIZ],
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            // IFF_UP is 1, which fits.
+            ifru_flags: libc::IFF_UP as i16,
+        },
+    };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
         *to = from.cast_signed();
     }
-    // IFF_UP is 1, which fits.
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as i16;
     // SAFETY: the call reads one live ifreq.
     match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
         0 => Ok(()),

@@ -12,9 +12,11 @@
 
 use super::processes::{maps_of, processes};
 use brolga_tape::renumber::{self, FileWords, mapping_word};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use rustix::io::Errno;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
-use std::ffi::{CString, OsStr};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -40,12 +42,12 @@ impl InodeMap {
     pub(crate) fn read(paths: Vec<PathBuf>, mount_points: &[PathBuf]) -> io::Result<Self> {
         let mut map = Self::default();
         for top in mount_points {
-            if let Some(words) = words_of(top, 0)? {
+            if let Some(words) = words_of(top, AtFlags::empty())? {
                 map.devices.push((bytes(top), words[0]));
             }
         }
         for path in paths {
-            map.add(&path, libc::AT_SYMLINK_NOFOLLOW)?;
+            map.add(&path, AtFlags::SYMLINK_NOFOLLOW)?;
         }
         for pid in processes()? {
             map.add_process(pid)?;
@@ -72,7 +74,7 @@ impl InodeMap {
     fn add_process(&mut self, pid: u32) -> io::Result<()> {
         let process = PathBuf::from(format!("/proc/{pid}"));
         for entry in fs::read_dir(process.join("fd"))? {
-            self.add(&entry?.path(), 0)?;
+            self.add(&entry?.path(), AtFlags::empty())?;
         }
         let maps = maps_of(pid)?;
         let shared = maps.lines().filter_map(shared_mapping);
@@ -81,7 +83,7 @@ impl InodeMap {
         Ok(())
     }
 
-    fn add(&mut self, path: &Path, flags: i32) -> io::Result<()> {
+    fn add(&mut self, path: &Path, flags: AtFlags) -> io::Result<()> {
         if let Some(words) = words_of(path, flags)? {
             self.files.push((bytes(path), words));
         }
@@ -92,7 +94,7 @@ impl InodeMap {
     pub(crate) fn renumbering(&self) -> io::Result<Vec<u8>> {
         let mut devices = Vec::new();
         for (top, old) in &self.devices {
-            if let Some(words) = words_of(path(top), 0)? {
+            if let Some(words) = words_of(path(top), AtFlags::empty())? {
                 devices.push((*old, words[0]));
             }
         }
@@ -100,7 +102,11 @@ impl InodeMap {
         for (name, old) in &self.files {
             let name = path(name);
             let open = name.starts_with("/proc");
-            let flags = if open { 0 } else { libc::AT_SYMLINK_NOFOLLOW };
+            let flags = if open {
+                AtFlags::empty()
+            } else {
+                AtFlags::SYMLINK_NOFOLLOW
+            };
             if let Some(new) = words_of(name, flags)? {
                 files.push((*old, new));
             }
@@ -145,21 +151,13 @@ fn shared_mapping(line: &str) -> Option<(u64, u64)> {
 }
 
 /// Returns device, inode and birth time of a file; `None` if it does not exist.
-fn words_of(path: &Path, flags: i32) -> io::Result<Option<FileWords>> {
-    let name = CString::new(path.as_os_str().as_bytes())?;
-    let mask = libc::STATX_BASIC_STATS | libc::STATX_BTIME;
-    // SAFETY: all zeros are a valid statx: integers only.
-    let mut file: libc::statx = unsafe { std::mem::zeroed() };
-    // SAFETY: a NUL-terminated path, and room for the answer.
-    let done = unsafe { libc::statx(libc::AT_FDCWD, name.as_ptr(), flags, mask, &raw mut file) };
-    if done < 0 {
-        let error = io::Error::last_os_error();
-        return match error.kind() {
-            io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Ok(None),
-            _ => Err(error),
-        };
-    }
-    let born = if file.stx_mask & libc::STATX_BTIME != 0 {
+fn words_of(path: &Path, flags: AtFlags) -> io::Result<Option<FileWords>> {
+    let mask = StatxFlags::BASIC_STATS | StatxFlags::BTIME;
+    let file = match statx(CWD, path, flags, mask) {
+        Err(Errno::NOENT | Errno::NOTDIR) => return Ok(None),
+        other => other?,
+    };
+    let born = if StatxFlags::from_bits_retain(file.stx_mask).contains(StatxFlags::BTIME) {
         let born = file.stx_btime;
         [born.tv_sec.cast_unsigned(), born.tv_nsec.into()]
     } else {
@@ -189,12 +187,13 @@ mod tests {
         let file = dir.path().join("file");
         fs::write(&file, "").unwrap();
         let mut map = InodeMap::default();
-        map.add(&file, 0).unwrap();
-        map.add(&dir.path().join("missing"), 0).unwrap();
+        map.add(&file, AtFlags::empty()).unwrap();
+        map.add(&dir.path().join("missing"), AtFlags::empty())
+            .unwrap();
         let old = map.files[0].1;
         fs::rename(&file, dir.path().join("kept")).unwrap();
         fs::write(&file, "").unwrap();
-        let new = words_of(&file, 0).unwrap().unwrap();
+        let new = words_of(&file, AtFlags::empty()).unwrap().unwrap();
         assert_ne!(old, new);
         let table = map.renumbering().unwrap();
         assert_eq!(renumber::Table::parse(&table).unwrap().file(old), new);

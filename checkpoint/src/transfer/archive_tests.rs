@@ -161,7 +161,7 @@ fn a_file_is_not_unpacked_beyond_its_length_in_the_manifest() {
     });
     let mut arrived = 0;
     let error = import(&there, &stream[..], Path::new(NAME), &mut |more| {
-        arrived += more
+        arrived += more;
     });
     let error = error.unwrap_err().to_string();
     assert!(error.contains("longer than its manifest says"), "{error}");

@@ -2,11 +2,8 @@
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::AsFd;
 use std::path::Path;
-
-/// `_IOW(0x94, 9, int)`: shares the extents of another file.
-const FICLONE: libc::c_ulong = 0x4004_9409;
 
 /// Creates `to` with the content of `from`. Returns true if the blocks are shared; otherwise the content
 /// was copied without its holes.
@@ -14,16 +11,11 @@ pub(super) fn copy(from: &mut File, to: &Path, mode: u32) -> io::Result<bool> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = File::options();
     let mut to = options.write(true).create_new(true).mode(mode).open(to)?;
-    if clone(from, &to) {
+    if rustix::fs::ioctl_ficlone(&to, &*from).is_ok() {
         return Ok(true);
     }
     copy_data(from, &mut to)?;
     Ok(false)
-}
-
-fn clone(from: &File, to: &File) -> bool {
-    // SAFETY: plain descriptors.
-    unsafe { libc::ioctl(to.as_raw_fd(), FICLONE, from.as_raw_fd()) == 0 }
 }
 
 fn copy_data(from: &mut File, to: &mut File) -> io::Result<()> {
