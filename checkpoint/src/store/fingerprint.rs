@@ -149,8 +149,8 @@ impl Mismatch {
     pub fn advice(&self) -> &'static str {
         match self {
             Self::Configuration => {
-                "make command, env, unix, policy, quantum, cpus, descriptors, host_loopback and \
-                 backstop alike on all machines"
+                "make command, env, unix_sockets, policy, quantum_ticks, cpus, descriptors_max, \
+                 host_loopback and syscall_filter identical on all machines"
             }
             Self::Interposer => "use the same build of brolga on all machines",
             Self::File { .. } => "install the same version of its package on all machines",
