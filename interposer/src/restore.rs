@@ -5,12 +5,11 @@
 //! thread), and has other numbers for files. The first thread to wake sees to what all share; each
 //! thread sees to itself when it gets the turn.
 
-use crate::hooks::fs::stat;
+use crate::hooks::fs::{inode, stat};
 use crate::shared::Shared;
 use crate::sys::{self, sys};
-use crate::tls;
-use crate::tsc;
 use crate::turn::{self, rekeyed};
+use crate::{tls, tsc};
 use brolga_tape::handover::RENUMBERED_PATH;
 use brolga_tape::renumber::{FileWords, Table};
 use brolga_tape::ring::Tape;
@@ -59,13 +58,13 @@ fn renumber(shared: &mut Shared) {
 /// What a file is now. What is not listed is the machine's, and on another machine nothing but the place
 /// is the same; or it is gone, and then the place may be another's.
 fn now(table: &Table<'_>, old: &Identity, place: &[u8]) -> Identity {
-    if stat::is_known_by_place(old) {
+    if inode::is_known_by_place(old) {
         return *old;
     }
     if let Some(listed) = table.listed(words(old)) {
         return identity(listed);
     }
-    stat::identity_at(place)
+    inode::identity_at(place)
         .filter(|found| !table.is_there(words(found)))
         .unwrap_or_else(|| identity(table.file(words(old))))
 }

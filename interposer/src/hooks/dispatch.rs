@@ -4,16 +4,18 @@
 //!
 //! Not here: what is free or refused by number, which [`brolga_filter`] says.
 
-use crate::hooks::fd::{counter, descriptor, splice};
-use crate::hooks::fs::{getdents, open, path, stat};
+use crate::hooks::fd::{
+    close, dup, eventfd, fcntl, ioctl, pipe, read_write, signalfd, splice, timerfd,
+};
+use crate::hooks::fs::{getdents, open, path, stat, statfs, sync};
 use crate::hooks::ipc::sysv;
-use crate::hooks::net::{connect, datagram, socket, sockopt};
-use crate::hooks::poll::epoll;
-use crate::hooks::process::{exec, fork, pgrp, tid, wait};
-use crate::hooks::signal::action;
-use crate::hooks::thread::{futex, pthread, sched};
-use crate::hooks::time::{clock, timer};
-use crate::hooks::{error, op, random, sysinfo};
+use crate::hooks::net::{accept, connect, mmsg, recv_send, socket, sockopt};
+use crate::hooks::poll::{self, epoll, select};
+use crate::hooks::process::{capability, exec, exit, fork, pgrp, pid, wait};
+use crate::hooks::signal::{action, mask, send, sigwait};
+use crate::hooks::thread::{affinity, futex, pthread, sched};
+use crate::hooks::time::{clock, itimer, sleep, timer};
+use crate::hooks::{error, op, random, resource, sysinfo};
 use crate::sys::{self, finish};
 use crate::turn::{Turn, fault};
 use brolga_filter::{Rule, rule};
@@ -66,10 +68,10 @@ unsafe fn data(number: i64, a: Words) -> Option<isize> {
     // SAFETY: the caller's promise.
     Some(unsafe {
         match number {
-            sys::SYS_read => descriptor::read_(fd, at_mut(a[1]), a[2]),
-            sys::SYS_write => descriptor::write_(fd, at(a[1]), a[2]),
-            sys::SYS_readv => size(descriptor::readv(fd, at(a[1]), a[2] as _)),
-            sys::SYS_writev => size(descriptor::writev(fd, at(a[1]), a[2] as _)),
+            sys::SYS_read => read_write::read_(fd, at_mut(a[1]), a[2]),
+            sys::SYS_write => read_write::write_(fd, at(a[1]), a[2]),
+            sys::SYS_readv => size(read_write::readv(fd, at(a[1]), a[2] as _)),
+            sys::SYS_writev => size(read_write::writev(fd, at(a[1]), a[2] as _)),
             libc::SYS_splice => {
                 let (from, to) = (at_mut(a[1]), at_mut(a[3]));
                 size(splice::splice(fd, from, a[2] as _, to, a[4], a[5] as _))
@@ -81,19 +83,19 @@ unsafe fn data(number: i64, a: Words) -> Option<isize> {
                 Some(turn) => futex::futex(turn, a),
                 None => sys::syscall6(number, a),
             },
-            sys::SYS_poll => kernel(epoll::poll(at_mut(a[0]), a[1] as _, a[2] as _)),
+            sys::SYS_poll => kernel(poll::poll(at_mut(a[0]), a[1] as _, a[2] as _)),
             sys::SYS_ppoll => {
                 let (times, mask) = (at(a[2]), at(a[3]));
-                kernel(epoll::ppoll(at_mut(a[0]), a[1] as _, times, mask))
+                kernel(poll::ppoll(at_mut(a[0]), a[1] as _, times, mask))
             }
             libc::SYS_select => {
                 let (reads, writes, excepts) = (at_mut(a[1]), at_mut(a[2]), at_mut(a[3]));
-                kernel(epoll::select(fd, reads, writes, excepts, at_mut(a[4])))
+                kernel(select::select(fd, reads, writes, excepts, at_mut(a[4])))
             }
             sys::SYS_pselect6 => {
                 let (reads, writes, excepts) = (at_mut(a[1]), at_mut(a[2]), at_mut(a[3]));
                 let mask = at::<usize>(a[5]).as_ref().map_or(null(), |mask| at(*mask));
-                kernel(epoll::pselect(fd, reads, writes, excepts, at(a[4]), mask))
+                kernel(select::pselect(fd, reads, writes, excepts, at(a[4]), mask))
             }
             libc::SYS_epoll_create => kernel(epoll::epoll_create(fd)),
             sys::SYS_epoll_create1 => kernel(epoll::epoll_create1(fd)),
@@ -127,31 +129,29 @@ unsafe fn descriptors(number: i64, a: Words) -> Option<isize> {
                 let flags = libc::O_CREAT | libc::O_WRONLY | libc::O_TRUNC;
                 open::open_(here, at(a[0]), flags, a[1] as _)
             }
-            sys::SYS_close => descriptor::close_(fd),
-            sys::SYS_close_range => {
-                kernel(descriptor::close_range(a[0] as _, a[1] as _, a[2] as _))
-            }
-            sys::SYS_dup => kernel(descriptor::dup(fd)),
-            sys::SYS_dup2 => descriptor::dup2_(fd, a[1] as _),
-            sys::SYS_dup3 => kernel(descriptor::dup3(fd, a[1] as _, a[2] as _)),
-            sys::SYS_fcntl => kernel(descriptor::fcntl(fd, a[1] as _, a[2])),
-            sys::SYS_ioctl => kernel(descriptor::ioctl(fd, a[1] as _, at_mut(a[2]))),
-            libc::SYS_pipe => descriptor::pipe2_(at_mut(a[0]), 0),
-            sys::SYS_pipe2 => descriptor::pipe2_(at_mut(a[0]), a[1] as _),
-            sys::SYS_fsync | sys::SYS_fdatasync | libc::SYS_syncfs => open::sync(number, fd),
+            sys::SYS_close => close::close_(fd),
+            sys::SYS_close_range => kernel(close::close_range(a[0] as _, a[1] as _, a[2] as _)),
+            sys::SYS_dup => kernel(dup::dup(fd)),
+            sys::SYS_dup2 => dup::dup2_(fd, a[1] as _),
+            sys::SYS_dup3 => kernel(dup::dup3(fd, a[1] as _, a[2] as _)),
+            sys::SYS_fcntl => kernel(fcntl::fcntl(fd, a[1] as _, a[2])),
+            sys::SYS_ioctl => kernel(ioctl::ioctl(fd, a[1] as _, at_mut(a[2]))),
+            libc::SYS_pipe => pipe::pipe2_(at_mut(a[0]), 0),
+            sys::SYS_pipe2 => pipe::pipe2_(at_mut(a[0]), a[1] as _),
+            sys::SYS_fsync | sys::SYS_fdatasync | libc::SYS_syncfs => sync::sync(number, fd),
             libc::SYS_sync => 0,
-            libc::SYS_eventfd => kernel(counter::eventfd(a[0] as _, 0)),
-            sys::SYS_eventfd2 => kernel(counter::eventfd(a[0] as _, a[1] as _)),
-            libc::SYS_signalfd => kernel(counter::signalfd(fd, at(a[1]), 0)),
-            libc::SYS_signalfd4 => kernel(counter::signalfd(fd, at(a[1]), a[3] as _)),
-            libc::SYS_timerfd_create => kernel(timer::timerfd_create(fd, a[1] as _)),
-            libc::SYS_timerfd_settime => kernel(timer::timerfd_settime(
+            libc::SYS_eventfd => kernel(eventfd::eventfd(a[0] as _, 0)),
+            sys::SYS_eventfd2 => kernel(eventfd::eventfd(a[0] as _, a[1] as _)),
+            libc::SYS_signalfd => kernel(signalfd::signalfd(fd, at(a[1]), 0)),
+            libc::SYS_signalfd4 => kernel(signalfd::signalfd(fd, at(a[1]), a[3] as _)),
+            libc::SYS_timerfd_create => kernel(timerfd::timerfd_create(fd, a[1] as _)),
+            libc::SYS_timerfd_settime => kernel(timerfd::timerfd_settime(
                 fd,
                 a[1] as _,
                 at(a[2]),
                 at_mut(a[3]),
             )),
-            libc::SYS_timerfd_gettime => kernel(timer::timerfd_gettime(fd, at_mut(a[1]))),
+            libc::SYS_timerfd_gettime => kernel(timerfd::timerfd_gettime(fd, at_mut(a[1]))),
             // A descriptor of a process becomes readable when the kernel likes.
             sys::SYS_pidfd_open => error(libc::ENOSYS),
             _ => return None,
@@ -165,36 +165,29 @@ unsafe fn sockets(number: i64, a: Words) -> Option<isize> {
     Some(unsafe {
         match number {
             sys::SYS_socket => kernel(socket::socket(fd, a[1] as _, a[2] as _)),
-            sys::SYS_socketpair => kernel(descriptor::socketpair(
-                fd,
-                a[1] as _,
-                a[2] as _,
-                at_mut(a[3]),
-            )),
+            sys::SYS_socketpair => {
+                kernel(socket::socketpair(fd, a[1] as _, a[2] as _, at_mut(a[3])))
+            }
             sys::SYS_bind => kernel(socket::bind(fd, at(a[1]), a[2] as _)),
             sys::SYS_listen => kernel(socket::listen(fd, a[1] as _)),
-            libc::SYS_accept => kernel(socket::accept(fd, at_mut(a[1]), at_mut(a[2]))),
-            sys::SYS_accept4 => kernel(socket::accept4(fd, at_mut(a[1]), at_mut(a[2]), a[3] as _)),
+            libc::SYS_accept => kernel(accept::accept(fd, at_mut(a[1]), at_mut(a[2]))),
+            sys::SYS_accept4 => kernel(accept::accept4(fd, at_mut(a[1]), at_mut(a[2]), a[3] as _)),
             sys::SYS_connect => kernel(connect::connect(fd, at(a[1]), a[2] as _)),
             sys::SYS_shutdown => kernel(socket::shutdown(fd, a[1] as _)),
             sys::SYS_sendto => {
                 let (from, to) = (at(a[1]), at(a[4]));
-                size(socket::sendto(fd, from, a[2], a[3] as _, to, a[5] as _))
+                size(recv_send::sendto(fd, from, a[2], a[3] as _, to, a[5] as _))
             }
             sys::SYS_recvfrom => {
                 let (to, from, len) = (at_mut(a[1]), at_mut(a[4]), at_mut(a[5]));
-                size(socket::recvfrom(fd, to, a[2], a[3] as _, from, len))
+                size(recv_send::recvfrom(fd, to, a[2], a[3] as _, from, len))
             }
-            sys::SYS_sendmsg => socket::sendmsg_(fd, at(a[1]), a[2] as _),
-            sys::SYS_recvmsg => socket::recvmsg_(fd, at_mut(a[1]), a[2] as _),
-            libc::SYS_sendmmsg => {
-                kernel(datagram::sendmmsg(fd, at_mut(a[1]), a[2] as _, a[3] as _))
-            }
+            sys::SYS_sendmsg => recv_send::sendmsg_(fd, at(a[1]), a[2] as _),
+            sys::SYS_recvmsg => recv_send::recvmsg_(fd, at_mut(a[1]), a[2] as _),
+            libc::SYS_sendmmsg => kernel(mmsg::sendmmsg(fd, at_mut(a[1]), a[2] as _, a[3] as _)),
             libc::SYS_recvmmsg => {
                 let (messages, timeout) = (at_mut(a[1]), at_mut(a[4]));
-                kernel(datagram::recvmmsg(
-                    fd, messages, a[2] as _, a[3] as _, timeout,
-                ))
+                kernel(mmsg::recvmmsg(fd, messages, a[2] as _, a[3] as _, timeout))
             }
             sys::SYS_setsockopt => kernel(sockopt::setsockopt(
                 fd,
@@ -224,16 +217,16 @@ unsafe fn clocks(number: i64, a: Words) -> Option<isize> {
             libc::SYS_clock_settime => error(libc::EPERM),
             libc::SYS_gettimeofday => kernel(clock::gettimeofday(at_mut(a[0]), at_mut(a[1]))),
             libc::SYS_time => clock::time(at_mut(a[0])) as isize,
-            libc::SYS_times => clock::times(at_mut(a[0])) as isize,
-            libc::SYS_getrusage => kernel(clock::getrusage(first, at_mut(a[1]))),
-            sys::SYS_nanosleep => kernel(clock::nanosleep(at(a[0]), at_mut(a[1]))),
+            libc::SYS_times => resource::times(at_mut(a[0])) as isize,
+            libc::SYS_getrusage => kernel(resource::getrusage(first, at_mut(a[1]))),
+            sys::SYS_nanosleep => kernel(sleep::nanosleep(at(a[0]), at_mut(a[1]))),
             sys::SYS_clock_nanosleep => {
-                -(clock::clock_nanosleep(first, a[1] as _, at(a[2]), at_mut(a[3])) as isize)
+                -(sleep::clock_nanosleep(first, a[1] as _, at(a[2]), at_mut(a[3])) as isize)
             }
-            sys::SYS_sched_yield => kernel(clock::sched_yield()),
-            libc::SYS_alarm => timer::alarm(a[0] as _) as isize,
-            libc::SYS_getitimer => kernel(timer::getitimer(first, at_mut(a[1]))),
-            libc::SYS_setitimer => kernel(timer::setitimer(first, at(a[1]), at_mut(a[2]))),
+            sys::SYS_sched_yield => kernel(sched::sched_yield()),
+            libc::SYS_alarm => itimer::alarm(a[0] as _) as isize,
+            libc::SYS_getitimer => kernel(itimer::getitimer(first, at_mut(a[1]))),
+            libc::SYS_setitimer => kernel(itimer::setitimer(first, at(a[1]), at_mut(a[2]))),
             libc::SYS_timer_create => {
                 // The kernel's timers are ints.
                 let mut made = 0usize;
@@ -262,8 +255,8 @@ unsafe fn processes(number: i64, a: Words) -> Option<isize> {
     // SAFETY: the caller's promise.
     Some(unsafe {
         match number {
-            sys::SYS_getpid => kernel(fork::getpid()),
-            sys::SYS_getppid => kernel(fork::getppid()),
+            sys::SYS_getpid => kernel(pid::getpid()),
+            sys::SYS_getppid => kernel(pid::getppid()),
             sys::SYS_gettid => kernel(pthread::gettid()),
             libc::SYS_getpgid => kernel(pgrp::getpgid(first)),
             libc::SYS_getpgrp => kernel(pgrp::getpgrp()),
@@ -276,20 +269,20 @@ unsafe fn processes(number: i64, a: Words) -> Option<isize> {
             libc::SYS_execve => exec::execute_path(at(a[0]), at(a[1]), at(a[2])),
             libc::SYS_execveat => exec::execute(first, at(a[1]), at(a[2]), at(a[3]), a[4] as _),
             libc::SYS_exit => pthread::exit(first),
-            sys::SYS_exit_group => fork::_exit(first),
+            sys::SYS_exit_group => exit::_exit(first),
             sys::SYS_wait4 => kernel(wait::wait4(first, at_mut(a[1]), a[2] as _, at_mut(a[3]))),
             libc::SYS_waitid => kernel(wait::waitid(a[0] as _, a[1] as _, at_mut(a[2]), a[3] as _)),
-            libc::SYS_capget => kernel(tid::capget(at_mut(a[0]), at_mut(a[1]))),
-            libc::SYS_capset => kernel(tid::capset(at_mut(a[0]), at_mut(a[1]))),
+            libc::SYS_capget => kernel(capability::capget(at_mut(a[0]), at_mut(a[1]))),
+            libc::SYS_capset => kernel(capability::capset(at_mut(a[0]), at_mut(a[1]))),
             libc::SYS_getpriority => {
                 sys::set_errno(0);
-                match tid::getpriority(first, a[1] as _) {
+                match resource::getpriority(first, a[1] as _) {
                     -1 if sys::errno() != 0 => error(sys::errno()),
                     // The kernel keeps it positive.
                     priority => (20 - priority) as isize,
                 }
             }
-            libc::SYS_setpriority => kernel(tid::setpriority(first, a[1] as _, a[2] as _)),
+            libc::SYS_setpriority => kernel(resource::setpriority(first, a[1] as _, a[2] as _)),
             libc::SYS_sched_setparam => kernel(sched::sched_setparam(first, at(a[1]))),
             libc::SYS_sched_getparam => kernel(sched::sched_getparam(first, at_mut(a[1]))),
             libc::SYS_sched_getscheduler => kernel(sched::sched_getscheduler(first)),
@@ -297,7 +290,7 @@ unsafe fn processes(number: i64, a: Words) -> Option<isize> {
                 kernel(sched::sched_setscheduler(first, a[1] as _, at(a[2])))
             }
             libc::SYS_sched_rr_get_interval => {
-                kernel(tid::sched_rr_get_interval(first, at_mut(a[1])))
+                kernel(sched::sched_rr_get_interval(first, at_mut(a[1])))
             }
             // What there is of them does not differ.
             libc::SYS_sched_get_priority_max | libc::SYS_sched_get_priority_min => {
@@ -390,22 +383,22 @@ unsafe fn signals(number: i64, a: Words) -> Option<isize> {
             libc::SYS_rt_sigaction => set_action(first, at(a[1]), at_mut(a[2])),
             libc::SYS_rt_sigprocmask if a[3] != SET_BYTES => error(libc::EINVAL),
             libc::SYS_rt_sigprocmask => {
-                with_room(a[2], |old| action::sigprocmask(first, at(a[1]), old))
+                with_room(a[2], |old| mask::sigprocmask(first, at(a[1]), old))
             }
-            libc::SYS_rt_sigpending => with_room(a[0], |to| action::sigpending(to)),
-            libc::SYS_rt_sigsuspend => kernel(action::sigsuspend(at(a[0]))),
-            libc::SYS_pause => kernel(action::pause()),
+            libc::SYS_rt_sigpending => with_room(a[0], |to| mask::sigpending(to)),
+            libc::SYS_rt_sigsuspend => kernel(sigwait::sigsuspend(at(a[0]))),
+            libc::SYS_pause => kernel(sigwait::pause()),
             libc::SYS_rt_sigtimedwait => {
-                kernel(action::sigtimedwait(at(a[0]), at_mut(a[1]), at(a[2])))
+                kernel(sigwait::sigtimedwait(at(a[0]), at_mut(a[1]), at(a[2])))
             }
-            sys::SYS_kill => kernel(action::kill(first, a[1] as _)),
-            sys::SYS_tgkill => action::send_by_id(Some(first), a[1] as _, a[2] as _),
-            libc::SYS_tkill => action::send_by_id(None, first, a[1] as _),
+            sys::SYS_kill => kernel(send::kill(first, a[1] as _)),
+            sys::SYS_tgkill => send::send_by_id(Some(first), a[1] as _, a[2] as _),
+            libc::SYS_tkill => send::send_by_id(None, first, a[1] as _),
             libc::SYS_rt_sigqueueinfo => {
                 let value = at::<u64>(a[2] + VALUE_AT).read();
-                kernel(action::sigqueue(first, a[1] as _, value))
+                kernel(send::sigqueue(first, a[1] as _, value))
             }
-            libc::SYS_rt_tgsigqueueinfo => action::send_by_id(Some(first), a[1] as _, a[2] as _),
+            libc::SYS_rt_tgsigqueueinfo => send::send_by_id(Some(first), a[1] as _, a[2] as _),
             _ => return None,
         }
     })
@@ -436,8 +429,8 @@ unsafe fn names(number: i64, a: Words) -> Option<isize> {
             libc::SYS_fstat => kernel(stat::fstat(first, at_mut(a[1]))),
             libc::SYS_newfstatat => kernel(stat::fstatat(first, at(a[1]), at_mut(a[2]), a[3] as _)),
             libc::SYS_statx => stat::statx_(first, at(a[1]), a[2] as _, a[3] as _, at_mut(a[4])),
-            libc::SYS_statfs => kernel(stat::statfs(at(a[0]), at_mut(a[1]))),
-            libc::SYS_fstatfs => kernel(stat::fstatfs(first, at_mut(a[1]))),
+            libc::SYS_statfs => kernel(statfs::statfs(at(a[0]), at_mut(a[1]))),
+            libc::SYS_fstatfs => kernel(statfs::fstatfs(first, at_mut(a[1]))),
             libc::SYS_utime => kernel(stat::utime(at(a[0]), at(a[1]))),
             libc::SYS_utimes => kernel(stat::utimes(at(a[0]), at(a[1]))),
             libc::SYS_futimesat => kernel(stat::futimesat(first, at(a[1]), at(a[2]))),
@@ -465,7 +458,7 @@ unsafe fn machine(number: i64, a: Words) -> Option<isize> {
             libc::SYS_sched_setaffinity => 0,
             libc::SYS_sched_getaffinity if a[1] < PROCESSORS_BYTES => error(libc::EINVAL),
             libc::SYS_sched_getaffinity => {
-                sysinfo::sched_getaffinity(0, PROCESSORS_BYTES, at_mut(a[2]));
+                affinity::sched_getaffinity(0, PROCESSORS_BYTES, at_mut(a[2]));
                 PROCESSORS_BYTES as isize
             }
             libc::SYS_getcpu => {

@@ -24,16 +24,19 @@ mod net;
 mod poll;
 mod process;
 mod random;
+mod resource;
 mod signal;
 mod stdio;
 mod sysinfo;
 mod thread;
 mod time;
-mod variadic;
 
 use crate::turn::Turn;
 pub(crate) use brolga_tape::operation as op;
+pub use dispatch::call as dispatch;
 pub use ipc::sysv::Sleeper;
+pub use process::{exit::die_of, fork::is_being_made};
+pub(crate) use random::fill as fill_random;
 pub use thread::cancel::{Cancel, after_interruption};
 pub use thread::sched::Priority;
 
@@ -42,7 +45,8 @@ pub fn resolve() {
     thread::cancel::resolve();
     thread::pthread::resolve();
     process::fork::resolve();
-    fs::open::resolve();
+    process::exit::resolve();
+    stdio::fopen::resolve();
     fs::path::resolve();
     signal::crash::resolve();
 }
@@ -56,30 +60,25 @@ pub fn note_launch(turn: &mut Turn) {
 pub fn after_exec(turn: &mut Turn) {
     process::fork::after_exec(turn);
     thread::pthread::after_exec(turn);
-    fd::descriptor::after_exec(turn);
+    fd::object::after_exec(turn);
     stdio::stream::after_exec(turn);
     signal::action::after_exec(turn);
     ipc::sysv::after_exec(turn);
     let process = turn.process();
-    time::timer::forget(turn, process, true);
+    time::alarm::forget(turn, process, true);
     turn.scheduler().remove_soft_barriers(process);
 }
 
 /// What an admitted entry brings besides input: timers that went off, operators' signals (bit `n - 1`
 /// for signal `n`).
 pub fn after_admission(turn: &mut Turn, operators: u64) {
-    time::timer::fire(turn);
+    time::alarm::fire(turn);
     for signal in 1..=64 {
         if operators & 1 << (signal - 1) != 0 {
-            signal::action::from_operator(turn, signal);
+            signal::send::from_operator(turn, signal);
         }
     }
 }
-
-pub use dispatch::call as dispatch;
-pub(crate) use random::fill as fill_random;
-
-pub use process::fork::{die_of, is_being_made};
 
 /// The result of libc's own function, as the kernel returns it.
 pub(crate) fn own(result: core::ffi::c_int) -> isize {

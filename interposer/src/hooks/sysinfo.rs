@@ -1,9 +1,9 @@
-//! What the server may know of the machine: the same everywhere.
+//! The machine as the server sees it, the same everywhere: `uname`, `sysinfo`, `sysconf`.
 
 use crate::hooks::error;
 use crate::libc_symbols::{Real, libc_own};
 use crate::sys::{self, finish, sys};
-use crate::turn::{Turn, is_active};
+use crate::turn::Turn;
 use core::ffi::{c_char, c_int, c_long};
 
 const HOST_NAME: &[u8] = b"brolga\0";
@@ -73,74 +73,6 @@ pub unsafe extern "C" fn get_nprocs_conf() -> c_int {
 }
 
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn sched_getcpu() -> c_int {
-    if is_active() {
-        0
-    } else {
-        libc_own!(sched_getcpu() -> c_int)
-    }
-}
-
-/// Processors 0 to cpus - 1, wherever the tree really runs.
-pub(crate) unsafe fn fill_affinity(turn: &Turn, size: usize, set: *mut u8) {
-    // SAFETY: the caller promises `size` bytes.
-    unsafe {
-        core::ptr::write_bytes(set, 0, size);
-        for cpu in 0..turn.local().cpus as usize {
-            if cpu / 8 < size {
-                *set.add(cpu / 8) |= 1 << (cpu % 8);
-            }
-        }
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sched_getaffinity(pid: c_int, size: usize, set: *mut u8) -> c_int {
-    if let Some(turn) = Turn::have() {
-        // SAFETY: the caller's promise.
-        unsafe { fill_affinity(&turn, size, set) };
-        return 0;
-    }
-    // SAFETY: the caller's pointer, passed on.
-    let result = unsafe { sys!(libc::SYS_sched_getaffinity, pid, size, set) };
-    if result > 0 {
-        0
-    } else {
-        finish(result) as c_int
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_getaffinity_np(thread: u64, size: usize, set: *mut u8) -> c_int {
-    let Some(turn) = Turn::have() else {
-        return libc_own!(
-            pthread_getaffinity_np(thread: u64, size: usize, set: *mut u8) -> c_int
-        );
-    };
-    // SAFETY: the caller's promise.
-    unsafe { fill_affinity(&turn, size, set) };
-    0
-}
-
-/// The tree stays where the launcher put it.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sched_setaffinity(pid: c_int, size: usize, set: *const u8) -> c_int {
-    if Turn::is_scheduled() {
-        return 0;
-    }
-    // SAFETY: the caller's pointer, passed on.
-    finish(unsafe { sys!(libc::SYS_sched_setaffinity, pid, size, set) }) as c_int
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_setaffinity_np(thread: u64, size: usize, set: *const u8) -> c_int {
-    if is_active() {
-        return 0;
-    }
-    libc_own!(pthread_setaffinity_np(thread: u64, size: usize, set: *const u8) -> c_int)
-}
-
-#[unsafe(no_mangle)]
 pub unsafe extern "C" fn sysinfo(to: *mut libc::sysinfo) -> c_int {
     let Some(mut turn) = Turn::have() else {
         // SAFETY: the caller's pointer, passed on.
@@ -157,4 +89,16 @@ pub unsafe extern "C" fn sysinfo(to: *mut libc::sysinfo) -> c_int {
         (*to).mem_unit = 1;
     }
     0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn getloadavg(to: *mut f64, count: c_int) -> c_int {
+    if !Turn::is_scheduled() {
+        return libc_own!(getloadavg(to: *mut f64, count: c_int) -> c_int);
+    }
+    for at in 0..count.clamp(0, 3) {
+        // SAFETY: the caller promises room for `count` doubles.
+        unsafe { to.add(at as usize).write(0.0) };
+    }
+    count.clamp(0, 3)
 }

@@ -1,19 +1,18 @@
-//! eventfd, timerfd and signalfd: descriptors that count, with virtual readiness.
+//! Counters with virtual readiness, which eventfd, timerfd and signalfd are made of.
 //!
 //! As with sockets the descriptor is a real one that nobody writes to.
 
-use super::descriptor::{name, object};
+use super::object::name;
+use super::signalfd::read_signals;
+use crate::hooks::error;
 use crate::hooks::net::socket::wait;
-use crate::hooks::signal::action::set_at;
-use crate::hooks::{error, op};
-use crate::signal_delivery::describe;
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
 use brolga_dmt::Wakeup;
 use brolga_vnet::{CounterKind, Object, SocketIx, WaitOn};
-use brolga_vsignal::{Info, Set};
-use core::ffi::{c_int, c_uint, c_void};
-use libc::{iovec, signalfd_siginfo, sigset_t};
+use brolga_vsignal::Set;
+use core::ffi::{c_int, c_void};
+use libc::iovec;
 
 const COUNT_BYTES: usize = 8;
 
@@ -45,7 +44,7 @@ pub(crate) fn make(turn: &mut Turn, kind: CounterKind, count: u64, flags: c_int)
 }
 
 /// Waits for a counter to change, as a call on it does. `Err`: what the call returns instead.
-fn pause(turn: &mut Turn, ix: SocketIx, on: WaitOn) -> Result<(), isize> {
+pub(crate) fn pause(turn: &mut Turn, ix: SocketIx, on: WaitOn) -> Result<(), isize> {
     if turn.shared().net.socket(ix).nonblocking {
         return Err(error(libc::EAGAIN));
     }
@@ -132,103 +131,4 @@ pub(crate) unsafe fn vectored(
         Ok(1..) => unsafe { each((*vectors).iov_base, (*vectors).iov_len) },
         _ => error(libc::EINVAL),
     }
-}
-
-// ---- eventfd ----
-
-#[unsafe(no_mangle)]
-pub extern "C" fn eventfd(value: c_uint, flags: c_int) -> c_int {
-    let Some(mut turn) = Turn::take(op::PIPE) else {
-        // SAFETY: plain integers.
-        return finish(unsafe { sys!(sys::SYS_eventfd2, value, flags) }) as c_int;
-    };
-    if flags & !(libc::EFD_SEMAPHORE | libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) != 0 {
-        return finish(error(libc::EINVAL)) as c_int;
-    }
-    let kind = CounterKind::Event {
-        semaphore: flags & libc::EFD_SEMAPHORE != 0,
-    };
-    finish(make(&mut turn, kind, u64::from(value), flags)) as c_int
-}
-
-// ---- signalfd ----
-
-unsafe fn read_signals(
-    turn: &mut Turn,
-    ix: SocketIx,
-    mask: Set,
-    to: *mut signalfd_siginfo,
-    len: usize,
-) -> isize {
-    let room = len / size_of::<signalfd_siginfo>();
-    if room == 0 {
-        return error(libc::EINVAL);
-    }
-    loop {
-        let (process, me) = (turn.process(), turn.me());
-        let mut count = 0;
-        while count < room
-            && let Some(info) = turn.shared().signals.take_from(process, me, mask)
-        {
-            // SAFETY: the caller promises room for `len` bytes.
-            unsafe { to.add(count).write_unaligned(file_info(&info)) };
-            turn.scheduler().note(u64::from(info.signal));
-            count += 1;
-        }
-        turn.refresh_signal_files(process);
-        if count > 0 {
-            return (count * size_of::<signalfd_siginfo>()) as isize;
-        }
-        if let Err(result) = pause(turn, ix, WaitOn::Readable(ix)) {
-            return result;
-        }
-    }
-}
-
-fn file_info(info: &Info) -> signalfd_siginfo {
-    let told = describe(info);
-    // SAFETY: all zeros are valid: integers only.
-    let mut file: signalfd_siginfo = unsafe { core::mem::zeroed() };
-    file.ssi_signo = u32::from(info.signal);
-    file.ssi_code = told.si_code;
-    file.ssi_pid = info.pid.cast_unsigned();
-    file.ssi_status = info.status;
-    file.ssi_int = info.value as i32;
-    file.ssi_ptr = info.value;
-    file
-}
-
-unsafe fn signalfd_(fd: c_int, mask: *const sigset_t, flags: c_int) -> isize {
-    let Some(mut turn) = Turn::take(op::PIPE) else {
-        // SAFETY: the caller's pointer, passed on.
-        return unsafe { sys!(libc::SYS_signalfd4, fd, mask, 8, flags) };
-    };
-    // SAFETY: the caller's promise.
-    let Some(mask) = (unsafe { set_at(mask) }) else {
-        return error(libc::EFAULT);
-    };
-    let process = turn.process();
-    let kind = CounterKind::Signals {
-        process,
-        mask: mask.blockable().0,
-    };
-    let result = if fd == -1 {
-        make(&mut turn, kind, 0, flags)
-    } else {
-        match object(&mut turn, fd) {
-            Some(Object::Socket(ix)) if turn.shared().net.counter_kind(ix).is_some() => {
-                turn.shared().net.set_counter_kind(ix, kind);
-                fd as isize
-            }
-            _ => error(libc::EINVAL),
-        }
-    };
-    turn.refresh_signal_files(process);
-    result
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn signalfd(fd: c_int, mask: *const sigset_t, flags: c_int) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { signalfd_(fd, mask, flags) }) as c_int
 }

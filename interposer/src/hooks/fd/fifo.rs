@@ -5,7 +5,8 @@
 //! A writer that waits does not: one who opens for reading without blocking and closes again before the
 //! writer had its turn is not noticed by it.
 
-use super::descriptor::{is_ready, name};
+use super::object::name;
+use super::real::is_ready;
 use crate::hooks::error;
 use crate::sys::{self, sys};
 use crate::turn::{REAL, Turn};

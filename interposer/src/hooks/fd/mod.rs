@@ -1,8 +1,17 @@
 //! Descriptors: what a process's descriptors name, and the calls that work on descriptors of any kind.
 
+pub(crate) mod close;
 pub(crate) mod counter;
-pub(crate) mod descriptor;
+pub(crate) mod dup;
+pub(crate) mod eventfd;
+pub(crate) mod fcntl;
 pub(crate) mod fifo;
+pub(crate) mod ioctl;
 pub(crate) mod iovec;
-pub(crate) mod lock;
+pub(crate) mod object;
+pub(crate) mod pipe;
+pub(crate) mod read_write;
+pub(crate) mod real;
+pub(crate) mod signalfd;
 pub(crate) mod splice;
+pub(crate) mod timerfd;

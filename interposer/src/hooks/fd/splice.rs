@@ -1,10 +1,12 @@
 //! `splice` and its kin, `sendfile`: between pipes, files and connections. Bytes of a virtual connection
 //! are copied; what is between real objects is left to the kernel, but never so that it blocks.
 
-use super::descriptor::{is_nonblocking, is_ready, object, without_blocking};
 use super::iovec::Vectors;
-use crate::hooks::net::socket::{self, wait};
-use crate::hooks::signal::action;
+use super::object::object;
+use super::real::{is_nonblocking, is_ready, without_blocking};
+use crate::hooks::net::recv_send;
+use crate::hooks::net::socket::wait;
+use crate::hooks::signal::send;
 use crate::hooks::{error, op};
 use crate::sys::{self, sys};
 use crate::turn::{REAL, Turn};
@@ -156,7 +158,7 @@ fn from_pipe(turn: &mut Turn, pipe: c_int, ix: SocketIx, len: usize, waits: bool
             WriteOutcome::WouldBlock => await_socket(turn, ix, WaitOn::Writable(ix)),
             WriteOutcome::Failed(errno) => Patience::Enough(error(errno.into())),
             WriteOutcome::Broken | WriteOutcome::NotConnected => {
-                action::raise_sigpipe(turn);
+                send::raise_sigpipe(turn);
                 Patience::Enough(error(libc::EPIPE))
             }
         };
@@ -302,7 +304,7 @@ unsafe fn send_to_connection(ix: SocketIx, from: c_int, offset: *mut off_t, coun
         };
         let Some(turn) = Turn::have() else { break };
         // SAFETY: `got` bytes of our own buffer were just filled.
-        let put = unsafe { socket::transmit(turn, ix, Vectors::one(&mut vector), 0) };
+        let put = unsafe { recv_send::transmit(turn, ix, Vectors::one(&mut vector), 0) };
         let taken = put.max(0);
         if at.is_none() && taken < got {
             // SAFETY: plain integers; gives back what the connection did not take.

@@ -1,9 +1,13 @@
 //! Files by name: opening, `stat`, directories, names of temporary files.
 
 pub(crate) mod getdents;
+pub(crate) mod inode;
+pub(crate) mod lock;
 pub(crate) mod mkstemp;
 pub(crate) mod open;
 pub(crate) mod path;
 pub(crate) mod readdir;
 pub(crate) mod shm;
 pub(crate) mod stat;
+pub(crate) mod statfs;
+pub(crate) mod sync;

@@ -3,7 +3,7 @@
 //! A directory stream is ours: the whole list, read and sorted when the stream is opened or rewound.
 //! Memory is libc's (the program's allocator), as the streams that libc makes are.
 
-use crate::hooks::fd::descriptor;
+use crate::hooks::fd::close;
 use crate::hooks::{error, op};
 use crate::libc_symbols::libc_own;
 use crate::sys::{self, finish, sys};
@@ -273,7 +273,7 @@ pub unsafe extern "C" fn closedir(stream: *mut Stream) -> c_int {
     unsafe {
         let fd = (*stream).fd;
         Stream::free(stream);
-        finish(descriptor::close_(fd)) as c_int
+        finish(close::close_(fd)) as c_int
     }
 }
 

@@ -3,28 +3,26 @@
 //! Identity and times are [`brolga_vfile`]'s; what depends on the file system (block counts, sizes and
 //! link counts of directories) is shown as constants.
 
+use super::inode::{lasting, write_place};
 use super::path;
 use crate::hooks::time::clock;
 use crate::hooks::{error, op};
-use crate::libc_symbols::libc_own;
-use crate::sys::{self, finish, sys};
+use crate::sys::{finish, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::{TEMPORARY_DIRECTORY_FD, WORK_DIRECTORY_FD};
-use brolga_vfile::numbers::Identity;
 use brolga_vfile::times::{self, Seen, Time};
 use core::ffi::{c_char, c_int, c_uint};
-use core::sync::atomic::{AtomicU64, Ordering};
 use libc::{stat as Stat, statx as Statx, timespec, timeval};
 
 /// One device for everything, in the kernel's encoding of 8:1.
 const DEVICE: (u32, u32) = (8, 1);
 const BLOCK_BYTES: u64 = 512;
 const DIRECTORY_BYTES: u64 = 4096;
-const EMPTY: *const c_char = c"".as_ptr();
+pub(crate) const EMPTY: *const c_char = c"".as_ptr();
 /// In a container, what is bound into it.
-const OWN: &[u8] = b"/.brolga/";
+pub(crate) const OWN: &[u8] = b"/.brolga/";
 
-fn time_of(time: &libc::statx_timestamp) -> Time {
+pub(crate) fn time_of(time: &libc::statx_timestamp) -> Time {
     Time {
         seconds: time.tv_sec,
         nanoseconds: time.tv_nsec,
@@ -41,7 +39,12 @@ fn is(file: &Statx, kind: u32) -> bool {
 }
 
 /// The kernel's answer, with all that we need.
-unsafe fn ask(at: c_int, path: *const c_char, flags: c_int, mask: u32) -> Result<Statx, isize> {
+pub(crate) unsafe fn ask(
+    at: c_int,
+    path: *const c_char,
+    flags: c_int,
+    mask: u32,
+) -> Result<Statx, isize> {
     let mut file = core::mem::MaybeUninit::<Statx>::uninit();
     let wanted = mask | libc::STATX_BASIC_STATS | libc::STATX_BTIME;
     // SAFETY: the caller's path, and room for the answer.
@@ -51,152 +54,6 @@ unsafe fn ask(at: c_int, path: *const c_char, flags: c_int, mask: u32) -> Result
     }
     // SAFETY: the kernel has just filled it.
     Ok(unsafe { file.assume_init() })
-}
-
-fn identity_of(file: &Statx) -> Identity {
-    Identity {
-        device: u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor),
-        inode: file.stx_ino,
-        born: if file.stx_mask & libc::STATX_BTIME != 0 {
-            time_of(&file.stx_btime)
-        } else {
-            Time::default()
-        },
-    }
-}
-
-/// The device of files below /proc, in identities. The kernel numbers those anew whenever it has
-/// forgotten them, as it does when memory is short, so they are known by their place.
-const PROC: u64 = u64::MAX;
-const PROC_PLACE_BYTES: usize = 256;
-
-/// What the kernel calls that device, and in which life of the tree it was asked; that counts from 1.
-static PROC_DEVICE: AtomicU64 = AtomicU64::new(0);
-static PROC_ASKED: AtomicU64 = AtomicU64::new(0);
-
-/// Whether a file is below /proc. Under the turn.
-fn is_in_proc(turn: &mut Turn, identity: &Identity) -> bool {
-    // Only devices that are none have such numbers.
-    if identity.device >> 32 != 0 {
-        return false;
-    }
-    let life = turn.shared().generation + 1;
-    if PROC_ASKED.load(Ordering::Relaxed) != life {
-        // SAFETY: a NUL-terminated path.
-        let top = unsafe { ask(HERE, c"/proc".as_ptr(), 0, 0) };
-        let device = top.map_or(PROC, |top| identity_of(&top).device);
-        PROC_DEVICE.store(device, Ordering::Relaxed);
-        PROC_ASKED.store(life, Ordering::Relaxed);
-    }
-    PROC_DEVICE.load(Ordering::Relaxed) == identity.device
-}
-
-/// What a file is known by as long as the tree lives.
-fn lasting(turn: &mut Turn, file: &Statx, place: impl FnOnce(&mut [u8]) -> usize) -> Identity {
-    let identity = identity_of(file);
-    if !is_in_proc(turn, &identity) {
-        return identity;
-    }
-    let mut room = [0; PROC_PLACE_BYTES];
-    let bytes = place(&mut room);
-    if bytes == 0 {
-        return identity;
-    }
-    // FNV-1a.
-    let inode = room[..bytes]
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-        });
-    Identity {
-        device: PROC,
-        inode,
-        born: Time::default(),
-    }
-}
-
-/// A file is known by its place, which is the same in every life.
-pub(crate) fn is_known_by_place(identity: &Identity) -> bool {
-    identity.device == PROC
-}
-
-/// What the kernel calls the file at an absolute path, given with its NUL.
-pub(crate) fn identity_at(path: &[u8]) -> Option<Identity> {
-    if path.last() != Some(&0) {
-        return None;
-    }
-    // SAFETY: it ends with a NUL.
-    let file = unsafe { ask(HERE, path.as_ptr().cast(), LINK, 0) };
-    file.ok().as_ref().map(identity_of)
-}
-
-/// The number by which the server knows an open file.
-pub(crate) fn number_of(turn: &mut Turn, fd: isize) -> Option<u64> {
-    // SAFETY: a NUL-terminated path.
-    let file = unsafe { ask(fd as c_int, EMPTY, SELF, 0) }.ok()?;
-    let place = |room: &mut [u8]| read_place(fd as c_int, room);
-    let identity = lasting(turn, &file, place);
-    Some(turn.shared().numbers.of(&identity, place))
-}
-
-/// Writes where a file is, without links on the way; 0 bytes if it is nowhere or there is no room.
-unsafe fn write_place(at: c_int, path: *const c_char, flags: c_int, room: &mut [u8]) -> usize {
-    // SAFETY: the caller promises null or a NUL-terminated path.
-    if flags & SELF != 0 && at >= 0 && unsafe { path::bytes_of(path) }.is_empty() {
-        return read_place(at, room);
-    }
-    let link = if flags & LINK != 0 {
-        libc::O_NOFOLLOW
-    } else {
-        0
-    };
-    let open = libc::O_PATH | libc::O_CLOEXEC | link;
-    // SAFETY: the caller's path.
-    let fd = unsafe { sys!(sys::SYS_openat, at, path, open, 0) };
-    if fd < 0 {
-        return 0;
-    }
-    let bytes = read_place(fd as c_int, room);
-    // SAFETY: our own descriptor.
-    unsafe { sys!(sys::SYS_close, fd) };
-    bytes
-}
-
-fn read_place(fd: c_int, room: &mut [u8]) -> usize {
-    const FOLDER: &[u8] = b"/proc/thread-self/fd/";
-    let mut path = [0; FOLDER.len() + 11];
-    path[..FOLDER.len()].copy_from_slice(FOLDER);
-    let (mut left, mut digits) = (fd.unsigned_abs(), 1);
-    while 10u32.pow(digits) <= left {
-        digits += 1;
-    }
-    for place in path[FOLDER.len()..][..digits as usize].iter_mut().rev() {
-        *place = b'0' + (left % 10) as u8;
-        left /= 10;
-    }
-    let (here, from) = (HERE, path.as_ptr());
-    // SAFETY: a NUL-terminated path, and room for as much as said.
-    let bytes = unsafe {
-        sys!(
-            libc::SYS_readlinkat,
-            here,
-            from,
-            room.as_mut_ptr(),
-            room.len()
-        )
-    };
-    match usize::try_from(bytes) {
-        // What fills all of it may be cut off; pipes and the like are nowhere. The server's own files
-        // are in its image, with their numbers.
-        Ok(bytes) if bytes < room.len() && room.starts_with(b"/") => {
-            if room.starts_with(OWN) {
-                0
-            } else {
-                bytes
-            }
-        }
-        _ => 0,
-    }
 }
 
 /// The modification time as the server sees it. A file that has changed is stamped.
@@ -356,9 +213,9 @@ macro_rules! status_hooks {
     )* };
 }
 
-const HERE: c_int = libc::AT_FDCWD;
-const LINK: c_int = libc::AT_SYMLINK_NOFOLLOW;
-const SELF: c_int = libc::AT_EMPTY_PATH;
+pub(crate) const HERE: c_int = libc::AT_FDCWD;
+pub(crate) const LINK: c_int = libc::AT_SYMLINK_NOFOLLOW;
+pub(crate) const SELF: c_int = libc::AT_EMPTY_PATH;
 
 status_hooks! {
     stat(path: *const c_char, to: *mut Stat) = stat_(HERE, path, to, 0);
@@ -484,79 +341,7 @@ status_hooks! {
         = utime_(HERE, path, of_utimbuf(times), 0);
 }
 
-// ---- file systems ----
-
-/// How full the disk is, and what it is, is the replica's own affair.
-fn fixed_statvfs() -> libc::statvfs {
-    const BLOCKS: u64 = 1 << 28;
-    // SAFETY: all zeros are valid: integers only.
-    let mut system: libc::statvfs = unsafe { core::mem::zeroed() };
-    system.f_bsize = 4096;
-    system.f_frsize = 4096;
-    system.f_blocks = BLOCKS;
-    system.f_bfree = BLOCKS / 2;
-    system.f_bavail = BLOCKS / 2;
-    system.f_files = BLOCKS;
-    system.f_ffree = BLOCKS / 2;
-    system.f_favail = BLOCKS / 2;
-    system.f_namemax = 255;
-    system
-}
-
-fn fixed_statfs() -> libc::statfs {
-    let from = fixed_statvfs();
-    // SAFETY: all zeros are valid: integers only.
-    let mut system: libc::statfs = unsafe { core::mem::zeroed() };
-    system.f_type = libc::EXT4_SUPER_MAGIC;
-    system.f_bsize = from.f_bsize as i64;
-    system.f_frsize = from.f_frsize as i64;
-    system.f_blocks = from.f_blocks;
-    system.f_bfree = from.f_bfree;
-    system.f_bavail = from.f_bavail;
-    system.f_files = from.f_files;
-    system.f_ffree = from.f_ffree;
-    system.f_namelen = 255;
-    system
-}
-
-/// Lets the kernel say whether there is such a file, and fills in the constants.
-unsafe fn file_system<T>(number: i64, first: usize, to: *mut T, fixed: fn() -> T) -> isize {
-    let mut real = core::mem::MaybeUninit::<libc::statfs>::uninit();
-    let turn = Turn::take(op::FILE);
-    // SAFETY: the caller's first argument, and room for the answer.
-    let result = unsafe { sys!(number, first, real.as_mut_ptr()) };
-    if result == 0 && turn.is_some() {
-        // SAFETY: the caller promises room for the answer.
-        unsafe { to.write(fixed()) };
-    }
-    result
-}
-
-macro_rules! file_system_hooks {
-    ($($name:ident($first:ident: $type:ty, $answer:ty) = $number:expr, $fixed:ident, $word:expr;)*) => { $(
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $name($first: $type, to: *mut $answer) -> c_int {
-            if !Turn::is_scheduled() {
-                return libc_own!($name($first: $type, to: *mut $answer) -> c_int);
-            }
-            // SAFETY: the caller's promise.
-            finish(unsafe { file_system($number, $word, to, $fixed) }) as c_int
-        }
-    )* };
-}
-
-file_system_hooks! {
-    statvfs(path: *const c_char, libc::statvfs) =
-        libc::SYS_statfs, fixed_statvfs, path.expose_provenance();
-    statvfs64(path: *const c_char, libc::statvfs) =
-        libc::SYS_statfs, fixed_statvfs, path.expose_provenance();
-    fstatvfs(fd: c_int, libc::statvfs) = libc::SYS_fstatfs, fixed_statvfs, fd as usize;
-    fstatvfs64(fd: c_int, libc::statvfs) = libc::SYS_fstatfs, fixed_statvfs, fd as usize;
-    statfs(path: *const c_char, libc::statfs) = libc::SYS_statfs, fixed_statfs, path.expose_provenance();
-    statfs64(path: *const c_char, libc::statfs) = libc::SYS_statfs, fixed_statfs, path.expose_provenance();
-    fstatfs(fd: c_int, libc::statfs) = libc::SYS_fstatfs, fixed_statfs, fd as usize;
-    fstatfs64(fd: c_int, libc::statfs) = libc::SYS_fstatfs, fixed_statfs, fd as usize;
-}
+// ---- the launch ----
 
 /// A moment before now, by the clock of file systems, which lags by a timer tick.
 fn just_now() -> Time {

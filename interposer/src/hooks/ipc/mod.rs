@@ -1,3 +1,4 @@
 //! Interprocess communication beside sockets and pipes.
 
+pub(crate) mod mqueue;
 pub(crate) mod sysv;

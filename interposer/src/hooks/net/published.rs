@@ -11,7 +11,8 @@
 //! Rules of this file: raw system calls only, no allocation; every function has the turn.
 
 use crate::hooks::error;
-use crate::hooks::fd::descriptor::{is_nonblocking, name};
+use crate::hooks::fd::object::name;
+use crate::hooks::fd::real::is_nonblocking;
 use crate::sys::{self, sys};
 use crate::turn::{self, Turn};
 use brolga_tape::unix;

@@ -7,7 +7,8 @@
 
 use super::unix::{KernelAddress, Shown};
 use crate::hooks::error;
-use crate::hooks::fd::descriptor::{close_, on_stream};
+use crate::hooks::fd::close::close_;
+use crate::hooks::fd::real::on_stream;
 use crate::sys::{self, sys};
 use crate::turn::Turn;
 use core::ffi::{c_int, c_void};

@@ -1,8 +1,9 @@
 //! Signals that the program's own instructions raise: its faults, which end it or which it handles, and
 //! readings of the time stamp counter, which are faults too.
 
-use super::action::{KERNEL, raise_for_real, set_for_real};
-use crate::hooks::process::fork;
+use super::action::{KERNEL, set_for_real};
+use super::send::raise_for_real;
+use crate::hooks::process::exit;
 use crate::tsc;
 use crate::turn::Turn;
 use brolga_vsignal as vsignal;
@@ -11,7 +12,7 @@ use core::ffi::{c_int, c_void};
 /// Without a handler of its own the program is about to die of what it did: the tree must hear of it
 /// while the dying thread still has the turn. Then the default action, by doing it again.
 extern "C" fn crash(signal: c_int) {
-    fork::end(signal);
+    exit::end(signal);
     set_for_real(signal, vsignal::DEFAULT, 0);
     raise_for_real(signal);
 }

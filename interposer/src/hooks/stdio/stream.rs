@@ -1,13 +1,9 @@
-//! stdio on descriptors that can block: pipes, FIFOs, sockets, virtual or not.
-//!
-//! libc's streams read and write inside libc, where no hook sees it: a blocking read would hold up the
-//! tree, and a virtual socket has no bytes there. Streams on such descriptors are therefore custom
-//! streams (`fopencookie`) whose reads and writes are ours. The cookie is a number, see [`Cookie`].
+//! Custom streams. The cookie is a number, see [`Cookie`]. Standard streams are replaced.
 
-use crate::hooks::fd::descriptor::{close_, object, read_, write_};
-use crate::hooks::op;
-use crate::hooks::process::spawn::close_pipe;
-use crate::libc_symbols::libc_own;
+use crate::hooks::fd::close::close_;
+use crate::hooks::fd::object::object;
+use crate::hooks::fd::read_write::{read_, write_};
+use crate::hooks::process::popen::close_pipe;
 use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
 use core::ffi::{CStr, c_char, c_int, c_void};
@@ -30,8 +26,12 @@ unsafe extern "C" {
     fn ftrylockfile(stream: *mut File) -> c_int;
     fn funlockfile(stream: *mut File);
 
-    fn vasprintf(to: *mut *mut c_char, format: *const c_char, arguments: *mut c_void) -> c_int;
-    fn free(at: *mut c_void);
+    pub(crate) fn vasprintf(
+        to: *mut *mut c_char,
+        format: *const c_char,
+        arguments: *mut c_void,
+    ) -> c_int;
+    pub(crate) fn free(at: *mut c_void);
 
     static _IO_2_1_stdin_: File;
     static _IO_2_1_stdout_: File;
@@ -61,21 +61,21 @@ const FUNCTIONS: Functions = Functions {
 
 /// What a custom stream of ours stands for, as one word.
 #[derive(Clone, Copy)]
-struct Cookie {
+pub(crate) struct Cookie {
     descriptor: c_int,
     /// The command at the other end that closing waits for, or 0.
     command: c_int,
 }
 
 impl Cookie {
-    fn plain(descriptor: c_int) -> Self {
+    pub(crate) fn plain(descriptor: c_int) -> Self {
         Self {
             descriptor,
             command: 0,
         }
     }
 
-    fn word(self) -> usize {
+    pub(crate) fn word(self) -> usize {
         let half = |number: c_int| number.cast_unsigned() as usize;
         half(self.descriptor) | half(self.command) << 32
     }
@@ -95,7 +95,7 @@ unsafe extern "C" fn read(cookie: usize, to: *mut c_void, len: usize) -> isize {
 }
 
 /// All of it, as stdio wants it; a count that is too small says that it failed.
-unsafe extern "C" fn write(cookie: usize, from: *const c_void, len: usize) -> isize {
+pub(crate) unsafe extern "C" fn write(cookie: usize, from: *const c_void, len: usize) -> isize {
     let descriptor = Cookie::of(cookie).descriptor;
     let mut done = 0;
     while done < len {
@@ -135,7 +135,7 @@ unsafe extern "C" fn close(cookie: usize) -> c_int {
 }
 
 /// A stream of ours; null with errno set when there is no memory for it.
-unsafe fn open_stream(cookie: Cookie, mode: *const c_char) -> *mut File {
+pub(crate) unsafe fn open_stream(cookie: Cookie, mode: *const c_char) -> *mut File {
     // SAFETY: the caller's mode; functions of the right types.
     unsafe {
         let stream = fopencookie(cookie.word(), mode, FUNCTIONS);
@@ -148,12 +148,12 @@ unsafe fn open_stream(cookie: Cookie, mode: *const c_char) -> *mut File {
 }
 
 /// Whether reads and writes of a descriptor have to be ours.
-fn needs_us(turn: &mut Turn, fd: c_int) -> bool {
+pub(crate) fn needs_us(turn: &mut Turn, fd: c_int) -> bool {
     object(turn, fd).is_some()
 }
 
 /// `open` flags of an `fopen` mode; `None` if it is none.
-unsafe fn flags_of(mode: *const c_char) -> Option<c_int> {
+pub(crate) unsafe fn flags_of(mode: *const c_char) -> Option<c_int> {
     // SAFETY: the caller promises a NUL-terminated mode.
     let mode = unsafe { CStr::from_ptr(mode) }.to_bytes();
     let (kind, rest) = mode.split_first()?;
@@ -214,89 +214,6 @@ pub(crate) fn open_command(descriptor: c_int, command: c_int, mode: &CStr) -> *m
     };
     // SAFETY: a NUL-terminated mode.
     unsafe { open_stream(cookie, mode.as_ptr()) }.cast()
-}
-
-unsafe fn fdopen_(fd: c_int, mode: *const c_char) -> *mut c_void {
-    if let Some(mut turn) = Turn::take(op::FILE)
-        && needs_us(&mut turn, fd)
-    {
-        // SAFETY: the caller promises a NUL-terminated mode.
-        let flags = unsafe { flags_of(mode) };
-        // SAFETY: F_GETFL takes no pointer.
-        let open = unsafe { sys!(sys::SYS_fcntl, fd, libc::F_GETFL) } as c_int & libc::O_ACCMODE;
-        let fits =
-            flags.is_some_and(|flags| open == libc::O_RDWR || open == flags & libc::O_ACCMODE);
-        if !fits {
-            sys::set_errno(libc::EINVAL);
-            return core::ptr::null_mut();
-        }
-        // SAFETY: the caller's mode.
-        return unsafe { open_stream(Cookie::plain(fd), mode) }.cast();
-    }
-    libc_own!(fdopen(fd: c_int, mode: *const c_char) -> *mut c_void)
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fdopen(fd: c_int, mode: *const c_char) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    unsafe { fdopen_(fd, mode) }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn _IO_fdopen(fd: c_int, mode: *const c_char) -> *mut c_void {
-    // SAFETY: the caller's promise.
-    unsafe { fdopen_(fd, mode) }
-}
-
-/// Formats and writes: what libc's own function does, which writes where no hook sees it.
-///
-/// # Safety
-/// As `vdprintf`: a format and the arguments that fit it.
-pub(crate) unsafe extern "C" fn print_to(
-    fd: c_int,
-    format: *const c_char,
-    arguments: *mut c_void,
-) -> c_int {
-    let mut turn = Turn::have();
-    if !turn.as_mut().is_some_and(|turn| needs_us(turn, fd)) {
-        return libc_own!(
-            vdprintf(fd: c_int, format: *const c_char, arguments: *mut c_void) -> c_int
-        );
-    }
-    let mut text = core::ptr::null_mut();
-    // SAFETY: the caller's promise; the text is ours to free.
-    unsafe {
-        let len = vasprintf(&raw mut text, format, arguments);
-        if len < 0 {
-            return len;
-        }
-        let cookie = Cookie::plain(fd).word();
-        let put = write(cookie, text.cast(), len.cast_unsigned() as usize);
-        free(text.cast());
-        if put == len as isize { len } else { -1 }
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn vdprintf(
-    fd: c_int,
-    format: *const c_char,
-    arguments: *mut c_void,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { print_to(fd, format, arguments) }
-}
-
-/// With checks of the format that `flag` asks for, which find faults of the program only.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __vdprintf_chk(
-    fd: c_int,
-    _flag: c_int,
-    format: *const c_char,
-    arguments: *mut c_void,
-) -> c_int {
-    // SAFETY: the caller's promise.
-    unsafe { print_to(fd, format, arguments) }
 }
 
 // ---- standard streams ----

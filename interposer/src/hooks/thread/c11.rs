@@ -1,7 +1,9 @@
 //! The threads of C11: those of POSIX by other names. glibc's `mtx_init`, `cnd_init` and `tss_create`
 //! need no hook: they lay out what the others here take.
 
+use super::cancel::{begin_exit, exit_thread};
 use super::pthread::{self, pthread_detach, pthread_join};
+use super::sched::sched_yield;
 use super::sync::condition::{
     Condition, pthread_cond_broadcast, pthread_cond_destroy, pthread_cond_signal,
     pthread_cond_timedwait, pthread_cond_wait,
@@ -12,7 +14,7 @@ use super::sync::mutex::{
 };
 use super::sync::once::{Once, pthread_once};
 use super::sync::wrapped;
-use crate::hooks::time::clock::{clock_nanosleep, sched_yield};
+use crate::hooks::time::sleep::clock_nanosleep;
 use core::ffi::{c_int, c_void};
 use libc::timespec;
 
@@ -132,4 +134,12 @@ wrapped! {
             _ => -2,
         }
     }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn thrd_exit(result: c_int) -> ! {
+    begin_exit();
+    exit_thread(core::ptr::without_provenance_mut(
+        result.cast_unsigned() as usize
+    ))
 }

@@ -126,7 +126,7 @@ pub fn begin_exit() {
 }
 
 /// libc's own function.
-fn exit_thread(result: *mut c_void) -> ! {
+pub(crate) fn exit_thread(result: *mut c_void) -> ! {
     // SAFETY: libc's own function with its signature. It unwinds the stack, also our frames, in which
     // there is nothing to clean up.
     unsafe {
@@ -139,14 +139,6 @@ fn exit_thread(result: *mut c_void) -> ! {
 pub unsafe extern "C" fn pthread_exit(result: *mut c_void) -> ! {
     begin_exit();
     exit_thread(result)
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn thrd_exit(result: c_int) -> ! {
-    begin_exit();
-    exit_thread(core::ptr::without_provenance_mut(
-        result.cast_unsigned() as usize
-    ))
 }
 
 fn cancel(turn: &mut Turn, handle: u64) -> c_int {

@@ -1,5 +1,6 @@
 //! Threads: creation, cancellation, scheduling, synchronisation.
 
+pub(crate) mod affinity;
 pub(crate) mod c11;
 pub(crate) mod cancel;
 pub(crate) mod futex;

@@ -8,7 +8,7 @@
 use super::cancel;
 use super::sched::Attributes;
 use super::sync::{self, Until, wrapped};
-use crate::hooks::process::fork;
+use crate::hooks::process::exit;
 use crate::hooks::{Cancel, op};
 use crate::libc_symbols::Real;
 use crate::shared::{DyingThread, ThreadInfo};
@@ -117,7 +117,7 @@ pub(crate) fn exit(status: c_int) -> isize {
     if let Some(mut turn) = Turn::take(op::EXIT) {
         if is_last(&mut turn) {
             // SAFETY: no preconditions.
-            unsafe { fork::_exit(status) }
+            unsafe { exit::_exit(status) }
         }
         end(turn);
     }

@@ -1,12 +1,13 @@
 //! Scheduling policies and priorities: remembered, and without effect, since who runs is up to the
 //! schedule. What the kernel would say depends on privileges that replicas may not have alike.
 
+use super::affinity;
 use super::pthread::by_handle;
 use super::sync::wrapped;
-use crate::hooks::sysinfo;
+use crate::hooks::process::tid::translated;
 use crate::hooks::{error, op};
 use crate::libc_symbols::libc_own;
-use crate::sys::finish;
+use crate::sys::{self, finish, sys};
 use crate::turn::Turn;
 use brolga_dmt::ThreadIx;
 use core::ffi::{c_int, c_void};
@@ -206,7 +207,7 @@ wrapped! {
             let mut set = [0u8; 128];
             // SAFETY: room for the set; the attributes were initialised just now.
             unsafe {
-                sysinfo::fill_affinity(&turn, set.len(), set.as_mut_ptr());
+                affinity::fill_affinity(&turn, set.len(), set.as_mut_ptr());
                 pthread_attr_setaffinity_np(attributes, set.len(), set.as_ptr());
             }
         }
@@ -246,4 +247,30 @@ const OF_THREAD: c_int = 4;
 fn cpu_clock(id: c_int, kind: c_int) -> clockid_t {
     const SCHEDULED: c_int = 2;
     !id << 3 | SCHEDULED | kind
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn sched_yield() -> c_int {
+    match Turn::take(op::YIELD) {
+        Some(mut turn) => turn.yield_now(),
+        // SAFETY: no arguments.
+        None => _ = unsafe { sys!(sys::SYS_sched_yield) },
+    }
+    0
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn __sched_yield() -> c_int {
+    // SAFETY: no preconditions.
+    unsafe { sched_yield() }
+}
+
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn pthread_yield() -> c_int {
+    // SAFETY: no preconditions.
+    unsafe { sched_yield() }
+}
+
+translated! {
+    sched_rr_get_interval(to: *mut libc::timespec) = libc::SYS_sched_rr_get_interval;
 }

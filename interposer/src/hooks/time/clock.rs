@@ -1,14 +1,13 @@
-//! Clocks and sleeps: virtual time, which stands still between entries but for the logical clock.
+//! Clocks: virtual time, which stands still between entries but for the logical clock.
 
 use crate::hooks::{error, op};
 use crate::libc_symbols::libc_own;
-use crate::sys::{self, finish, sys};
-use crate::turn::{Turn, space};
-use brolga_dmt::{Key, Wakeup};
+use crate::sys::{finish, sys};
+use crate::turn::Turn;
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{clockid_t, time_t, timespec, timeval};
 
-const NS: u64 = 1_000_000_000;
+pub(crate) const NS: u64 = 1_000_000_000;
 /// What monotonic clocks show at the first entry: not 0, which some programs take for "not set".
 const MONOTONIC_START_NS: u64 = 1000 * NS;
 /// CPU time is charged by the logical clock.
@@ -30,7 +29,7 @@ pub(crate) fn timespec_of(ns: u64) -> timespec {
 }
 
 /// The virtual reading of a clock. `None`: not a clock we know.
-fn reading(turn: &mut Turn, clock: clockid_t) -> Option<u64> {
+pub(crate) fn reading(turn: &mut Turn, clock: clockid_t) -> Option<u64> {
     match clock {
         libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE | libc::CLOCK_TAI => Some(turn.now_ns()),
         libc::CLOCK_MONOTONIC
@@ -156,187 +155,6 @@ pub unsafe extern "C" fn clock() -> c_long {
         Some(mut turn) => (cpu_ns(&mut turn) / MICROSECOND) as c_long,
         None => libc_own!(clock() -> c_long),
     }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn times(to: *mut libc::tms) -> libc::clock_t {
-    const CLOCK_TICK_NS: u64 = NS / 100;
-    let Some(mut turn) = Turn::take(op::CLOCK) else {
-        // SAFETY: the caller's pointer, passed on.
-        return finish(unsafe { sys!(libc::SYS_times, to) }) as libc::clock_t;
-    };
-    let used = (cpu_ns(&mut turn) / CLOCK_TICK_NS) as libc::clock_t;
-    if !to.is_null() {
-        // SAFETY: the caller promises room for a tms.
-        unsafe {
-            to.write(libc::tms {
-                tms_utime: used,
-                tms_stime: 0,
-                tms_cutime: 0,
-                tms_cstime: 0,
-            });
-        }
-    }
-    (reading(&mut turn, libc::CLOCK_MONOTONIC).unwrap_or(0) / CLOCK_TICK_NS) as libc::clock_t
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn getrusage(_who: c_int, to: *mut libc::rusage) -> c_int {
-    let Some(mut turn) = Turn::take(op::CLOCK) else {
-        // SAFETY: the caller's pointer, passed on.
-        return finish(unsafe { sys!(libc::SYS_getrusage, _who, to) }) as c_int;
-    };
-    let ns = cpu_ns(&mut turn);
-    if to.is_null() {
-        return finish(error(libc::EFAULT)) as c_int;
-    }
-    // SAFETY: the caller promises room for a rusage, for which all zeros are valid.
-    unsafe {
-        core::ptr::write_bytes(to, 0, 1);
-        (*to).ru_utime = timeval {
-            tv_sec: (ns / NS) as time_t,
-            tv_usec: (ns % NS / 1000) as c_long,
-        };
-    }
-    0
-}
-
-/// Blocks until virtual time reaches the deadline. A handler that has run ends the sleep: `Err` is
-/// what was left of it, nanoseconds.
-fn sleep_until(turn: &mut Turn, deadline_ns: u64) -> Result<(), u64> {
-    let key = Key {
-        space: space::SLEEP,
-        id: u64::from(turn.me()),
-    };
-    loop {
-        let now = turn.now_ns();
-        if now >= deadline_ns {
-            return Ok(());
-        }
-        if let Wakeup::Interrupted | Wakeup::Restart = turn.block(key, Some(deadline_ns)) {
-            return Err(deadline_ns.saturating_sub(turn.now_ns()));
-        }
-    }
-}
-
-/// Sleeps for a while of virtual time; also a scheduling point for a sleep of nothing.
-fn sleep_for(turn: &mut Turn, ns: u64) -> Result<(), u64> {
-    if ns == 0 {
-        turn.yield_now();
-        return Ok(());
-    }
-    let deadline = turn.now_ns().saturating_add(ns);
-    sleep_until(turn, deadline)
-}
-
-/// What a sleep returns, kernel-style, and what was left of it.
-///
-/// # Safety
-/// `remainder` is null or has room for a timespec.
-unsafe fn slept(result: Result<(), u64>, remainder: *mut timespec) -> isize {
-    let Err(left) = result else { return 0 };
-    if !remainder.is_null() {
-        // SAFETY: the caller's promise.
-        unsafe { remainder.write(timespec_of(left)) };
-    }
-    error(libc::EINTR)
-}
-
-unsafe fn nanosleep_(request: *const timespec, remainder: *mut timespec) -> isize {
-    let Some(mut turn) = Turn::take(op::SLEEP) else {
-        // SAFETY: the caller's pointers, passed on.
-        return unsafe { sys!(sys::SYS_nanosleep, request, remainder) };
-    };
-    // SAFETY: the caller promises a timespec, and null or room for another.
-    unsafe {
-        let result = sleep_for(&mut turn, ns_of(&*request));
-        slept(result, remainder)
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn nanosleep(request: *const timespec, remainder: *mut timespec) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe { nanosleep_(request, remainder) }) as c_int
-}
-
-/// Unlike the others this one returns the error itself.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn clock_nanosleep(
-    clock: clockid_t,
-    flags: c_int,
-    request: *const timespec,
-    remainder: *mut timespec,
-) -> c_int {
-    let Some(mut turn) = Turn::take(op::SLEEP) else {
-        // SAFETY: the caller's pointers, passed on.
-        let result = unsafe { sys!(sys::SYS_clock_nanosleep, clock, flags, request, remainder) };
-        return -result as c_int;
-    };
-    // SAFETY: the caller promises a timespec, and null or room for another.
-    unsafe {
-        let ns = ns_of(&*request);
-        if flags & libc::TIMER_ABSTIME != 0 {
-            let deadline = deadline_of(&mut turn, clock, ns);
-            let result = sleep_until(&mut turn, deadline);
-            turn.cancel_if_due();
-            return -slept(result, core::ptr::null_mut()) as c_int;
-        }
-        let result = sleep_for(&mut turn, ns);
-        turn.cancel_if_due();
-        -slept(result, remainder) as c_int
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn usleep(microseconds: libc::c_uint) -> c_int {
-    let time = timespec_of(u64::from(microseconds) * 1000);
-    // SAFETY: a valid timespec, no remainder.
-    unsafe { nanosleep(&raw const time, core::ptr::null_mut()) }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sleep(seconds: libc::c_uint) -> libc::c_uint {
-    let mut time = timespec_of(u64::from(seconds) * NS);
-    // SAFETY: a valid timespec, which may be overwritten by what is left.
-    match unsafe { nanosleep(&raw const time, &raw mut time) } {
-        0 => 0,
-        _ => ns_of(&time).div_ceil(NS) as libc::c_uint,
-    }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn sched_yield() -> c_int {
-    match Turn::take(op::YIELD) {
-        Some(mut turn) => turn.yield_now(),
-        // SAFETY: no arguments.
-        None => _ = unsafe { sys!(sys::SYS_sched_yield) },
-    }
-    0
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn __sched_yield() -> c_int {
-    // SAFETY: no preconditions.
-    unsafe { sched_yield() }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn pthread_yield() -> c_int {
-    // SAFETY: no preconditions.
-    unsafe { sched_yield() }
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn getloadavg(to: *mut f64, count: c_int) -> c_int {
-    if !Turn::is_scheduled() {
-        return libc_own!(getloadavg(to: *mut f64, count: c_int) -> c_int);
-    }
-    for at in 0..count.clamp(0, 3) {
-        // SAFETY: the caller promises room for `count` doubles.
-        unsafe { to.add(at as usize).write(0.0) };
-    }
-    count.clamp(0, 3)
 }
 
 /// Unused in glibc 2.31 and later, but old programs still import it.

@@ -2,7 +2,7 @@
 
 use super::{memory, queue, semaphore};
 use crate::hooks::error;
-use crate::hooks::fd::lock;
+use crate::hooks::fs::lock;
 use crate::sys;
 use core::ffi::c_int;
 use core::ptr::{with_exposed_provenance as at, with_exposed_provenance_mut as at_mut};

@@ -113,18 +113,6 @@ pub fn after_exec(turn: &mut Turn) {
 }
 
 wrapped! {
-    /// POSIX message queues are the machine's: replicas would meet in them, and waiting for one would
-    /// hold up the tree. So there are none, and programs use something else or say so.
-    fn mq_open(
-        name: *const c_char,
-        flags: c_int,
-        mode: libc::mode_t,
-        attributes: *const libc::mq_attr,
-    ) -> c_int {
-        let _ = (name, flags, mode, attributes);
-        finish(error(libc::ENOSYS)) as c_int
-    }
-
     /// libc's looks at the file where no hook sees it.
     fn ftok(path: *const c_char, project: c_int) -> libc::key_t {
         // SAFETY: all zeros are a valid stat.

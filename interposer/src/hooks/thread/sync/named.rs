@@ -6,7 +6,7 @@
 
 use super::semaphore::{Semaphore, VALUE_MAX};
 use super::wrapped;
-use crate::hooks::fs::stat;
+use crate::hooks::fs::inode;
 use crate::hooks::{error, op};
 use crate::sys::{self, finish, set_errno, sys};
 use crate::turn::Turn;
@@ -106,7 +106,7 @@ fn open_file(name: &Name, flags: c_int, mode: c_uint, value: c_uint) -> isize {
 
 /// Maps an open file, unless it is mapped.
 fn map(turn: &mut Turn, fd: isize) -> isize {
-    let Some(file) = stat::number_of(turn, fd) else {
+    let Some(file) = inode::number_of(turn, fd) else {
         return error(libc::EINVAL);
     };
     let known = |open: &&mut Open| open.references > 0 && open.file == file;

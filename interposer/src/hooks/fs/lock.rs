@@ -7,13 +7,13 @@
 //! The kernel sees nobody wait, so a circle of processes that wait for record locks of each other is
 //! looked for here, as the kernel does it (`EDEADLK`).
 
-use super::descriptor;
-use crate::hooks::process::fork;
+use crate::hooks::fd::fcntl;
+use crate::hooks::process::pid;
 use crate::hooks::{error, op};
 use crate::sys::{finish, sys};
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
-use core::ffi::{c_int, c_void};
+use core::ffi::c_int;
 
 const KEY: Key = Key {
     space: space::FILE_LOCK,
@@ -171,12 +171,12 @@ fn lockf_(fd: c_int, command: c_int, len: i64) -> isize {
         _ => return error(libc::EINVAL),
     };
     lock.l_type = kind as i16;
-    let result = descriptor::fcntl_(fd, command, (&raw mut lock).expose_provenance());
+    let result = fcntl::fcntl_(fd, command, (&raw mut lock).expose_provenance());
     if result < 0 || command != libc::F_GETLK {
         return result;
     }
     // SAFETY: getpid has no preconditions.
-    let own = lock.l_pid == unsafe { fork::getpid() };
+    let own = lock.l_pid == unsafe { pid::getpid() };
     if lock.l_type == libc::F_UNLCK as i16 || own {
         0
     } else {
@@ -208,10 +208,4 @@ pub(crate) fn closing<T>(call: impl FnOnce() -> T) -> T {
         released(turn);
     }
     result
-}
-
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn fclose(stream: *mut c_void) -> c_int {
-    use crate::libc_symbols::libc_own;
-    closing(|| libc_own!(fclose(stream: *mut c_void) -> c_int))
 }

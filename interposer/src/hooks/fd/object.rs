@@ -1,0 +1,47 @@
+//! The descriptor table: what each descriptor of a process names.
+
+use crate::hooks::error;
+use crate::hooks::fs::lock;
+use crate::sys::{self, sys};
+use crate::turn::Turn;
+use brolga_tape::handover::{FIRST_FD, LAST_FD};
+use brolga_vnet::Object;
+use core::ffi::c_int;
+
+/// What a descriptor of this process names.
+pub(crate) fn object(turn: &mut Turn, fd: c_int) -> Option<Object> {
+    let process = turn.process();
+    turn.shared().net.object(process, fd)
+}
+
+/// Names an object by a fresh descriptor. Out of range: closes it again.
+pub(crate) fn name(turn: &mut Turn, fd: isize, object: Object) -> isize {
+    let process = turn.process();
+    if turn.shared().net.set_object(process, fd as c_int, object) {
+        return fd;
+    }
+    // SAFETY: our own fresh descriptor.
+    unsafe { sys!(sys::SYS_close, fd) };
+    error(libc::EMFILE)
+}
+
+pub(crate) fn is_ours(fd: c_int) -> bool {
+    (FIRST_FD..=LAST_FD).contains(&fd)
+}
+
+pub(crate) fn forget(turn: &mut Turn, fd: c_int) {
+    let process = turn.process();
+    let (net, mut outside) = turn.net();
+    net.clear_object(process, fd, &mut outside);
+}
+
+/// After an `exec`: what was closed by it no longer names anything.
+pub fn after_exec(turn: &mut Turn) {
+    for fd in 0..brolga_vnet::FDS_MAX as c_int {
+        // SAFETY: F_GETFD takes no pointer.
+        if object(turn, fd).is_some() && unsafe { sys!(sys::SYS_fcntl, fd, libc::F_GETFD) } < 0 {
+            forget(turn, fd);
+        }
+    }
+    lock::released(turn);
+}

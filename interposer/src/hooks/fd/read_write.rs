@@ -1,0 +1,211 @@
+//! `read`, `write`, `readv` and `writev` on descriptors of any kind.
+
+use super::counter;
+use super::iovec::{Vectors, total_len};
+use super::object::{is_ours, object};
+use super::real::{is_nonblocking, on_stream, without_blocking};
+use crate::hooks::net::recv_send;
+use crate::hooks::{error, op, random};
+use crate::sys::{self, sys};
+use crate::turn::{REAL, Turn};
+use brolga_dmt::Wakeup;
+use brolga_vnet::Object;
+use core::ffi::{c_int, c_void};
+use libc::iovec;
+
+/// Writes all to a real object, as a blocking descriptor does, but waits for room in the scheduler.
+///
+/// # Safety
+/// `from` points to `len` readable bytes.
+unsafe fn write_stream(turn: &mut Turn, fd: c_int, from: *const c_void, len: usize) -> isize {
+    let raw = |from: *const c_void, len: usize| {
+        // SAFETY: within what the caller promises.
+        unsafe { sys!(sys::SYS_write, fd, from, len) }
+    };
+    // A pipe that is ready has room for this much.
+    if len <= libc::PIPE_BUF || is_nonblocking(fd) {
+        return on_stream(turn, fd, libc::POLLOUT, || raw(from, len));
+    }
+    let mut done = 0;
+    while done < len {
+        let put = on_stream(turn, fd, libc::POLLOUT, || {
+            without_blocking(fd, || raw(from.wrapping_byte_add(done), len - done))
+        });
+        if put == error(libc::EAGAIN) {
+            if turn.block(REAL, None) != Wakeup::Interrupted {
+                continue;
+            }
+            return if done > 0 {
+                done as isize
+            } else {
+                error(libc::EINTR)
+            };
+        }
+        if put < 0 {
+            return if done > 0 { done as isize } else { put };
+        }
+        done += put.cast_unsigned();
+    }
+    done as isize
+}
+
+/// The same for scattered memory.
+///
+/// # Safety
+/// `vectors` points to `count` vectors of readable bytes.
+unsafe fn write_vectors(turn: &mut Turn, fd: c_int, vectors: *const iovec, count: c_int) -> isize {
+    // SAFETY: the caller's promise.
+    let Some(total) = (unsafe { total_len(vectors, count) }) else {
+        return error(libc::EINVAL);
+    };
+    if total <= libc::PIPE_BUF {
+        return on_stream(turn, fd, libc::POLLOUT, || {
+            // SAFETY: the caller's pointer, passed on.
+            unsafe { sys!(sys::SYS_writev, fd, vectors, count) }
+        });
+    }
+    let mut done = 0;
+    for at in 0..count as usize {
+        // SAFETY: the caller promises `count` vectors of readable bytes.
+        let put = unsafe {
+            let vector = *vectors.add(at);
+            write_stream(turn, fd, vector.iov_base, vector.iov_len)
+        };
+        if put < 0 {
+            return if done > 0 { done } else { put };
+        }
+        done += put;
+    }
+    done
+}
+
+pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
+    let raw = || {
+        // SAFETY: the caller's pointer and length, passed on.
+        unsafe { sys!(sys::SYS_read, fd, to, len) }
+    };
+    let Some(mut turn) = Turn::take(op::READ) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        None => raw(),
+        Some(Object::Socket(ix)) => {
+            if let Some(kind) = turn.shared().net.counter_kind(ix) {
+                // SAFETY: the caller promises `len` writable bytes.
+                return unsafe { counter::read(&mut turn, ix, kind, to, len) };
+            }
+            if len == 0 {
+                return 0; // Unlike for recv.
+            }
+            let mut vector = iovec {
+                iov_base: to,
+                iov_len: len,
+            };
+            // SAFETY: the caller promises `len` writable bytes.
+            unsafe { recv_send::receive(turn, ix, Vectors::one(&mut vector), 0) }
+        }
+        Some(Object::Stream | Object::Epoll(_)) => on_stream(&mut turn, fd, libc::POLLIN, raw),
+        Some(Object::Random) => {
+            // SAFETY: the caller promises `len` writable bytes.
+            unsafe { random::fill(&mut turn, to, len) };
+            len as isize
+        }
+    }
+}
+
+pub(crate) unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
+    let raw = || {
+        // SAFETY: the caller's pointer and length, passed on.
+        unsafe { sys!(sys::SYS_write, fd, from, len) }
+    };
+    if is_ours(fd) {
+        return error(libc::EBADF);
+    }
+    let Some(mut turn) = Turn::take(op::WRITE) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            if let Some(kind) = turn.shared().net.counter_kind(ix) {
+                // SAFETY: the caller promises `len` readable bytes.
+                return unsafe { counter::write(&mut turn, ix, kind, from, len) };
+            }
+            let mut vector = iovec {
+                iov_base: from.cast_mut(),
+                iov_len: len,
+            };
+            // SAFETY: the caller promises `len` readable bytes.
+            unsafe { recv_send::transmit(turn, ix, Vectors::one(&mut vector), 0) }
+        }
+        // SAFETY: the caller promises `len` readable bytes.
+        Some(Object::Stream) => unsafe { write_stream(&mut turn, fd, from, len) },
+        None | Some(Object::Random | Object::Epoll(_)) => raw(),
+    }
+}
+
+unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_readv, fd, vectors, count) }
+    };
+    let Some(mut turn) = Turn::take(op::READ) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            // SAFETY: the caller promises `count` vectors of writable bytes.
+            unsafe {
+                if let Some(kind) = turn.shared().net.counter_kind(ix) {
+                    let read = |to, len| counter::read(&mut turn, ix, kind, to, len);
+                    return counter::vectored(vectors, count, read);
+                }
+                match Vectors::new(vectors, count) {
+                    Some(vectors) => recv_send::receive(turn, ix, vectors, 0),
+                    None => error(libc::EINVAL),
+                }
+            }
+        }
+        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLIN, raw),
+        None | Some(Object::Random | Object::Epoll(_)) => raw(),
+    }
+}
+
+unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
+    let raw = || {
+        // SAFETY: the caller's pointer, passed on.
+        unsafe { sys!(sys::SYS_writev, fd, vectors, count) }
+    };
+    let Some(mut turn) = Turn::take(op::WRITE) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(Object::Socket(ix)) => {
+            // SAFETY: the caller promises `count` vectors of readable bytes.
+            unsafe {
+                if let Some(kind) = turn.shared().net.counter_kind(ix) {
+                    let write =
+                        |from: *mut c_void, len| counter::write(&mut turn, ix, kind, from, len);
+                    return counter::vectored(vectors, count, write);
+                }
+                match Vectors::new(vectors, count) {
+                    Some(vectors) => recv_send::transmit(turn, ix, vectors, 0),
+                    None => error(libc::EINVAL),
+                }
+            }
+        }
+        Some(Object::Stream) if is_nonblocking(fd) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        // SAFETY: the caller promises `count` vectors of readable bytes.
+        Some(Object::Stream) => unsafe { write_vectors(&mut turn, fd, vectors, count) },
+        None | Some(Object::Random | Object::Epoll(_)) => raw(),
+    }
+}
+
+hooks! {
+    read(fd: c_int, to: *mut c_void, len: usize) = read_(fd, to, len);
+    __read(fd: c_int, to: *mut c_void, len: usize) = read_(fd, to, len);
+    __read_chk(fd: c_int, to: *mut c_void, len: usize, _room: usize) = read_(fd, to, len);
+    write(fd: c_int, from: *const c_void, len: usize) = write_(fd, from, len);
+    __write(fd: c_int, from: *const c_void, len: usize) = write_(fd, from, len);
+    readv(fd: c_int, vectors: *const iovec, count: c_int) = readv_(fd, vectors, count);
+    writev(fd: c_int, vectors: *const iovec, count: c_int) = writev_(fd, vectors, count);
+}

@@ -1,0 +1,166 @@
+//! Inode and device numbers: virtual ones, given in the order of the first look.
+
+use super::path;
+use super::stat::{EMPTY, HERE, LINK, OWN, SELF, ask, time_of};
+use crate::sys::{self, sys};
+use crate::turn::Turn;
+use brolga_vfile::numbers::Identity;
+use brolga_vfile::times::Time;
+use core::ffi::{c_char, c_int};
+use core::sync::atomic::{AtomicU64, Ordering};
+use libc::statx as Statx;
+
+fn identity_of(file: &Statx) -> Identity {
+    Identity {
+        device: u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor),
+        inode: file.stx_ino,
+        born: if file.stx_mask & libc::STATX_BTIME != 0 {
+            time_of(&file.stx_btime)
+        } else {
+            Time::default()
+        },
+    }
+}
+
+/// The device of files below /proc, in identities. The kernel numbers those anew whenever it has
+/// forgotten them, as it does when memory is short, so they are known by their place.
+const PROC: u64 = u64::MAX;
+const PROC_PLACE_BYTES: usize = 256;
+
+/// What the kernel calls that device, and in which life of the tree it was asked; that counts from 1.
+static PROC_DEVICE: AtomicU64 = AtomicU64::new(0);
+static PROC_ASKED: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a file is below /proc. Under the turn.
+fn is_in_proc(turn: &mut Turn, identity: &Identity) -> bool {
+    // Only devices that are none have such numbers.
+    if identity.device >> 32 != 0 {
+        return false;
+    }
+    let life = turn.shared().generation + 1;
+    if PROC_ASKED.load(Ordering::Relaxed) != life {
+        // SAFETY: a NUL-terminated path.
+        let top = unsafe { ask(HERE, c"/proc".as_ptr(), 0, 0) };
+        let device = top.map_or(PROC, |top| identity_of(&top).device);
+        PROC_DEVICE.store(device, Ordering::Relaxed);
+        PROC_ASKED.store(life, Ordering::Relaxed);
+    }
+    PROC_DEVICE.load(Ordering::Relaxed) == identity.device
+}
+
+/// What a file is known by as long as the tree lives.
+pub(crate) fn lasting(
+    turn: &mut Turn,
+    file: &Statx,
+    place: impl FnOnce(&mut [u8]) -> usize,
+) -> Identity {
+    let identity = identity_of(file);
+    if !is_in_proc(turn, &identity) {
+        return identity;
+    }
+    let mut room = [0; PROC_PLACE_BYTES];
+    let bytes = place(&mut room);
+    if bytes == 0 {
+        return identity;
+    }
+    // FNV-1a.
+    let inode = room[..bytes]
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+    Identity {
+        device: PROC,
+        inode,
+        born: Time::default(),
+    }
+}
+
+/// A file is known by its place, which is the same in every life.
+pub(crate) fn is_known_by_place(identity: &Identity) -> bool {
+    identity.device == PROC
+}
+
+/// What the kernel calls the file at an absolute path, given with its NUL.
+pub(crate) fn identity_at(path: &[u8]) -> Option<Identity> {
+    if path.last() != Some(&0) {
+        return None;
+    }
+    // SAFETY: it ends with a NUL.
+    let file = unsafe { ask(HERE, path.as_ptr().cast(), LINK, 0) };
+    file.ok().as_ref().map(identity_of)
+}
+
+/// The number by which the server knows an open file.
+pub(crate) fn number_of(turn: &mut Turn, fd: isize) -> Option<u64> {
+    // SAFETY: a NUL-terminated path.
+    let file = unsafe { ask(fd as c_int, EMPTY, SELF, 0) }.ok()?;
+    let place = |room: &mut [u8]| read_place(fd as c_int, room);
+    let identity = lasting(turn, &file, place);
+    Some(turn.shared().numbers.of(&identity, place))
+}
+
+/// Writes where a file is, without links on the way; 0 bytes if it is nowhere or there is no room.
+pub(crate) unsafe fn write_place(
+    at: c_int,
+    path: *const c_char,
+    flags: c_int,
+    room: &mut [u8],
+) -> usize {
+    // SAFETY: the caller promises null or a NUL-terminated path.
+    if flags & SELF != 0 && at >= 0 && unsafe { path::bytes_of(path) }.is_empty() {
+        return read_place(at, room);
+    }
+    let link = if flags & LINK != 0 {
+        libc::O_NOFOLLOW
+    } else {
+        0
+    };
+    let open = libc::O_PATH | libc::O_CLOEXEC | link;
+    // SAFETY: the caller's path.
+    let fd = unsafe { sys!(sys::SYS_openat, at, path, open, 0) };
+    if fd < 0 {
+        return 0;
+    }
+    let bytes = read_place(fd as c_int, room);
+    // SAFETY: our own descriptor.
+    unsafe { sys!(sys::SYS_close, fd) };
+    bytes
+}
+
+fn read_place(fd: c_int, room: &mut [u8]) -> usize {
+    const FOLDER: &[u8] = b"/proc/thread-self/fd/";
+    let mut path = [0; FOLDER.len() + 11];
+    path[..FOLDER.len()].copy_from_slice(FOLDER);
+    let (mut left, mut digits) = (fd.unsigned_abs(), 1);
+    while 10u32.pow(digits) <= left {
+        digits += 1;
+    }
+    for place in path[FOLDER.len()..][..digits as usize].iter_mut().rev() {
+        *place = b'0' + (left % 10) as u8;
+        left /= 10;
+    }
+    let (here, from) = (HERE, path.as_ptr());
+    // SAFETY: a NUL-terminated path, and room for as much as said.
+    let bytes = unsafe {
+        sys!(
+            libc::SYS_readlinkat,
+            here,
+            from,
+            room.as_mut_ptr(),
+            room.len()
+        )
+    };
+    match usize::try_from(bytes) {
+        // What fills all of it may be cut off; pipes and the like are nowhere. The server's own files
+        // are in its image, with their numbers.
+        Ok(bytes) if bytes < room.len() && room.starts_with(b"/") => {
+            if room.starts_with(OWN) {
+                0
+            } else {
+                bytes
+            }
+        }
+        _ => 0,
+    }
+}
