@@ -1,6 +1,6 @@
 //! Socket addresses between C and Rust.
 
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use libc::{sockaddr_in, sockaddr_in6, socklen_t};
 
@@ -29,8 +29,8 @@ pub unsafe fn read(address: *const c_void, len: socklen_t) -> Option<SocketAddr>
     None
 }
 
-/// Writes an address as the kernel does: as much as fits, and the true length. A socket of version 6
-/// sees version 4 addresses in their mapped form.
+/// Writes an address as the kernel does: as much as fits, and the true length. A socket of version
+/// 6 sees version 4 addresses in their mapped form.
 ///
 /// # Safety
 /// `len` is null or valid; then `to` points to `*len` writable bytes.
@@ -78,4 +78,25 @@ unsafe fn copy<T>(from: &T, to: *mut c_void, len: *mut socklen_t) {
         core::ptr::copy_nonoverlapping(core::ptr::from_ref(from).cast::<u8>(), to.cast(), room);
         *len = size_of::<T>() as socklen_t;
     }
+}
+
+/// Whether an address is one of the internet families.
+///
+/// # Safety
+/// `to` is null or points to `len` readable bytes.
+pub(crate) unsafe fn is_internet(to: *const c_void, len: socklen_t) -> bool {
+    // SAFETY: the caller's promise.
+    [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) })
+}
+
+/// Family of an address, `AF_UNSPEC` if there is none.
+///
+/// # Safety
+/// `to` is null or points to `len` readable bytes.
+pub(crate) unsafe fn family(to: *const c_void, len: socklen_t) -> c_int {
+    if to.is_null() || len < 2 {
+        return libc::AF_UNSPEC;
+    }
+    // SAFETY: the caller promises `len` readable bytes.
+    c_int::from(unsafe { to.cast::<u16>().read_unaligned() })
 }

@@ -7,7 +7,8 @@
 use crate::sys::{self, sys};
 use core::ffi::{CStr, c_char, c_int};
 
-/// The kernel follows a chain of script interpreters this far, and looks at this much of a first line.
+/// The kernel follows a chain of script interpreters this far, and looks at this much of a first
+/// line.
 const INTERPRETERS_MAX: u32 = 5;
 const LINE_BYTES: usize = 256;
 const PATH_BYTES: usize = 4096;

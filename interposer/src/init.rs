@@ -110,18 +110,18 @@ fn first_process(memory: *mut Shared, tape: Tape, parameters: &Parameters, real_
         0 => parameters.quantum,
         _ => u32::MAX,
     };
-    // SAFETY: fresh, zeroed memory of the right size that nobody else has; all-zero bytes are a valid
-    // Shared but for `random`, which start writes.
+    // SAFETY: fresh, zeroed memory of the right size that nobody else has; all-zero bytes are a
+    // valid Shared but for `random`, which start writes.
     let me = unsafe { (*memory).start(quantum, parameters.seed, real_pid) };
     // SAFETY: as above.
     unsafe { (*memory).generation = tape.generation() };
     // SAFETY: constructors run before there is a second thread.
-    unsafe { turn::install(memory, tape, parameters) };
+    unsafe { turn::install(memory, tape, parameters, hooks::die_of) };
     // Orphans stay below the root, where the node finds them.
     // SAFETY: plain integers.
     unsafe { sys!(sys::SYS_prctl, libc::PR_SET_CHILD_SUBREAPER, 1) };
     hooks::resolve();
-    tsc::arm();
+    tsc::control::arm();
     let mut turn = Turn::begin(me);
     seccomp::begin(&mut turn);
     hooks::note_launch(&mut turn);
@@ -135,8 +135,8 @@ fn next_program(
     real_pid: i32,
     environment: Words,
 ) {
-    // SAFETY: the mapping is the tree's memory; this process has the turn if it is in the tree, since
-    // only a running thread can call exec.
+    // SAFETY: the mapping is the tree's memory; this process has the turn if it is in the tree,
+    // since only a running thread can call exec.
     let shared = unsafe { &mut *memory };
     let Some(process) = shared.process_of(real_pid) else {
         // A helper made by libc itself (posix_spawn, system): it runs while its maker has the turn.
@@ -147,11 +147,11 @@ fn next_program(
     let me = shared.scheduler.current();
     // SAFETY: constructors run before there is a second thread.
     unsafe {
-        turn::install(memory, tape, parameters);
+        turn::install(memory, tape, parameters, hooks::die_of);
         turn::set_process(process);
     }
     hooks::resolve();
-    tsc::arm();
+    tsc::control::arm();
     let mut turn = Turn::resume(me);
     // SAFETY: nobody could change it yet.
     unsafe { seccomp::take_away(&mut turn, environment) };

@@ -1,7 +1,7 @@
 //! libc's own functions, for hooks that need the function they stand in for.
 //!
-//! They are taken from libc by its handle, never from the next library in line: a library that wraps
-//! libc itself would come in between, and wrapper and hook could call each other for ever.
+//! They are taken from libc by its handle, never from the next library in line: a library that
+//! wraps libc itself would come in between, and wrapper and hook could call each other for ever.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -138,7 +138,7 @@ impl Library {
 pub fn libc_symbol(name: &CStr) -> *mut c_void {
     let found = Library::libc().find(name);
     found.unwrap_or_else(|| {
-        crate::turn::fault(&[
+        crate::output::fault(&[
             b"libc lacks a function that the interposer needs: ",
             name.to_bytes(),
         ])

@@ -5,11 +5,12 @@
 //! thread), and has other numbers for files. The first thread to wake sees to what all share; each
 //! thread sees to itself when it gets the turn.
 
-use crate::hooks::fs::{inode, stat};
+use crate::output::fault;
 use crate::shared::Shared;
 use crate::sys::{self, sys};
-use crate::turn::{self, rekeyed};
-use crate::{tls, tsc};
+use crate::tsc::control;
+use crate::turn::keys::rekeyed;
+use crate::{statx, tls};
 use brolga_tape::handover::RENUMBERED_PATH;
 use brolga_tape::renumber::{FileWords, Table};
 use brolga_tape::ring::Tape;
@@ -26,7 +27,9 @@ pub fn come_back(tape: &Tape, shared: &mut Shared) {
     }
     shared.generation = tape.generation();
     shared.input_cursor = 0;
-    stat::note_return(&mut shared.launched);
+    // On a machine whose clock is behind that of the one where it was started, what the server
+    // changes from now on looks older than the server.
+    shared.launched = statx::just_now().min(shared.launched);
     attend(shared);
     renumber(shared);
     shared.sites.tell();
@@ -36,7 +39,7 @@ pub fn come_back(tape: &Tape, shared: &mut Shared) {
 #[inline]
 pub fn attend(shared: &Shared) {
     if tls::generation() != shared.generation {
-        tsc::arm();
+        control::arm();
         tls::set_generation(shared.generation);
     }
 }
@@ -44,10 +47,10 @@ pub fn attend(shared: &Shared) {
 /// Takes over the kernel's new numbers.
 fn renumber(shared: &mut Shared) {
     let Some(bytes) = Mapped::open() else {
-        turn::fault(&[b"the restored server's files are not listed"])
+        fault(&[b"the restored server's files are not listed"])
     };
     let Some(table) = Table::parse(bytes.all()) else {
-        turn::fault(&[b"the list of the restored server's files makes no sense"])
+        fault(&[b"the list of the restored server's files makes no sense"])
     };
     shared
         .numbers
@@ -55,16 +58,16 @@ fn renumber(shared: &mut Shared) {
     shared.scheduler.rekey(|key| rekeyed(key, &table));
 }
 
-/// What a file is now. What is not listed is the machine's, and on another machine nothing but the place
-/// is the same; or it is gone, and then the place may be another's.
+/// What a file is now. What is not listed is the machine's, and on another machine nothing but the
+/// place is the same; or it is gone, and then the place may be another's.
 fn now(table: &Table<'_>, old: &Identity, place: &[u8]) -> Identity {
-    if inode::is_known_by_place(old) {
+    if statx::is_known_by_place(old) {
         return *old;
     }
     if let Some(listed) = table.listed(words(old)) {
         return identity(listed);
     }
-    inode::identity_at(place)
+    statx::identity_at(place)
         .filter(|found| !table.is_there(words(found)))
         .unwrap_or_else(|| identity(table.file(words(old))))
 }
@@ -103,8 +106,8 @@ impl Mapped {
         if fd < 0 {
             return None;
         }
-        // SAFETY: our own descriptor; the mapping is at an address of the kernel's choice, and stays as
-        // long as the value.
+        // SAFETY: our own descriptor; the mapping is at an address of the kernel's choice, and
+        // stays as long as the value.
         unsafe {
             let bytes = sys!(sys::SYS_lseek, fd, 0, libc::SEEK_END);
             let (protection, flags) = (libc::PROT_READ, libc::MAP_PRIVATE);

@@ -1,13 +1,12 @@
 //! Memory that the whole process tree shares: the scheduler, the virtual sockets, processes.
 //!
-//! It is a memfd at a fixed descriptor, so that it survives `exec`, and a shared mapping, so that it
-//! survives `fork`. The thread that has the turn is the only one that touches it; the exception are
-//! the batons, which are atomic.
+//! It is a memfd at a fixed descriptor, so that it survives `exec`, and a shared mapping, so that
+//! it survives `fork`. The thread that has the turn is the only one that touches it; the exception
+//! are the batons, which are atomic.
 
-use crate::hooks::{Cancel, Priority, Sleeper};
-use crate::seccomp::Sites;
+use crate::seccomp::call_sites::Sites;
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};
-use crate::tsc::Counter;
+use crate::tsc::counter::Counter;
 use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
 use brolga_tape::handover::SCHEDULER_FD;
 use brolga_vfile::numbers::Numbers;
@@ -15,6 +14,7 @@ use brolga_vfile::times::Time;
 use brolga_vipc::Objects;
 use brolga_vnet::{Net, PROCESSES_MAX, SocketIx};
 use brolga_vsignal::Signals;
+use core::ffi::c_int;
 use core::mem::MaybeUninit;
 use core::sync::atomic::AtomicU32;
 use rand_chacha::ChaCha20Rng;
@@ -64,6 +64,45 @@ impl Process {
     pub fn is_there(&self) -> bool {
         self.real_pid != 0 && !self.discarded
     }
+}
+
+/// How a thread stands to being cancelled.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Cancel {
+    pub requested: bool,
+    pub disabled: bool,
+    pub asynchronous: bool,
+    /// It ends already.
+    pub exiting: bool,
+    /// It is in a call that the filter has caught: inside libc, where nothing is prepared for an
+    /// end.
+    pub caught: bool,
+}
+
+impl Cancel {
+    pub const NONE: Self = Self {
+        requested: false,
+        disabled: false,
+        asynchronous: false,
+        exiting: false,
+        caught: false,
+    };
+}
+
+/// A thread's scheduling policy and priority.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Priority {
+    pub policy: c_int,
+    pub priority: c_int,
+}
+
+impl Priority {
+    pub const NORMAL: Self = Self {
+        policy: libc::SCHED_OTHER,
+        priority: 0,
+    };
 }
 
 /// What the interposer knows of a thread beyond the scheduler.
@@ -151,6 +190,15 @@ impl Alarm {
     };
 }
 
+/// What a thread waits for that waits for a System V semaphore.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Sleeper {
+    pub number: u16,
+    /// It waits for zero.
+    pub zero: bool,
+}
+
 /// Everything.
 #[repr(C)]
 pub struct Shared {
@@ -163,13 +211,14 @@ pub struct Shared {
     pub generation: u64,
     /// Counts operations that may have changed a real object inside the tree.
     pub real_changes: u64,
-    /// Kernel ids of a thread or process that has ended logically but perhaps not yet really; the next
-    /// one to take the turn waits until it is gone, so that its stack and descriptors are.
+    /// Kernel ids of a thread or process that has ended logically but perhaps not yet really; the
+    /// next one to take the turn waits until it is gone, so that its stack and descriptors are.
     pub dying_thread: DyingThread,
     pub dying_pid: i32,
     /// Status of the first process if it has ended and others go on.
     pub first_status: i32,
-    /// Kernel id of the last process, once the tree is over; a root that keeps its place sleeps on it.
+    /// Kernel id of the last process, once the tree is over; a root that keeps its place sleeps on
+    /// it.
     pub last_pid: AtomicU32,
     next_id: i32,
     /// Tells this tree from others on the machine. The server never sees it.
@@ -216,8 +265,8 @@ impl Shared {
         &mut self.alarms[usize::from(ix) - 1]
     }
 
-    /// The process that operators' signals are for: the first one, or, once that has left a daemon behind,
-    /// the oldest.
+    /// The process that operators' signals are for: the first one, or, once that has left a daemon
+    /// behind, the oldest.
     pub fn root_process(&self) -> u16 {
         let living = self.processes.iter().enumerate();
         let oldest = living
@@ -257,8 +306,8 @@ impl Shared {
         ix
     }
 
-    /// The id that the server sees of a process that the kernel has named; 0 for one outside the tree, as
-    /// the kernel does across namespaces.
+    /// The id that the server sees of a process that the kernel has named; 0 for one outside the
+    /// tree, as the kernel does across namespaces.
     pub fn virtual_pid(&self, real_pid: i32) -> i32 {
         let known = self.process_of(real_pid).filter(|_| real_pid != 0);
         known.map_or(0, |at| self.processes[usize::from(at)].pid)

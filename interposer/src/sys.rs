@@ -4,31 +4,16 @@
 //! through a `syscall` instruction of ours ([`crate::trampoline`]); nothing allocates; all of it is
 //! async-signal-safe.
 
-use core::arch::asm;
-use core::ffi::c_int;
-use core::sync::atomic::AtomicU32;
-
-pub use libc::{
-    SYS_accept4, SYS_bind, SYS_clock_nanosleep, SYS_close, SYS_close_range, SYS_connect, SYS_dup,
-    SYS_dup2, SYS_dup3, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait, SYS_eventfd2,
-    SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getpid,
-    SYS_getppid, SYS_gettid, SYS_ioctl, SYS_kill, SYS_listen, SYS_lseek, SYS_memfd_create,
-    SYS_mmap, SYS_nanosleep, SYS_openat, SYS_pidfd_open, SYS_pipe2, SYS_poll, SYS_ppoll, SYS_prctl,
-    SYS_pread64, SYS_pselect6, SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_sched_yield,
-    SYS_sendmsg, SYS_sendto, SYS_setsockopt, SYS_shutdown, SYS_socket, SYS_socketpair, SYS_tgkill,
-    SYS_uname, SYS_wait4, SYS_write, SYS_writev,
-};
-
 /// A system call with six arguments; the result as the kernel gives it (`-errno` on failure).
 ///
 /// # Safety
-/// The arguments must be what the kernel expects for call `number`: pointers valid for what it reads
-/// and writes.
+/// The arguments must be what the kernel expects for call `number`: pointers valid for what it
+/// reads and writes.
 #[inline]
 pub unsafe fn syscall6(number: i64, arguments: [usize; 6]) -> isize {
     let result: isize;
-    // SAFETY: the x86-64 system call convention: number in rax, arguments in rdi, rsi, rdx, r10, r8,
-    // r9; rcx and r11 are clobbered; the caller vouches for the arguments. The gate does as the
+    // SAFETY: the x86-64 system call convention: number in rax, arguments in rdi, rsi, rdx, r10,
+    // r8, r9; rcx and r11 are clobbered; the caller vouches for the arguments. The gate does as the
     // instruction does, with room on the stack.
     unsafe {
         asm!(
@@ -74,6 +59,20 @@ macro_rules! sys {
         )
     };
 }
+
+use core::arch::asm;
+use core::ffi::c_int;
+use core::sync::atomic::AtomicU32;
+pub use libc::{
+    SYS_accept4, SYS_bind, SYS_clock_nanosleep, SYS_close, SYS_close_range, SYS_connect, SYS_dup,
+    SYS_dup2, SYS_dup3, SYS_epoll_create1, SYS_epoll_ctl, SYS_epoll_wait, SYS_eventfd2,
+    SYS_exit_group, SYS_fcntl, SYS_fdatasync, SYS_fsync, SYS_ftruncate, SYS_futex, SYS_getpid,
+    SYS_getppid, SYS_gettid, SYS_ioctl, SYS_kill, SYS_listen, SYS_lseek, SYS_memfd_create,
+    SYS_mmap, SYS_nanosleep, SYS_openat, SYS_pidfd_open, SYS_pipe2, SYS_poll, SYS_ppoll, SYS_prctl,
+    SYS_pread64, SYS_pselect6, SYS_read, SYS_readv, SYS_recvfrom, SYS_recvmsg, SYS_sched_yield,
+    SYS_sendmsg, SYS_sendto, SYS_setsockopt, SYS_shutdown, SYS_socket, SYS_socketpair, SYS_tgkill,
+    SYS_uname, SYS_wait4, SYS_write, SYS_writev,
+};
 pub(crate) use sys;
 
 unsafe extern "C" {
@@ -92,23 +91,10 @@ pub fn errno() -> c_int {
     unsafe { *__errno_location() }
 }
 
-/// Turns a kernel-style result into a libc-style one.
-#[inline]
-pub fn finish(result: isize) -> isize {
-    if result < 0 {
-        if result == -(libc::EINTR as isize) {
-            crate::hooks::after_interruption();
-        }
-        set_errno(-result as c_int);
-        return -1;
-    }
-    result
-}
-
 /// Sleeps while `*word == value`. Spurious returns are possible.
 pub fn futex_wait(word: &AtomicU32, value: u32) {
-    // SAFETY: the word is a valid, aligned u32; no timeout. FUTEX_WAIT without the private flag works
-    // across processes, which share the word.
+    // SAFETY: the word is a valid, aligned u32; no timeout. FUTEX_WAIT without the private flag
+    // works across processes, which share the word.
     unsafe { sys!(SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, 0) };
 }
 

@@ -1,6 +1,6 @@
-//! What a thread keeps for itself: two words of initial-exec thread-local storage. The first has its
-//! index in the schedule, how it stands to the turn and whether its system calls are real just now, the
-//! second the generation of the tape for which it has told the kernel its wishes.
+//! What a thread keeps for itself: two words of initial-exec thread-local storage. The first has
+//! its index in the schedule, how it stands to the turn and whether its system calls are real just
+//! now, the second the generation of the tape for which it has told the kernel its wishes.
 //!
 //! Stable Rust has no thread-local static without `std`, and `std`'s would cost a call of
 //! `__tls_get_addr` in a preloaded library, so the variable is defined in assembly. A preloaded
@@ -179,15 +179,16 @@ pub fn has_locks() -> bool {
 
 const REAL: u64 = 1 << 22;
 
-/// Whether the filter's handler is to leave this thread's system calls to the kernel, see [`really`].
+/// Whether the filter's handler is to leave this thread's system calls to the kernel, see
+/// [`really`].
 pub fn calls_are_real() -> bool {
     // SAFETY: as above.
     unsafe { *word() & REAL != 0 }
 }
 
-/// Runs something whose system calls are meant for the kernel although libc makes them: what only the
-/// kernel knows (that a thread has really ended), or what is about the kernel's own state. Also while the
-/// thread does not have the turn: libc's own signals find it then.
+/// Runs something whose system calls are meant for the kernel although libc makes them: what only
+/// the kernel knows (that a thread has really ended), or what is about the kernel's own state. Also
+/// while the thread does not have the turn: libc's own signals find it then.
 #[inline]
 pub fn really<R>(work: impl FnOnce() -> R) -> R {
     // SAFETY: as above.

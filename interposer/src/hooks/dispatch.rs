@@ -1,6 +1,6 @@
-//! System calls by number: what the filter has caught, and what comes through the `syscall` function.
-//! Each is treated like libc's function of that name, and where the kernel's call differs from it the
-//! difference is made up here.
+//! System calls by number: what the filter has caught, and what comes through the `syscall`
+//! function. Each is treated like libc's function of that name, and where the kernel's call differs
+//! from it the difference is made up here.
 //!
 //! Not here: what is free or refused by number, which [`brolga_filter`] says.
 
@@ -12,13 +12,15 @@ use crate::hooks::ipc::sysv;
 use crate::hooks::net::{accept, connect, mmsg, recv_send, socket, sockopt};
 use crate::hooks::poll::{self, epoll, select};
 use crate::hooks::process::{capability, exec, exit, fork, pgrp, pid, wait};
-use crate::hooks::signal::{action, mask, send, sigwait};
+use crate::hooks::result::{error, finish};
+use crate::hooks::signal::{action, kernel, mask, send, sigwait};
 use crate::hooks::thread::{affinity, futex, pthread, sched};
 use crate::hooks::time::{clock, itimer, sleep, timer};
-use crate::hooks::{error, op, random, resource, sysinfo};
-use crate::sys::{self, finish};
+use crate::hooks::{random, resource, sysinfo};
+use crate::sys;
 use crate::turn::{Turn, fault};
 use brolga_filter::{Rule, rule};
+use brolga_tape::operation as op;
 use core::ffi::{CStr, c_char, c_int};
 use core::ptr::{null, with_exposed_provenance as at, with_exposed_provenance_mut as at_mut};
 
@@ -341,8 +343,8 @@ struct Action {
 unsafe fn set_action(number: c_int, new: *const Action, old: *mut Action) -> isize {
     // SAFETY: the caller promises null or valid.
     let wanted = unsafe { new.as_ref() }
-        .map(|new| action::Sigaction::new(new.handler, new.mask, new.flags as c_int));
-    let mut before = action::Sigaction::DEFAULT;
+        .map(|new| kernel::Sigaction::new(new.handler, new.mask, new.flags as c_int));
+    let mut before = kernel::Sigaction::DEFAULT;
     let pointer = wanted.as_ref().map_or(null(), core::ptr::from_ref);
     // SAFETY: both are ours.
     let result = kernel(unsafe { action::sigaction(number, pointer, &raw mut before) });

@@ -1,8 +1,9 @@
 //! Randomness: one stream for the whole process tree, seeded by the cluster.
 
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{c_int, c_uint, c_void};
 use rand_chacha::rand_core::RngCore;
 
@@ -81,8 +82,8 @@ pub unsafe extern "C" fn arc4random_uniform(bound: u32) -> u32 {
 /// Bytes given to a reader of a random device that reads through stdio, whose reads we don't see.
 const DEVICE_FILE_BYTES: usize = 64 * 1024;
 
-/// Opens a random device: a memory file full of the stream. Reads through the descriptor never get to
-/// it, see [`brolga_vnet::Object::Random`].
+/// Opens a random device: a memory file full of the stream. Reads through the descriptor never get
+/// to it, see [`brolga_vnet::Object::Random`].
 pub(crate) fn open_device(turn: &mut Turn, flags: c_int) -> isize {
     let close_on_exec = if flags & libc::O_CLOEXEC != 0 {
         libc::MFD_CLOEXEC

@@ -1,11 +1,13 @@
 //! Use of resources, limits and priorities: `getrusage`, `times`, `prlimit`, `getpriority`.
 
-use crate::hooks::process::tid::{kernel_id, translated};
-use crate::hooks::time::clock::{NS, cpu_ns, reading};
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
+use crate::hooks::tid::{kernel_id, translated};
+use crate::hooks::time::clock::{cpu_ns, reading};
 use crate::libc_symbols::libc_own;
-use crate::sys::{finish, sys};
+use crate::nanoseconds::NS;
+use crate::sys::sys;
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{c_int, c_long, c_void};
 use libc::{time_t, timeval};
 

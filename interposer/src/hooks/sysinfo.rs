@@ -1,8 +1,8 @@
 //! The machine as the server sees it, the same everywhere: `uname`, `sysinfo`, `sysconf`.
 
-use crate::hooks::error;
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::{Real, libc_own};
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
 use core::ffi::{c_char, c_int, c_long};
 

@@ -1,27 +1,29 @@
-//! The backstop: system calls that go round our symbols (libc's own, inline ones) are caught by a seccomp
-//! filter and treated like the symbols.
+//! The backstop: system calls that go round our symbols (libc's own, inline ones) are caught by a
+//! seccomp filter and treated like the symbols.
 //!
-//! The filter ([`brolga_filter`]) is put in once, by the first process of the tree, and inherited by all.
-//! Its signal, SIGSYS, is handled by [`trap`] in every process: each constructor says so again, since a
-//! program that was executed has only the filter. What the constructor calls before that goes through the
-//! gate or is free.
+//! The filter ([`brolga_filter`]) is put in once, by the first process of the tree, and inherited
+//! by all. Its signal, SIGSYS, is handled by [`trap`] in every process: each constructor says so
+//! again, since a program that was executed has only the filter. What the constructor calls before
+//! that goes through the gate or is free.
 //!
 //! Without seccomp in the kernel the server runs without: the node is told and shows it.
 //!
 //! Calls are counted by call site ([`sites`]), so that somebody can see which symbol is missing.
 
+pub mod call_sites;
 mod image;
+mod report;
 mod sites;
 mod trap;
 mod vdso;
 
-pub use sites::Sites;
 pub use trap::arm;
 pub use vdso::take_away;
 
+use crate::local;
 use crate::sys::{self, sys};
 use crate::trampoline;
-use crate::turn::{self, Turn};
+use crate::turn::Turn;
 use brolga_filter::{Instruction, Places, Program};
 use core::ops::Range;
 
@@ -38,7 +40,7 @@ struct Given {
 
 /// Puts the filter in, if it is wanted, and tells the node.
 pub fn begin(turn: &mut Turn) {
-    if turn::wants_backstop() {
+    if local::wants_backstop() {
         let errno = put_in().err().unwrap_or(0);
         turn.shared().sites.answered(errno);
     }
@@ -47,8 +49,8 @@ pub fn begin(turn: &mut Turn) {
 /// `Err` is an errno.
 fn put_in() -> Result<(), i32> {
     const MODE_FILTER: u32 = 1;
-    // Without it the kernel slows down all of the server's memory accesses, against attacks that a program
-    // which trusts itself need not fear.
+    // Without it the kernel slows down all of the server's memory accesses, against attacks that a
+    // program which trusts itself need not fear.
     const SPEC_ALLOW: u32 = 4;
     if !trampoline::is_made() {
         return Err(libc::ENOMEM);

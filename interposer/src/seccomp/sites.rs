@@ -1,95 +1,16 @@
-//! Call sites of caught system calls, and how often each was: in the tree's memory, so that all processes
-//! count together. The counters have no effect on anything but what the node is told.
+//! Counting of caught system calls by call site. The counters have no effect on anything but what
+//! the node is told.
 //!
-//! A site is a place in a file, so that it is the same in every process. Finding that out takes reading
-//! `/proc/self/maps`, so each process remembers which of its addresses is which site.
+//! A site is a place in a file, so that it is the same in every process. Finding that out takes
+//! reading `/proc/self/maps`, so each process remembers which of its addresses is which site.
 
+use crate::output::report;
+use crate::seccomp::call_sites::{NAME_BYTES, Site};
 use crate::tsc::Mapping;
-use crate::turn::{self, Turn};
-use brolga_tape::record::Record;
+use crate::turn::Turn;
 use core::sync::atomic::{AtomicU64, Ordering};
-
-const SITES_MAX: usize = 256;
-const NAME_BYTES: usize = 40;
 /// The node is told of counts that are powers of two, and then of each multiple of this.
 const TOLD_EVERY: u64 = 1024;
-
-/// One call site.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Site {
-    count: u64,
-    offset: u64,
-    number: u32,
-    name_len: u32,
-    name: [u8; NAME_BYTES],
-}
-
-impl Site {
-    /// The file's name, and the place in it.
-    pub fn parts(&self) -> (&[u8], u64) {
-        (&self.name[..self.name_len as usize], self.offset)
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.number == other.number && self.parts() == other.parts()
-    }
-
-    fn told(&self) -> Record<'_> {
-        let (object, offset) = self.parts();
-        Record::Caught {
-            number: self.number,
-            count: self.count,
-            offset,
-            object,
-        }
-    }
-}
-
-/// What is known of the filter: all of the tree; all zeros are a valid one.
-#[repr(C)]
-pub struct Sites {
-    /// The kernel was given the filter, and has answered with an errno or 0.
-    answered: bool,
-    errno: i32,
-    used: usize,
-    sites: [Site; SITES_MAX],
-}
-
-impl Sites {
-    /// The kernel has answered, with an errno or 0: the node is told.
-    pub fn answered(&mut self, errno: i32) {
-        self.answered = true;
-        self.errno = errno;
-        self.tell();
-    }
-
-    /// Tells a node that knows nothing yet.
-    pub fn tell(&self) {
-        if self.answered {
-            let errno = self.errno;
-            turn::report(&Record::Backstop { errno });
-        }
-        for site in &self.sites[..self.used] {
-            turn::report(&site.told());
-        }
-    }
-
-    /// The place of a site, which is added if it is new. The last one stands for all that there is no room
-    /// for.
-    fn index(&mut self, site: Site) -> usize {
-        let known = self.sites[..self.used].iter().position(|it| it.is(&site));
-        if let Some(at) = known {
-            return at;
-        }
-        if self.used < SITES_MAX - 1 {
-            self.sites[self.used] = site;
-            self.used += 1;
-            return self.used - 1;
-        }
-        SITES_MAX - 1
-    }
-}
 
 /// What this process knows already: the address and the call's number, and the site plus one.
 struct Known {
@@ -141,7 +62,7 @@ pub fn count(turn: &mut Turn, place: usize, number: u32) {
     let site = &mut turn.shared().sites.sites[at];
     site.count += 1;
     if site.count.is_power_of_two() || site.count.is_multiple_of(TOLD_EVERY) {
-        turn::report(&site.told());
+        report(&site.told());
     }
 }
 

@@ -1,9 +1,10 @@
-//! Programs that the tree executes are born with what the launcher has taken from the first one: the vDSO,
-//! through which libc reads clocks without any system call, and sixteen random bytes. The constructor
-//! takes both away.
+//! Programs that the tree executes are born with what the launcher has taken from the first one:
+//! the vDSO, through which libc reads clocks without any system call, and sixteen random bytes. The
+//! constructor takes both away.
 //!
-//! The loader has looked up the vDSO's functions before. Their addresses are in its data that is read-only
-//! by then, and are replaced by null there, which is what libc finds on a machine without a vDSO.
+//! The loader has looked up the vDSO's functions before. Their addresses are in its data that is
+//! read-only by then, and are replaced by null there, which is what libc finds on a machine without
+//! a vDSO.
 
 use super::image::{self, Segment};
 use crate::hooks;
@@ -44,8 +45,8 @@ unsafe fn auxiliary(environment: *const *const c_char) -> *mut Entry {
 pub unsafe fn take_away(turn: &mut Turn, environment: *const *const c_char) {
     const IGNORE: u64 = 1;
     let (mut vdso, mut loader) = (0, 0);
-    // SAFETY: the caller's promise; the vector ends with a null, and the random bytes are on the stack,
-    // which may be changed.
+    // SAFETY: the caller's promise; the vector ends with a null, and the random bytes are on the
+    // stack, which may be changed.
     unsafe {
         let mut entry = auxiliary(environment);
         while (*entry).kind != libc::AT_NULL {
@@ -79,8 +80,8 @@ pub unsafe fn take_away(turn: &mut Turn, environment: *const *const c_char) {
     }
 }
 
-/// Replaces addresses of functions in `code` by null. (The image's own address, which begins it, is no
-/// function.)
+/// Replaces addresses of functions in `code` by null. (The image's own address, which begins it, is
+/// no function.)
 fn forget(code: &Range<usize>, data: &Range<usize>) {
     // The loader protects whole pages only.
     let (first, end) = (data.start & !(PAGE - 1), data.end & !(PAGE - 1));

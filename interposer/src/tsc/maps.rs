@@ -1,6 +1,7 @@
 //! The loaded file that an instruction belongs to.
 //!
-//! The kernel is asked (`/proc/self/maps`), not the dynamic loader, whose lock another thread may hold.
+//! The kernel is asked (`/proc/self/maps`), not the dynamic loader, whose lock another thread may
+//! hold.
 
 use crate::sys::{self, sys};
 use brolga_rewrite::{Frames, Text};
@@ -46,8 +47,8 @@ impl Loaded {
     /// Its code and functions.
     pub fn text(&self) -> Option<Text<'static>> {
         let start = self.code.address.wrapping_add(self.bias);
-        // SAFETY: a loaded segment stays as long as its code runs, which it does right now; who changes
-        // it has the turn, and that is us.
+        // SAFETY: a loaded segment stays as long as its code runs, which it does right now; who
+        // changes it has the turn, and that is us.
         let bytes = unsafe { from_raw_parts(start as *const u8, self.code.size) };
         Some(Text {
             bytes,
@@ -61,8 +62,8 @@ impl Loaded {
         let mut loads = segments(self.header).filter(|it| it.kind == elf::LOAD);
         let segment = loads.find(|load| load.range().contains(&table.address))?;
         let start = table.address.wrapping_add(self.bias);
-        // SAFETY: the rest of a loaded segment, which is read-only (those that can be written hold no
-        // unwind tables) and stays as long as its code runs.
+        // SAFETY: the rest of a loaded segment, which is read-only (those that can be written hold
+        // no unwind tables) and stays as long as its code runs.
         let bytes =
             unsafe { from_raw_parts(start as *const u8, segment.range().end - table.address) };
         Frames::new(bytes, start as u64)

@@ -1,71 +1,29 @@
 //! The processor's time stamp counter, as the server sees it.
 //!
-//! `rdtsc` is an instruction, so no symbol and no seccomp filter sees it. The kernel can make it fault
-//! (`PR_SET_TSC`), and the handler here answers with virtual time. A fault costs two microseconds, and
-//! some programs count cycles for every row of a table (InnoDB's statistics do), so a place that has
-//! faulted is rewritten where that is safe, see [`patch`], and costs a nanosecond from then on.
+//! `rdtsc` is an instruction, so no symbol and no seccomp filter sees it. The kernel can make it
+//! fault (`PR_SET_TSC`), and the handler here answers with virtual time. A fault costs two
+//! microseconds, and some programs count cycles for every row of a table (InnoDB's statistics do),
+//! so a place that has faulted is rewritten where that is safe, see [`patch`], and costs a
+//! nanosecond from then on.
 //!
-//! The counter runs at 1 GHz: it shows virtual time, plus a little for each reading, so that loops which
-//! wait for it come to an end.
+//! The counter runs at 1 GHz: it shows virtual time, plus a little for each reading, so that loops
+//! which wait for it come to an end.
 //!
 //! The kernel's setting is inherited by threads, by `fork` and by `exec`; but a new program reads
-//! the counter before we are there to answer, so [`pause`] comes before each `exec`. A checkpoint
-//! does not hold it: `restored` sets it anew.
+//! the counter before we are there to answer, so [`control::pause`] comes before each `exec`. A
+//! checkpoint does not hold it: [`crate::restore`] sets it anew.
 
+pub mod control;
+pub mod counter;
 mod maps;
 mod patch;
 
-pub use maps::Mapping;
-
-use crate::sys::{self, sys};
 use crate::turn::{self, Turn};
-use brolga_dmt::{NS_PER_TICK, Scheduler};
 use core::ffi::c_int;
-
-/// What one reading adds.
-const READING_NS: u64 = 32;
+pub use maps::Mapping;
 /// `rdtsc` and `rdtscp`.
 const READ: [u8; 2] = [0x0F, 0x31];
 const READ_WITH_PROCESSOR: [u8; 3] = [0x0F, 0x01, 0xF9];
-
-/// State of the counter in the tree's memory; all zeros is a valid one.
-#[repr(C)]
-pub struct Counter {
-    /// What readings have added.
-    readings_ns: u64,
-    /// Virtual time since the start when the scheduler's clock was 0, had it always run evenly; wraps.
-    base_ns: u64,
-    /// Room for rewritten places, which have no registers to spare.
-    saved: u64,
-    value: u64,
-}
-
-impl Counter {
-    /// Time has moved on.
-    pub fn update(&mut self, scheduler: &Scheduler) {
-        let elapsed = scheduler.now_ns() - scheduler.first_time_ns();
-        self.base_ns = elapsed.wrapping_sub(scheduler.clock() * NS_PER_TICK);
-    }
-
-    fn read(&mut self, scheduler: &Scheduler) -> u64 {
-        self.readings_ns += READING_NS;
-        (scheduler.clock() * NS_PER_TICK)
-            .wrapping_add(self.base_ns)
-            .wrapping_add(self.readings_ns)
-    }
-}
-
-/// Makes readings of the counter fault in this thread and in those that it makes.
-pub fn arm() {
-    // SAFETY: plain integers. Where the kernel cannot do it the program reads the real counter.
-    unsafe { sys!(sys::SYS_prctl, libc::PR_SET_TSC, libc::PR_TSC_SIGSEGV) };
-}
-
-/// Lets this thread execute another program, which arms itself.
-pub fn pause() {
-    // SAFETY: plain integers.
-    unsafe { sys!(sys::SYS_prctl, libc::PR_SET_TSC, libc::PR_TSC_ENABLE) };
-}
 
 /// Whether a fault was a reading of the counter, which has been answered then.
 ///
@@ -79,8 +37,9 @@ pub unsafe fn answer(info: *const libc::siginfo_t, context: *mut libc::ucontext_
         return false; // A fault of memory.
     }
     let at = registers[libc::REG_RIP as usize] as usize;
-    // SAFETY: the processor has just executed what is there, and every instruction that can fault so has
-    // two bytes at least; the third is read only if they are not the last ones of the instruction.
+    // SAFETY: the processor has just executed what is there, and every instruction that can fault
+    // so has two bytes at least; the third is read only if they are not the last ones of the
+    // instruction.
     let (first, length) = unsafe {
         let code = at as *const u8;
         let first = [code.read(), code.add(1).read()];

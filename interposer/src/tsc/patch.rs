@@ -1,11 +1,12 @@
 //! Rewrites a reading of the time stamp counter into a jump to code that computes the virtual one.
 //!
-//! Whether and how is decided in [`brolga_rewrite`]; here is where the new code lies, what it does, and
-//! the writing. Code is changed by the thread that has the turn while all others sleep in the scheduler,
-//! and only in mapped files: what a program generates by itself it may also move.
+//! Whether and how is decided in [`brolga_rewrite`]; here is where the new code lies, what it does,
+//! and the writing. Code is changed by the thread that has the turn while all others sleep in the
+//! scheduler, and only in mapped files: what a program generates by itself it may also move.
 
+use super::READ;
+use super::counter::{Counter, READING_NS};
 use super::maps::Loaded;
-use super::{Counter, READ, READING_NS};
 use crate::sys::{self, sys};
 use brolga_dmt::NS_PER_TICK;
 use brolga_rewrite::{CODE_BYTES, Code, Refusal, jump, plan};
@@ -55,8 +56,8 @@ fn try_rewrite(at: usize, counter: *mut Counter, clock: *const u64) -> Option<()
     Some(())
 }
 
-/// Leaves the halves of the virtual counter in `%eax` and `%edx`, as `rdtsc` does, and changes neither
-/// flags nor other registers nor the stack.
+/// Leaves the halves of the virtual counter in `%eax` and `%edx`, as `rdtsc` does, and changes
+/// neither flags nor other registers nor the stack.
 fn reading(at: u64, counter: *mut Counter, clock: *const u64) -> Result<Code, Refusal> {
     const { assert!(NS_PER_TICK == 10 && READING_NS == 32) };
     let clock = clock.addr().wrapping_sub(counter.addr()).cast_signed();
@@ -129,8 +130,8 @@ unsafe fn write(at: usize, bytes: &[u8]) -> Option<()> {
     let length = (at + bytes.len()).next_multiple_of(PAGE) - first;
     let executable = libc::PROT_READ | libc::PROT_EXEC;
     let writable = executable | libc::PROT_WRITE;
-    // SAFETY: whole pages that stay executable, since other threads may be about to go to sleep in them;
-    // then bytes that are writable.
+    // SAFETY: whole pages that stay executable, since other threads may be about to go to sleep in
+    // them; then bytes that are writable.
     unsafe {
         if sys!(libc::SYS_mprotect, first, length, writable) < 0 {
             return None;

@@ -1,17 +1,20 @@
 //! Taking the turn and giving it back.
 //!
-//! In policy `serial` a running thread has the turn, so there is nothing to do here but to sleep until it
-//! is handed over. In policy `parallel` a thread has it inside a hook only: the first [`Turn`] of a hook
-//! waits until the thread is at the head of the run queue, and with its end the thread goes to the tail.
-//! In between the thread computes beside the others, keeps its place in the queue and counts as
-//! runnable, so who is next never depends on who is faster.
+//! In policy `serial` a running thread has the turn, so there is nothing to do here but to sleep
+//! until it is handed over. In policy `parallel` a thread has it inside a hook only: the first
+//! [`Turn`] of a hook waits until the thread is at the head of the run queue, and with its end the
+//! thread goes to the tail. In between the thread computes beside the others, keeps its place in
+//! the queue and counts as runnable, so who is next never depends on who is faster.
 //!
-//! A [`Turn`] made while the thread has the turn already gives nothing back: hooks call each other, and a
-//! child of `fork` goes on in the frames of its parent. Where a frame with a [`Turn`] is left without its
-//! end (`pthread_exit`, `longjmp`), the turn is given back by [`Turn::lend`] or [`let_go`].
+//! A [`Turn`] made while the thread has the turn already gives nothing back: hooks call each other,
+//! and a child of `fork` goes on in the frames of its parent. Where a frame with a [`Turn`] is left
+//! without its end (`pthread_exit`, `longjmp`), the turn is given back by [`Turn::lend`] or
+//! [`let_go`].
 
+use super::proof::Turn;
 use super::stall::Watch;
-use super::{Turn, fault, local};
+use crate::local::local;
+use crate::output::fault;
 use crate::restore;
 use crate::sys::{self, sys};
 use crate::tls;
@@ -31,8 +34,8 @@ const PATIENCE_MAX: u32 = 512;
 /// Fewest, so that a thread notices when spinning pays again.
 const PATIENCE_MIN: u32 = 8;
 
-/// How long a thread may spin for its turn: not at all where it would keep a processor from the thread
-/// that it waits for.
+/// How long a thread may spin for its turn: not at all where it would keep a processor from the
+/// thread that it waits for.
 pub(super) fn most_patience(parallel: bool) -> u32 {
     if parallel && processors() > 1 {
         PATIENCE_MAX
@@ -76,8 +79,8 @@ fn await_baton(me: ThreadIx, baton: &AtomicU32) {
     baton.store(NOT_GIVEN, Ordering::Relaxed);
 }
 
-/// Looks at the baton for a while. Threads get patient when that helps, and impatient when those before
-/// them compute for longer.
+/// Looks at the baton for a while. Threads get patient when that helps, and impatient when those
+/// before them compute for longer.
 fn spin(baton: &AtomicU32) -> bool {
     let most = local().patience;
     if most == 0 {
@@ -155,7 +158,7 @@ impl Turn {
         let baton = unsafe { &(*local().shared).scheduler.thread(self.me).baton };
         tls::really(|| await_baton(self.me, baton));
         restore::attend(self.shared());
-        self.bury();
+        self.reap();
     }
 
     pub(super) fn hand_to(&mut self, next: ThreadIx) {
@@ -180,8 +183,8 @@ impl Turn {
         }
     }
 
-    /// Gives the turn back before the end of the hook: the program's own code runs, or the hook's frames
-    /// are left for good. Without effect in policy `serial`.
+    /// Gives the turn back before the end of the hook: the program's own code runs, or the hook's
+    /// frames are left for good. Without effect in policy `serial`.
     pub fn lend(&mut self) {
         if tls::holds_turn() {
             self.give_back();

@@ -1,18 +1,19 @@
 //! Saying that a thread computes while others wait for their turn, or that its process is gone.
 //!
-//! A thread that makes no ordered operation keeps the turn. One that computes for long holds the others
-//! up; one that spins until another has changed some memory holds them up for ever, since the other
-//! never comes to it. Where it could be stopped is not the same on all replicas, so it is left alone, but
-//! not silently: whoever has waited for its turn for long tells the node.
+//! A thread that makes no ordered operation keeps the turn. One that computes for long holds the
+//! others up; one that spins until another has changed some memory holds them up for ever, since
+//! the other never comes to it. Where it could be stopped is not the same on all replicas, so it is
+//! left alone, but not silently: whoever has waited for its turn for long tells the node.
 //!
-//! A process of the tree that was killed from outside gives its turn to nobody, and looks the same from
-//! here. The node looks whether it is there: a file that is opened here would take a number from the
-//! server.
+//! A process of the tree that was killed from outside gives its turn to nobody, and looks the same
+//! from here. The node looks whether it is there: a file that is opened here would take a number
+//! from the server.
 //!
-//! This looks at the scheduler without the turn. The numbers may be stale; nothing but what the node is
-//! told depends on them.
+//! This looks at the scheduler without the turn. The numbers may be stale; nothing but what the
+//! node is told depends on them.
 
-use super::{local, ring_doorbell, tape};
+use crate::local::local;
+use crate::output::{ring_doorbell, tape};
 use crate::shared::{FIRST, Shared};
 use crate::sys;
 use brolga_dmt::ThreadIx;

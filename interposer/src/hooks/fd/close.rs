@@ -2,10 +2,11 @@
 
 use super::object::{forget, is_ours, object};
 use crate::hooks::fs::lock;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::{FIRST_FD, LAST_FD};
+use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::{c_int, c_uint};
 
@@ -81,4 +82,15 @@ fn close_range_around(first: c_uint, last: c_uint, flags: c_int) -> isize {
 pub unsafe extern "C" fn closefrom(first: c_int) {
     // SAFETY: plain integers.
     unsafe { close_range(first.max(0) as c_uint, c_uint::MAX, 0) };
+}
+
+/// After an `exec`: what was closed by it no longer names anything.
+pub fn after_exec(turn: &mut Turn) {
+    for fd in 0..brolga_vnet::FDS_MAX as c_int {
+        // SAFETY: F_GETFD takes no pointer.
+        if object(turn, fd).is_some() && unsafe { sys!(sys::SYS_fcntl, fd, libc::F_GETFD) } < 0 {
+            forget(turn, fd);
+        }
+    }
+    lock::released(turn);
 }

@@ -3,18 +3,13 @@
 //! As with sockets the descriptor is a real one that nobody writes to.
 
 use super::object::name;
-use super::signalfd::read_signals;
-use crate::hooks::error;
-use crate::hooks::net::socket::wait;
+use crate::hooks::net::waiting::wait;
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::Turn;
 use brolga_dmt::Wakeup;
 use brolga_vnet::{CounterKind, Object, SocketIx, WaitOn};
-use brolga_vsignal::Set;
-use core::ffi::{c_int, c_void};
-use libc::iovec;
-
-const COUNT_BYTES: usize = 8;
+use core::ffi::c_int;
 
 /// The real descriptor behind a counter.
 fn placeholder(close_on_exec: bool) -> isize {
@@ -27,8 +22,8 @@ fn placeholder(close_on_exec: bool) -> isize {
     unsafe { sys!(sys::SYS_eventfd2, 0, flags) }
 }
 
-/// Makes a counter and names it; `flags` are `O_CLOEXEC` and `O_NONBLOCK`, whatever the family calls
-/// them.
+/// Makes a counter and names it; `flags` are `O_CLOEXEC` and `O_NONBLOCK`, whatever the family
+/// calls them.
 pub(crate) fn make(turn: &mut Turn, kind: CounterKind, count: u64, flags: c_int) -> isize {
     let fd = placeholder(flags & libc::O_CLOEXEC != 0);
     if fd < 0 {
@@ -51,84 +46,5 @@ pub(crate) fn pause(turn: &mut Turn, ix: SocketIx, on: WaitOn) -> Result<(), isi
     match wait(turn, ix, on, None) {
         Wakeup::Interrupted => Err(error(libc::EINTR)),
         _ => Ok(()),
-    }
-}
-
-/// Reads from a counter.
-///
-/// # Safety
-/// `to` has room for `len` bytes.
-pub(crate) unsafe fn read(
-    turn: &mut Turn,
-    ix: SocketIx,
-    kind: CounterKind,
-    to: *mut c_void,
-    len: usize,
-) -> isize {
-    if let CounterKind::Signals { mask, .. } = kind {
-        // SAFETY: the caller's promise.
-        return unsafe { read_signals(turn, ix, Set(mask), to.cast(), len) };
-    }
-    if len < COUNT_BYTES {
-        return error(libc::EINVAL);
-    }
-    loop {
-        let (net, mut outside) = turn.net();
-        if let Some(count) = net.counter_take(ix, &mut outside) {
-            // SAFETY: the caller promises room for `len` bytes.
-            unsafe { to.cast::<u64>().write_unaligned(count) };
-            turn.scheduler().note(count);
-            return COUNT_BYTES as isize;
-        }
-        if let Err(result) = pause(turn, ix, WaitOn::Readable(ix)) {
-            return result;
-        }
-    }
-}
-
-/// Writes to a counter; only an eventfd takes it.
-///
-/// # Safety
-/// `from` points to `len` bytes.
-pub(crate) unsafe fn write(
-    turn: &mut Turn,
-    ix: SocketIx,
-    kind: CounterKind,
-    from: *const c_void,
-    len: usize,
-) -> isize {
-    if !matches!(kind, CounterKind::Event { .. }) || len < COUNT_BYTES {
-        return error(libc::EINVAL);
-    }
-    // SAFETY: the caller promises `len` bytes.
-    let amount = unsafe { from.cast::<u64>().read_unaligned() };
-    if amount == u64::MAX {
-        return error(libc::EINVAL);
-    }
-    loop {
-        let (net, mut outside) = turn.net();
-        if net.counter_add(ix, amount, &mut outside) {
-            return COUNT_BYTES as isize;
-        }
-        if let Err(result) = pause(turn, ix, WaitOn::Writable(ix)) {
-            return result;
-        }
-    }
-}
-
-/// Reads or writes a counter through scattered memory.
-///
-/// # Safety
-/// `vectors` points to `count` vectors that `each` may be called with.
-pub(crate) unsafe fn vectored(
-    vectors: *const iovec,
-    count: c_int,
-    each: impl FnOnce(*mut c_void, usize) -> isize,
-) -> isize {
-    // SAFETY: the caller's promise.
-    match usize::try_from(count) {
-        // SAFETY: the caller's promise: at least one vector.
-        Ok(1..) => unsafe { each((*vectors).iov_base, (*vectors).iov_len) },
-        _ => error(libc::EINVAL),
     }
 }

@@ -2,10 +2,11 @@
 
 use super::object::{forget, is_ours, name, object};
 use crate::hooks::fs::lock;
+use crate::hooks::result::{error, finish};
 use crate::hooks::stdio::stream;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::c_int;
 

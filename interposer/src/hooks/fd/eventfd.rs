@@ -2,9 +2,10 @@
 
 use super::counter::make;
 use super::read_write::{read_, write_};
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use brolga_vnet::CounterKind;
 use core::ffi::{c_int, c_uint};
 

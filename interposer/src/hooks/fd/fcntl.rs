@@ -3,9 +3,10 @@
 use super::dup::duplicated;
 use super::object::{is_ours, object};
 use crate::hooks::fs::lock;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
 use crate::turn::{Turn, is_active};
+use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::c_int;
 

@@ -1,13 +1,13 @@
 //! Opening FIFOs, which waits for somebody at the other end.
 //!
 //! The kernel opens without waiting; whether the other end is there is asked of it again whenever
-//! something real has changed. A reader that waits already counts as one, so that a writer finds it.
-//! A writer that waits does not: one who opens for reading without blocking and closes again before the
-//! writer had its turn is not noticed by it.
+//! something real has changed. A reader that waits already counts as one, so that a writer finds
+//! it. A writer that waits does not: one who opens for reading without blocking and closes again
+//! before the writer had its turn is not noticed by it.
 
 use super::object::name;
 use super::real::is_ready;
-use crate::hooks::error;
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::{REAL, Turn};
 use brolga_dmt::Wakeup;

@@ -2,9 +2,10 @@
 
 use super::object::object;
 use crate::hooks::net::netif;
-use crate::hooks::op;
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::finish;
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::c_int;
 

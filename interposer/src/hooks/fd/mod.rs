@@ -1,4 +1,5 @@
-//! Descriptors: what a process's descriptors name, and the calls that work on descriptors of any kind.
+//! Descriptors: what a process's descriptors name, and the calls that work on descriptors of any
+//! kind.
 
 pub(crate) mod close;
 pub(crate) mod counter;

@@ -1,7 +1,6 @@
 //! The descriptor table: what each descriptor of a process names.
 
-use crate::hooks::error;
-use crate::hooks::fs::lock;
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::{FIRST_FD, LAST_FD};
@@ -33,15 +32,4 @@ pub(crate) fn forget(turn: &mut Turn, fd: c_int) {
     let process = turn.process();
     let (net, mut outside) = turn.net();
     net.clear_object(process, fd, &mut outside);
-}
-
-/// After an `exec`: what was closed by it no longer names anything.
-pub fn after_exec(turn: &mut Turn) {
-    for fd in 0..brolga_vnet::FDS_MAX as c_int {
-        // SAFETY: F_GETFD takes no pointer.
-        if object(turn, fd).is_some() && unsafe { sys!(sys::SYS_fcntl, fd, libc::F_GETFD) } < 0 {
-            forget(turn, fd);
-        }
-    }
-    lock::released(turn);
 }

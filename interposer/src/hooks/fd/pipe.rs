@@ -1,9 +1,10 @@
 //! Pipes, which are real objects inside the tree.
 
 use super::object::name;
-use crate::hooks::op;
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::finish;
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::c_int;
 

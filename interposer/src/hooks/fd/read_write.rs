@@ -1,15 +1,19 @@
 //! `read`, `write`, `readv` and `writev` on descriptors of any kind.
 
-use super::counter;
+use super::counter::pause;
 use super::iovec::{Vectors, total_len};
 use super::object::{is_ours, object};
 use super::real::{is_nonblocking, on_stream, without_blocking};
+use super::signalfd::read_signals;
 use crate::hooks::net::recv_send;
-use crate::hooks::{error, op, random};
+use crate::hooks::random;
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::{REAL, Turn};
 use brolga_dmt::Wakeup;
-use brolga_vnet::Object;
+use brolga_tape::operation as op;
+use brolga_vnet::{CounterKind, Object, SocketIx, WaitOn};
+use brolga_vsignal::Set;
 use core::ffi::{c_int, c_void};
 use libc::iovec;
 
@@ -92,7 +96,7 @@ pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
         Some(Object::Socket(ix)) => {
             if let Some(kind) = turn.shared().net.counter_kind(ix) {
                 // SAFETY: the caller promises `len` writable bytes.
-                return unsafe { counter::read(&mut turn, ix, kind, to, len) };
+                return unsafe { read_counter(&mut turn, ix, kind, to, len) };
             }
             if len == 0 {
                 return 0; // Unlike for recv.
@@ -128,7 +132,7 @@ pub(crate) unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize
         Some(Object::Socket(ix)) => {
             if let Some(kind) = turn.shared().net.counter_kind(ix) {
                 // SAFETY: the caller promises `len` readable bytes.
-                return unsafe { counter::write(&mut turn, ix, kind, from, len) };
+                return unsafe { write_counter(&mut turn, ix, kind, from, len) };
             }
             let mut vector = iovec {
                 iov_base: from.cast_mut(),
@@ -156,8 +160,8 @@ unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
             // SAFETY: the caller promises `count` vectors of writable bytes.
             unsafe {
                 if let Some(kind) = turn.shared().net.counter_kind(ix) {
-                    let read = |to, len| counter::read(&mut turn, ix, kind, to, len);
-                    return counter::vectored(vectors, count, read);
+                    let read = |to, len| read_counter(&mut turn, ix, kind, to, len);
+                    return vectored(vectors, count, read);
                 }
                 match Vectors::new(vectors, count) {
                     Some(vectors) => recv_send::receive(turn, ix, vectors, 0),
@@ -184,8 +188,8 @@ unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
             unsafe {
                 if let Some(kind) = turn.shared().net.counter_kind(ix) {
                     let write =
-                        |from: *mut c_void, len| counter::write(&mut turn, ix, kind, from, len);
-                    return counter::vectored(vectors, count, write);
+                        |from: *mut c_void, len| write_counter(&mut turn, ix, kind, from, len);
+                    return vectored(vectors, count, write);
                 }
                 match Vectors::new(vectors, count) {
                     Some(vectors) => recv_send::transmit(turn, ix, vectors, 0),
@@ -208,4 +212,85 @@ hooks! {
     __write(fd: c_int, from: *const c_void, len: usize) = write_(fd, from, len);
     readv(fd: c_int, vectors: *const iovec, count: c_int) = readv_(fd, vectors, count);
     writev(fd: c_int, vectors: *const iovec, count: c_int) = writev_(fd, vectors, count);
+}
+
+const COUNT_BYTES: usize = 8;
+
+/// Reads from a counter.
+///
+/// # Safety
+/// `to` has room for `len` bytes.
+pub(crate) unsafe fn read_counter(
+    turn: &mut Turn,
+    ix: SocketIx,
+    kind: CounterKind,
+    to: *mut c_void,
+    len: usize,
+) -> isize {
+    if let CounterKind::Signals { mask, .. } = kind {
+        // SAFETY: the caller's promise.
+        return unsafe { read_signals(turn, ix, Set(mask), to.cast(), len) };
+    }
+    if len < COUNT_BYTES {
+        return error(libc::EINVAL);
+    }
+    loop {
+        let (net, mut outside) = turn.net();
+        if let Some(count) = net.counter_take(ix, &mut outside) {
+            // SAFETY: the caller promises room for `len` bytes.
+            unsafe { to.cast::<u64>().write_unaligned(count) };
+            turn.scheduler().note(count);
+            return COUNT_BYTES as isize;
+        }
+        if let Err(result) = pause(turn, ix, WaitOn::Readable(ix)) {
+            return result;
+        }
+    }
+}
+
+/// Writes to a counter; only an eventfd takes it.
+///
+/// # Safety
+/// `from` points to `len` bytes.
+pub(crate) unsafe fn write_counter(
+    turn: &mut Turn,
+    ix: SocketIx,
+    kind: CounterKind,
+    from: *const c_void,
+    len: usize,
+) -> isize {
+    if !matches!(kind, CounterKind::Event { .. }) || len < COUNT_BYTES {
+        return error(libc::EINVAL);
+    }
+    // SAFETY: the caller promises `len` bytes.
+    let amount = unsafe { from.cast::<u64>().read_unaligned() };
+    if amount == u64::MAX {
+        return error(libc::EINVAL);
+    }
+    loop {
+        let (net, mut outside) = turn.net();
+        if net.counter_add(ix, amount, &mut outside) {
+            return COUNT_BYTES as isize;
+        }
+        if let Err(result) = pause(turn, ix, WaitOn::Writable(ix)) {
+            return result;
+        }
+    }
+}
+
+/// Reads or writes a counter through scattered memory.
+///
+/// # Safety
+/// `vectors` points to `count` vectors that `each` may be called with.
+pub(crate) unsafe fn vectored(
+    vectors: *const iovec,
+    count: c_int,
+    each: impl FnOnce(*mut c_void, usize) -> isize,
+) -> isize {
+    // SAFETY: the caller's promise.
+    match usize::try_from(count) {
+        // SAFETY: the caller's promise: at least one vector.
+        Ok(1..) => unsafe { each((*vectors).iov_base, (*vectors).iov_len) },
+        _ => error(libc::EINVAL),
+    }
 }

@@ -1,11 +1,10 @@
-//! Real objects inside the tree ([`Object::Stream`](brolga_vnet::Object::Stream)): pipes, FIFOs, UNIX
-//! sockets.
+//! Real objects inside the tree ([`Object::Stream`](brolga_vnet::Object::Stream)): pipes, FIFOs,
+//! UNIX sockets.
 //!
-//! The kernel reads and writes them, but never so that it blocks: if it would, the thread waits in the
-//! scheduler until a real object has changed.
+//! The kernel reads and writes them, but never so that it blocks: if it would, the thread waits in
+//! the scheduler until a real object has changed.
 
-use crate::hooks::error;
-use crate::hooks::signal::send;
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::{REAL, Turn};
 use brolga_dmt::Wakeup;
@@ -45,13 +44,13 @@ pub(crate) fn on_stream(
     if result >= 0 {
         turn.real_changed();
     } else if result == error(libc::EPIPE) && events == libc::POLLOUT {
-        send::raise_sigpipe(turn);
+        turn.raise_sigpipe();
     }
     result
 }
 
-/// Runs a call that must not block, on a descriptor that would let it. Nobody else sees the flag, since
-/// we have the turn.
+/// Runs a call that must not block, on a descriptor that would let it. Nobody else sees the flag,
+/// since we have the turn.
 pub(crate) fn without_blocking(fd: c_int, call: impl FnOnce() -> isize) -> isize {
     // SAFETY: F_GETFL and F_SETFL take no pointer.
     unsafe {

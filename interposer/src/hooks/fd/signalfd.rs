@@ -2,11 +2,12 @@
 
 use super::counter::{make, pause};
 use super::object::object;
+use crate::hooks::result::{error, finish};
 use crate::hooks::signal::set::set_at;
-use crate::hooks::{error, op};
-use crate::signal_delivery::describe;
-use crate::sys::{finish, sys};
+use crate::sys::sys;
 use crate::turn::Turn;
+use crate::turn::signals::describe;
+use brolga_tape::operation as op;
 use brolga_vnet::{CounterKind, Object, SocketIx, WaitOn};
 use brolga_vsignal::{Info, Set};
 use core::ffi::c_int;

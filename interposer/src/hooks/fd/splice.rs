@@ -1,16 +1,17 @@
-//! `splice` and its kin, `sendfile`: between pipes, files and connections. Bytes of a virtual connection
-//! are copied; what is between real objects is left to the kernel, but never so that it blocks.
+//! `splice` and its kin, `sendfile`: between pipes, files and connections. Bytes of a virtual
+//! connection are copied; what is between real objects is left to the kernel, but never so that it
+//! blocks.
 
 use super::iovec::Vectors;
 use super::object::object;
 use super::real::{is_nonblocking, is_ready, without_blocking};
 use crate::hooks::net::recv_send;
-use crate::hooks::net::socket::wait;
-use crate::hooks::signal::send;
-use crate::hooks::{error, op};
+use crate::hooks::net::waiting::wait;
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::{REAL, Turn};
 use brolga_dmt::Wakeup;
+use brolga_tape::operation as op;
 use brolga_vnet::{Object, ReadOutcome, SocketIx, WaitOn, WriteOutcome};
 use core::ffi::{c_int, c_uint, c_void};
 use libc::{iovec, off_t};
@@ -158,7 +159,7 @@ fn from_pipe(turn: &mut Turn, pipe: c_int, ix: SocketIx, len: usize, waits: bool
             WriteOutcome::WouldBlock => await_socket(turn, ix, WaitOn::Writable(ix)),
             WriteOutcome::Failed(errno) => Patience::Enough(error(errno.into())),
             WriteOutcome::Broken | WriteOutcome::NotConnected => {
-                send::raise_sigpipe(turn);
+                turn.raise_sigpipe();
                 Patience::Enough(error(libc::EPIPE))
             }
         };

@@ -2,13 +2,14 @@
 
 use super::counter;
 use super::object::object;
+use crate::hooks::result::{error, finish};
 use crate::hooks::time::alarm::{make, remaining, set};
 use crate::hooks::time::timer::{asked, is_valid, known_clock, put};
-use crate::hooks::{error, op};
 use crate::shared::Purpose;
-use crate::sys::{finish, sys};
+use crate::sys::sys;
 use crate::turn::Turn;
 use brolga_dmt::ThreadIx;
+use brolga_tape::operation as op;
 use brolga_vnet::{CounterKind, Object, SocketIx};
 use core::ffi::c_int;
 use libc::{clockid_t, itimerspec};

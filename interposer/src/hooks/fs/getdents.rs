@@ -1,15 +1,16 @@
-//! Directory entries for those who ask the kernel and not `readdir` (`nftw`, `fts`, `glob` inside libc,
-//! other languages): in the order of their names, as [`readdir`] gives them.
+//! Directory entries for those who ask the kernel and not `readdir` (`nftw`, `fts`, `glob` inside
+//! libc, other languages): in the order of their names, as [`readdir`] gives them.
 //!
-//! The whole directory is read at the first call. What the caller has no room for is kept until it asks
-//! again, for a few directories at a time; who goes on after that from an older position is given the file
-//! system's own order, as if nobody had sorted.
+//! The whole directory is read at the first call. What the caller has no room for is kept until it
+//! asks again, for a few directories at a time; who goes on after that from an older position is
+//! given the file system's own order, as if nobody had sorted.
 
 use super::readdir::{NAME_AT, Raw};
 use crate::hooks::process::exec::Scratch;
-use crate::hooks::{error, op};
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 
@@ -21,7 +22,8 @@ const LISTS_MAX: usize = 8;
 /// A directory that somebody is in the middle of.
 struct List {
     fd: c_int,
-    /// Position of the descriptor after all was read; another one: it is not the same reading any more.
+    /// Position of the descriptor after all was read; another one: it is not the same reading any
+    /// more.
     position: i64,
     entries: Scratch,
     len: usize,
@@ -101,8 +103,8 @@ impl List {
 
     #[allow(clippy::mut_from_ref)]
     fn order(&self) -> &mut [u32] {
-        // SAFETY: the second half of our memory, of which `count` places were written; nobody else has a
-        // reference to it.
+        // SAFETY: the second half of our memory, of which `count` places were written; nobody else
+        // has a reference to it.
         unsafe {
             let first = self.entries.at.add(self.order_at).cast::<u32>();
             core::slice::from_raw_parts_mut(first, self.count)

@@ -1,7 +1,7 @@
 //! Inode and device numbers: virtual ones, given in the order of the first look.
 
 use super::path;
-use super::stat::{EMPTY, HERE, LINK, OWN, SELF, ask, time_of};
+use crate::statx::{EMPTY, HERE, LINK, PROC, SELF, ask, identity_of};
 use crate::sys::{self, sys};
 use crate::turn::Turn;
 use brolga_vfile::numbers::Identity;
@@ -9,25 +9,10 @@ use brolga_vfile::times::Time;
 use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicU64, Ordering};
 use libc::statx as Statx;
-
-fn identity_of(file: &Statx) -> Identity {
-    Identity {
-        device: u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor),
-        inode: file.stx_ino,
-        born: if file.stx_mask & libc::STATX_BTIME != 0 {
-            time_of(&file.stx_btime)
-        } else {
-            Time::default()
-        },
-    }
-}
-
-/// The device of files below /proc, in identities. The kernel numbers those anew whenever it has
-/// forgotten them, as it does when memory is short, so they are known by their place.
-const PROC: u64 = u64::MAX;
 const PROC_PLACE_BYTES: usize = 256;
 
-/// What the kernel calls that device, and in which life of the tree it was asked; that counts from 1.
+/// What the kernel calls that device, and in which life of the tree it was asked; that counts from
+/// 1.
 static PROC_DEVICE: AtomicU64 = AtomicU64::new(0);
 static PROC_ASKED: AtomicU64 = AtomicU64::new(0);
 
@@ -74,21 +59,6 @@ pub(crate) fn lasting(
         inode,
         born: Time::default(),
     }
-}
-
-/// A file is known by its place, which is the same in every life.
-pub(crate) fn is_known_by_place(identity: &Identity) -> bool {
-    identity.device == PROC
-}
-
-/// What the kernel calls the file at an absolute path, given with its NUL.
-pub(crate) fn identity_at(path: &[u8]) -> Option<Identity> {
-    if path.last() != Some(&0) {
-        return None;
-    }
-    // SAFETY: it ends with a NUL.
-    let file = unsafe { ask(HERE, path.as_ptr().cast(), LINK, 0) };
-    file.ok().as_ref().map(identity_of)
 }
 
 /// The number by which the server knows an open file.
@@ -152,8 +122,8 @@ fn read_place(fd: c_int, room: &mut [u8]) -> usize {
         )
     };
     match usize::try_from(bytes) {
-        // What fills all of it may be cut off; pipes and the like are nowhere. The server's own files
-        // are in its image, with their numbers.
+        // What fills all of it may be cut off; pipes and the like are nowhere. The server's own
+        // files are in its image, with their numbers.
         Ok(bytes) if bytes < room.len() && room.starts_with(b"/") => {
             if room.starts_with(OWN) {
                 0
@@ -164,3 +134,5 @@ fn read_place(fd: c_int, room: &mut [u8]) -> usize {
         _ => 0,
     }
 }
+/// In a container, what is bound into it.
+pub(crate) const OWN: &[u8] = b"/.brolga/";

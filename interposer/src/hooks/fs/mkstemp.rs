@@ -1,9 +1,11 @@
 //! Names of temporary files: libc draws them from its own randomness and the clock.
 
-use crate::hooks::{error, op, random};
+use crate::hooks::random;
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::libc_own;
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{CStr, c_char, c_int};
 
 const LETTERS: &[u8; 62] = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789";

@@ -3,6 +3,7 @@
 pub(crate) mod getdents;
 pub(crate) mod inode;
 pub(crate) mod lock;
+pub(crate) mod lockf;
 pub(crate) mod mkstemp;
 pub(crate) mod open;
 pub(crate) mod path;

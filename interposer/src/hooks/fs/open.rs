@@ -2,9 +2,11 @@
 
 use super::path;
 use crate::hooks::fd::fifo;
-use crate::hooks::{error, op, random};
-use crate::sys::{SYS_openat, finish, sys};
+use crate::hooks::random;
+use crate::hooks::result::{error, finish};
+use crate::sys::{SYS_openat, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int, c_uint};
 
 /// What a path means to us.
@@ -15,7 +17,8 @@ pub(crate) enum Path {
     Measurement,
 }
 
-/// Files below /proc and /proc/PID whose content differs between replicas at the same logical moment.
+/// Files below /proc and /proc/PID whose content differs between replicas at the same logical
+/// moment.
 const MEASUREMENTS: [&[u8]; 13] = [
     b"stat",
     b"statm",

@@ -1,10 +1,10 @@
 //! Names of the working directory and of the one for temporary files: their real paths have the
-//! replica's name in them, so the server is told others that are the same everywhere and work as well,
-//! by way of descriptors.
+//! replica's name in them, so the server is told others that are the same everywhere and work as
+//! well, by way of descriptors.
 
-use crate::hooks::error;
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::Real;
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::{TEMPORARY_DIRECTORY_PATH, WORK_DIRECTORY_PATH};
 use core::cell::UnsafeCell;
@@ -80,15 +80,16 @@ fn roots() -> &'static [Root; 2] {
     unsafe { &*ROOTS.0.get() }
 }
 
-/// In a container: the common names of its directories, and their real ones there, which are the same in
-/// every container.
+/// In a container: the common names of its directories, and their real ones there, which are the
+/// same in every container.
 pub(crate) fn contained() -> impl Iterator<Item = (&'static [u8], &'static [u8])> {
     let both = |root: &'static Root| (root.descriptor.to_bytes(), &root.path[..root.len]);
     let own = |(_, real): &(&[u8], &[u8])| real.starts_with(CONTAINERS_OWN);
     roots().iter().map(both).filter(own)
 }
 
-/// Replaces the real path of a directory of this replica by its common name; returns the new length.
+/// Replaces the real path of a directory of this replica by its common name; returns the new
+/// length.
 fn translate(path: &mut Path, len: usize) -> usize {
     for root in roots() {
         let real = &root.path[..root.len];
@@ -107,8 +108,8 @@ fn translate(path: &mut Path, len: usize) -> usize {
 
 /// Whether a path, or a single step of one, is a symbolic link on the way to a common name.
 ///
-/// To the server the common names are real paths, so whoever walks them step by step must not meet a
-/// link there: MariaDB forbids links, and Node.js would follow this one round and round.
+/// To the server the common names are real paths, so whoever walks them step by step must not meet
+/// a link there: MariaDB forbids links, and Node.js would follow this one round and round.
 pub(crate) fn is_common(at: c_int, path: &[u8]) -> bool {
     match path {
         b"self" => directory_is(at, |path| path == b"/proc"),
@@ -132,7 +133,8 @@ fn directory_is(fd: c_int, such: impl Fn(&[u8]) -> bool) -> bool {
     link[..folder.len()].copy_from_slice(folder);
     link[folder.len()..folder.len() + digits.bytes().len()].copy_from_slice(digits.bytes());
     let mut target = [0u8; 64];
-    // SAFETY: a NUL-terminated path (20 digits at most) and room for the answer, which is cut if longer.
+    // SAFETY: a NUL-terminated path (20 digits at most) and room for the answer, which is cut if
+    // longer.
     let got = unsafe {
         sys!(
             libc::SYS_readlinkat,
@@ -237,7 +239,8 @@ pub unsafe extern "C" fn realpath(path: *const c_char, to: *mut c_char) -> *mut 
     let there = !unsafe { real(path, found.as_mut_ptr().cast()) }.is_null();
     // SAFETY: plain errno of the call.
     let errno = unsafe { *libc::__errno_location() };
-    // Like glibc: how far it got, which some take for the path of a file that they are going to make.
+    // Like glibc: how far it got, which some take for the path of a file that they are going to
+    // make.
     let part = [libc::ENOENT, libc::EACCES].contains(&errno) && !to.is_null();
     if !there && !part {
         return core::ptr::null_mut();

@@ -1,13 +1,14 @@
 //! Directories: entries come in the order of their names, whatever the file system's order is.
 //!
-//! A directory stream is ours: the whole list, read and sorted when the stream is opened or rewound.
-//! Memory is libc's (the program's allocator), as the streams that libc makes are.
+//! A directory stream is ours: the whole list, read and sorted when the stream is opened or
+//! rewound. Memory is libc's (the program's allocator), as the streams that libc makes are.
 
 use crate::hooks::fd::close;
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::libc_own;
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::{Turn, is_active};
+use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::dirent;
 
@@ -129,7 +130,8 @@ impl Stream {
             let name = self.name(start);
             (name.as_ptr(), name.len().min(255))
         };
-        // The real number would tell replicas apart; nobody can do much with one that `stat` denies.
+        // The real number would tell replicas apart; nobody can do much with one that `stat`
+        // denies.
         self.current.d_ino = self.at as u64;
         self.current.d_off = self.at as i64;
         self.current.d_type = head.kind;

@@ -1,11 +1,12 @@
-//! Shared memory objects. Replicas make the same names up and would meet in `/dev/shm`, so the objects lie
-//! in the replica's own directory for temporary files.
+//! Shared memory objects. Replicas make the same names up and would meet in `/dev/shm`, so the
+//! objects lie in the replica's own directory for temporary files.
 
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::libc_own;
-use crate::sys::{SYS_openat, finish, sys};
+use crate::sys::{SYS_openat, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::TEMPORARY_DIRECTORY_FD;
+use brolga_tape::operation as op;
 use core::ffi::{CStr, c_char, c_int, c_uint};
 
 const PREFIX: &[u8] = b".shm-";

@@ -1,15 +1,16 @@
 //! What files are: the `stat` family and the calls that set times.
 //!
-//! Identity and times are [`brolga_vfile`]'s; what depends on the file system (block counts, sizes and
-//! link counts of directories) is shown as constants.
+//! Identity and times are [`brolga_vfile`]'s; what depends on the file system (block counts, sizes
+//! and link counts of directories) is shown as constants.
 
 use super::inode::{lasting, write_place};
 use super::path;
-use crate::hooks::time::clock;
-use crate::hooks::{error, op};
-use crate::sys::{finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::statx::{EMPTY, HERE, LINK, SELF, ask, just_now, time_of};
+use crate::sys::sys;
 use crate::turn::Turn;
 use brolga_tape::handover::{TEMPORARY_DIRECTORY_FD, WORK_DIRECTORY_FD};
+use brolga_tape::operation as op;
 use brolga_vfile::times::{self, Seen, Time};
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{stat as Stat, statx as Statx, timespec, timeval};
@@ -18,16 +19,6 @@ use libc::{stat as Stat, statx as Statx, timespec, timeval};
 const DEVICE: (u32, u32) = (8, 1);
 const BLOCK_BYTES: u64 = 512;
 const DIRECTORY_BYTES: u64 = 4096;
-pub(crate) const EMPTY: *const c_char = c"".as_ptr();
-/// In a container, what is bound into it.
-pub(crate) const OWN: &[u8] = b"/.brolga/";
-
-pub(crate) fn time_of(time: &libc::statx_timestamp) -> Time {
-    Time {
-        seconds: time.tv_sec,
-        nanoseconds: time.tv_nsec,
-    }
-}
 
 fn set_time(to: &mut libc::statx_timestamp, time: Time) {
     to.tv_sec = time.seconds;
@@ -36,24 +27,6 @@ fn set_time(to: &mut libc::statx_timestamp, time: Time) {
 
 fn is(file: &Statx, kind: u32) -> bool {
     u32::from(file.stx_mode) & libc::S_IFMT == kind
-}
-
-/// The kernel's answer, with all that we need.
-pub(crate) unsafe fn ask(
-    at: c_int,
-    path: *const c_char,
-    flags: c_int,
-    mask: u32,
-) -> Result<Statx, isize> {
-    let mut file = core::mem::MaybeUninit::<Statx>::uninit();
-    let wanted = mask | libc::STATX_BASIC_STATS | libc::STATX_BTIME;
-    // SAFETY: the caller's path, and room for the answer.
-    let result = unsafe { sys!(libc::SYS_statx, at, path, flags, wanted, file.as_mut_ptr()) };
-    if result < 0 {
-        return Err(result);
-    }
-    // SAFETY: the kernel has just filled it.
-    Ok(unsafe { file.assume_init() })
 }
 
 /// The modification time as the server sees it. A file that has changed is stamped.
@@ -213,10 +186,6 @@ macro_rules! status_hooks {
     )* };
 }
 
-pub(crate) const HERE: c_int = libc::AT_FDCWD;
-pub(crate) const LINK: c_int = libc::AT_SYMLINK_NOFOLLOW;
-pub(crate) const SELF: c_int = libc::AT_EMPTY_PATH;
-
 status_hooks! {
     stat(path: *const c_char, to: *mut Stat) = stat_(HERE, path, to, 0);
     stat64(path: *const c_char, to: *mut Stat) = stat_(HERE, path, to, 0);
@@ -245,7 +214,7 @@ status_hooks! {
 // ---- setting times ----
 
 /// A time that a program gives: a moment, or one of the two special values.
-fn wanted(time: timespec, now: Time) -> Option<Time> {
+pub(crate) fn wanted(time: timespec, now: Time) -> Option<Time> {
     match time.tv_nsec {
         libc::UTIME_NOW => Some(now),
         libc::UTIME_OMIT => None,
@@ -342,24 +311,6 @@ status_hooks! {
 }
 
 // ---- the launch ----
-
-/// A moment before now, by the clock of file systems, which lags by a timer tick.
-fn just_now() -> Time {
-    const LAG_NS: u64 = 100_000_000;
-    let mut now = timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: room for a time.
-    unsafe { sys!(libc::SYS_clock_gettime, libc::CLOCK_REALTIME, &raw mut now) };
-    times::moment(clock::ns_of(&now) - LAG_NS)
-}
-
-/// The server goes on here and now: on a machine whose clock is behind that of the one where it was
-/// started, what it changes from now on looks older than the server.
-pub fn note_return(launched: &mut Time) {
-    *launched = just_now().min(*launched);
-}
 
 /// Notes when the server was started.
 pub fn note_launch(turn: &mut Turn) {

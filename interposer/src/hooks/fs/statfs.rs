@@ -1,9 +1,10 @@
 //! What file systems are: the `statfs` and `statvfs` families.
 
-use crate::hooks::op;
+use crate::hooks::result::finish;
 use crate::libc_symbols::libc_own;
-use crate::sys::{finish, sys};
+use crate::sys::sys;
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int};
 
 /// How full the disk is, and what it is, is the replica's own affair.

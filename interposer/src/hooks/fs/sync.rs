@@ -1,12 +1,13 @@
 //! `fsync` and its family: needless, since the log already makes every acknowledged input durable.
 
-use crate::hooks::op;
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::finish;
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{c_int, c_uint, c_void};
 
-/// fsync and its kin: the log already makes every acknowledged input durable, and a restarted replica
-/// is rebuilt from it, so flushing the server's own files adds nothing.
+/// fsync and its kin: the log already makes every acknowledged input durable, and a restarted
+/// replica is rebuilt from it, so flushing the server's own files adds nothing.
 pub(crate) fn sync(number: i64, fd: c_int) -> isize {
     match Turn::take(op::FILE) {
         Some(turn) if !turn.local().keep_fsync => {

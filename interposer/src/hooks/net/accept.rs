@@ -1,15 +1,17 @@
 //! `accept` and `accept4`.
 
 use super::published;
-use super::socket::{NOBODY, deadline, wait};
+use super::recv_send::NOBODY;
 use super::unix::Shown;
+use super::waiting::{deadline, wait};
 use crate::address;
 use crate::hooks::fd::object::{name, object};
 use crate::hooks::fd::real::on_stream;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
 use brolga_dmt::Wakeup;
+use brolga_tape::operation as op;
 use brolga_vnet::{Object, SocketIx, State, WaitOn};
 use core::ffi::{c_int, c_void};
 use libc::socklen_t;

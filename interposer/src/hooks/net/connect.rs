@@ -1,17 +1,18 @@
-//! `connect`: to the tree itself and to the outside without the kernel; real objects inside the tree
-//! with it.
+//! `connect`: to the tree itself and to the outside without the kernel; real objects inside the
+//! tree with it.
 
 use super::datagram::{self, is_datagram};
 use super::published;
-use super::socket::{deadline, family, is_internet, wait};
 use super::unix::KernelAddress;
-use crate::address;
+use super::waiting::{deadline, wait};
+use crate::address::{self, family, is_internet};
 use crate::hooks::fd::object::object;
 use crate::hooks::fd::real::on_stream;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
 use crate::turn::{self, Turn};
 use brolga_dmt::Wakeup;
+use brolga_tape::operation as op;
 use brolga_vnet::{ConnectOutcome, Object, SocketIx, State, WaitOn};
 use core::ffi::{c_int, c_void};
 use core::net::SocketAddr;
@@ -105,7 +106,8 @@ fn connect_to(turn: &mut Turn, ix: SocketIx, to: SocketAddr) -> isize {
     let outcome = net.connect(ix, to, loopback_is_outside, &mut outside);
     let waits = !net.socket(ix).nonblocking;
     match outcome {
-        // As the kernel has it, whoever does not wait is told so even when there is nothing to wait for.
+        // As the kernel has it, whoever does not wait is told so even when there is nothing to wait
+        // for.
         ConnectOutcome::Connected | ConnectOutcome::UnderWay if !waits => {
             net.defer_connect(ix);
             error(libc::EINPROGRESS)

@@ -1,10 +1,10 @@
 //! Calls on datagram sockets of the internet families. `socket.rs` dispatches here where a call is
 //! made for both kinds; the calls for several messages at once are here for both.
 
-use super::socket;
+use super::waiting;
 use crate::address;
-use crate::hooks::error;
 use crate::hooks::fd::iovec::Vectors;
+use crate::hooks::result::error;
 use crate::turn::{self, Turn};
 use brolga_dmt::Wakeup;
 use brolga_tape::DATAGRAM_BYTES_MAX;
@@ -13,7 +13,8 @@ use core::ffi::{c_int, c_uint, c_void};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use libc::{cmsghdr, in_pktinfo, in6_pktinfo, msghdr, socklen_t};
 
-/// What a server is told to be the interface of everything: the kernel's number of the loopback one.
+/// What a server is told to be the interface of everything: the kernel's number of the loopback
+/// one.
 const INTERFACE: c_uint = 1;
 
 pub(crate) fn is_datagram(turn: &mut Turn, ix: SocketIx) -> bool {
@@ -87,7 +88,7 @@ pub(crate) unsafe fn connect(
     len: socklen_t,
 ) -> isize {
     // SAFETY: the caller's promise.
-    let peer = if unsafe { socket::family(to, len) } == libc::AF_UNSPEC {
+    let peer = if unsafe { address::family(to, len) } == libc::AF_UNSPEC {
         None
     } else {
         // SAFETY: the caller's promise.
@@ -142,7 +143,7 @@ pub(crate) unsafe fn receive(
     let socket = turn.shared().net.socket(ix);
     let waits = !socket.nonblocking && flags & libc::MSG_DONTWAIT == 0;
     let timeout = socket.receive_timeout_ns;
-    let deadline = socket::deadline(turn, timeout);
+    let deadline = waiting::deadline(turn, timeout);
     let peek = flags & libc::MSG_PEEK != 0;
     loop {
         if !is_datagram(turn, ix) {
@@ -174,7 +175,7 @@ pub(crate) unsafe fn receive(
             }
             Received::Refused => error(libc::ECONNREFUSED),
             Received::WouldBlock if waits => {
-                match socket::wait(turn, ix, WaitOn::Readable(ix), deadline) {
+                match waiting::wait(turn, ix, WaitOn::Readable(ix), deadline) {
                     Wakeup::TimedOut => error(libc::EAGAIN),
                     Wakeup::Interrupted => error(libc::EINTR),
                     _ => continue,

@@ -2,8 +2,9 @@
 
 use super::recv_send::{recvmsg_, sendmsg_};
 use crate::hooks::fd::object::object;
-use crate::hooks::time::clock;
-use crate::sys::{finish, sys};
+use crate::hooks::result::finish;
+use crate::nanoseconds;
+use crate::sys::sys;
 use crate::turn::Turn;
 use core::ffi::{c_int, c_uint};
 use libc::{mmsghdr, timespec};
@@ -20,7 +21,7 @@ unsafe fn recvmmsg_(
     timeout: *mut timespec,
 ) -> isize {
     // SAFETY: the caller's promise.
-    let wait_ns = unsafe { timeout.as_ref() }.map(clock::ns_of);
+    let wait_ns = unsafe { timeout.as_ref() }.map(nanoseconds::ns_of);
     let deadline = Turn::have().zip(wait_ns);
     let deadline = deadline.map(|(mut turn, ns)| turn.now_ns().saturating_add(ns));
     let mut now = flags & !libc::MSG_WAITFORONE;

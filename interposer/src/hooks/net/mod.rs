@@ -12,3 +12,4 @@ pub(crate) mod scm_rights;
 pub(crate) mod socket;
 pub(crate) mod sockopt;
 pub(crate) mod unix;
+pub(crate) mod waiting;

@@ -1,10 +1,10 @@
 //! Network interfaces: two, the same on every replica, whatever the machine has. The server reaches
 //! the network only through the log, so nothing that it could learn here would be true anyway.
 
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::libc_own;
-use crate::sys::finish;
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{CStr, c_char, c_int, c_ulong, c_void};
 use libc::{ifaddrs, in_addr, sockaddr_in};
 
@@ -21,8 +21,8 @@ struct Interface {
 
 const UP: c_int = libc::IFF_UP | libc::IFF_RUNNING;
 
-/// The second one's address is of the documentation's network (RFC 5737): nobody has it. The virtual
-/// sockets know it, so that the server finds itself there.
+/// The second one's address is of the documentation's network (RFC 5737): nobody has it. The
+/// virtual sockets know it, so that the server finds itself there.
 static INTERFACES: [Interface; 2] = [
     Interface {
         index: 1,
@@ -216,7 +216,8 @@ pub unsafe extern "C" fn getifaddrs(to: *mut *mut ifaddrs) -> c_int {
             }
         }
     }
-    // SAFETY: the caller promises room for a pointer; the list is the first field of the first element.
+    // SAFETY: the caller promises room for a pointer; the list is the first field of the first
+    // element.
     unsafe { to.write(elements.cast()) };
     0
 }

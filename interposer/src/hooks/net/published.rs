@@ -1,18 +1,19 @@
-//! UNIX sockets that clients outside of the tree may use: listeners on the paths that the node has named.
+//! UNIX sockets that clients outside of the tree may use: listeners on the paths that the node has
+//! named.
 //!
-//! Such a listener is virtual, like one of the internet families, from its `bind` on: connections come out
-//! of the log, and those of the tree itself are linked without the kernel. The real socket behind the
-//! descriptor is bound to the path, so that the file is there, and never listens. Which path it is shows
-//! in the socket's address; see [`brolga_tape::unix`].
+//! Such a listener is virtual, like one of the internet families, from its `bind` on: connections
+//! come out of the log, and those of the tree itself are linked without the kernel. The real socket
+//! behind the descriptor is bound to the path, so that the file is there, and never listens. Which
+//! path it is shows in the socket's address; see [`brolga_tape::unix`].
 //!
-//! Descriptors cannot be passed over these connections, and the users of clients are not known: they are
-//! nobody's.
+//! Descriptors cannot be passed over these connections, and the users of clients are not known:
+//! they are nobody's.
 //!
 //! Rules of this file: raw system calls only, no allocation; every function has the turn.
 
-use crate::hooks::error;
 use crate::hooks::fd::object::name;
 use crate::hooks::fd::real::is_nonblocking;
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::{self, Turn};
 use brolga_tape::unix;
@@ -109,8 +110,8 @@ pub(crate) unsafe fn bind(
     Some(made.unwrap_or_else(|failure| failure))
 }
 
-/// A socket for a connection to one of the paths, and the address to connect it to. `None`: nobody of the
-/// tree listens there.
+/// A socket for a connection to one of the paths, and the address to connect it to. `None`: nobody
+/// of the tree listens there.
 ///
 /// # Safety
 /// `to` is null or points to `len` readable bytes.
@@ -126,8 +127,8 @@ pub(crate) unsafe fn destination(
     Some(make_virtual(turn, fd).map(|ix| (ix, address)))
 }
 
-/// Writes the address of one end of a connection, or of a listener, as the server knows it: ends that did
-/// not listen have no name.
+/// Writes the address of one end of a connection, or of a listener, as the server knows it: ends
+/// that did not listen have no name.
 ///
 /// # Safety
 /// `len` is null or valid; then `to` points to `*len` writable bytes.
@@ -160,7 +161,8 @@ pub(crate) unsafe fn write_name(
     }
 }
 
-/// The other end of a connection: a process of the tree is of the server's own user, a client is nobody.
+/// The other end of a connection: a process of the tree is of the server's own user, a client is
+/// nobody.
 pub(crate) fn peer_credentials(socket: &Socket) -> libc::ucred {
     let is_client = socket.peer().is_none_or(|peer| peer.port() == 0);
     let own = |number: libc::c_long| {

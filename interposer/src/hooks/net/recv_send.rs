@@ -1,17 +1,18 @@
 //! Receiving from sockets and sending to them.
 
 use super::datagram::{self, is_datagram};
-use super::socket::{NOBODY, deadline, is_internet, wait};
 use super::unix::{KernelAddress, Shown};
+use super::waiting::{deadline, wait};
 use super::{published, scm_rights};
+use crate::address::is_internet;
 use crate::hooks::fd::iovec::Vectors;
 use crate::hooks::fd::object::object;
 use crate::hooks::fd::real::on_stream;
-use crate::hooks::signal::send;
-use crate::hooks::{error, op};
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::{self, Turn};
 use brolga_dmt::Wakeup;
+use brolga_tape::operation as op;
 use brolga_vnet::{Object, ReadOutcome, SocketIx, WaitOn, WriteOutcome};
 use core::ffi::{c_int, c_void};
 use libc::{iovec, msghdr, socklen_t};
@@ -131,7 +132,7 @@ pub(crate) unsafe fn transmit(
             }
             WriteOutcome::Broken | WriteOutcome::NotConnected => {
                 if sent == 0 && flags & libc::MSG_NOSIGNAL == 0 {
-                    send::raise_sigpipe(&mut turn);
+                    turn.raise_sigpipe();
                 }
                 error(libc::EPIPE)
             }
@@ -349,3 +350,5 @@ hooks! {
     recvmsg(fd: c_int, message: *mut msghdr, flags: c_int) = recvmsg_(fd, message, flags);
     sendmsg(fd: c_int, message: *const msghdr, flags: c_int) = sendmsg_(fd, message, flags);
 }
+
+pub(crate) const NOBODY: *mut c_void = core::ptr::null_mut();

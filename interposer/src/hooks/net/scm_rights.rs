@@ -1,14 +1,16 @@
-//! Messages on UNIX sockets with something beside the bytes: descriptors (`SCM_RIGHTS`), credentials.
+//! Messages on UNIX sockets with something beside the bytes: descriptors (`SCM_RIGHTS`),
+//! credentials.
 //!
-//! The kernel carries the descriptors themselves. What those of the tree name goes along in a *manifest*,
-//! a memory file that is one descriptor more, so that the receiver's numbers name the same; nobody but
-//! us gets to see it. While it is under way, each object has a reference. If the kernel drops a message
-//! that nobody reads, that is never given back: the object outlives the message.
+//! The kernel carries the descriptors themselves. What those of the tree name goes along in a
+//! *manifest*, a memory file that is one descriptor more, so that the receiver's numbers name the
+//! same; nobody but us gets to see it. While it is under way, each object has a reference. If the
+//! kernel drops a message that nobody reads, that is never given back: the object outlives the
+//! message.
 
 use super::unix::{KernelAddress, Shown};
-use crate::hooks::error;
 use crate::hooks::fd::close::close_;
 use crate::hooks::fd::real::on_stream;
+use crate::hooks::result::error;
 use crate::sys::{self, sys};
 use crate::turn::Turn;
 use core::ffi::{c_int, c_void};

@@ -1,33 +1,21 @@
-//! Sockets. Those of the internet families are virtual: the descriptor is a real, unconnected socket
-//! that keeps the number, flags and options; bytes come from the tape and go to the output ring.
-//! Datagrams are in `datagram.rs`. UNIX sockets are real objects inside the tree. Others are
+//! Sockets. Those of the internet families are virtual: the descriptor is a real, unconnected
+//! socket that keeps the number, flags and options; bytes come from the tape and go to the output
+//! ring. Datagrams are in `datagram.rs`. UNIX sockets are real objects inside the tree. Others are
 //! refused where they would reach a network.
 
 use super::datagram::{self, is_datagram};
 use super::published;
 use super::unix::KernelAddress;
+use crate::address::is_internet;
 use crate::hooks::fd::object::{name, object};
 use crate::hooks::fd::pipe::pair;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
-use crate::turn::{self, Turn, key_of};
-use brolga_dmt::Wakeup;
-use brolga_vnet::{Object, SocketIx, State, WaitOn};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
+use crate::turn::{self, Turn};
+use brolga_tape::operation as op;
+use brolga_vnet::{Object, State};
 use core::ffi::{c_int, c_void};
 use libc::socklen_t;
-
-/// Keeps a socket while its thread waits: another thread may close the descriptor meanwhile.
-pub(crate) fn wait(turn: &mut Turn, ix: SocketIx, on: WaitOn, deadline_ns: Option<u64>) -> Wakeup {
-    turn.shared().net.retain_socket(ix);
-    let woken = turn.block(key_of(on), deadline_ns);
-    let (net, mut outside) = turn.net();
-    net.release_socket(ix, &mut outside);
-    woken
-}
-
-pub(crate) fn deadline(turn: &mut Turn, timeout_ns: u64) -> Option<u64> {
-    (timeout_ns > 0).then(|| turn.now_ns().saturating_add(timeout_ns))
-}
 
 fn socket_(domain: c_int, kind: c_int, protocol: c_int) -> isize {
     let turn = Turn::take(op::SOCKET);
@@ -66,27 +54,6 @@ fn socket_(domain: c_int, kind: c_int, protocol: c_int) -> isize {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
     finish(socket_(domain, kind, protocol)) as c_int
-}
-
-/// Whether an address is one of the internet families.
-///
-/// # Safety
-/// `to` is null or points to `len` readable bytes.
-pub(crate) unsafe fn is_internet(to: *const c_void, len: socklen_t) -> bool {
-    // SAFETY: the caller's promise.
-    [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) })
-}
-
-/// Family of an address, `AF_UNSPEC` if there is none.
-///
-/// # Safety
-/// `to` is null or points to `len` readable bytes.
-pub(crate) unsafe fn family(to: *const c_void, len: socklen_t) -> c_int {
-    if to.is_null() || len < 2 {
-        return libc::AF_UNSPEC;
-    }
-    // SAFETY: the caller promises `len` readable bytes.
-    c_int::from(unsafe { to.cast::<u16>().read_unaligned() })
 }
 
 unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
@@ -170,8 +137,6 @@ fn listen_(fd: c_int, backlog: c_int) -> isize {
 pub unsafe extern "C" fn listen(fd: c_int, backlog: c_int) -> c_int {
     finish(listen_(fd, backlog)) as c_int
 }
-
-pub(crate) const NOBODY: *mut c_void = core::ptr::null_mut();
 
 fn shutdown_(fd: c_int, how: c_int) -> isize {
     let raw = || {

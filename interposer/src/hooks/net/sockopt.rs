@@ -1,5 +1,6 @@
-//! Names and options of sockets. What has an effect is kept with the virtual socket; the rest is kept by
-//! the real socket behind it, for `getsockopt`. What the kernel would measure is a constant.
+//! Names and options of sockets. What has an effect is kept with the virtual socket; the rest is
+//! kept by the real socket behind it, for `getsockopt`. What the kernel would measure is a
+//! constant.
 
 use super::datagram::{self, Setting, is_datagram};
 use super::published;
@@ -7,9 +8,10 @@ use super::unix::Shown;
 use crate::address;
 use crate::hooks::fd::ioctl::{SIOCATMARK, ioctl};
 use crate::hooks::fd::object::object;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use brolga_vnet::{Object, SocketIx, State};
 use core::ffi::{c_int, c_void};
 use libc::socklen_t;

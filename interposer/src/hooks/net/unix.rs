@@ -1,6 +1,7 @@
-//! Names of UNIX sockets in the kernel's abstract namespace, which all trees on a machine share: replicas
-//! make the same names up and would meet there. The kernel is told a longer name, with a tag of the tree
-//! in front; the server sees its own. Names that the kernel would choose (autobind) are counted up.
+//! Names of UNIX sockets in the kernel's abstract namespace, which all trees on a machine share:
+//! replicas make the same names up and would meet there. The kernel is told a longer name, with a
+//! tag of the tree in front; the server sees its own. Names that the kernel would choose (autobind)
+//! are counted up.
 //!
 //! Names in the file system are left alone, but for those below the common names of the tree's
 //! directories ([`path`]) in a container: CRIU binds a socket again by the name that the kernel has
@@ -8,7 +9,7 @@
 //!
 //! Rules of this file: raw system calls only, no allocation; every function has the turn.
 
-use super::socket;
+use crate::address;
 use crate::hooks::fs::path;
 use crate::turn::Turn;
 use core::ffi::c_void;
@@ -64,7 +65,7 @@ impl KernelAddress {
         // SAFETY: the caller's promise, and the length is looked at before.
         let unnamed = len as usize == FAMILY_BYTES
             && !to.is_null()
-            && unsafe { socket::family(to, len) } == libc::AF_UNIX;
+            && unsafe { address::family(to, len) } == libc::AF_UNIX;
         if !unnamed {
             // SAFETY: the caller's promise.
             return unsafe { Self::of(turn, to, len) };
@@ -82,7 +83,8 @@ impl KernelAddress {
         ))
     }
 
-    /// A name that is too long with its tag keeps its length: the kernel refuses it as it does any other.
+    /// A name that is too long with its tag keeps its length: the kernel refuses it as it does any
+    /// other.
     fn tagged(turn: &mut Turn, name: &[u8]) -> Self {
         let mut bytes = [0; ROOM_BYTES];
         bytes[..FAMILY_BYTES].copy_from_slice(&(libc::AF_UNIX as u16).to_ne_bytes());
@@ -92,7 +94,8 @@ impl KernelAddress {
         Self { bytes, len }
     }
 
-    /// The same address with another beginning of its path, if it has `from` there and if there is room.
+    /// The same address with another beginning of its path, if it has `from` there and if there is
+    /// room.
     fn moved(address: &[u8], from: &[u8], to: &[u8]) -> Option<Self> {
         let rest = address.get(FAMILY_BYTES..)?.strip_prefix(from)?;
         let len = FAMILY_BYTES + to.len() + rest.len();

@@ -1,13 +1,14 @@
-//! `epoll`: readiness from logical state for virtual sockets, from the kernel with a zero timeout for
-//! real objects of the tree.
+//! `epoll`: readiness from logical state for virtual sockets, from the kernel with a zero timeout
+//! for real objects of the tree.
 
 use super::timeout::{Patience, Waited};
 use crate::hooks::fd::object::{name, object};
+use crate::hooks::result::{error, finish};
 use crate::hooks::signal::mask::with_mask;
-use crate::hooks::time::clock;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::nanoseconds;
+use crate::sys::{self, sys};
 use crate::turn::{Turn, key_of};
+use brolga_tape::operation as op;
 use brolga_vnet::{EpollError, EpollIx, Object, SocketIx, WaitOn};
 use core::ffi::c_int;
 use libc::{epoll_event, sigset_t, timespec};
@@ -101,7 +102,8 @@ unsafe fn control(epfd: c_int, operation: c_int, fd: c_int, event: *mut epoll_ev
                 _ => 0,
             };
             turn.shared().net.epoll_real_items(epoll, change);
-            // The kernel knows of what is real in the inner one, and has seen that there is no loop.
+            // The kernel knows of what is real in the inner one, and has seen that there is no
+            // loop.
             match other {
                 Some(Object::Epoll(inner)) => match turn.shared().net.stand_in(inner) {
                     // SAFETY: the kernel has read it just now.
@@ -263,7 +265,7 @@ pub unsafe extern "C" fn epoll_pwait2(
 ) -> c_int {
     // SAFETY: the caller's promise.
     finish(unsafe {
-        let ns = timeout.as_ref().map(clock::ns_of);
+        let ns = timeout.as_ref().map(nanoseconds::ns_of);
         wait(
             epfd,
             events,

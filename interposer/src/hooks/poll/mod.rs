@@ -1,19 +1,20 @@
 //! Readiness: `poll` itself, with `epoll` and `select` beside it.
 //!
-//! Virtual sockets are ready by logical state, real objects of the tree by the kernel's answer with a
-//! zero timeout.
+//! Virtual sockets are ready by logical state, real objects of the tree by the kernel's answer with
+//! a zero timeout.
 
 pub(crate) mod epoll;
 pub(crate) mod select;
 pub(crate) mod timeout;
 
 use crate::hooks::fd::object::object;
+use crate::hooks::result::{error, finish};
 use crate::hooks::signal::mask::with_mask;
-use crate::hooks::time::clock;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::nanoseconds;
+use crate::sys::{self, sys};
 use crate::turn::{Turn, key_of};
 use brolga_dmt::Key;
+use brolga_tape::operation as op;
 use brolga_vnet::{Object, WaitOn, ready};
 use core::ffi::{c_int, c_short};
 use libc::{nfds_t, pollfd, sigset_t, timespec};
@@ -57,7 +58,8 @@ fn key_for(turn: &mut Turn, fds: &[pollfd]) -> Key {
     key_of(WaitOn::AnySocket)
 }
 
-/// A descriptor of a call that is about to wait. Changes of real objects wake all such calls anyway.
+/// A descriptor of a call that is about to wait. Changes of real objects wake all such calls
+/// anyway.
 pub(crate) fn watch(turn: &mut Turn, fd: c_int) {
     match object(turn, fd) {
         Some(Object::Socket(ix)) => turn.shared().net.watch_socket(ix),
@@ -141,7 +143,7 @@ pub unsafe extern "C" fn ppoll(
     };
     // SAFETY: the caller's promise.
     unsafe {
-        let patience = Patience::of_ns(&mut turn, timeout.as_ref().map(clock::ns_of));
+        let patience = Patience::of_ns(&mut turn, timeout.as_ref().map(nanoseconds::ns_of));
         finish(with_mask(&mut turn, mask, |turn| {
             poll_(turn, poll_slice(fds, count), patience)
         })) as c_int

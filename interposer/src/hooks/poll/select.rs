@@ -2,11 +2,12 @@
 
 use super::timeout::{Patience, Waited};
 use super::{ready_now, watch};
+use crate::hooks::result::{error, finish};
 use crate::hooks::signal::mask::with_mask;
-use crate::hooks::time::clock;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use crate::nanoseconds;
+use crate::sys::{self, sys};
 use crate::turn::{Turn, key_of};
+use brolga_tape::operation as op;
 use brolga_vnet::WaitOn;
 use core::ffi::{c_int, c_short, c_void};
 use libc::{fd_set, sigset_t, timespec, timeval};
@@ -147,7 +148,7 @@ pub unsafe extern "C" fn pselect(
     };
     // SAFETY: the caller's promise.
     unsafe {
-        let patience = Patience::of_ns(&mut turn, timeout.as_ref().map(clock::ns_of));
+        let patience = Patience::of_ns(&mut turn, timeout.as_ref().map(nanoseconds::ns_of));
         finish(with_mask(&mut turn, mask, |turn| {
             select_(turn, count, sets(reads, writes, excepts), patience)
         })) as c_int

@@ -1,8 +1,8 @@
 //! `capget` and `capset`.
 
-use super::tid::kernel_id;
-use crate::hooks::error;
-use crate::sys::{finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::hooks::tid::kernel_id;
+use crate::sys::sys;
 use crate::turn::Turn;
 use core::ffi::{c_int, c_void};
 
@@ -21,7 +21,8 @@ unsafe fn capabilities(number: i64, header: *mut CapabilityHeader, data: *mut c_
     if header.is_null() {
         return error(libc::EFAULT);
     }
-    // SAFETY: the caller promises a header, into which the kernel may write the version that it wants.
+    // SAFETY: the caller promises a header, into which the kernel may write the version that it
+    // wants.
     let header = unsafe { &mut *header };
     let Some(pid) = kernel_id(&mut turn, header.pid) else {
         return error(libc::ESRCH);

@@ -1,5 +1,5 @@
-//! Changing the user or the group. The kernel then forgets that the process is to die with its parent,
-//! which is how a server dies with its node, so it is told again.
+//! Changing the user or the group. The kernel then forgets that the process is to die with its
+//! parent, which is how a server dies with its node, so it is told again.
 
 use crate::libc_symbols::libc_own;
 use crate::sys::{self, sys};
@@ -15,7 +15,8 @@ fn tied(change: impl FnOnce() -> c_int) -> c_int {
     };
     let (tie, parent) = (tie(), parent());
     let result = change();
-    // Any thread of the tree's first process may be the one that changes; the tie is a thread's own.
+    // Any thread of the tree's first process may be the one that changes; the tie is a thread's
+    // own.
     if tie != 0 || turn.process() == 0 {
         // SAFETY: plain integers.
         unsafe { sys!(sys::SYS_prctl, libc::PR_SET_PDEATHSIG, libc::SIGKILL) };

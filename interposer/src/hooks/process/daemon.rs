@@ -4,8 +4,9 @@ use super::exit::_exit;
 use super::fork::fork;
 use super::pgrp;
 use crate::hooks::fd::{close, dup};
+use crate::hooks::result::finish;
 use crate::libc_symbols::libc_own;
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
 use core::ffi::c_int;
 

@@ -1,10 +1,10 @@
-//! Executing programs. The new program's constructor takes over the process's place in the schedule, so
-//! it must find us: the environment that it is given names us whatever its maker has put together, and a
-//! program that would run without us ends the server with a line that says so.
+//! Executing programs. The new program's constructor takes over the process's place in the
+//! schedule, so it must find us: the environment that it is given names us whatever its maker has
+//! put together, and a program that would run without us ends the server with a line that says so.
 
 use crate::exec_check::{Fate, fate};
-use crate::hooks::error;
-use crate::sys::{self, finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, sys};
 use crate::tsc;
 use crate::turn::{self, Turn, is_active};
 use brolga_tape::handover::PRELOAD_PATH;
@@ -123,8 +123,8 @@ impl Environment {
     }
 }
 
-/// Where the kernel puts a program's loader depends on how much stack it may have, beyond a limit; the
-/// filter knows one place only.
+/// Where the kernel puts a program's loader depends on how much stack it may have, beyond a limit;
+/// the filter knows one place only.
 fn keep_layout() {
     const STACK_MAX: u64 = 64 << 20;
     let mut limit = [0u64; 2];
@@ -190,9 +190,9 @@ pub(crate) unsafe fn execute(
     }
     keep_layout();
     // The new program reads the time stamp counter before we are in it.
-    tsc::pause();
+    tsc::control::pause();
     let failed = raw(environment.words());
-    tsc::arm();
+    tsc::control::arm();
     drop(turn);
     failed
 }

@@ -1,13 +1,13 @@
-//! `execl`, `execlp` and `execle`, whose arguments are a list. (Stable Rust can't define functions with
-//! `...`: each is a few instructions that lay out the arguments and call a function with a fixed list.)
+//! `execl`, `execlp` and `execle`, whose arguments are a list. (Stable Rust can't define functions
+//! with `...`: each is a few instructions that lay out the arguments and call a function with a
+//! fixed list.)
 
 use super::exec::{Scratch, Words, execv, execve, execvp};
-use crate::hooks::error;
-use crate::sys::finish;
+use crate::hooks::result::{error, finish};
 use core::ffi::{c_char, c_int};
 
-/// A function whose arguments are all words: calls `$function` with where they are, those that came in
-/// registers and those that came on the stack.
+/// A function whose arguments are all words: calls `$function` with where they are, those that came
+/// in registers and those that came on the stack.
 macro_rules! listed {
     ($function:path) => {
         core::arch::naked_asm!(

@@ -4,14 +4,14 @@ use super::wait;
 use crate::hooks::fd::close;
 use crate::hooks::fs::lock;
 use crate::hooks::ipc::sysv;
-use crate::hooks::op;
 use crate::hooks::stdio::stream;
 use crate::hooks::thread::sync;
 use crate::hooks::time::alarm;
 use crate::shared::{FIRST, INIT};
 use crate::sys::{self, sys};
-use crate::turn::{self, Turn, space};
-use brolga_dmt::Key;
+use crate::turn::keys::CHILD;
+use crate::turn::{self, Turn};
+use brolga_tape::operation as op;
 use brolga_vnet::PROCESSES_MAX;
 use core::ffi::{c_int, c_void};
 pub(crate) type OnExit = unsafe extern "C" fn(c_int, *mut c_void);
@@ -26,12 +26,6 @@ pub fn resolve() {
     // SAFETY: a function with the right signature that stays.
     unsafe { on_exit(exiting, core::ptr::null_mut()) };
 }
-
-/// Signalled when a process ends.
-pub(crate) const CHILD: Key = Key {
-    space: space::CHILD,
-    id: 0,
-};
 
 pub(crate) unsafe extern "C" fn exiting(status: c_int, _: *mut c_void) {
     if Turn::is_scheduled() {
@@ -69,8 +63,8 @@ fn is_last(turn: &mut Turn) -> bool {
     !processes.any(|(at, it)| at != usize::from(me) && it.is_there() && !it.ended)
 }
 
-/// The server is over. What its user is told is the status of the program that was started, as a shell
-/// would see it; if that ended well before, leaving a daemon, then that of the last process.
+/// The server is over. What its user is told is the status of the program that was started, as a
+/// shell would see it; if that ended well before, leaving a daemon, then that of the last process.
 fn end_tree(turn: &mut Turn, status: c_int) {
     let process = usize::from(turn.process());
     let shared = turn.shared();
@@ -86,8 +80,9 @@ fn end_tree(turn: &mut Turn, status: c_int) {
     turn::end_tree(real_pid, told);
 }
 
-/// The first process ends and others go on: a daemon that was started, children left behind. For the node
-/// and the kernel the first process is the root of the tree and has to stay; for the tree it is gone.
+/// The first process ends and others go on: a daemon that was started, children left behind. For
+/// the node and the kernel the first process is the root of the tree and has to stay; for the tree
+/// it is gone.
 pub(crate) fn outlive(mut turn: Turn, status: c_int) -> ! {
     turn.shared().first_status = status;
     mark_ended(&mut turn, FIRST, status);
@@ -126,8 +121,8 @@ fn mark_ended(turn: &mut Turn, process: u16, status: c_int) {
     turn.wake(CHILD, usize::MAX);
 }
 
-/// The parent of a process that has ended gets a signal; if it does not want to wait, or is not in the
-/// tree, that was all.
+/// The parent of a process that has ended gets a signal; if it does not want to wait, or is not in
+/// the tree, that was all.
 fn tell_parent(turn: &mut Turn, process: u16) {
     let child = turn.shared().processes[usize::from(process)];
     if child.parent != INIT {
@@ -200,8 +195,8 @@ pub unsafe extern "C" fn _Exit(status: c_int) -> ! {
     unsafe { _exit(status) }
 }
 
-/// Kills a process of the tree outright; it can't have the turn, since we have it. Its parent is told
-/// of `signal`. Returns when it is really gone: the killer may look at its pipes next.
+/// Kills a process of the tree outright; it can't have the turn, since we have it. Its parent is
+/// told of `signal`. Returns when it is really gone: the killer may look at its pipes next.
 pub(crate) fn kill_outright(turn: &mut Turn, process: u16, signal: c_int) {
     let real_pid = turn.shared().processes[usize::from(process)].real_pid;
     // SAFETY: plain integers.

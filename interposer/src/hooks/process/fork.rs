@@ -1,13 +1,14 @@
 //! `fork` and its family.
 
-use super::exit::CHILD;
 use super::wait;
 use crate::hooks::ipc::sysv;
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::Real;
 use crate::shared::{Process, ThreadInfo};
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
+use crate::turn::keys::CHILD;
 use crate::turn::{self, Turn};
+use brolga_tape::operation as op;
 use brolga_vnet::PROCESSES_MAX;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -31,7 +32,8 @@ pub fn resolve() {
     FORK.get();
     FORK_ONLY.get();
     // Registered first, so first to run in a child: the handlers of others (allocators unlock their
-    // mutexes there) run beside the parent, which has the turn, and must not count as its operations.
+    // mutexes there) run beside the parent, which has the turn, and must not count as its
+    // operations.
     // SAFETY: functions with the right signature that stay.
     unsafe { __register_atfork(None, None, Some(leave_in_child), core::ptr::null_mut()) };
 }
@@ -164,8 +166,8 @@ pub unsafe extern "C" fn __fork() -> c_int {
     unsafe { fork() }
 }
 
-/// Differs from fork in that the program's atfork handlers don't run, and may be called where they could
-/// not; a call of ours is never in the middle of anything, so running them does no harm.
+/// Differs from fork in that the program's atfork handlers don't run, and may be called where they
+/// could not; a call of ours is never in the middle of anything, so running them does no harm.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn _Fork() -> c_int {
     // SAFETY: fork has no preconditions.

@@ -1,12 +1,13 @@
 //! Process groups and sessions: logical state only.
 //!
-//! The kernel keeps the whole tree in the group that the launcher made, whatever the server asks for, so
-//! that the node reaches every process of the tree by one number.
+//! The kernel keeps the whole tree in the group that the launcher made, whatever the server asks
+//! for, so that the node reaches every process of the tree by one number.
 
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::shared::Process;
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::c_int;
 
 /// The process that a selector names: 0 is the caller's.

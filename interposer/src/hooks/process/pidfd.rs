@@ -1,8 +1,8 @@
-//! Descriptors of processes, which are refused: one becomes readable when the kernel likes. Programs do
-//! without.
+//! Descriptors of processes, which are refused: one becomes readable when the kernel likes.
+//! Programs do without.
 
-use crate::hooks::error;
-use crate::sys::{finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::sys;
 use crate::turn::Turn;
 use core::ffi::{c_int, c_uint};
 

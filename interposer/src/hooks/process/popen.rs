@@ -1,34 +1,17 @@
 //! `popen`: a shell at the other end of a pipe, as a child of our own, see [`spawn`](super::spawn).
 
+use super::pipe_children::{PIPES, PIPES_MAX, close_pipe, note_pipe};
 use super::spawn::{Action, check, spawn, tag};
-use super::system::{shell, shell_words, wait_for};
+use super::system::{shell, shell_words};
 use crate::hooks::fd::close::close_;
 use crate::hooks::fd::pipe::pipe2_;
 use crate::hooks::stdio::stream;
-use crate::hooks::{finish_status, op};
 use crate::libc_symbols::libc_own;
 use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int, c_void};
-use core::sync::atomic::{AtomicI32, Ordering};
-
-/// Our ends of the pipes to commands that were not closed yet: later commands must not have them.
-/// Beyond so many they do.
-const PIPES_MAX: usize = 64;
-static PIPES: [AtomicI32; PIPES_MAX] = [const { AtomicI32::new(-1) }; PIPES_MAX];
-
-fn note_pipe(from: c_int, to: c_int) {
-    if let Some(place) = PIPES.iter().find(|fd| fd.load(Ordering::Relaxed) == from) {
-        place.store(to, Ordering::Relaxed);
-    }
-}
-
-/// Closes the stream of a command and waits for the command's end.
-pub(crate) fn close_pipe(fd: c_int, pid: c_int) -> c_int {
-    note_pipe(fd, -1);
-    close_(fd);
-    finish_status(wait_for(pid))
-}
+use core::sync::atomic::Ordering;
 
 /// What a mode of `popen` asks for: reading, and closing our end at exec.
 unsafe fn popen_mode(mut mode: *const c_char) -> Option<(bool, bool)> {

@@ -1,18 +1,17 @@
-//! `posix_spawn`. Children that libc would make by itself are children of our own fork that execute a
-//! program, so they are in the schedule like any others.
+//! `posix_spawn`. Children that libc would make by itself are children of our own fork that execute
+//! a program, so they are in the schedule like any others.
 
 use super::exec::{Words, execute_file, execute_path};
-use super::exit::{self, CHILD};
-use super::{fork, pgrp, wait};
+use super::{exit, fork, pgrp, wait};
 use crate::hooks::fd::close::{self, close_};
 use crate::hooks::fd::dup::dup2_;
 use crate::hooks::fs::open;
-use crate::hooks::op;
-use crate::hooks::signal::action::{self};
-use crate::hooks::signal::mask;
+use crate::hooks::signal::{action, mask};
 use crate::libc_symbols::libc_own;
 use crate::sys::{self, sys};
 use crate::turn::Turn;
+use crate::turn::keys::CHILD;
+use brolga_tape::operation as op;
 use brolga_vsignal::{self as vsignal, SIGNAL_MAX, Set};
 use core::ffi::{c_char, c_int, c_short};
 

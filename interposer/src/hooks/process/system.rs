@@ -2,13 +2,14 @@
 
 use super::exec::own_environment;
 use super::spawn::{Action, Attributes, Plan, spawn};
-use super::wait;
-use crate::hooks::signal::action::{self, Sigaction};
-use crate::hooks::signal::mask;
-use crate::hooks::{error, finish_status, op};
+use super::wait::wait_for;
+use crate::hooks::result::finish_status;
+use crate::hooks::signal::kernel::Sigaction;
+use crate::hooks::signal::{action, mask};
 use crate::libc_symbols::libc_own;
-use crate::sys::{self};
+use crate::sys;
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use brolga_vsignal::{self as vsignal, Set};
 use core::ffi::{c_char, c_int, c_short};
 use core::sync::atomic::{AtomicI32, Ordering};
@@ -108,17 +109,6 @@ unsafe fn run(turn: &mut Turn, command: *const c_char) -> isize {
         );
     }
     status
-}
-
-/// Waits for one child, whatever signals come.
-pub(crate) fn wait_for(pid: c_int) -> isize {
-    match Turn::have() {
-        Some(mut turn) => match wait::reap_one(&mut turn, pid) {
-            Ok(status) => status as isize,
-            Err(errno) => error(errno),
-        },
-        None => error(libc::ECHILD),
-    }
 }
 
 #[unsafe(no_mangle)]

@@ -1,11 +1,12 @@
 //! Waiting for children: logical ends, in the order in which the children were made.
 
-use super::exit::CHILD;
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::shared::{INIT, Process};
-use crate::sys::{self, finish, sys};
+use crate::sys::{self, sys};
 use crate::turn::Turn;
+use crate::turn::keys::CHILD;
 use brolga_dmt::Wakeup;
+use brolga_tape::operation as op;
 use brolga_vsignal::{self as vsignal, Info};
 use core::ffi::{c_int, c_uint};
 
@@ -85,8 +86,8 @@ fn await_end(turn: &mut Turn, which: Which, may_wait: bool) -> Result<Option<u16
     }
 }
 
-/// Collects the kernel's remains of a process and frees its slot. The kernel's own wait can't block,
-/// since whoever had the turn after its end has seen it go.
+/// Collects the kernel's remains of a process and frees its slot. The kernel's own wait can't
+/// block, since whoever had the turn after its end has seen it go.
 pub(crate) fn collect(turn: &mut Turn, child: u16) {
     let process = &mut turn.shared().processes[usize::from(child)];
     // SAFETY: no status wanted, no other pointers.
@@ -252,7 +253,7 @@ unsafe fn waitid_(kind: c_uint, id: c_int, info: *mut libc::siginfo_t, options: 
             if options & libc::WNOWAIT == 0 {
                 collect(&mut turn, child);
             }
-            crate::signal_delivery::describe(&told_by_signal(&process))
+            crate::turn::signals::describe(&told_by_signal(&process))
         }
         // SAFETY: all zeros are a valid siginfo_t, and mean that there was none.
         Ok(None) => unsafe { core::mem::zeroed() },
@@ -283,4 +284,15 @@ pub(crate) fn waits_for_nobody(turn: &mut Turn, parent: u16) -> bool {
     }
     let action = turn.shared().signals.action(parent, vsignal::CHILD);
     action.handler == vsignal::IGNORE || action.flags & libc::SA_NOCLDWAIT as u64 != 0
+}
+
+/// Waits for one child, whatever signals come.
+pub(crate) fn wait_for(pid: c_int) -> isize {
+    match Turn::have() {
+        Some(mut turn) => match reap_one(&mut turn, pid) {
+            Ok(status) => status as isize,
+            Err(errno) => error(errno),
+        },
+        None => error(libc::ECHILD),
+    }
 }

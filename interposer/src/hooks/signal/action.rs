@@ -1,72 +1,14 @@
 //! Actions of signals: `sigaction` and its family.
 
 use super::crash;
-use super::set::number;
-use crate::hooks::{error, op, own};
-use crate::libc_symbols::libc_own;
-use crate::sys::finish;
-use crate::tls::really;
+use super::kernel::{Sigaction, real_sigaction};
+use super::set::{KERNEL, number};
+use crate::hooks::result::{error, finish, own};
 use crate::turn::Turn;
 use brolga_dmt::ThreadIx;
+use brolga_tape::operation as op;
 use brolga_vsignal::{self as vsignal, Action, Set};
 use core::ffi::c_int;
-
-/// Raised by the program's own instructions, or by `abort`.
-pub(crate) const KERNEL: [c_int; 6] = [
-    libc::SIGILL,
-    libc::SIGTRAP,
-    libc::SIGABRT,
-    libc::SIGBUS,
-    libc::SIGFPE,
-    libc::SIGSEGV,
-];
-
-/// As `struct sigaction` lies in memory.
-#[repr(C)]
-pub struct Sigaction {
-    handler: usize,
-    mask: [u64; 16],
-    flags: c_int,
-    restorer: usize,
-}
-
-impl Sigaction {
-    pub(crate) const DEFAULT: Self = Self::with_handler(vsignal::DEFAULT);
-
-    pub(crate) const fn with_handler(handler: usize) -> Self {
-        Self {
-            handler,
-            mask: [0; 16],
-            flags: 0,
-            restorer: 0,
-        }
-    }
-
-    pub(crate) fn new(handler: usize, mask: u64, flags: c_int) -> Self {
-        let mut action = Self::with_handler(handler);
-        action.mask[0] = mask;
-        action.flags = flags;
-        action
-    }
-
-    pub(crate) fn handler(&self) -> usize {
-        self.handler
-    }
-
-    /// Handler, mask, flags.
-    pub(crate) fn parts(&self) -> (usize, u64, c_int) {
-        (self.handler, self.mask[0], self.flags)
-    }
-}
-
-const _: () = assert!(size_of::<Sigaction>() == size_of::<libc::sigaction>());
-
-/// libc's own, for what the kernel is to know.
-fn real_sigaction(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int {
-    really(
-        || libc_own!(sigaction(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> c_int),
-    )
-}
 
 unsafe fn sigaction_(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> isize {
     let Some(mut turn) = Turn::take(op::SIGACTION) else {
@@ -81,7 +23,8 @@ unsafe fn sigaction_(signal: c_int, new: *const Sigaction, old: *mut Sigaction) 
     }
     let process = turn.process();
     let before = turn.shared().signals.action(process, number);
-    // SAFETY: the caller promises null or valid; read before `old` is written, which may be the same.
+    // SAFETY: the caller promises null or valid; read before `old` is written, which may be the
+    // same.
     let wanted = unsafe { new.as_ref() }.map(|new| Action {
         handler: new.handler,
         flags: u64::from(new.flags.cast_unsigned()),
@@ -199,17 +142,6 @@ pub unsafe extern "C" fn siginterrupt(signal: c_int, interrupt: c_int) -> c_int 
         }
         sigaction(signal, action, core::ptr::null_mut())
     }
-}
-
-/// Sets what the kernel is to do.
-pub(crate) fn set_for_real(signal: c_int, handler: usize, flags: c_int) -> c_int {
-    let new = Sigaction {
-        handler,
-        mask: [0; 16],
-        flags,
-        restorer: 0,
-    };
-    real_sigaction(signal, &raw const new, core::ptr::null_mut())
 }
 
 /// After an `exec` in the tree: handlers are gone.

@@ -1,16 +1,17 @@
-//! Signals that the program's own instructions raise: its faults, which end it or which it handles, and
-//! readings of the time stamp counter, which are faults too.
+//! Signals that the program's own instructions raise: its faults, which end it or which it handles,
+//! and readings of the time stamp counter, which are faults too.
 
-use super::action::{KERNEL, set_for_real};
+use super::kernel::set_for_real;
 use super::send::raise_for_real;
+use super::set::KERNEL;
 use crate::hooks::process::exit;
 use crate::tsc;
 use crate::turn::Turn;
 use brolga_vsignal as vsignal;
 use core::ffi::{c_int, c_void};
 
-/// Without a handler of its own the program is about to die of what it did: the tree must hear of it
-/// while the dying thread still has the turn. Then the default action, by doing it again.
+/// Without a handler of its own the program is about to die of what it did: the tree must hear of
+/// it while the dying thread still has the turn. Then the default action, by doing it again.
 extern "C" fn crash(signal: c_int) {
     exit::end(signal);
     set_for_real(signal, vsignal::DEFAULT, 0);
@@ -35,8 +36,8 @@ extern "C" fn faulted(signal: c_int, info: *mut libc::siginfo_t, context: *mut c
     }
     let (action, before) = signals.enter_handler(process, me, number);
     drop(turn);
-    // SAFETY: the program gave this address as a handler; one without SA_SIGINFO ignores what it gets
-    // beyond the first argument.
+    // SAFETY: the program gave this address as a handler; one without SA_SIGINFO ignores what it
+    // gets beyond the first argument.
     unsafe {
         let handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void) =
             core::mem::transmute(action.handler);

@@ -1,15 +1,17 @@
 //! Masks of blocked signals.
 
 use super::set::{number, put_set, set_at};
-use crate::hooks::{error, op};
-use crate::signal_delivery::Delivered;
-use crate::sys::{finish, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::sys;
 use crate::turn::Turn;
+use crate::turn::signals::Delivered;
+use brolga_tape::operation as op;
 use brolga_vsignal::Set;
 use core::ffi::c_int;
 use libc::sigset_t;
 
-/// The kernel's copy of this thread's mask, without the signals that libc and we need for ourselves.
+/// The kernel's copy of this thread's mask, without the signals that libc and we need for
+/// ourselves.
 fn copy_to_kernel(mask: Set) {
     const LIBC: Set = Set::of(32).with(Set::of(33));
     const OURS: Set = Set::of(libc::SIGSYS as u8).with(Set::of(libc::SIGSEGV as u8));
@@ -116,7 +118,8 @@ pub unsafe extern "C" fn sigpending(to: *mut sigset_t) -> c_int {
     0
 }
 
-/// Waits under another mask, as `ppoll` and its kin do: a signal that it lets through ends the wait.
+/// Waits under another mask, as `ppoll` and its kin do: a signal that it lets through ends the
+/// wait.
 ///
 /// # Safety
 /// `mask` is null or points to a set.

@@ -1,14 +1,15 @@
 //! Sending signals to processes and threads.
 
-use super::action::KERNEL;
-use super::set::number;
+use super::set::{KERNEL, number};
 use crate::hooks::process::{exit, pid};
-use crate::hooks::thread::pthread;
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
+use crate::hooks::thread::handle;
 use crate::libc_symbols::libc_own;
-use crate::sys::{self, finish, sys};
-use crate::turn::{self, Turn};
+use crate::sys::{self, sys};
+use crate::turn::Turn;
+use crate::turn::signals::SI_TKILL;
 use brolga_dmt::ThreadIx;
+use brolga_tape::operation as op;
 use brolga_vsignal::{self as vsignal, Info};
 use core::ffi::c_int;
 
@@ -95,7 +96,6 @@ pub extern "C" fn sigqueue(pid: c_int, signal: c_int, value: u64) -> c_int {
 
 /// Sends to one thread of this process; `Err` is an errno.
 fn send_to_thread(turn: &mut Turn, ix: ThreadIx, signal: c_int, value: Option<u64>) -> isize {
-    const SI_TKILL: i32 = -6;
     let number = match number(signal) {
         Some(number) => number,
         None if signal == 0 => return 0,
@@ -147,7 +147,7 @@ pub extern "C" fn pthread_kill(handle: u64, signal: c_int) -> c_int {
     let Some(mut turn) = Turn::take(op::KILL) else {
         return libc_own!(pthread_kill(handle: u64, signal: c_int) -> c_int);
     };
-    match pthread::by_handle(&mut turn, handle) {
+    match handle::by_handle(&mut turn, handle) {
         Some(ix) if turn.scheduler().has_exited(ix) => 0,
         Some(ix) => -send_to_thread(&mut turn, ix, signal, None) as c_int,
         None => libc::ESRCH,
@@ -160,7 +160,7 @@ pub extern "C" fn pthread_sigqueue(handle: u64, signal: c_int, value: u64) -> c_
     let Some(mut turn) = Turn::take(op::KILL) else {
         return libc_own!(pthread_sigqueue(handle: u64, signal: c_int, value: u64) -> c_int);
     };
-    match pthread::by_handle(&mut turn, handle) {
+    match handle::by_handle(&mut turn, handle) {
         Some(ix) => -send_to_thread(&mut turn, ix, signal, Some(value)) as c_int,
         None => libc::ESRCH,
     }
@@ -198,29 +198,4 @@ pub extern "C" fn tgkill(pid: c_int, tid: c_int, signal: c_int) -> c_int {
 /// As the system calls tgkill and tkill.
 pub(crate) fn send_by_id(pid: Option<c_int>, tid: c_int, signal: c_int) -> isize {
     tgkill_(pid, tid, signal)
-}
-
-/// To this very thread, for a write on a broken connection or pipe.
-pub(crate) fn raise_sigpipe(turn: &mut Turn) {
-    let me = turn.me();
-    send_to_thread(turn, me, libc::SIGPIPE, None);
-}
-
-/// An operator's signal, ordered by the log: for the tree's first process.
-pub fn from_operator(turn: &mut Turn, signal: u32) {
-    if let Some(number) = u8::try_from(signal)
-        .ok()
-        .and_then(|signal| number(signal.into()))
-    {
-        let info = Info {
-            signal: number,
-            code: libc::SI_USER,
-            ..Info::default()
-        };
-        let root = turn.shared().root_process();
-        if number == vsignal::KILL {
-            turn::fault(&[b"the operator sent SIGKILL"]);
-        }
-        turn.post_to_process(root, info);
-    }
 }

@@ -29,3 +29,13 @@ pub(crate) unsafe fn put_set(to: *mut sigset_t, set: Set) {
         }
     }
 }
+
+/// Raised by the program's own instructions, or by `abort`.
+pub(crate) const KERNEL: [c_int; 6] = [
+    libc::SIGILL,
+    libc::SIGTRAP,
+    libc::SIGABRT,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGSEGV,
+];

@@ -1,13 +1,14 @@
 //! Waiting for signals: `sigwait`, `sigsuspend`, `pause`.
 
 use super::set::set_at;
-use crate::hooks::time::clock;
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::libc_own;
-use crate::signal_delivery::{Delivered, describe};
-use crate::sys::{finish, sys};
+use crate::nanoseconds;
+use crate::sys::sys;
+use crate::turn::signals::{Delivered, describe};
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
+use brolga_tape::operation as op;
 use brolga_vsignal::{Info, Set};
 use core::ffi::c_int;
 use libc::{sigset_t, timespec};
@@ -125,7 +126,7 @@ unsafe fn sigtimedwait_(
         return error(libc::EINVAL);
     };
     let now = turn.now_ns();
-    let deadline = timeout.map(|timeout| now.saturating_add(clock::ns_of(timeout)));
+    let deadline = timeout.map(|timeout| now.saturating_add(nanoseconds::ns_of(timeout)));
     match await_signal(&mut turn, set, deadline) {
         Ok(taken) => {
             if !info.is_null() {

@@ -1,5 +1,5 @@
-//! `dprintf` and `vdprintf`. (Stable Rust can't define functions with `...`: each is a few instructions
-//! that lay out the arguments and call a function with a fixed list.)
+//! `dprintf` and `vdprintf`. (Stable Rust can't define functions with `...`: each is a few
+//! instructions that lay out the arguments and call a function with a fixed list.)
 
 use super::stream::{Cookie, free, needs_us, vasprintf, write};
 use crate::libc_symbols::libc_own;
@@ -57,9 +57,9 @@ pub unsafe extern "C" fn __vdprintf_chk(
     unsafe { print_to(fd, format, arguments) }
 }
 
-/// A `printf`-like function: keeps its `$fixed` bytes of fixed arguments (8 for each) where they are and
-/// passes a `va_list` of the others in register `$list`. (System V ABI: the register save area has six
-/// words and eight vectors; `al` says whether vectors are used.)
+/// A `printf`-like function: keeps its `$fixed` bytes of fixed arguments (8 for each) where they
+/// are and passes a `va_list` of the others in register `$list`. (System V ABI: the register save
+/// area has six words and eight vectors; `al` says whether vectors are used.)
 macro_rules! formatted {
     ($function:path, $fixed:literal, $list:literal) => {
         core::arch::naked_asm!(

@@ -4,10 +4,11 @@ use super::stream::{self, Cookie, flags_of, needs_us, open_stream};
 use crate::hooks::fd::fifo;
 use crate::hooks::fs::lock::closing;
 use crate::hooks::fs::open::{Path, classify_c};
-use crate::hooks::{op, random};
+use crate::hooks::random;
 use crate::libc_symbols::{Real, libc_own};
 use crate::sys::{self, sys};
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int, c_void};
 
 type Fopen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut c_void;

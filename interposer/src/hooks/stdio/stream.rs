@@ -3,8 +3,9 @@
 use crate::hooks::fd::close::close_;
 use crate::hooks::fd::object::object;
 use crate::hooks::fd::read_write::{read_, write_};
-use crate::hooks::process::popen::close_pipe;
-use crate::sys::{self, finish, sys};
+use crate::hooks::process::pipe_children::close_pipe;
+use crate::hooks::result::finish;
+use crate::sys::{self, sys};
 use crate::turn::Turn;
 use core::ffi::{CStr, c_char, c_int, c_void};
 
@@ -218,14 +219,14 @@ pub(crate) fn open_command(descriptor: c_int, command: c_int, mode: &CStr) -> *m
 
 // ---- standard streams ----
 
-/// A standard descriptor has come to name an object of the tree: its stream is replaced unless it was
-/// already, or the program has put another in its place.
+/// A standard descriptor has come to name an object of the tree: its stream is replaced unless it
+/// was already, or the program has put another in its place.
 pub(crate) fn adopt(turn: &mut Turn, fd: c_int) {
     if !(0..=2).contains(&fd) || !needs_us(turn, fd) {
         return;
     }
-    // SAFETY: libc's own variables, which a program may assign; only the thread that has the turn is
-    // here, and other threads only read a pointer.
+    // SAFETY: libc's own variables, which a program may assign; only the thread that has the turn
+    // is here, and other threads only read a pointer.
     unsafe {
         let (variable, own, mode) = match fd {
             0 => (&raw mut stdin, &raw const _IO_2_1_stdin_, c"r"),
@@ -254,12 +255,12 @@ pub fn after_exec(turn: &mut Turn) {
     }
 }
 
-/// Writes out what is buffered, while the process still has its place in the schedule: libc would do it
-/// after its last hook. Streams that another thread has locked are left to libc, which does not wait
-/// for them either.
+/// Writes out what is buffered, while the process still has its place in the schedule: libc would
+/// do it after its last hook. Streams that another thread has locked are left to libc, which does
+/// not wait for them either.
 pub(crate) fn flush_at_exit() {
-    // SAFETY: libc's list of streams, which only changes under a lock that nobody holds inside a hook
-    // but by opening or closing a stream; then streams of that list.
+    // SAFETY: libc's list of streams, which only changes under a lock that nobody holds inside a
+    // hook but by opening or closing a stream; then streams of that list.
     unsafe {
         let mut next = _IO_list_all;
         while let Some(stream) = next.as_ref() {

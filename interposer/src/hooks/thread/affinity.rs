@@ -1,7 +1,8 @@
 //! Processors that threads may run on: the same everywhere, wherever the tree really runs.
 
+use crate::hooks::result::finish;
 use crate::libc_symbols::libc_own;
-use crate::sys::{finish, sys};
+use crate::sys::sys;
 use crate::turn::{Turn, is_active};
 use core::ffi::c_int;
 

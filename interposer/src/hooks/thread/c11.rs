@@ -1,7 +1,6 @@
-//! The threads of C11: those of POSIX by other names. glibc's `mtx_init`, `cnd_init` and `tss_create`
-//! need no hook: they lay out what the others here take.
+//! The threads of C11: those of POSIX by other names. glibc's `mtx_init`, `cnd_init` and
+//! `tss_create` need no hook: they lay out what the others here take.
 
-use super::cancel::{begin_exit, exit_thread};
 use super::pthread::{self, pthread_detach, pthread_join};
 use super::sched::sched_yield;
 use super::sync::condition::{
@@ -15,6 +14,7 @@ use super::sync::mutex::{
 use super::sync::once::{Once, pthread_once};
 use super::sync::wrapped;
 use crate::hooks::time::sleep::clock_nanosleep;
+use crate::turn::cancel::{begin_exit, exit_thread};
 use core::ffi::{c_int, c_void};
 use libc::timespec;
 

@@ -1,7 +1,9 @@
-//! Futexes, which programs use by the `syscall` function (Rust's `std`, InnoDB and others wait that way).
+//! Futexes, which programs use by the `syscall` function (Rust's `std`, InnoDB and others wait that
+//! way).
 
-use crate::hooks::error;
+use crate::hooks::result::error;
 use crate::hooks::time::clock;
+use crate::nanoseconds;
 use crate::turn::{Turn, space};
 use brolga_dmt::{ANY, Key, Wakeup};
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -30,7 +32,7 @@ unsafe fn deadline(
     if timeout.tv_sec < 0 || !(0..1_000_000_000).contains(&timeout.tv_nsec) {
         return Err(error(libc::EINVAL));
     }
-    let ns = clock::ns_of(timeout);
+    let ns = nanoseconds::ns_of(timeout);
     if operation & libc::FUTEX_CMD_MASK == libc::FUTEX_WAIT {
         return Ok(Some(turn.now_ns().saturating_add(ns)));
     }
@@ -58,8 +60,8 @@ fn wait(turn: &mut Turn, on: Key, bits: u32, deadline_ns: Option<u64>) -> isize 
     }
 }
 
-/// FUTEX_WAKE_OP's calculation on the second word; whether its waiters are to be woken too. `None`: the
-/// kernel knows no such calculation.
+/// FUTEX_WAKE_OP's calculation on the second word; whether its waiters are to be woken too. `None`:
+/// the kernel knows no such calculation.
 fn calculate(word: &AtomicU32, encoded: u32) -> Option<bool> {
     const SHIFT: u32 = 8;
     let signed = |bits: u32| bits.cast_signed() << 20 >> 20;
@@ -108,8 +110,8 @@ fn requeue(turn: &mut Turn, from: Key, to: Key, counts: [i32; 2]) -> isize {
     (woken + moved) as isize
 }
 
-/// The futex call with the turn. Those with priority inheritance don't exist: the library's own mutexes
-/// are hooked, and other programs fall back.
+/// The futex call with the turn. Those with priority inheritance don't exist: the library's own
+/// mutexes are hooked, and other programs fall back.
 pub(crate) unsafe fn futex(mut turn: Turn, arguments: [usize; 6]) -> isize {
     let [word, operation, value, timeout, word2, value3] = arguments;
     let operation = operation as i32;

@@ -1,10 +1,11 @@
-//! What programs that know of us may say (`include/brolga.h`): soft barriers and performance-critical
-//! sections. In policy `serial`, and outside the schedule, none of it has an effect.
+//! What programs that know of us may say (`include/brolga.h`): soft barriers and
+//! performance-critical sections. In policy `serial`, and outside the schedule, none of it has an
+//! effect.
 
-use crate::hooks::op;
 use crate::tls;
 use crate::turn::{Turn, fault};
 use brolga_dmt::Arrival;
+use brolga_tape::operation as op;
 use core::ffi::{c_long, c_uint};
 
 /// Proof, where hints have an effect.

@@ -1,27 +1,28 @@
 //! Threads: creation, end, join.
 //!
 //! A new thread is in the schedule from the moment its creator says so, and first runs when it is
-//! handed the turn. At its end it leaves the schedule in the last round of thread-specific destructors,
-//! so that everything the program does on the way out is still ordered; the next thread to take the
-//! turn waits until it has really gone, because its stack may be used again.
+//! handed the turn. At its end it leaves the schedule in the last round of thread-specific
+//! destructors, so that everything the program does on the way out is still ordered; the next
+//! thread to take the turn waits until it has really gone, because its stack may be used again.
 
-use super::cancel;
+use super::handle::by_handle;
 use super::sched::Attributes;
 use super::sync::{self, Until, wrapped};
 use crate::hooks::process::exit;
-use crate::hooks::{Cancel, op};
 use crate::libc_symbols::Real;
-use crate::shared::{DyingThread, ThreadInfo};
+use crate::shared::{Cancel, DyingThread, ThreadInfo};
 use crate::sys::{self, sys};
 use crate::tls::really;
-use crate::turn::{Turn, space};
+use crate::turn::{Turn, cancel, space};
 use brolga_dmt::{Key, ThreadIx, Wakeup};
+use brolga_tape::operation as op;
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::{AtomicU32, Ordering};
 use libc::{clockid_t, timespec};
 
 /// `pthread_exit` unwinds a thread's stack, also through us: that works because there is nothing to
-/// clean up in our frames. (As `C-unwind` the compiler would have the call end the process instead.)
+/// clean up in our frames. (As `C-unwind` the compiler would have the call end the process
+/// instead.)
 type Start = extern "C" fn(*mut c_void) -> *mut c_void;
 type StartC11 = extern "C" fn(*mut c_void) -> c_int;
 type Create = unsafe extern "C" fn(*mut u64, *const c_void, Start, *mut c_void) -> c_int;
@@ -88,8 +89,8 @@ unsafe extern "C" fn end_of_thread(round: *mut c_void) {
     }
 }
 
-/// The calling thread leaves the schedule, unless it is the last of its process: libc ends the process
-/// next, by this thread, and runs the program's exit handlers.
+/// The calling thread leaves the schedule, unless it is the last of its process: libc ends the
+/// process next, by this thread, and runs the program's exit handlers.
 fn end(mut turn: Turn) {
     let me = turn.me();
     if is_last(&mut turn) {
@@ -250,16 +251,6 @@ pub unsafe fn create_c11(handle: *mut u64, start: StartC11, argument: *mut c_voi
     unsafe { create(turn, handle, core::ptr::null(), info) }
 }
 
-/// The thread of this process with a handle.
-pub(crate) fn by_handle(turn: &mut Turn, handle: u64) -> Option<ThreadIx> {
-    let process = turn.process();
-    let shared = turn.shared();
-    let (scheduler, threads) = (&shared.scheduler, &shared.threads);
-    scheduler.living().find(|ix| {
-        scheduler.thread(*ix).process == process && threads[usize::from(*ix) - 1].handle == handle
-    })
-}
-
 /// Waits for the logical end.
 fn wait_end(turn: &mut Turn, ix: ThreadIx, until: Option<&Until>) -> c_int {
     if turn.scheduler().has_exited(ix) {
@@ -283,8 +274,8 @@ fn wait_end(turn: &mut Turn, ix: ThreadIx, until: Option<&Until>) -> c_int {
     }
 }
 
-/// Waits for a thread's logical end and takes it out of the schedule; 0 when libc's own function is to
-/// do the rest.
+/// Waits for a thread's logical end and takes it out of the schedule; 0 when libc's own function is
+/// to do the rest.
 fn join_in_schedule(turn: &mut Turn, ix: ThreadIx, until: Option<&Until>) -> c_int {
     let me = turn.me();
     if ix == me || turn.shared().thread(me).joiner == ix {
@@ -317,8 +308,8 @@ unsafe fn join(handle: u64, result: *mut *mut c_void, until: Option<&Until>) -> 
             return refused;
         }
     }
-    // SAFETY: libc's own function with the caller's arguments; the thread has left the schedule, so it
-    // ends without needing anything of ours.
+    // SAFETY: libc's own function with the caller's arguments; the thread has left the schedule, so
+    // it ends without needing anything of ours.
     unsafe {
         let real: Join = core::mem::transmute(JOIN.get());
         really(|| real(handle, result))

@@ -2,14 +2,16 @@
 //! schedule. What the kernel would say depends on privileges that replicas may not have alike.
 
 use super::affinity;
-use super::pthread::by_handle;
+use super::handle::by_handle;
 use super::sync::wrapped;
-use crate::hooks::process::tid::translated;
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
+use crate::hooks::tid::translated;
 use crate::libc_symbols::libc_own;
-use crate::sys::{self, finish, sys};
+use crate::shared::Priority;
+use crate::sys::{self, sys};
 use crate::turn::Turn;
 use brolga_dmt::ThreadIx;
+use brolga_tape::operation as op;
 use core::ffi::{c_int, c_void};
 use libc::{clockid_t, sched_param};
 
@@ -21,23 +23,10 @@ unsafe extern "C" {
     fn pthread_attr_setaffinity_np(attributes: *mut c_void, size: usize, set: *const u8) -> c_int;
 }
 
-/// A thread's policy and priority.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Priority {
-    policy: c_int,
-    priority: c_int,
-}
-
 /// Bit of a policy that a fork resets it.
 const RESET_ON_FORK: c_int = 0x4000_0000;
 
 impl Priority {
-    pub const NORMAL: Self = Self {
-        policy: libc::SCHED_OTHER,
-        priority: 0,
-    };
-
     /// `None`: there is no such policy, or it has no such priority.
     fn new(policy: c_int, priority: c_int) -> Option<Self> {
         let valid = match policy & !RESET_ON_FORK {
@@ -53,7 +42,8 @@ impl Priority {
 pub struct Attributes(libc::pthread_attr_t);
 
 impl Attributes {
-    /// The policy and priority that the attributes ask for, if any; libc gets a copy that does not ask.
+    /// The policy and priority that the attributes ask for, if any; libc gets a copy that does not
+    /// ask.
     ///
     /// # Safety
     /// The attributes are initialised, and outlive the value.

@@ -1,67 +1,9 @@
-//! Alarms of the scheduler, which all kinds of timers are made of. They go off at moments of virtual
-//! time, when an entry is admitted.
+//! Alarms of the scheduler, which all kinds of timers are made of. They go off at moments of
+//! virtual time, when an entry is admitted.
 
-use super::itimer::signal_of;
 use crate::shared::{Alarm, Purpose};
 use crate::turn::Turn;
 use brolga_dmt::ThreadIx;
-use brolga_vsignal::Info;
-
-/// Looks at the alarms that an admission has set off.
-pub fn fire(turn: &mut Turn) {
-    while let Some(ix) = turn.scheduler().take_fired() {
-        let expirations = rearm(turn, ix);
-        let process = turn.scheduler().thread(ix).process;
-        let alarm = *turn.shared().alarm(ix);
-        match alarm.purpose {
-            Purpose::None => {}
-            Purpose::Descriptor(socket) => {
-                let (net, mut outside) = turn.net();
-                net.counter_add(socket, expirations, &mut outside);
-            }
-            Purpose::Interval(which) => {
-                let info = Info {
-                    signal: signal_of(which),
-                    code: libc::SI_KERNEL,
-                    ..Info::default()
-                };
-                turn.post_to_process(process, info);
-            }
-            Purpose::Signal {
-                signal,
-                value,
-                thread,
-            } => {
-                let overrun = expirations.min(i32::MAX as u64) as i32 - 1;
-                turn.shared().alarm(ix).overrun = overrun;
-                let info = Info {
-                    signal,
-                    code: libc::SI_TIMER,
-                    pid: i32::from(ix),
-                    status: overrun,
-                    value,
-                };
-                match thread {
-                    0 => turn.post_to_process(process, info),
-                    thread => turn.post_to_thread(thread, info),
-                }
-            }
-        }
-    }
-}
-
-/// Sets a periodic alarm that has gone off for its next time; says how many times have passed.
-fn rearm(turn: &mut Turn, ix: ThreadIx) -> u64 {
-    let interval = turn.shared().alarm(ix).interval_ns;
-    if interval == 0 {
-        return 1;
-    }
-    let was = turn.scheduler().last_deadline_ns(ix);
-    let passed = 1 + turn.now_ns().saturating_sub(was) / interval;
-    let next = was.saturating_add(passed.saturating_mul(interval));
-    turn.scheduler().set_alarm(ix, Some(next));
-    passed
-}
 
 /// How long until an alarm goes off, and its interval, in nanoseconds.
 pub(crate) fn remaining(turn: &mut Turn, ix: ThreadIx) -> (u64, u64) {

@@ -1,32 +1,17 @@
 //! Clocks: virtual time, which stands still between entries but for the logical clock.
 
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::libc_symbols::libc_own;
-use crate::sys::{finish, sys};
+use crate::nanoseconds::{NS, timespec_of};
+use crate::sys::sys;
 use crate::turn::Turn;
+use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{clockid_t, time_t, timespec, timeval};
-
-pub(crate) const NS: u64 = 1_000_000_000;
 /// What monotonic clocks show at the first entry: not 0, which some programs take for "not set".
 const MONOTONIC_START_NS: u64 = 1000 * NS;
 /// CPU time is charged by the logical clock.
 const CPU_NS_PER_TICK: u64 = 1000;
-
-/// Nanoseconds of a timespec; negative ones count as 0.
-pub(crate) fn ns_of(time: &timespec) -> u64 {
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    seconds
-        .saturating_mul(NS)
-        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
-}
-
-pub(crate) fn timespec_of(ns: u64) -> timespec {
-    timespec {
-        tv_sec: (ns / NS) as time_t,
-        tv_nsec: (ns % NS) as c_long,
-    }
-}
 
 /// The virtual reading of a clock. `None`: not a clock we know.
 pub(crate) fn reading(turn: &mut Turn, clock: clockid_t) -> Option<u64> {

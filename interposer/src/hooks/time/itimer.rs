@@ -2,22 +2,14 @@
 
 use super::alarm::{make, remaining, set};
 use super::timer::NS;
-use crate::hooks::{error, op};
+use crate::hooks::result::{error, finish};
 use crate::shared::Purpose;
-use crate::sys::{finish, sys};
+use crate::sys::sys;
 use crate::turn::Turn;
 use brolga_dmt::ThreadIx;
+use brolga_tape::operation as op;
 use core::ffi::{c_int, c_uint};
 use libc::{itimerval, timeval};
-
-pub(crate) fn signal_of(which: c_int) -> u8 {
-    let signal = match which {
-        libc::ITIMER_VIRTUAL => libc::SIGVTALRM,
-        libc::ITIMER_PROF => libc::SIGPROF,
-        _ => libc::SIGALRM,
-    };
-    signal as u8
-}
 
 fn find_interval(turn: &mut Turn, which: c_int) -> Option<ThreadIx> {
     let process = turn.process();

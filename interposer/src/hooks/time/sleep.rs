@@ -1,10 +1,12 @@
 //! `nanosleep` and its family: sleeps in virtual time.
 
-use super::clock::{NS, deadline_of, ns_of, timespec_of};
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, sys};
+use super::clock::deadline_of;
+use crate::hooks::result::{error, finish};
+use crate::nanoseconds::{NS, ns_of, timespec_of};
+use crate::sys::{self, sys};
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
+use brolga_tape::operation as op;
 use core::ffi::c_int;
 use libc::{clockid_t, timespec};
 

@@ -1,13 +1,14 @@
 //! POSIX timers.
 
 use super::alarm::{make, remaining, set};
-use super::clock::{deadline_of, ns_of, timespec_of};
-use crate::hooks::{error, op, own};
+use super::clock::deadline_of;
+use crate::hooks::result::{error, finish, own};
 use crate::libc_symbols::libc_own;
+use crate::nanoseconds::{ns_of, timespec_of};
 use crate::shared::Purpose;
-use crate::sys::finish;
 use crate::turn::{Turn, fault};
 use brolga_dmt::ThreadIx;
+use brolga_tape::operation as op;
 use core::ffi::c_int;
 use libc::{clockid_t, itimerspec};
 

@@ -1,8 +1,8 @@
 //! The system calls of System V IPC, as [`crate::hooks::dispatch`] treats others.
 
 use super::{memory, queue, semaphore};
-use crate::hooks::error;
 use crate::hooks::fs::lock;
+use crate::hooks::result::error;
 use crate::sys;
 use core::ffi::c_int;
 use core::ptr::{with_exposed_provenance as at, with_exposed_provenance_mut as at_mut};

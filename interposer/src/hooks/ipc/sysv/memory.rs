@@ -1,8 +1,9 @@
 //! Shared memory segments: files in the replica's own directory for temporary files, mapped.
 
 use super::{REMOVE, SET, STAT, caller_of, kernel, objects, permissions, settable, take};
+use crate::hooks::result::finish;
 use crate::hooks::thread::sync::wrapped;
-use crate::sys::{self, Decimal, finish, sys};
+use crate::sys::{self, Decimal, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::TEMPORARY_DIRECTORY_FD;
 use brolga_vipc::memory::Made;

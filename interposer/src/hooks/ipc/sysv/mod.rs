@@ -1,26 +1,25 @@
 //! System V IPC, private to the process tree: see [`brolga_vipc`].
 //!
-//! Whoever must wait does so in the scheduler, on a key of the object, and tries again when the object
-//! has changed; those who have waited longest first. An object that is gone by then ends the wait with
-//! `EIDRM`.
+//! Whoever must wait does so in the scheduler, on a key of the object, and tries again when the
+//! object has changed; those who have waited longest first. An object that is gone by then ends the
+//! wait with `EIDRM`.
 
 mod dispatch;
 mod memory;
 mod queue;
 mod semaphore;
 
-pub use dispatch::call as dispatch;
-pub use semaphore::Sleeper;
-
 use crate::hooks::fs::stat;
+use crate::hooks::result::{error, finish};
 use crate::hooks::thread::sync::wrapped;
-use crate::hooks::{error, op};
-use crate::sys::{finish, sys};
+use crate::sys::sys;
 use crate::turn::Turn;
 use brolga_dmt::Wakeup;
+use brolga_tape::operation as op;
 use brolga_vipc::names::Name;
 use brolga_vipc::{Caller, Objects};
 use core::ffi::{c_char, c_int};
+pub use dispatch::call as dispatch;
 
 const NS: u64 = 1_000_000_000;
 

@@ -1,8 +1,8 @@
 //! Message queues.
 
 use super::{REMOVE, SET, STAT, after, kernel, objects, permissions, settable, take};
+use crate::hooks::result::finish;
 use crate::hooks::thread::sync::wrapped;
-use crate::sys::finish;
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
 use brolga_vipc::Caller;

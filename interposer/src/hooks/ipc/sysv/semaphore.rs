@@ -1,9 +1,10 @@
 //! Semaphore sets.
 
 use super::{REMOVE, SET, STAT, after, caller_of, kernel, objects, permissions, settable, take};
+use crate::hooks::result::finish;
 use crate::hooks::thread::sync::wrapped;
-use crate::hooks::time::clock::ns_of;
-use crate::sys::finish;
+use crate::nanoseconds::ns_of;
+use crate::shared::Sleeper;
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, ThreadIx};
 use brolga_vipc::Caller;
@@ -19,14 +20,6 @@ const SLEEPERS: c_int = 14;
 const SLEEPERS_FOR_ZERO: c_int = 15;
 const SET_VALUE: c_int = 16;
 const SET_ALL: c_int = 17;
-
-/// What a thread waits for that waits for a semaphore.
-#[derive(Clone, Copy)]
-#[repr(C)]
-pub struct Sleeper {
-    number: u16,
-    zero: bool,
-}
 
 /// `struct semid_ds`.
 #[repr(C)]

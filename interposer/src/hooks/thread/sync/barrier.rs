@@ -1,8 +1,8 @@
 //! Barriers.
 
 use super::{key_of, wrapped};
-use crate::hooks::op;
 use crate::turn::{Turn, space};
+use brolga_tape::operation as op;
 use core::cell::Cell;
 use core::ffi::{c_int, c_uint, c_void};
 

@@ -2,9 +2,9 @@
 
 use super::mutex::Mutex;
 use super::{Until, key_of, wrapped};
-use crate::hooks::op;
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
+use brolga_tape::operation as op;
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use libc::{clockid_t, timespec};

@@ -1,18 +1,19 @@
 //! Mutexes, condition variables, read-write locks, semaphores, barriers, spin locks, once.
 //!
 //! The objects' own memory holds their state, in a layout of ours that is compatible with glibc's
-//! static initialisers, and with the words that its initialising functions fill in where those are not
-//! hooked. Since only the thread that has the turn runs, plain loads and stores do, but in cells: others
-//! change an object while its holder waits. Who must wait waits in the scheduler, first come first served.
+//! static initialisers, and with the words that its initialising functions fill in where those are
+//! not hooked. Since only the thread that has the turn runs, plain loads and stores do, but in
+//! cells: others change an object while its holder waits. Who must wait waits in the scheduler,
+//! first come first served.
 //!
 //! Whoever is woken for good does not touch the object again unless it may: a program may destroy a
 //! condition variable as soon as it has woken all waiters.
 //!
-//! A thread of a wrapped server that is outside the schedule (it has ended logically) locks and unlocks
-//! without waiting. In any other process libc's own functions do the work.
+//! A thread of a wrapped server that is outside the schedule (it has ended logically) locks and
+//! unlocks without waiting. In any other process libc's own functions do the work.
 //!
-//! Condition variables have two versions in glibc (2.2.5 and 2.3.2); both names lead here, which suits
-//! the old one as well: it too starts as zeros and is large enough.
+//! Condition variables have two versions in glibc (2.2.5 and 2.3.2); both names lead here, which
+//! suits the old one as well: it too starts as zeros and is large enough.
 
 mod barrier;
 pub(crate) mod condition;
@@ -23,12 +24,6 @@ mod rwlock;
 mod section;
 mod semaphore;
 mod spin;
-
-use crate::hooks::time::clock::{deadline_of, ns_of};
-use crate::turn::Turn;
-use brolga_dmt::Key;
-use core::ffi::c_int;
-use libc::{clockid_t, timespec};
 
 /// Threads have ended, whatever they held.
 pub(crate) fn threads_gone(turn: &mut Turn) {
@@ -113,6 +108,13 @@ macro_rules! wrapped {
         }
     )* };
 }
+
+use crate::hooks::time::clock::deadline_of;
+use crate::nanoseconds::ns_of;
+use crate::turn::Turn;
+use brolga_dmt::Key;
+use core::ffi::c_int;
+use libc::{clockid_t, timespec};
 pub(crate) use wrapped;
 
 /// Exports other names of exported functions.

@@ -1,14 +1,14 @@
 //! Mutexes of all kinds.
 //!
-//! The owner of a robust mutex has died when no thread of the tree has its id any more: ids are never
-//! used twice, so nothing needs to be kept of who holds what. Threads that wait for a robust mutex all
-//! wait on one key, and every death wakes them to look again.
+//! The owner of a robust mutex has died when no thread of the tree has its id any more: ids are
+//! never used twice, so nothing needs to be kept of who holds what. Threads that wait for a robust
+//! mutex all wait on one key, and every death wakes them to look again.
 
-use super::{OUTSIDE, Until, aliases, deadline, id, key_of, section, wrapped};
-use crate::hooks::op;
+use super::{OUTSIDE, Until, aliases, deadline, id, key_of, wrapped};
 use crate::tls;
-use crate::turn::{Turn, space};
+use crate::turn::{Turn, fault, space};
 use brolga_dmt::{Key, Wakeup};
+use brolga_tape::operation as op;
 use core::cell::Cell;
 use core::ffi::c_int;
 use libc::{clockid_t, timespec};
@@ -96,7 +96,7 @@ impl Mutex {
             return libc::ENOTRECOVERABLE;
         }
         if self.word.get() & NATIVE != 0 {
-            section::mixed();
+            mixed();
         }
         if self.owner.get() != me {
             return self.try_inherit(me, turn);
@@ -286,4 +286,12 @@ aliases! {
     __pthread_mutex_unlock = pthread_mutex_unlock(mutex: *mut Mutex);
     __pthread_mutex_destroy = pthread_mutex_destroy(mutex: *mut Mutex);
     pthread_mutex_consistent_np = pthread_mutex_consistent(mutex: *mut Mutex);
+}
+
+/// A mutex is used in sections and outside of them at the same time.
+#[cold]
+pub(super) fn mixed() -> ! {
+    fault(&[
+        b"a mutex is locked in a performance-critical section and outside of one at the same time",
+    ])
 }

@@ -1,16 +1,17 @@
-//! Named semaphores: files in the server's directory for temporary files and not in `/dev/shm`, where
-//! replicas on one machine would meet. What is in the file is a semaphore like any other.
+//! Named semaphores: files in the server's directory for temporary files and not in `/dev/shm`,
+//! where replicas on one machine would meet. What is in the file is a semaphore like any other.
 //!
-//! A file is known by the number that the server knows it by, which stays when the server is restored
-//! from an image; the kernel's does not.
+//! A file is known by the number that the server knows it by, which stays when the server is
+//! restored from an image; the kernel's does not.
 
 use super::semaphore::{Semaphore, VALUE_MAX};
 use super::wrapped;
 use crate::hooks::fs::inode;
-use crate::hooks::{error, op};
-use crate::sys::{self, finish, set_errno, sys};
+use crate::hooks::result::{error, finish};
+use crate::sys::{self, set_errno, sys};
 use crate::turn::Turn;
 use brolga_tape::handover::TEMPORARY_DIRECTORY_FD;
+use brolga_tape::operation as op;
 use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_uint};
 

@@ -2,9 +2,9 @@
 //! (`pthread_exit`, cancellation), or stayed behind in the parent of a fork, is run again.
 
 use super::{aliases, id, wrapped};
-use crate::hooks::op;
 use crate::turn::{Turn, space};
 use brolga_dmt::Key;
+use brolga_tape::operation as op;
 use core::cell::Cell;
 use core::ffi::c_int;
 
@@ -75,8 +75,8 @@ impl Once {
 
 wrapped! {
     fn pthread_once(once: *mut Once, routine: extern "C" fn()) -> c_int {
-        // SAFETY: the caller promises an initialised once; it is done for good, or whoever has the turn
-        // has it alone.
+        // SAFETY: the caller promises an initialised once; it is done for good, or whoever has the
+        // turn has it alone.
         let once = unsafe { &*once };
         // Where threads run beside each other, looking without the turn would be a matter of speed.
         let known = once.is_done() && !Turn::is_parallel();

@@ -1,15 +1,15 @@
 //! Read-write locks.
 
 use super::{OUTSIDE, Until, aliases, deadline, id, key_of, wrapped};
-use crate::hooks::op;
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
+use brolga_tape::operation as op;
 use core::cell::Cell;
 use core::ffi::{c_int, c_void};
 use libc::{clockid_t, timespec};
 
-/// Our `pthread_rwlock_t`; all zeros but `kind` is the static initialiser. The last two fields lie where
-/// glibc has them.
+/// Our `pthread_rwlock_t`; all zeros but `kind` is the static initialiser. The last two fields lie
+/// where glibc has them.
 #[repr(C)]
 pub struct Rwlock {
     readers: Cell<u32>,
@@ -28,7 +28,8 @@ const _: () = assert!(size_of::<Rwlock>() == size_of::<libc::pthread_rwlock_t>()
 const _: () = assert!(core::mem::offset_of!(Rwlock, shared) == 28);
 const _: () = assert!(core::mem::offset_of!(Rwlock, kind) == 48);
 
-/// The one kind in which readers let writers go first (`PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP`).
+/// The one kind in which readers let writers go first
+/// (`PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP`).
 const PREFERS_WRITERS: c_int = 2;
 
 impl Rwlock {

@@ -1,12 +1,13 @@
 //! Mutexes in performance-critical sections (policy `parallel`): locked without a turn, by atomic
 //! operations, waiting in the kernel, in whatever order threads come.
 //!
-//! A mutex that is held so is marked [`NATIVE`]. Whoever holds one makes no ordered operation, so nobody
-//! waits here for a thread that waits for its turn. While a mutex is used in sections it is used in
-//! sections only; where that is seen not to be so the server stops.
+//! A mutex that is held so is marked [`NATIVE`]. Whoever holds one makes no ordered operation, so
+//! nobody waits here for a thread that waits for its turn. While a mutex is used in sections it is
+//! used in sections only; where that is seen not to be so the server stops.
 
 use super::mutex::{
     AWAITED, DESTROYED, ERROR_CHECK, HELD, INHERITING, KIND_MASK, Mutex, NATIVE, RECURSIVE, ROBUST,
+    mixed,
 };
 use crate::sys::{futex_wait, futex_wake};
 use crate::tls;
@@ -19,21 +20,14 @@ const PROTECTING: i32 = 64;
 /// Looks at a mutex before a thread sleeps.
 const SPINS: u32 = 100;
 
-/// A mutex is used in sections and outside of them at the same time.
-#[cold]
-pub(super) fn mixed() -> ! {
-    fault(&[
-        b"a mutex is locked in a performance-critical section and outside of one at the same time",
-    ])
-}
-
 fn my_id() -> i32 {
     Turn::thread_id().unwrap_or(super::OUTSIDE)
 }
 
 impl Mutex {
     fn atomic_word(&self) -> &AtomicU32 {
-        // SAFETY: in sections all accesses are atomic, and outside of them nobody uses it meanwhile.
+        // SAFETY: in sections all accesses are atomic, and outside of them nobody uses it
+        // meanwhile.
         unsafe { AtomicU32::from_ptr(self.word.as_ptr()) }
     }
 

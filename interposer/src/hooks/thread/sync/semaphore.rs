@@ -1,10 +1,10 @@
 //! Semaphores.
 
 use super::{Until, deadline, key_of, wrapped};
-use crate::hooks::{error, op};
-use crate::sys::finish;
+use crate::hooks::result::{error, finish};
 use crate::turn::{Turn, space};
 use brolga_dmt::{Key, Wakeup};
+use brolga_tape::operation as op;
 use core::cell::Cell;
 use core::ffi::{c_int, c_uint};
 use libc::{clockid_t, timespec};

@@ -1,9 +1,10 @@
-//! Spin locks, which do not spin: who must wait waits in the scheduler, or the holder would never run.
+//! Spin locks, which do not spin: who must wait waits in the scheduler, or the holder would never
+//! run.
 
 use super::{key_of, wrapped};
-use crate::hooks::op;
 use crate::turn::{Turn, space};
 use brolga_dmt::Key;
+use brolga_tape::operation as op;
 use core::cell::Cell;
 use core::ffi::c_int;
 

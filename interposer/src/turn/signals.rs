@@ -1,12 +1,14 @@
 //! Signals: posting them, and running handlers at logical moments.
 //!
 //! A signal posted by whoever has the turn is acted on by its thread at the next point where that
-//! thread has the turn: at its next ordered operation, or where it waits. Handlers run as plain calls on
-//! the thread's stack, inside the hook, so they are part of the schedule like the rest of the program.
+//! thread has the turn: at its next ordered operation, or where it waits. Handlers run as plain
+//! calls on the thread's stack, inside the hook, so they are part of the schedule like the rest of
+//! the program.
 
-use crate::hooks;
+use super::proof::Turn;
+use crate::local::local;
+use crate::output::fault;
 use crate::sys;
-use crate::turn::{Turn, fault};
 use brolga_vsignal::{self as vsignal, Action, Effect, Info, Posted, Set};
 use core::ffi::{c_int, c_void};
 
@@ -21,6 +23,8 @@ pub enum Delivered {
     Interrupt,
 }
 
+/// Code of a signal that a thread has sent to a thread.
+pub const SI_TKILL: i32 = -6;
 const SA_SIGINFO: u64 = libc::SA_SIGINFO as u64;
 const SA_RESTART: u64 = libc::SA_RESTART as u64;
 
@@ -55,6 +59,26 @@ impl Turn {
         self.posted(process, posted);
     }
 
+    /// Posts operators' signals, which the log has ordered, to the tree's first process: bit `n -
+    /// 1` stands for signal `n`.
+    pub(super) fn post_operator_signals(&mut self, operators: u64) {
+        for signal in 1..=vsignal::SIGNAL_MAX {
+            if operators & 1 << (signal - 1) == 0 {
+                continue;
+            }
+            let info = Info {
+                signal,
+                code: libc::SI_USER,
+                ..Info::default()
+            };
+            let root = self.shared().root_process();
+            if signal == vsignal::KILL {
+                fault(&[b"the operator sent SIGKILL"]);
+            }
+            self.post_to_process(root, info);
+        }
+    }
+
     fn posted(&mut self, process: u16, posted: Posted) {
         self.scheduler().note(process.into());
         match posted {
@@ -66,6 +90,21 @@ impl Turn {
             Posted::For(ix) => _ = self.scheduler().interrupt(ix),
         }
         self.refresh_signal_files(process);
+    }
+
+    /// Sends SIGPIPE to this very thread, for a write on a broken connection or pipe.
+    pub fn raise_sigpipe(&mut self) {
+        let (me, process) = (self.me(), usize::from(self.process()));
+        let info = Info {
+            signal: libc::SIGPIPE as u8,
+            code: SI_TKILL,
+            pid: self.shared().processes[process].pid,
+            ..Info::default()
+        };
+        self.post_to_thread(me, info);
+        if self.signal_due() {
+            self.deliver();
+        }
     }
 
     /// Signal descriptors of a process show what is pending now.
@@ -120,7 +159,9 @@ impl Turn {
                 (vsignal::DEFAULT, Effect::Stop) => {
                     fault(&[b"the server is to be stopped by a signal: that is not supported"])
                 }
-                (vsignal::DEFAULT | vsignal::IGNORE, _) => hooks::die_of(c_int::from(info.signal)),
+                (vsignal::DEFAULT | vsignal::IGNORE, _) => {
+                    (local().die_of)(c_int::from(info.signal))
+                }
                 _ => {
                     let flags = self.run_handler(&info);
                     if flags & SA_RESTART == 0 {

@@ -1,11 +1,9 @@
-//! Translation of ids, for calls that name a thread or a process and do something to it that is no part
-//! of the schedule. The kernel is told its own id for the virtual one.
+//! Translation of ids, for calls that name a thread or a process and do something to it that is no
+//! part of the schedule. The kernel is told its own id for the virtual one.
 
-use crate::turn::Turn;
-use core::ffi::c_int;
-
-/// The kernel's id for one that the server knows; 0 is the calling thread. `None`: nobody of the tree.
-/// (Threads of other processes, and other threads but the first of a process, have none that we know.)
+/// The kernel's id for one that the server knows; 0 is the calling thread. `None`: nobody of the
+/// tree. (Threads of other processes, and other threads but the first of a process, have none that
+/// we know.)
 pub(crate) fn kernel_id(turn: &mut Turn, id: c_int) -> Option<c_int> {
     let me = turn.me();
     if id == 0 || turn.shared().thread(me).tid == id {
@@ -24,12 +22,15 @@ macro_rules! translated {
             let Some(mut turn) = $crate::turn::Turn::have() else {
                 return $crate::libc_symbols::libc_own!($name(id: c_int $(, $argument: $type)*) -> c_int);
             };
-            $crate::sys::finish(match $crate::hooks::process::tid::kernel_id(&mut turn, id) {
+            $crate::hooks::result::finish(match $crate::hooks::tid::kernel_id(&mut turn, id) {
                 // SAFETY: the caller's pointers, passed on.
                 Some(id) => unsafe { $crate::sys::sys!($number, id $(, $argument)*) },
-                None => $crate::hooks::error(libc::ESRCH),
+                None => $crate::hooks::result::error(libc::ESRCH),
             }) as c_int
         }
     )* };
 }
+
+use crate::turn::Turn;
+use core::ffi::c_int;
 pub(crate) use translated;
