@@ -24,6 +24,25 @@ pub(crate) fn name(turn: &mut Turn, fd: isize, object: Object) -> isize {
     error(libc::EMFILE)
 }
 
+/// Runs one ordered operation on a descriptor: `virtually` if it names an object of the tree. The kernel
+/// does the rest (`raw`): descriptors that name nothing, and threads outside the schedule.
+#[inline]
+pub(crate) fn on_object(
+    fd: c_int,
+    operation: u16,
+    raw: impl FnOnce() -> isize,
+    virtually: impl FnOnce(Turn, Object) -> isize,
+) -> isize {
+    let Some(mut turn) = Turn::take(operation) else {
+        return raw();
+    };
+    match object(&mut turn, fd) {
+        Some(object) => virtually(turn, object),
+        None => raw(),
+    }
+}
+
+/// Whether a descriptor is one of the interposer's own, which the server must not touch.
 pub(crate) fn is_ours(fd: c_int) -> bool {
     (FIRST_FD..=LAST_FD).contains(&fd)
 }

@@ -2,7 +2,7 @@
 
 use super::counter::pause;
 use super::iovec::{Vectors, total_len};
-use super::object::{is_ours, object};
+use super::object::{is_ours, on_object};
 use super::real::{is_nonblocking, on_stream, without_blocking};
 use super::signalfd::read_signals;
 use crate::hooks::net::recv_send;
@@ -88,12 +88,8 @@ pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
         // SAFETY: the caller's pointer and length, passed on.
         unsafe { sys!(sys::SYS_read, fd, to, len) }
     };
-    let Some(mut turn) = Turn::take(op::READ) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
-        None => raw(),
-        Some(Object::Socket(ix)) => {
+    on_object(fd, op::READ, raw, |mut turn, object| match object {
+        Object::Socket(ix) => {
             if let Some(kind) = turn.shared().net.counter_kind(ix) {
                 // SAFETY: the caller promises `len` writable bytes.
                 return unsafe { read_counter(&mut turn, ix, kind, to, len) };
@@ -108,13 +104,13 @@ pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
             // SAFETY: the caller promises `len` writable bytes.
             unsafe { recv_send::receive(turn, ix, Vectors::one(&mut vector), 0) }
         }
-        Some(Object::Stream | Object::Epoll(_)) => on_stream(&mut turn, fd, libc::POLLIN, raw),
-        Some(Object::Random) => {
+        Object::Stream | Object::Epoll(_) => on_stream(&mut turn, fd, libc::POLLIN, raw),
+        Object::Random => {
             // SAFETY: the caller promises `len` writable bytes.
             unsafe { random::fill(&mut turn, to, len) };
             len as isize
         }
-    }
+    })
 }
 
 pub(crate) unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
@@ -125,11 +121,8 @@ pub(crate) unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize
     if is_ours(fd) {
         return error(libc::EBADF);
     }
-    let Some(mut turn) = Turn::take(op::WRITE) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
-        Some(Object::Socket(ix)) => {
+    on_object(fd, op::WRITE, raw, |mut turn, object| match object {
+        Object::Socket(ix) => {
             if let Some(kind) = turn.shared().net.counter_kind(ix) {
                 // SAFETY: the caller promises `len` readable bytes.
                 return unsafe { write_counter(&mut turn, ix, kind, from, len) };
@@ -142,9 +135,9 @@ pub(crate) unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize
             unsafe { recv_send::transmit(turn, ix, Vectors::one(&mut vector), 0) }
         }
         // SAFETY: the caller promises `len` readable bytes.
-        Some(Object::Stream) => unsafe { write_stream(&mut turn, fd, from, len) },
-        None | Some(Object::Random | Object::Epoll(_)) => raw(),
-    }
+        Object::Stream => unsafe { write_stream(&mut turn, fd, from, len) },
+        Object::Random | Object::Epoll(_) => raw(),
+    })
 }
 
 unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
@@ -152,11 +145,8 @@ unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_readv, fd, vectors, count) }
     };
-    let Some(mut turn) = Turn::take(op::READ) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
-        Some(Object::Socket(ix)) => {
+    on_object(fd, op::READ, raw, |mut turn, object| match object {
+        Object::Socket(ix) => {
             // SAFETY: the caller promises `count` vectors of writable bytes.
             unsafe {
                 if let Some(kind) = turn.shared().net.counter_kind(ix) {
@@ -169,9 +159,9 @@ unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
                 }
             }
         }
-        Some(Object::Stream) => on_stream(&mut turn, fd, libc::POLLIN, raw),
-        None | Some(Object::Random | Object::Epoll(_)) => raw(),
-    }
+        Object::Stream => on_stream(&mut turn, fd, libc::POLLIN, raw),
+        Object::Random | Object::Epoll(_) => raw(),
+    })
 }
 
 unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
@@ -179,11 +169,8 @@ unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_writev, fd, vectors, count) }
     };
-    let Some(mut turn) = Turn::take(op::WRITE) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
-        Some(Object::Socket(ix)) => {
+    on_object(fd, op::WRITE, raw, |mut turn, object| match object {
+        Object::Socket(ix) => {
             // SAFETY: the caller promises `count` vectors of readable bytes.
             unsafe {
                 if let Some(kind) = turn.shared().net.counter_kind(ix) {
@@ -197,11 +184,11 @@ unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
                 }
             }
         }
-        Some(Object::Stream) if is_nonblocking(fd) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
+        Object::Stream if is_nonblocking(fd) => on_stream(&mut turn, fd, libc::POLLOUT, raw),
         // SAFETY: the caller promises `count` vectors of readable bytes.
-        Some(Object::Stream) => unsafe { write_vectors(&mut turn, fd, vectors, count) },
-        None | Some(Object::Random | Object::Epoll(_)) => raw(),
-    }
+        Object::Stream => unsafe { write_vectors(&mut turn, fd, vectors, count) },
+        Object::Random | Object::Epoll(_) => raw(),
+    })
 }
 
 hooks! {

@@ -381,43 +381,25 @@ unsafe fn scan(
 }
 
 macro_rules! scandir_hooks {
-    ($($plain:ident $at:ident;)*) => { $(
+    ($($name:ident($($at:ident)?);)*) => { $(
         #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $plain(
+        pub unsafe extern "C" fn $name(
+            $($at: c_int,)?
             path: *const c_char,
             list: *mut *mut *mut dirent,
             filter: Option<Filter>,
             compare: Option<Compare>,
         ) -> c_int {
             if !is_active() {
-                return libc_own!($plain(
+                return libc_own!($name(
+                    $($at: c_int,)?
                     path: *const c_char,
                     list: *mut *mut *mut dirent,
                     filter: Option<Filter>,
                     compare: Option<Compare>
                 ) -> c_int);
             }
-            // SAFETY: the caller's promise.
-            unsafe { scan(libc::AT_FDCWD, path, list, filter, compare) }
-        }
-
-        #[unsafe(no_mangle)]
-        pub unsafe extern "C" fn $at(
-            at: c_int,
-            path: *const c_char,
-            list: *mut *mut *mut dirent,
-            filter: Option<Filter>,
-            compare: Option<Compare>,
-        ) -> c_int {
-            if !is_active() {
-                return libc_own!($at(
-                    at: c_int,
-                    path: *const c_char,
-                    list: *mut *mut *mut dirent,
-                    filter: Option<Filter>,
-                    compare: Option<Compare>
-                ) -> c_int);
-            }
+            let [at, ..] = [$($at,)? libc::AT_FDCWD];
             // SAFETY: the caller's promise.
             unsafe { scan(at, path, list, filter, compare) }
         }
@@ -425,6 +407,8 @@ macro_rules! scandir_hooks {
 }
 
 scandir_hooks! {
-    scandir scandirat;
-    scandir64 scandirat64;
+    scandir();
+    scandir64();
+    scandirat(at);
+    scandirat64(at);
 }

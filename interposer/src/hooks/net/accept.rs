@@ -5,7 +5,7 @@ use super::recv_send::NOBODY;
 use super::unix::Shown;
 use super::waiting::{deadline, wait};
 use crate::address;
-use crate::hooks::fd::object::{name, object};
+use crate::hooks::fd::object::{name, on_object};
 use crate::hooks::fd::real::on_stream;
 use crate::hooks::result::{error, finish};
 use crate::sys::{self, sys};
@@ -77,13 +77,10 @@ unsafe fn accept_(fd: c_int, from: *mut c_void, len: *mut socklen_t, flags: c_in
         // SAFETY: the caller's pointers, passed on.
         unsafe { sys!(sys::SYS_accept4, fd, from, len, flags) }
     };
-    let Some(mut turn) = Turn::take(op::ACCEPT) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
+    on_object(fd, op::ACCEPT, raw, |mut turn, object| match object {
         // SAFETY: the caller's promise.
-        Some(Object::Socket(on)) => unsafe { accept_virtual(turn, on, from, len, flags) },
-        Some(Object::Stream) => {
+        Object::Socket(on) => unsafe { accept_virtual(turn, on, from, len, flags) },
+        Object::Stream => {
             let wanted = if len.is_null() { NOBODY } else { from };
             // SAFETY: the caller promises a valid `len` if there is one.
             let mut shown = Shown::new(wanted, unsafe { len.as_ref() }.copied().unwrap_or(0));
@@ -102,7 +99,7 @@ unsafe fn accept_(fd: c_int, from: *mut c_void, len: *mut socklen_t, flags: c_in
             name(&mut turn, fd, Object::Stream)
         }
         _ => raw(),
-    }
+    })
 }
 
 #[unsafe(no_mangle)]

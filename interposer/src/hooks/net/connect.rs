@@ -6,7 +6,7 @@ use super::published;
 use super::unix::KernelAddress;
 use super::waiting::{deadline, wait};
 use crate::address::{self, family, is_internet};
-use crate::hooks::fd::object::object;
+use crate::hooks::fd::object::on_object;
 use crate::hooks::fd::real::on_stream;
 use crate::hooks::result::{error, finish};
 use crate::sys::{self, sys};
@@ -23,21 +23,18 @@ unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_connect, fd, to, len) }
     };
-    let Some(mut turn) = Turn::take(op::CONNECT) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
+    on_object(fd, op::CONNECT, raw, |mut turn, object| match object {
         // SAFETY: the caller's promise.
-        Some(Object::Socket(ix)) if is_datagram(&mut turn, ix) => unsafe {
+        Object::Socket(ix) if is_datagram(&mut turn, ix) => unsafe {
             datagram::connect(&mut turn, ix, to, len)
         },
         // SAFETY: the caller's promise.
-        Some(Object::Socket(ix)) => unsafe { connect_virtual(&mut turn, ix, to, len) },
+        Object::Socket(ix) => unsafe { connect_virtual(&mut turn, ix, to, len) },
         // SAFETY: the caller's promise.
-        Some(Object::Stream) if unsafe { is_internet(to, len) } => {
+        Object::Stream if unsafe { is_internet(to, len) } => {
             turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
-        Some(Object::Stream) => {
+        Object::Stream => {
             // SAFETY: the caller's promise.
             match unsafe { published::destination(&mut turn, fd, to, len) } {
                 Some(Ok((ix, to))) => return connect_published(&mut turn, ix, to),
@@ -53,7 +50,7 @@ unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
             })
         }
         _ => raw(),
-    }
+    })
 }
 
 #[unsafe(no_mangle)]

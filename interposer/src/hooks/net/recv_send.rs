@@ -6,7 +6,7 @@ use super::waiting::{deadline, wait};
 use super::{published, scm_rights};
 use crate::address::is_internet;
 use crate::hooks::fd::iovec::Vectors;
-use crate::hooks::fd::object::object;
+use crate::hooks::fd::object::on_object;
 use crate::hooks::fd::real::on_stream;
 use crate::hooks::result::error;
 use crate::sys::{self, sys};
@@ -163,11 +163,8 @@ unsafe fn recvfrom_(
         // SAFETY: the caller's pointers, passed on.
         unsafe { sys!(sys::SYS_recvfrom, fd, to, len, flags, from, from_len) }
     };
-    let Some(mut turn) = Turn::take(op::READ) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
-        Some(Object::Socket(ix)) => {
+    on_object(fd, op::READ, raw, |mut turn, object| match object {
+        Object::Socket(ix) => {
             let mut vector = iovec {
                 iov_base: to,
                 iov_len: len,
@@ -189,14 +186,14 @@ unsafe fn recvfrom_(
             unsafe { receive(turn, ix, Vectors::one(&mut vector), flags) }
         }
         // SAFETY: the caller's promises.
-        Some(Object::Stream) if !from.is_null() && !from_len.is_null() => unsafe {
+        Object::Stream if !from.is_null() && !from_len.is_null() => unsafe {
             receive_named(&mut turn, fd, (to, len), flags, (from, from_len))
         },
-        Some(Object::Stream) if flags & libc::MSG_DONTWAIT == 0 => {
+        Object::Stream if flags & libc::MSG_DONTWAIT == 0 => {
             on_stream(&mut turn, fd, libc::POLLIN, raw)
         }
         _ => raw(),
-    }
+    })
 }
 
 /// `recvfrom` on a real socket of the tree, for who wants to know the sender.
@@ -237,11 +234,8 @@ unsafe fn sendto_(
         // SAFETY: the caller's pointers, passed on.
         unsafe { sys!(sys::SYS_sendto, fd, from, len, flags, to, to_len) }
     };
-    let Some(mut turn) = Turn::take(op::WRITE) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
-        Some(Object::Socket(ix)) => {
+    on_object(fd, op::WRITE, raw, |mut turn, object| match object {
+        Object::Socket(ix) => {
             let mut vector = iovec {
                 iov_base: from.cast_mut(),
                 iov_len: len,
@@ -257,10 +251,10 @@ unsafe fn sendto_(
             unsafe { transmit(turn, ix, Vectors::one(&mut vector), flags) }
         }
         // SAFETY: the caller's promise.
-        Some(Object::Stream) if unsafe { is_internet(to, to_len) } => {
+        Object::Stream if unsafe { is_internet(to, to_len) } => {
             turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
-        Some(Object::Stream) => {
+        Object::Stream => {
             // SAFETY: the caller's promise.
             let named = unsafe { KernelAddress::of(&mut turn, to, to_len) };
             on_stream(&mut turn, fd, libc::POLLOUT, || match &named {
@@ -273,7 +267,7 @@ unsafe fn sendto_(
             })
         }
         _ => raw(),
-    }
+    })
 }
 
 pub(crate) unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
@@ -281,16 +275,13 @@ pub(crate) unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> 
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_recvmsg, fd, message, flags) }
     };
-    let Some(mut turn) = Turn::take(op::READ) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
+    on_object(fd, op::READ, raw, |mut turn, object| match object {
         // SAFETY: the caller promises a valid message.
-        Some(Object::Socket(ix)) if is_datagram(&mut turn, ix) => unsafe {
+        Object::Socket(ix) if is_datagram(&mut turn, ix) => unsafe {
             datagram::receive(&mut turn, ix, &mut *message, flags)
         },
         // SAFETY: the caller promises a message with valid vectors.
-        Some(Object::Socket(ix)) => unsafe {
+        Object::Socket(ix) => unsafe {
             (*message).msg_namelen = 0;
             (*message).msg_controllen = 0;
             (*message).msg_flags = 0;
@@ -300,9 +291,9 @@ pub(crate) unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> 
             }
         },
         // SAFETY: the caller's promise.
-        Some(Object::Stream) => unsafe { scm_rights::receive(&mut turn, fd, message, flags) },
+        Object::Stream => unsafe { scm_rights::receive(&mut turn, fd, message, flags) },
         _ => raw(),
-    }
+    })
 }
 
 pub(crate) unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
@@ -310,16 +301,13 @@ pub(crate) unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_sendmsg, fd, message, flags) }
     };
-    let Some(mut turn) = Turn::take(op::WRITE) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
+    on_object(fd, op::WRITE, raw, |mut turn, object| match object {
         // SAFETY: the caller promises a valid message.
-        Some(Object::Socket(ix)) if is_datagram(&mut turn, ix) => unsafe {
+        Object::Socket(ix) if is_datagram(&mut turn, ix) => unsafe {
             datagram::send(&mut turn, ix, &*message, flags)
         },
         // SAFETY: the caller promises a message with valid vectors.
-        Some(Object::Socket(ix)) => unsafe {
+        Object::Socket(ix) => unsafe {
             published::refuse_descriptors(&mut turn, ix, &*message);
             match Vectors::new((*message).msg_iov, (*message).msg_iovlen as c_int) {
                 Some(vectors) => transmit(turn, ix, vectors, flags),
@@ -327,9 +315,9 @@ pub(crate) unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -
             }
         },
         // SAFETY: the caller's promise.
-        Some(Object::Stream) => unsafe { scm_rights::send(&mut turn, fd, message, flags) },
+        Object::Stream => unsafe { scm_rights::send(&mut turn, fd, message, flags) },
         _ => raw(),
-    }
+    })
 }
 
 hooks! {

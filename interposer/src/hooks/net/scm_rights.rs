@@ -268,6 +268,19 @@ struct Room {
 }
 
 impl Room {
+    fn of(message: &msghdr) -> Self {
+        Self {
+            to: message.msg_control.cast(),
+            left: if message.msg_control.is_null() {
+                0
+            } else {
+                message.msg_controllen
+            },
+            used: 0,
+            cut: false,
+        }
+    }
+
     /// Writes a message as the kernel does: as much as there is room for.
     fn put(&mut self, level: c_int, kind: c_int, payload: &[u8]) {
         if self.left < HEADER_BYTES {
@@ -326,6 +339,20 @@ fn take_fds(turn: &mut Turn, payload: &[u8], room: &mut Room, peek: bool) {
     }
 }
 
+/// Hands on the control messages that have come, as far as there is room.
+fn take_controls(turn: &mut Turn, came: &[u8], room: &mut Room, peek: bool) {
+    for (level, kind, payload) in Messages(came) {
+        match (level, kind) {
+            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => take_fds(turn, payload, room, peek),
+            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
+                let payload = translated(payload, |pid| turn.shared().virtual_pid(pid));
+                room.put(level, kind, &payload);
+            }
+            _ => room.put(level, kind, payload),
+        }
+    }
+}
+
 /// `recvmsg` on a real socket of the tree.
 ///
 /// # Safety
@@ -336,18 +363,9 @@ pub(crate) unsafe fn receive(
     message: *mut msghdr,
     flags: c_int,
 ) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises a valid message.
     let mut ours = unsafe { *message };
-    let mut room = Room {
-        to: ours.msg_control.cast(),
-        left: if ours.msg_control.is_null() {
-            0
-        } else {
-            ours.msg_controllen
-        },
-        used: 0,
-        cut: false,
-    };
+    let mut room = Room::of(&ours);
     let mut control = Control::EMPTY;
     ours.msg_control = control.bytes.as_mut_ptr().cast::<c_void>();
     ours.msg_controllen = CONTROL_BYTES;
@@ -376,20 +394,9 @@ pub(crate) unsafe fn receive(
     if got < 0 {
         return got;
     }
-    let came = ours.msg_controllen.min(CONTROL_BYTES);
-    for (level, kind, payload) in Messages(&control.bytes[..came]) {
-        match (level, kind) {
-            (libc::SOL_SOCKET, libc::SCM_RIGHTS) => {
-                take_fds(turn, payload, &mut room, flags & libc::MSG_PEEK != 0);
-            }
-            (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) => {
-                let payload = translated(payload, |pid| turn.shared().virtual_pid(pid));
-                room.put(level, kind, &payload);
-            }
-            _ => room.put(level, kind, payload),
-        }
-    }
-    // SAFETY: the caller's promise.
+    let came = &control.bytes[..ours.msg_controllen.min(CONTROL_BYTES)];
+    take_controls(turn, came, &mut room, flags & libc::MSG_PEEK != 0);
+    // SAFETY: the caller promises a valid message.
     unsafe {
         if !(*message).msg_name.is_null() {
             shown.written(ours.msg_namelen);

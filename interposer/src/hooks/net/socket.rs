@@ -7,7 +7,7 @@ use super::datagram::{self, is_datagram};
 use super::published;
 use super::unix::KernelAddress;
 use crate::address::is_internet;
-use crate::hooks::fd::object::{name, object};
+use crate::hooks::fd::object::{name, object, on_object};
 use crate::hooks::fd::pipe::pair;
 use crate::hooks::result::{error, finish};
 use crate::sys::{self, sys};
@@ -61,15 +61,12 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_bind, fd, to, len) }
     };
-    let Some(mut turn) = Turn::take(op::BIND) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
+    on_object(fd, op::BIND, raw, |mut turn, object| match object {
         // SAFETY: the caller's promise.
-        Some(Object::Socket(ix)) if is_datagram(&mut turn, ix) => unsafe {
+        Object::Socket(ix) if is_datagram(&mut turn, ix) => unsafe {
             datagram::bind(&mut turn, ix, to, len)
         },
-        Some(Object::Socket(ix)) => {
+        Object::Socket(ix) => {
             // SAFETY: the caller's promise.
             let to = match unsafe { datagram::address_for(&mut turn, ix, to, len) } {
                 Ok(to) => to,
@@ -89,11 +86,11 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
             }
         }
         // SAFETY: the caller's promise.
-        Some(Object::Stream) if unsafe { is_internet(to, len) } => {
+        Object::Stream if unsafe { is_internet(to, len) } => {
             turn::fault(&[b"the server binds an internet socket that is neither TCP nor UDP"])
         }
         // SAFETY: the caller's promise; a name of our own.
-        Some(Object::Stream) => unsafe {
+        Object::Stream => unsafe {
             if let Some(result) = published::bind(&mut turn, fd, to, len) {
                 return result;
             }
@@ -103,7 +100,7 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
             }
         },
         _ => raw(),
-    }
+    })
 }
 
 #[unsafe(no_mangle)]
@@ -143,11 +140,8 @@ fn shutdown_(fd: c_int, how: c_int) -> isize {
         // SAFETY: plain integers.
         unsafe { sys!(sys::SYS_shutdown, fd, how) }
     };
-    let Some(mut turn) = Turn::take(op::SHUTDOWN) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
-        Some(Object::Socket(ix)) => {
+    on_object(fd, op::SHUTDOWN, raw, |mut turn, object| match object {
+        Object::Socket(ix) => {
             let reading = [libc::SHUT_RD, libc::SHUT_RDWR].contains(&how);
             let writing = [libc::SHUT_WR, libc::SHUT_RDWR].contains(&how);
             if !reading && !writing {
@@ -160,13 +154,13 @@ fn shutdown_(fd: c_int, how: c_int) -> isize {
                 error(libc::ENOTCONN)
             }
         }
-        Some(Object::Stream) => {
+        Object::Stream => {
             let result = raw();
             turn.real_changed();
             result
         }
         _ => raw(),
-    }
+    })
 }
 
 #[unsafe(no_mangle)]

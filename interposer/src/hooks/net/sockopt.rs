@@ -7,7 +7,7 @@ use super::published;
 use super::unix::Shown;
 use crate::address;
 use crate::hooks::fd::ioctl::{SIOCATMARK, ioctl};
-use crate::hooks::fd::object::object;
+use crate::hooks::fd::object::{object, on_object};
 use crate::hooks::result::{error, finish};
 use crate::sys::{self, sys};
 use crate::turn::Turn;
@@ -326,16 +326,13 @@ unsafe fn getsockopt_(
         // SAFETY: the caller's pointers, passed on.
         unsafe { sys!(libc::SYS_getsockopt, fd, level, option, to, len) }
     };
-    let Some(mut turn) = Turn::take(op::OPTION) else {
-        return raw();
-    };
-    match object(&mut turn, fd) {
-        Some(Object::Socket(ix)) => {
+    on_object(fd, op::OPTION, raw, |mut turn, object| match object {
+        Object::Socket(ix) => {
             // SAFETY: the caller promises a length, and as many writable bytes.
             let given = virtual_value(&mut turn, ix, wanted).map(|it| unsafe { it.give(to, len) });
             given.unwrap_or_else(raw)
         }
-        Some(Object::Stream) if wanted == (libc::SOL_SOCKET, libc::SO_PEERCRED) => {
+        Object::Stream if wanted == (libc::SOL_SOCKET, libc::SO_PEERCRED) => {
             let result = raw();
             if result == 0 {
                 // SAFETY: the kernel has just filled it.
@@ -344,7 +341,7 @@ unsafe fn getsockopt_(
             result
         }
         _ => raw(),
-    }
+    })
 }
 
 #[unsafe(no_mangle)]

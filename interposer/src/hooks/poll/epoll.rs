@@ -1,7 +1,7 @@
 //! `epoll`: readiness from logical state for virtual sockets, from the kernel with a zero timeout
 //! for real objects of the tree.
 
-use super::timeout::{Patience, Waited};
+use super::timeout::Patience;
 use crate::hooks::fd::object::{name, object};
 use crate::hooks::result::{error, finish};
 use crate::hooks::signal::mask::with_mask;
@@ -198,17 +198,12 @@ unsafe fn wait_virtual(
     patience: Patience,
 ) -> isize {
     turn.shared().net.retain_epoll(epoll);
-    let mut waited = Waited::LookAgain;
-    let count = loop {
-        // SAFETY: the caller's promise.
-        let count = unsafe { collect(turn, epfd, epoll, events, max) } as isize;
-        match waited {
-            _ if count > 0 => break count,
-            Waited::Enough => break 0,
-            Waited::Interrupted => break error(libc::EINTR),
-            Waited::LookAgain => waited = patience.wait(turn, key_of(WaitOn::Epoll(epoll))),
-        }
+    let look = |turn: &mut Turn, (): &mut ()| {
+        // SAFETY: the caller promises room for `max` events.
+        unsafe { collect(turn, epfd, epoll, events, max) as isize }
     };
+    let key = |_: &mut Turn, (): &()| key_of(WaitOn::Epoll(epoll));
+    let count = patience.until(turn, &mut (), look, key);
     turn.shared().net.release_epoll(epoll);
     turn.scheduler().note(count.cast_unsigned() as u64);
     count
@@ -221,17 +216,8 @@ pub unsafe extern "C" fn epoll_wait(
     max: c_int,
     timeout: c_int,
 ) -> c_int {
-    // SAFETY: the caller's promise.
-    finish(unsafe {
-        wait(
-            epfd,
-            events,
-            max,
-            core::ptr::null(),
-            |turn| Patience::of_ms(turn, timeout),
-            || sys!(sys::SYS_epoll_wait, epfd, events, max, timeout),
-        )
-    }) as c_int
+    // SAFETY: the caller's promise, and no mask.
+    unsafe { epoll_pwait(epfd, events, max, timeout, core::ptr::null()) }
 }
 
 #[unsafe(no_mangle)]

@@ -8,7 +8,7 @@ pub(crate) mod select;
 pub(crate) mod timeout;
 
 use crate::hooks::fd::object::object;
-use crate::hooks::result::{error, finish};
+use crate::hooks::result::finish;
 use crate::hooks::signal::mask::with_mask;
 use crate::nanoseconds;
 use crate::sys::{self, sys};
@@ -18,7 +18,7 @@ use brolga_tape::operation as op;
 use brolga_vnet::{Object, WaitOn, ready};
 use core::ffi::{c_int, c_short};
 use libc::{nfds_t, pollfd, sigset_t, timespec};
-use timeout::{Patience, Waited};
+use timeout::Patience;
 
 /// What one descriptor is ready for.
 pub(crate) fn ready_now(turn: &mut Turn, fd: c_int, events: c_short) -> c_short {
@@ -69,23 +69,19 @@ pub(crate) fn watch(turn: &mut Turn, fd: c_int) {
 }
 
 fn poll_(turn: &mut Turn, fds: &mut [pollfd], patience: Patience) -> isize {
-    let mut waited = Waited::LookAgain;
-    loop {
+    let look = |turn: &mut Turn, fds: &mut [pollfd]| {
         let mut count = 0;
-        for one in fds.iter_mut() {
+        for one in fds {
             one.revents = ready_now(turn, one.fd, one.events);
             count += isize::from(one.revents != 0);
         }
-        if count > 0 || waited == Waited::Enough {
-            turn.scheduler().note(count as u64);
-            return count;
-        }
-        if waited == Waited::Interrupted {
-            return error(libc::EINTR);
-        }
-        let key = key_for(turn, fds);
-        waited = patience.wait(turn, key);
+        count
+    };
+    let count = patience.until(turn, fds, look, key_for);
+    if count >= 0 {
+        turn.scheduler().note(count as u64);
     }
+    count
 }
 
 /// # Safety

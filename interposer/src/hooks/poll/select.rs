@@ -1,6 +1,6 @@
 //! `select` and `pselect`.
 
-use super::timeout::{Patience, Waited};
+use super::timeout::Patience;
 use super::{ready_now, watch};
 use crate::hooks::result::{error, finish};
 use crate::hooks::signal::mask::with_mask;
@@ -13,6 +13,10 @@ use core::ffi::{c_int, c_short, c_void};
 use libc::{fd_set, sigset_t, timespec, timeval};
 
 const SELECT_MAX: usize = 1024;
+
+/// The bits of the three sets of a select.
+type Results = [[u64; SELECT_MAX / 64]; 3];
+const NOTHING: Results = [[0; SELECT_MAX / 64]; 3];
 
 /// One of the three sets of a select.
 #[derive(Clone, Copy)]
@@ -48,16 +52,13 @@ unsafe fn select_(turn: &mut Turn, count: c_int, sets: [Set; 3], patience: Patie
     else {
         return error(libc::EINVAL);
     };
-    let mut waited = Waited::LookAgain;
-    loop {
-        let mut results = [[0u64; SELECT_MAX / 64]; 3];
+    // SAFETY: the caller promises sets of SELECT_MAX bits.
+    let wants = |at: usize, fd: usize| unsafe { sets[at].has(fd) };
+    let look = |turn: &mut Turn, results: &mut Results| {
+        *results = NOTHING;
         let mut total = 0;
         for fd in 0..count {
-            for at in 0..3 {
-                // SAFETY: the caller's promise.
-                if !unsafe { sets[at].has(fd) } {
-                    continue;
-                }
+            for at in (0..3).filter(|at| wants(*at, fd)) {
                 let got = ready_now(turn, fd as c_int, EVENTS[at]);
                 if got & libc::POLLNVAL != 0 {
                     return error(libc::EBADF);
@@ -68,25 +69,24 @@ unsafe fn select_(turn: &mut Turn, count: c_int, sets: [Set; 3], patience: Patie
                 }
             }
         }
-        if total == 0 && waited == Waited::Interrupted {
-            return error(libc::EINTR);
+        total
+    };
+    let key = |turn: &mut Turn, _: &Results| {
+        for fd in (0..count).filter(|fd| (0..3).any(|at| wants(at, *fd))) {
+            watch(turn, fd as c_int);
         }
-        if total > 0 || waited == Waited::Enough {
-            for at in 0..3 {
-                // SAFETY: the caller's promise.
-                unsafe { sets[at].store(&results[at], count) };
-            }
-            turn.scheduler().note(total as u64);
-            return total;
+        key_of(WaitOn::AnySocket)
+    };
+    let mut results = NOTHING;
+    let total = patience.until(turn, &mut results, look, key);
+    if total >= 0 {
+        for at in 0..3 {
+            // SAFETY: the caller promises sets of SELECT_MAX bits.
+            unsafe { sets[at].store(&results[at], count) };
         }
-        for fd in 0..count {
-            // SAFETY: the caller's promise.
-            if sets.iter().any(|set| unsafe { set.has(fd) }) {
-                watch(turn, fd as c_int);
-            }
-        }
-        waited = patience.wait(turn, key_of(WaitOn::AnySocket));
+        turn.scheduler().note(total as u64);
     }
+    total
 }
 
 fn sets(reads: *mut fd_set, writes: *mut fd_set, excepts: *mut fd_set) -> [Set; 3] {

@@ -1,5 +1,6 @@
 //! Timeouts of calls that wait for readiness, in virtual time.
 
+use crate::hooks::result::error;
 use crate::turn::Turn;
 use brolga_dmt::{Key, Wakeup};
 use core::ffi::c_int;
@@ -31,8 +32,32 @@ impl Patience {
         }
     }
 
+    /// Looks, and waits between looks, until there is a result other than 0 or the time is over.
+    /// `look` and `key` share `state`.
+    pub(crate) fn until<S: ?Sized>(
+        self,
+        turn: &mut Turn,
+        state: &mut S,
+        mut look: impl FnMut(&mut Turn, &mut S) -> isize,
+        mut key: impl FnMut(&mut Turn, &S) -> Key,
+    ) -> isize {
+        let mut waited = Waited::LookAgain;
+        loop {
+            let result = look(turn, state);
+            match waited {
+                _ if result != 0 => return result,
+                Waited::Enough => return 0,
+                Waited::Interrupted => return error(libc::EINTR),
+                Waited::LookAgain => {
+                    let key = key(turn, state);
+                    waited = self.wait(turn, key);
+                }
+            }
+        }
+    }
+
     /// Waits for `key`.
-    pub(crate) fn wait(self, turn: &mut Turn, key: Key) -> Waited {
+    fn wait(self, turn: &mut Turn, key: Key) -> Waited {
         let deadline = match self {
             // Whoever polls without waiting in a loop must let the others go on.
             Self::None => {
@@ -53,7 +78,7 @@ impl Patience {
 
 /// What came of waiting.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Waited {
+enum Waited {
     LookAgain,
     /// Look once more, then give up.
     Enough,

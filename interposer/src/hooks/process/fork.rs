@@ -8,6 +8,7 @@ use crate::shared::{Process, ThreadInfo};
 use crate::sys::{self, sys};
 use crate::turn::keys::CHILD;
 use crate::turn::{self, Turn};
+use brolga_dmt::ThreadIx;
 use brolga_tape::operation as op;
 use brolga_vnet::PROCESSES_MAX;
 use core::ffi::{c_int, c_void};
@@ -64,53 +65,81 @@ pub(crate) fn fork_for_exec(turn: &mut Turn) -> isize {
     fork_(turn, &FORK_ONLY)
 }
 
-/// In the child the turn is the child's.
-fn fork_(turn: &mut Turn, own: &Real) -> isize {
-    let (parent, me) = (turn.process(), turn.me());
-    wait::collect_discarded(turn);
-    let Some(child) = free_slot(turn) else {
-        return error(libc::EAGAIN);
-    };
-    let Some(ix) = turn.scheduler().reserve(child) else {
-        return error(libc::EAGAIN);
-    };
-    if !sysv::process_made(turn, child) {
-        sysv::process_not_made(turn, child);
-        turn.scheduler().remove(ix);
-        return error(libc::ENOMEM);
+/// The tree's part of a fork.
+struct Child {
+    process: u16,
+    thread: ThreadIx,
+    pid: c_int,
+}
+
+impl Child {
+    /// Takes a slot and a thread of the schedule, and copies what a child inherits. `Err` is the result
+    /// of the call.
+    fn make(turn: &mut Turn) -> Result<Self, isize> {
+        let (parent, me) = (turn.process(), turn.me());
+        let child = free_slot(turn).ok_or(error(libc::EAGAIN))?;
+        let thread = turn.scheduler().reserve(child).ok_or(error(libc::EAGAIN))?;
+        if !sysv::process_made(turn, child) {
+            sysv::process_not_made(turn, child);
+            turn.scheduler().remove(thread);
+            return Err(error(libc::ENOMEM));
+        }
+        let pid = turn.shared().take_id();
+        let shared = turn.shared();
+        let ThreadInfo {
+            handle,
+            cancel,
+            priority,
+            ..
+        } = *shared.thread(me);
+        *shared.thread(thread) = ThreadInfo {
+            cancel,
+            priority,
+            ..ThreadInfo::new(pid, handle)
+        };
+        // A placeholder keeps the slot until the kernel's id is known.
+        let Process { group, session, .. } = shared.processes[usize::from(parent)];
+        shared.processes[usize::from(child)] = Process {
+            real_pid: -1,
+            pid,
+            parent,
+            group,
+            session,
+            executed: false,
+            ended: false,
+            discarded: false,
+            spawning: false,
+            spawn_error: 0,
+            collector: parent,
+            status: 0,
+        };
+        shared.net.copy_descriptors(parent, child);
+        shared.signals.process_made(parent, child);
+        shared.signals.thread_made(me, thread);
+        Ok(Self {
+            process: child,
+            thread,
+            pid,
+        })
     }
-    let pid = turn.shared().take_id();
-    let shared = turn.shared();
-    let ThreadInfo {
-        handle,
-        cancel,
-        priority,
-        ..
-    } = *shared.thread(me);
-    *shared.thread(ix) = ThreadInfo {
-        cancel,
-        priority,
-        ..ThreadInfo::new(pid, handle)
+
+    /// The kernel could not make it.
+    fn unmake(self, turn: &mut Turn) {
+        turn.scheduler().remove(self.thread);
+        sysv::process_not_made(turn, self.process);
+        let (net, mut outside) = turn.net();
+        net.clear_process(self.process, &mut outside);
+        turn.shared().processes[usize::from(self.process)].real_pid = 0;
+    }
+}
+
+/// Forks, with one of libc's own functions. In the child the turn is the child's.
+fn fork_(turn: &mut Turn, own: &Real) -> isize {
+    wait::collect_discarded(turn);
+    let child = match Child::make(turn) {
+        Ok(child) => child,
+        Err(result) => return result,
     };
-    // A placeholder keeps the slot until the kernel's id is known.
-    let Process { group, session, .. } = shared.processes[usize::from(parent)];
-    shared.processes[usize::from(child)] = Process {
-        real_pid: -1,
-        pid,
-        parent,
-        group,
-        session,
-        executed: false,
-        ended: false,
-        discarded: false,
-        spawning: false,
-        spawn_error: 0,
-        collector: parent,
-        status: 0,
-    };
-    shared.net.copy_descriptors(parent, child);
-    shared.signals.process_made(parent, child);
-    shared.signals.thread_made(me, ix);
     // SAFETY: no arguments; then one of libc's own forks.
     let real_pid = unsafe {
         FORKING.store(sys!(sys::SYS_getpid) as i32, Ordering::Relaxed);
@@ -119,23 +148,19 @@ fn fork_(turn: &mut Turn, own: &Real) -> isize {
     };
     FORKING.store(0, Ordering::Relaxed);
     if real_pid == 0 {
-        let result = start_child(child, ix);
+        let result = start_child(child.process, child.thread);
         turn.refresh_me();
         return result;
     }
     if real_pid < 0 {
         // SAFETY: plain errno of the failed call.
         let errno = unsafe { *libc::__errno_location() };
-        turn.scheduler().remove(ix);
-        sysv::process_not_made(turn, child);
-        let (net, mut outside) = turn.net();
-        net.clear_process(child, &mut outside);
-        turn.shared().processes[usize::from(child)].real_pid = 0;
+        child.unmake(turn);
         return error(errno);
     }
-    turn.shared().processes[usize::from(child)].real_pid = real_pid;
-    turn.scheduler().begin(ix);
-    pid as isize
+    turn.shared().processes[usize::from(child.process)].real_pid = real_pid;
+    turn.scheduler().begin(child.thread);
+    child.pid as isize
 }
 
 fn start_child(process: u16, ix: u16) -> isize {
