@@ -71,6 +71,10 @@ pub unsafe fn write(address: SocketAddr, v6: bool, to: *mut c_void, len: *mut so
     }
 }
 
+/// Copies as much of an address as fits, and the true length.
+///
+/// # Safety
+/// `len` points to the room at `to`, in bytes.
 unsafe fn copy<T>(from: &T, to: *mut c_void, len: *mut socklen_t) {
     // SAFETY: the caller of `write` promises both pointers; no more than *len bytes are written.
     unsafe {
@@ -85,7 +89,7 @@ unsafe fn copy<T>(from: &T, to: *mut c_void, len: *mut socklen_t) {
 /// # Safety
 /// `to` is null or points to `len` readable bytes.
 pub(crate) unsafe fn is_internet(to: *const c_void, len: socklen_t) -> bool {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` is null or points to `len` readable bytes.
     [libc::AF_INET, libc::AF_INET6].contains(&unsafe { family(to, len) })
 }
 

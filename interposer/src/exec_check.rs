@@ -63,7 +63,7 @@ impl Drop for Open {
 /// # Safety
 /// `path` is NUL-terminated.
 pub unsafe fn fate(at: c_int, path: *const c_char, flags: c_int) -> Fate {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `path` is NUL-terminated.
     let path = unsafe { CStr::from_ptr(path) };
     if !path.is_empty() || flags & libc::AT_EMPTY_PATH == 0 {
         return fate_of_file(at, path, 0);

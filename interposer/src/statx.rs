@@ -17,6 +17,9 @@ pub(crate) fn time_of(time: &libc::statx_timestamp) -> Time {
 }
 
 /// The kernel's answer, with all that we need.
+///
+/// # Safety
+/// `path` ends with a NUL.
 pub(crate) unsafe fn ask(
     at: c_int,
     path: *const c_char,

@@ -65,9 +65,12 @@ pub unsafe fn call(number: i64, a: Words) -> Option<isize> {
 }
 
 /// Reading, writing and waiting to.
+///
+/// # Safety
+/// The arguments are what the kernel expects for that call.
 unsafe fn data(number: i64, a: Words) -> Option<isize> {
     let fd = a[0] as c_int;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the arguments are what the kernel expects for that call.
     Some(unsafe {
         match number {
             sys::SYS_read => read_write::read_(fd, at_mut(a[1]), a[2]),
@@ -119,6 +122,9 @@ unsafe fn data(number: i64, a: Words) -> Option<isize> {
 }
 
 /// Making, copying and closing descriptors.
+///
+/// # Safety
+/// As [`data`].
 unsafe fn descriptors(number: i64, a: Words) -> Option<isize> {
     let fd = a[0] as c_int;
     let here = libc::AT_FDCWD;
@@ -161,6 +167,10 @@ unsafe fn descriptors(number: i64, a: Words) -> Option<isize> {
     })
 }
 
+/// Sockets.
+///
+/// # Safety
+/// As [`data`].
 unsafe fn sockets(number: i64, a: Words) -> Option<isize> {
     let fd = a[0] as c_int;
     // SAFETY: the caller's promise.
@@ -209,6 +219,10 @@ unsafe fn sockets(number: i64, a: Words) -> Option<isize> {
     })
 }
 
+/// Clocks, sleeps and timers.
+///
+/// # Safety
+/// As [`data`].
 unsafe fn clocks(number: i64, a: Words) -> Option<isize> {
     let first = a[0] as c_int;
     // SAFETY: the caller's promise.
@@ -252,6 +266,10 @@ unsafe fn clocks(number: i64, a: Words) -> Option<isize> {
     })
 }
 
+/// Making, executing and awaiting processes.
+///
+/// # Safety
+/// As [`data`].
 unsafe fn processes(number: i64, a: Words) -> Option<isize> {
     let first = a[0] as c_int;
     // SAFETY: the caller's promise.
@@ -314,6 +332,9 @@ fn is_fork(a: Words) -> bool {
 }
 
 /// `prctl` without what would take us away.
+///
+/// # Safety
+/// The arguments are those of `prctl`.
 unsafe fn control(a: Words) -> isize {
     const SET_SYSCALL_USER_DISPATCH: c_int = 59;
     const OURS: [c_int; 5] = [
@@ -326,7 +347,7 @@ unsafe fn control(a: Words) -> isize {
     match a[0] as c_int {
         libc::PR_SET_PDEATHSIG => 0,
         ours if OURS.contains(&ours) => error(libc::EINVAL),
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the arguments are those of `prctl`.
         _ => unsafe { sys::syscall6(sys::SYS_prctl, a) },
     }
 }
@@ -340,6 +361,10 @@ struct Action {
     mask: u64,
 }
 
+/// `rt_sigaction`, whose structure differs from libc's.
+///
+/// # Safety
+/// `new` is null or points to an action, `old` is null or has room for one.
 unsafe fn set_action(number: c_int, new: *const Action, old: *mut Action) -> isize {
     // SAFETY: the caller promises null or valid.
     let wanted = unsafe { new.as_ref() }
@@ -364,6 +389,9 @@ unsafe fn set_action(number: c_int, new: *const Action, old: *mut Action) -> isi
 }
 
 /// Gives a function room for a whole set where the caller has eight bytes, or none.
+///
+/// # Safety
+/// `to` is null or the address of eight writable bytes.
 unsafe fn with_room(to: usize, get: impl FnOnce(*mut libc::sigset_t) -> c_int) -> isize {
     let mut set: WholeSet = [0; 16];
     let result = kernel(get(set.as_mut_ptr().cast()));
@@ -374,6 +402,10 @@ unsafe fn with_room(to: usize, get: impl FnOnce(*mut libc::sigset_t) -> c_int) -
     result
 }
 
+/// Signals.
+///
+/// # Safety
+/// As [`data`].
 unsafe fn signals(number: i64, a: Words) -> Option<isize> {
     /// Where `siginfo_t` has the value that comes with a signal.
     const VALUE_AT: usize = 24;
@@ -407,6 +439,9 @@ unsafe fn signals(number: i64, a: Words) -> Option<isize> {
 }
 
 /// The working directory as the kernel gives it: with the length of what it has written.
+///
+/// # Safety
+/// `to` has room for `room` bytes.
 unsafe fn working_directory(to: *mut c_char, room: usize) -> isize {
     // SAFETY: the caller promises room.
     unsafe {
@@ -421,6 +456,10 @@ unsafe fn working_directory(to: *mut c_char, room: usize) -> isize {
     }
 }
 
+/// Files by name.
+///
+/// # Safety
+/// As [`data`].
 unsafe fn names(number: i64, a: Words) -> Option<isize> {
     let first = a[0] as c_int;
     // SAFETY: the caller's promise.
@@ -448,6 +487,10 @@ unsafe fn names(number: i64, a: Words) -> Option<isize> {
     })
 }
 
+/// What the machine is, randomness, affinity.
+///
+/// # Safety
+/// As [`data`].
 unsafe fn machine(number: i64, a: Words) -> Option<isize> {
     /// As much as the kernel writes for up to 64 processors.
     const PROCESSORS_BYTES: usize = 8;
@@ -479,6 +522,9 @@ unsafe fn machine(number: i64, a: Words) -> Option<isize> {
 // ---- the `syscall` function ----
 
 /// What the filter would make of the call.
+///
+/// # Safety
+/// The arguments are what the kernel expects for that call.
 unsafe fn filtered(number: i64, a: [usize; 6]) -> isize {
     // SAFETY: the caller of `syscall` promises arguments that fit the call.
     let real = || unsafe { sys::syscall6(number, a) };

@@ -44,6 +44,9 @@ fn library_of(address: *const c_void) -> *mut c_void {
 }
 
 /// What a look-up of the next definition of a name of ours gives; null for all other look-ups.
+///
+/// # Safety
+/// `name` is null or ends with a NUL.
 unsafe extern "C" fn choose(handle: *mut c_void, name: *const c_char) -> *mut c_void {
     let dlsym = real_dlsym();
     if handle != libc::RTLD_NEXT || name.is_null() {

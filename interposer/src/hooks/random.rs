@@ -12,7 +12,7 @@ use rand_chacha::rand_core::RngCore;
 /// # Safety
 /// `to` points to `len` writable bytes.
 pub(crate) unsafe fn fill(turn: &mut Turn, to: *mut c_void, len: usize) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` points to `len` writable bytes.
     let bytes = unsafe { core::slice::from_raw_parts_mut(to.cast::<u8>(), len) };
     turn.shared().random().fill_bytes(bytes);
 }

@@ -50,7 +50,8 @@ pub unsafe fn install(
     die_of: fn(c_int) -> !,
 ) {
     let patience = round::most_patience(parameters.parallel != 0);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the process has one thread; `shared` and `tape` are mappings
+    // that stay.
     unsafe { local::install(shared, tape, parameters, patience, die_of) };
     if parameters.perturb_us != 0 {
         perturb::seed_chance();

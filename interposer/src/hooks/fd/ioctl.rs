@@ -12,6 +12,10 @@ use core::ffi::c_int;
 /// Whether the next byte is the one out of band; `<asm/sockios.h>`.
 pub(crate) const SIOCATMARK: libc::c_ulong = 0x8905;
 
+/// Does what a request asks for.
+///
+/// # Safety
+/// As `ioctl`: the argument is what the request takes.
 unsafe fn ioctl_(fd: c_int, request: libc::c_ulong, argument: *mut c_int) -> isize {
     const FIOASYNC: libc::c_ulong = 0x5452;
     const SIOCOUTQNSD: libc::c_ulong = 0x894B;

@@ -25,6 +25,10 @@ impl Vectors {
         }
     }
 
+    /// The vectors, one by one.
+    ///
+    /// # Safety
+    /// They are still there.
     unsafe fn each(&self) -> impl Iterator<Item = iovec> + use<> {
         let first = self.first;
         // SAFETY: by the contract of `new`.
@@ -57,19 +61,26 @@ impl Vectors {
     pub(crate) unsafe fn gather(&self, to: &mut [u8]) {
         let mut at = 0;
         while at < to.len() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the memory is readable, and has at least as many.
             let piece = unsafe { self.slice(at, to.len() - at) };
             to[at..at + piece.len()].copy_from_slice(piece);
             at += piece.len();
         }
     }
 
+    /// How many bytes there are in all.
+    ///
+    /// # Safety
+    /// The vectors are still there.
     pub(crate) unsafe fn len(&self) -> usize {
         // SAFETY: by the contract of `new`.
         unsafe { self.each() }.map(|vector| vector.iov_len).sum()
     }
 
     /// Copies bytes to position `at` of the memory.
+    ///
+    /// # Safety
+    /// The vectors are still there and point to writable memory.
     pub(crate) unsafe fn put(&self, mut at: usize, mut bytes: &[u8]) {
         // SAFETY: by the contract of `new`; each copy stays within its vector.
         unsafe {
@@ -91,6 +102,10 @@ impl Vectors {
     }
 
     /// Up to `max` contiguous bytes from position `at` of the memory.
+    ///
+    /// # Safety
+    /// The vectors are still there and point to readable memory, which outlives the use of the
+    /// slice.
     pub(crate) unsafe fn slice<'a>(&self, mut at: usize, max: usize) -> &'a [u8] {
         // SAFETY: by the contract of `new`; the slice stays within one vector.
         unsafe {
@@ -112,6 +127,6 @@ impl Vectors {
 /// # Safety
 /// `first` points to `count` vectors.
 pub(crate) unsafe fn total_len(first: *const iovec, count: c_int) -> Option<usize> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `first` points to `count` vectors.
     unsafe { Vectors::new(first, count).map(|vectors| vectors.len()) }
 }

@@ -24,8 +24,8 @@ pub(crate) fn name(turn: &mut Turn, fd: isize, object: Object) -> isize {
     error(libc::EMFILE)
 }
 
-/// Runs one ordered operation on a descriptor: `virtually` if it names an object of the tree. The kernel
-/// does the rest (`raw`): descriptors that name nothing, and threads outside the schedule.
+/// Runs one ordered operation on a descriptor: `virtually` if it names an object of the tree. The
+/// kernel does the rest (`raw`): descriptors that name nothing, and threads outside the schedule.
 #[inline]
 pub(crate) fn on_object(
     fd: c_int,

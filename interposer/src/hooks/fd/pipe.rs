@@ -8,6 +8,10 @@ use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::c_int;
 
+/// Names both descriptors that a call has made.
+///
+/// # Safety
+/// `fds` has room for two, which a result of 0 says the kernel has filled.
 pub(crate) unsafe fn pair(result: isize, fds: *mut c_int) -> isize {
     if result < 0 {
         return result;

@@ -58,7 +58,7 @@ unsafe fn write_stream(turn: &mut Turn, fd: c_int, from: *const c_void, len: usi
 /// # Safety
 /// `vectors` points to `count` vectors of readable bytes.
 unsafe fn write_vectors(turn: &mut Turn, fd: c_int, vectors: *const iovec, count: c_int) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `vectors` points to `count` vectors of readable bytes.
     let Some(total) = (unsafe { total_len(vectors, count) }) else {
         return error(libc::EINVAL);
     };
@@ -83,6 +83,10 @@ unsafe fn write_vectors(turn: &mut Turn, fd: c_int, vectors: *const iovec, count
     done
 }
 
+/// Reads from a descriptor of any kind.
+///
+/// # Safety
+/// As `read`: `to` has room for `len` bytes.
 pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer and length, passed on.
@@ -113,6 +117,10 @@ pub(crate) unsafe fn read_(fd: c_int, to: *mut c_void, len: usize) -> isize {
     })
 }
 
+/// Writes to a descriptor of any kind.
+///
+/// # Safety
+/// As `write`: `from` points to `len` readable bytes.
 pub(crate) unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer and length, passed on.
@@ -140,6 +148,10 @@ pub(crate) unsafe fn write_(fd: c_int, from: *const c_void, len: usize) -> isize
     })
 }
 
+/// Reads into scattered memory.
+///
+/// # Safety
+/// As `readv`: `vectors` points to `count` vectors of writable bytes.
 unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
@@ -164,6 +176,10 @@ unsafe fn readv_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
     })
 }
 
+/// Writes from scattered memory.
+///
+/// # Safety
+/// As `writev`: `vectors` points to `count` vectors of readable bytes.
 unsafe fn writev_(fd: c_int, vectors: *const iovec, count: c_int) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
@@ -215,7 +231,7 @@ pub(crate) unsafe fn read_counter(
     len: usize,
 ) -> isize {
     if let CounterKind::Signals { mask, .. } = kind {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` has room for `len` bytes.
         return unsafe { read_signals(turn, ix, Set(mask), to.cast(), len) };
     }
     if len < COUNT_BYTES {
@@ -274,7 +290,8 @@ pub(crate) unsafe fn vectored(
     count: c_int,
     each: impl FnOnce(*mut c_void, usize) -> isize,
 ) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `vectors` points to `count` vectors that `each` may be
+    // called with.
     match usize::try_from(count) {
         // SAFETY: the caller's promise: at least one vector.
         Ok(1..) => unsafe { each((*vectors).iov_base, (*vectors).iov_len) },

@@ -13,6 +13,10 @@ use brolga_vsignal::{Info, Set};
 use core::ffi::c_int;
 use libc::{signalfd_siginfo, sigset_t};
 
+/// Takes signals that are pending, as many as there is room for.
+///
+/// # Safety
+/// `to` has room for `len` bytes.
 pub(crate) unsafe fn read_signals(
     turn: &mut Turn,
     ix: SocketIx,
@@ -58,12 +62,16 @@ fn file_info(info: &Info) -> signalfd_siginfo {
     file
 }
 
+/// Makes a descriptor for signals, or changes one.
+///
+/// # Safety
+/// As `signalfd`: `mask` is null or points to a set.
 unsafe fn signalfd_(fd: c_int, mask: *const sigset_t, flags: c_int) -> isize {
     let Some(mut turn) = Turn::take(op::PIPE) else {
         // SAFETY: the caller's pointer, passed on.
         return unsafe { sys!(libc::SYS_signalfd4, fd, mask, 8, flags) };
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `mask` is null or points to a set.
     let Some(mask) = (unsafe { set_at(mask) }) else {
         return error(libc::EFAULT);
     };

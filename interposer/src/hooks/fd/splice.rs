@@ -170,6 +170,10 @@ fn from_pipe(turn: &mut Turn, pipe: c_int, ix: SocketIx, len: usize, waits: bool
     moved as isize
 }
 
+/// Moves bytes between a pipe and another descriptor.
+///
+/// # Safety
+/// As `splice`: the offsets are null or valid.
 unsafe fn splice_(
     from: c_int,
     from_at: *mut off_t,
@@ -212,6 +216,10 @@ unsafe fn splice_(
     }
 }
 
+/// Copies bytes from pipe to pipe.
+///
+/// # Safety
+/// Nothing beyond what the hook asks for.
 unsafe fn tee_(from: c_int, to: c_int, len: usize, flags: c_uint) -> isize {
     let raw = |flags: c_uint| {
         // SAFETY: plain integers.
@@ -227,6 +235,10 @@ unsafe fn tee_(from: c_int, to: c_int, len: usize, flags: c_uint) -> isize {
     })
 }
 
+/// Moves memory into a pipe, or a pipe's bytes into memory.
+///
+/// # Safety
+/// As `vmsplice`: `vectors` points to `count` valid vectors.
 unsafe fn vmsplice_(pipe: c_int, vectors: *const iovec, count: usize, flags: c_uint) -> isize {
     let raw = |flags: c_uint| {
         // SAFETY: the caller's pointer, passed on.
@@ -244,6 +256,9 @@ unsafe fn vmsplice_(pipe: c_int, vectors: *const iovec, count: usize, flags: c_u
 // ---- sendfile ----
 
 /// Like the kernel: as much as the file gives, as much as the connection takes.
+///
+/// # Safety
+/// As `sendfile`: `offset` is null or valid.
 unsafe fn sendfile_(to: c_int, from: c_int, offset: *mut off_t, count: usize) -> isize {
     let raw = |count: usize| {
         // SAFETY: the caller's pointer, passed on.
@@ -253,7 +268,7 @@ unsafe fn sendfile_(to: c_int, from: c_int, offset: *mut off_t, count: usize) ->
         return raw(count);
     };
     match object(&mut turn, to) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `offset` is null or valid.
         Some(Object::Socket(ix)) if turn.shared().net.is_stream(ix) => unsafe {
             send_to_connection(ix, from, offset, count)
         },

@@ -54,6 +54,10 @@ fn of_descriptor(turn: &mut Turn, fd: c_int) -> Result<(SocketIx, ThreadIx, cloc
     }
 }
 
+/// Sets a timer, and gives its state before.
+///
+/// # Safety
+/// As `timerfd_settime`: `new` points to a time, `old` is null or has room for one.
 unsafe fn timerfd_settime_(
     fd: c_int,
     flags: c_int,
@@ -78,7 +82,7 @@ unsafe fn timerfd_settime_(
     let (deadline, interval) = asked(&mut turn, clock, absolute, new);
     turn.shared().net.counter_clear(socket);
     set(&mut turn, alarm, deadline, interval);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `new` points to a time, `old` is null or has room for one.
     unsafe { put(old, before) };
     0
 }
@@ -94,6 +98,10 @@ pub unsafe extern "C" fn timerfd_settime(
     finish(unsafe { timerfd_settime_(fd, flags, new, old) }) as c_int
 }
 
+/// The state of a timer.
+///
+/// # Safety
+/// As `timerfd_gettime`: `to` has room.
 unsafe fn timerfd_gettime_(fd: c_int, to: *mut itimerspec) -> isize {
     let Some(mut turn) = Turn::take(op::TIMER) else {
         // SAFETY: the caller's pointer, passed on.
@@ -102,7 +110,7 @@ unsafe fn timerfd_gettime_(fd: c_int, to: *mut itimerspec) -> isize {
     match of_descriptor(&mut turn, fd) {
         Ok((_, alarm, _)) => {
             let state = remaining(&mut turn, alarm);
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `to` has room.
             unsafe { put(to, state) };
             0
         }

@@ -127,6 +127,9 @@ impl List {
     }
 
     /// Gives as many entries as there is room for; bytes.
+    ///
+    /// # Safety
+    /// `to` has room for `room` bytes.
     unsafe fn give(&mut self, to: *mut u8, room: usize) -> isize {
         let mut used = 0;
         while self.given < self.count {
@@ -190,7 +193,7 @@ pub unsafe fn entries(fd: c_int, to: *mut c_void, room: usize) -> isize {
     let Some(list) = &mut lists[at] else {
         return raw();
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` points to `room` writable bytes.
     let given = unsafe { list.give(to.cast(), room) };
     if given == 0 {
         lists[at] = None;

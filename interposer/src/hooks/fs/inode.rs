@@ -71,6 +71,9 @@ pub(crate) fn number_of(turn: &mut Turn, fd: isize) -> Option<u64> {
 }
 
 /// Writes where a file is, without links on the way; 0 bytes if it is nowhere or there is no room.
+///
+/// # Safety
+/// `path` is null or ends with a NUL.
 pub(crate) unsafe fn write_place(
     at: c_int,
     path: *const c_char,

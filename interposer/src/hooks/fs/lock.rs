@@ -129,7 +129,7 @@ pub(crate) unsafe fn control(fd: c_int, command: c_int, argument: usize) -> Opti
     match command {
         libc::F_SETLKW | OFD_SET_WAIT => {
             let mut turn = Turn::take(op::FILE_LOCK)?;
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the argument is what the command wants.
             Some(unsafe { lock_record(&mut turn, fd, command, lock) })
         }
         libc::F_SETLK | OFD_SET => {

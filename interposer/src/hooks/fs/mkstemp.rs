@@ -19,7 +19,8 @@ const TRIES: usize = 62 * 62 * 62;
 /// `template` points to a string that may be written, and stays.
 unsafe fn places<'a>(template: *mut c_char, suffix: c_int) -> Option<&'a mut [u8]> {
     let suffix = usize::try_from(suffix).ok()?;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `template` points to a string that may be written, and
+    // stays.
     let len = unsafe { CStr::from_ptr(template) }.count_bytes();
     let start = len.checked_sub(suffix + PLACES)?;
     // SAFETY: within the string.
@@ -57,6 +58,10 @@ unsafe fn name_until(
     error(libc::EEXIST)
 }
 
+/// Makes a file with a fresh name.
+///
+/// # Safety
+/// As `mkostemps`: `template` is writable and ends with a NUL.
 unsafe fn file(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int {
     let Some(mut turn) = Turn::take(op::FILE) else {
         return libc_own!(mkostemps(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int);
@@ -66,7 +71,7 @@ unsafe fn file(template: *mut c_char, suffix: c_int, flags: c_int) -> c_int {
         // SAFETY: the caller's template, a NUL-terminated path.
         unsafe { sys!(sys::SYS_openat, libc::AT_FDCWD, template, all, 0o600) }
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `template` is writable and ends with a NUL.
     finish(unsafe { name_until(&mut turn, template, suffix, make) }) as c_int
 }
 

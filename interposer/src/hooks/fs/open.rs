@@ -61,11 +61,19 @@ fn classify(path: &[u8]) -> Path {
     }
 }
 
+/// Says what a path means to us.
+///
+/// # Safety
+/// `path` is null or ends with a NUL.
 pub(crate) unsafe fn classify_c(path: *const c_char) -> Path {
     // SAFETY: the caller of open promises a NUL-terminated path.
     classify(unsafe { path::bytes_of(path) })
 }
 
+/// Opens a file.
+///
+/// # Safety
+/// As `openat`: `path` ends with a NUL.
 pub(crate) unsafe fn open_(
     at: c_int,
     path: *const c_char,
@@ -74,7 +82,7 @@ pub(crate) unsafe fn open_(
 ) -> isize {
     let mut turn = Turn::take(op::FILE);
     if let Some(turn) = &mut turn {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `path` ends with a NUL.
         match unsafe { classify_c(path) } {
             Path::Ordinary => {}
             Path::Random => return random::open_device(turn, flags),

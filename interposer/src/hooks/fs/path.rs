@@ -153,7 +153,8 @@ pub(crate) unsafe fn bytes_of<'path>(path: *const c_char) -> &'path [u8] {
     if path.is_null() {
         return &[];
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the path is null (then empty) or ends with a NUL, and
+    // outlives the use of the slice.
     unsafe { CStr::from_ptr(path) }.to_bytes()
 }
 
@@ -185,6 +186,10 @@ unsafe fn give(path: &[u8], to: *mut c_char, room: usize) -> *mut c_char {
     }
 }
 
+/// The working directory as the server knows it.
+///
+/// # Safety
+/// As `getcwd`: `to` is null or has room for `room` bytes.
 unsafe fn getcwd_(to: *mut c_char, room: usize) -> *mut c_char {
     let mut path = [0; PATH_BYTES];
     // SAFETY: room for the answer.
@@ -200,7 +205,7 @@ unsafe fn getcwd_(to: *mut c_char, room: usize) -> *mut c_char {
     } else {
         len
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` is null or has room for `room` bytes.
     unsafe { give(&path[..len], to, room) }
 }
 
@@ -275,6 +280,10 @@ pub unsafe extern "C" fn canonicalize_file_name(path: *const c_char) -> *mut c_c
     unsafe { realpath(path, core::ptr::null_mut()) }
 }
 
+/// Where a link leads, as the server knows it.
+///
+/// # Safety
+/// As `readlinkat`: `path` ends with a NUL, `to` has room for `room` bytes.
 unsafe fn readlink_(at: c_int, path: *const c_char, to: *mut c_char, room: usize) -> isize {
     // SAFETY: the caller promises null or a NUL-terminated path.
     if Turn::is_scheduled() && is_common(at, unsafe { bytes_of(path) }) {

@@ -146,6 +146,9 @@ impl Stream {
     }
 
     /// Gives everything back but the descriptor.
+    ///
+    /// # Safety
+    /// `this` is a stream of ours that nobody uses any more.
     unsafe fn free(this: *mut Self) {
         // SAFETY: the caller gives up the stream; all blocks are libc's.
         unsafe {
@@ -178,6 +181,10 @@ fn open_stream(fd: c_int) -> *mut Stream {
     stream
 }
 
+/// Opens a directory and reads all of it; null with errno set if it can't.
+///
+/// # Safety
+/// `path` ends with a NUL.
 unsafe fn open_at(at: c_int, path: *const c_char) -> *mut Stream {
     let _turn = Turn::take(op::FILE);
     let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_CLOEXEC;
@@ -336,6 +343,10 @@ unsafe extern "C" {
     fn qsort(base: *mut c_void, count: usize, size: usize, compare: Compare);
 }
 
+/// Entries of a directory, chosen and sorted; their number, or -1 with errno set.
+///
+/// # Safety
+/// As `scandirat`.
 unsafe fn scan(
     at: c_int,
     path: *const c_char,

@@ -17,7 +17,7 @@ const NAME_BYTES: usize = 255;
 /// # Safety
 /// `name` ends with NUL.
 unsafe fn file_of(name: *const c_char) -> Result<[u8; NAME_BYTES + 1], c_int> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `name` ends with NUL.
     let name = unsafe { CStr::from_ptr(name) }.to_bytes();
     let slashes = name.iter().take_while(|byte| **byte == b'/').count();
     let name = &name[slashes..];

@@ -30,6 +30,9 @@ fn is(file: &Statx, kind: u32) -> bool {
 }
 
 /// The modification time as the server sees it. A file that has changed is stamped.
+///
+/// # Safety
+/// `path` ends with a NUL.
 unsafe fn modified(
     turn: &mut Turn,
     file: &Statx,
@@ -51,6 +54,10 @@ unsafe fn modified(
     }
 }
 
+/// Sets the times that the kernel keeps.
+///
+/// # Safety
+/// `path` is null or ends with a NUL.
 unsafe fn set_for_real(
     at: c_int,
     path: *const c_char,
@@ -68,13 +75,16 @@ unsafe fn set_for_real(
 }
 
 /// Makes the kernel's answer into the one that the server gets.
+///
+/// # Safety
+/// `path` ends with a NUL.
 unsafe fn rewrite(turn: &mut Turn, file: &mut Statx, at: c_int, path: *const c_char, flags: c_int) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `path` ends with a NUL.
     let place = |room: &mut [u8]| unsafe { write_place(at, path, flags, room) };
     let identity = lasting(turn, file, place);
     let kept = is(file, libc::S_IFREG) || is(file, libc::S_IFDIR);
     let time = if kept {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `path` ends with a NUL.
         unsafe { modified(turn, file, at, path, flags) }
     } else {
         times::GENESIS
@@ -118,6 +128,9 @@ fn as_stat(file: &Statx) -> Stat {
 }
 
 /// Flags for a look at a path: links that the server does not know of are followed.
+///
+/// # Safety
+/// `path` is null or ends with a NUL.
 unsafe fn followed(at: c_int, path: *const c_char, flags: c_int) -> c_int {
     // SAFETY: the caller promises null or a NUL-terminated path.
     if flags & LINK != 0 && path::is_common(at, unsafe { path::bytes_of(path) }) {
@@ -126,12 +139,16 @@ unsafe fn followed(at: c_int, path: *const c_char, flags: c_int) -> c_int {
     flags
 }
 
+/// Looks at a file.
+///
+/// # Safety
+/// As `fstatat`: `path` ends with a NUL, `to` has room.
 pub(crate) unsafe fn stat_(at: c_int, path: *const c_char, to: *mut Stat, flags: c_int) -> isize {
     let Some(mut turn) = Turn::take(op::FILE) else {
         // SAFETY: the caller's pointers, passed on.
         return unsafe { sys!(libc::SYS_newfstatat, at, path, to, flags) };
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `path` ends with a NUL, `to` has room.
     let flags = unsafe { followed(at, path, flags) };
     // SAFETY: the caller's promise: a path, and room for the answer.
     unsafe {
@@ -146,6 +163,10 @@ pub(crate) unsafe fn stat_(at: c_int, path: *const c_char, to: *mut Stat, flags:
     }
 }
 
+/// Looks at a file.
+///
+/// # Safety
+/// As `statx`: `path` ends with a NUL, `to` has room.
 pub(crate) unsafe fn statx_(
     at: c_int,
     path: *const c_char,
@@ -157,7 +178,7 @@ pub(crate) unsafe fn statx_(
         // SAFETY: the caller's pointers, passed on.
         return unsafe { sys!(libc::SYS_statx, at, path, flags, mask, to) };
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `path` ends with a NUL, `to` has room.
     let flags = unsafe { followed(at, path, flags) };
     // SAFETY: the caller's promise: a path, and room for the answer.
     unsafe {
@@ -226,6 +247,9 @@ pub(crate) fn wanted(time: timespec, now: Time) -> Option<Time> {
 }
 
 /// Sets the modification time; the server does not see access times of their own.
+///
+/// # Safety
+/// `path` is null or ends with a NUL.
 unsafe fn utime_(
     at: c_int,
     path: *const c_char,
@@ -271,21 +295,21 @@ fn of_timeval(time: timeval) -> timespec {
 /// # Safety
 /// `times` is null or points to two times.
 unsafe fn of_timevals(times: *const timeval) -> Option<[timespec; 2]> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `times` is null or points to two times.
     (!times.is_null()).then(|| unsafe { [of_timeval(*times), of_timeval(*times.add(1))] })
 }
 
 /// # Safety
 /// `times` is null or points to two times.
 unsafe fn of_timespecs(times: *const timespec) -> Option<[timespec; 2]> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `times` is null or points to two times.
     (!times.is_null()).then(|| unsafe { [*times, *times.add(1)] })
 }
 
 /// # Safety
 /// `times` is null or points to two times.
 unsafe fn of_utimbuf(times: *const libc::utimbuf) -> Option<[timespec; 2]> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `times` is null or points to two times.
     unsafe { times.as_ref() }.map(|times| {
         [times.actime, times.modtime].map(|seconds| timespec {
             tv_sec: seconds,

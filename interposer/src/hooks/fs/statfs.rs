@@ -41,6 +41,9 @@ fn fixed_statfs() -> libc::statfs {
 }
 
 /// Lets the kernel say whether there is such a file, and fills in the constants.
+///
+/// # Safety
+/// `first` is what the call takes first, and `to` has room.
 unsafe fn file_system<T>(number: i64, first: usize, to: *mut T, fixed: fn() -> T) -> isize {
     let mut real = core::mem::MaybeUninit::<libc::statfs>::uninit();
     let turn = Turn::take(op::FILE);

@@ -27,6 +27,10 @@ fn placeholder(v6: bool, unix: bool, flags: c_int) -> isize {
     unsafe { sys!(sys::SYS_socket, domain, libc::SOCK_STREAM | flags, 0) }
 }
 
+/// Takes a connection from a virtual listener, waiting if it may.
+///
+/// # Safety
+/// `from` and `len` are as for `accept`.
 unsafe fn accept_virtual(
     mut turn: Turn,
     on: SocketIx,
@@ -61,10 +65,10 @@ unsafe fn accept_virtual(
         net.accept(on);
         net.socket_mut(ix).nonblocking = flags & libc::SOCK_NONBLOCK != 0;
         if unix {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `from` and `len` are as for `accept`.
             unsafe { published::write_name(&mut turn, None, from, len) };
         } else if let Some(peer) = connection.peer() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `from` and `len` are as for `accept`.
             unsafe { address::write(peer, connection.v6, from, len) };
         }
         turn.scheduler().note(fd as u64);
@@ -72,13 +76,17 @@ unsafe fn accept_virtual(
     }
 }
 
+/// Accepts on a socket of any kind.
+///
+/// # Safety
+/// As `accept4`: `from` is null or has room for `*len` bytes.
 unsafe fn accept_(fd: c_int, from: *mut c_void, len: *mut socklen_t, flags: c_int) -> isize {
     let raw = || {
         // SAFETY: the caller's pointers, passed on.
         unsafe { sys!(sys::SYS_accept4, fd, from, len, flags) }
     };
     on_object(fd, op::ACCEPT, raw, |mut turn, object| match object {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `from` is null or has room for `*len` bytes.
         Object::Socket(on) => unsafe { accept_virtual(turn, on, from, len, flags) },
         Object::Stream => {
             let wanted = if len.is_null() { NOBODY } else { from };
@@ -93,7 +101,7 @@ unsafe fn accept_(fd: c_int, from: *mut c_void, len: *mut socklen_t, flags: c_in
                 return fd;
             }
             if !wanted.is_null() {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises that `from` is null or has room for `*len` bytes.
                 unsafe { *len = shown.give(&mut turn) };
             }
             name(&mut turn, fd, Object::Stream)

@@ -18,30 +18,34 @@ use core::ffi::{c_int, c_void};
 use core::net::SocketAddr;
 use libc::socklen_t;
 
+/// Connects a socket of any kind.
+///
+/// # Safety
+/// As `connect`: `to` points to `len` readable bytes.
 unsafe fn connect_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_connect, fd, to, len) }
     };
     on_object(fd, op::CONNECT, raw, |mut turn, object| match object {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` points to `len` readable bytes.
         Object::Socket(ix) if is_datagram(&mut turn, ix) => unsafe {
             datagram::connect(&mut turn, ix, to, len)
         },
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` points to `len` readable bytes.
         Object::Socket(ix) => unsafe { connect_virtual(&mut turn, ix, to, len) },
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` points to `len` readable bytes.
         Object::Stream if unsafe { is_internet(to, len) } => {
             turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
         Object::Stream => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `to` points to `len` readable bytes.
             match unsafe { published::destination(&mut turn, fd, to, len) } {
                 Some(Ok((ix, to))) => return connect_published(&mut turn, ix, to),
                 Some(Err(failure)) => return failure,
                 None => {}
             }
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `to` points to `len` readable bytes.
             let named = unsafe { KernelAddress::of(&mut turn, to, len) };
             on_stream(&mut turn, fd, libc::POLLOUT, || match &named {
                 // SAFETY: an address of our own.
@@ -65,6 +69,10 @@ pub unsafe extern "C" fn __connect(fd: c_int, to: *const c_void, len: socklen_t)
     unsafe { connect(fd, to, len) }
 }
 
+/// Connects a virtual socket.
+///
+/// # Safety
+/// `to` points to `len` readable bytes.
 unsafe fn connect_virtual(
     turn: &mut Turn,
     ix: SocketIx,

@@ -47,7 +47,7 @@ pub(crate) unsafe fn address_for(
     to: *const c_void,
     len: socklen_t,
 ) -> Result<SocketAddr, isize> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` points to `len` readable bytes, or is null.
     let to = unsafe { address::read(to, len) }.ok_or(error(libc::EINVAL))?;
     let v6 = turn.shared().net.socket(ix).v6;
     if to.is_ipv6() && !v6 {
@@ -64,7 +64,7 @@ pub(crate) unsafe fn bind(
     to: *const c_void,
     len: socklen_t,
 ) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` points to `len` readable bytes, or is null.
     let to = match unsafe { address_for(turn, ix, to, len) } {
         Ok(to) => to,
         Err(failure) => return failure,
@@ -87,11 +87,11 @@ pub(crate) unsafe fn connect(
     to: *const c_void,
     len: socklen_t,
 ) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` points to `len` readable bytes, or is null.
     let peer = if unsafe { address::family(to, len) } == libc::AF_UNSPEC {
         None
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` points to `len` readable bytes, or is null.
         match unsafe { address_for(turn, ix, to, len) } {
             Ok(to) => Some(to),
             Err(failure) => return failure,
@@ -111,7 +111,7 @@ pub(crate) unsafe fn connect(
 /// # Safety
 /// The vectors point to writable memory.
 pub(crate) unsafe fn read(turn: &mut Turn, ix: SocketIx, vectors: Vectors) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the vectors point to writable memory.
     unsafe {
         if vectors.len() == 0 {
             return 0;
@@ -134,11 +134,11 @@ pub(crate) unsafe fn receive(
     if flags & libc::MSG_ERRQUEUE != 0 {
         return error(libc::EAGAIN);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the message's parts point to memory as long as they say.
     let Some(vectors) = (unsafe { Vectors::of(message) }) else {
         return error(libc::EMSGSIZE);
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the message's parts point to memory as long as they say.
     let room = unsafe { vectors.len() };
     let socket = turn.shared().net.socket(ix);
     let waits = !socket.nonblocking && flags & libc::MSG_DONTWAIT == 0;
@@ -152,14 +152,16 @@ pub(crate) unsafe fn receive(
         let mut at = 0;
         let net = &mut turn.shared().net;
         let received = net.receive_datagram(ix, room, peek, |piece| {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the message's parts point to memory as long as they
+            // say.
             unsafe { vectors.put(at, piece) };
             at += piece.len();
         });
         return match received {
             Received::Datagram(envelope) => {
                 turn.scheduler().note(envelope.len as u64);
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises that the message's parts point to memory as long as
+                // they say.
                 unsafe { describe(turn, ix, message, &envelope, room) };
                 let shown = match flags & libc::MSG_TRUNC {
                     0 => envelope.len.min(room),
@@ -187,6 +189,9 @@ pub(crate) unsafe fn receive(
 }
 
 /// Fills in what a message says beside its bytes.
+///
+/// # Safety
+/// `message` is valid for writing, and `room` is what its caller has given.
 unsafe fn describe(
     turn: &mut Turn,
     ix: SocketIx,
@@ -303,7 +308,7 @@ impl Control {
 /// # Safety
 /// The vectors point to readable memory.
 pub(crate) unsafe fn write(turn: &mut Turn, ix: SocketIx, vectors: Vectors, flags: c_int) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the vectors point to readable memory.
     unsafe { send(turn, ix, &vectors.message(), flags) }
 }
 
@@ -318,25 +323,25 @@ pub(crate) unsafe fn send(turn: &mut Turn, ix: SocketIx, message: &msghdr, flags
     if flags & libc::MSG_MORE != 0 {
         turn::fault(&[b"MSG_MORE on a datagram socket is not supported"]);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the message's parts point to memory as long as they say.
     let Some(vectors) = (unsafe { Vectors::of(message) }) else {
         return error(libc::EMSGSIZE);
     };
     let to = match message.msg_name.is_null() || message.msg_namelen == 0 {
         true => None,
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the message's parts point to memory as long as they say.
         false => match unsafe { address_for(turn, ix, message.msg_name, message.msg_namelen) } {
             Ok(to) if to.port() == 0 => return error(libc::EINVAL),
             Ok(to) => Some(to),
             Err(failure) => return failure,
         },
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the message's parts point to memory as long as they say.
     let source = match unsafe { source_of(message) } {
         Ok(source) => source,
         Err(failure) => return failure,
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the message's parts point to memory as long as they say.
     let len = unsafe { vectors.len() };
     if len > DATAGRAM_BYTES_MAX {
         return error(libc::EMSGSIZE);
@@ -426,7 +431,7 @@ pub(crate) unsafe fn note_option(
     len: socklen_t,
 ) -> Setting {
     let on = match len as usize {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `value` points to `len` readable bytes.
         4.. => unsafe { value.cast::<c_int>().read_unaligned() != 0 },
         // SAFETY: the same.
         1..4 => unsafe { value.cast::<u8>().read() != 0 },

@@ -13,6 +13,10 @@ use libc::{mmsghdr, timespec};
 const MESSAGES_MAX: usize = 1024;
 
 /// As with the kernel, a timeout is looked at only when a message has come (recvmmsg(2), BUGS).
+///
+/// # Safety
+/// As `recvmmsg`: `messages` points to `count` valid messages, `timeout` is null or points to a
+/// timespec.
 unsafe fn recvmmsg_(
     fd: c_int,
     messages: *mut mmsghdr,
@@ -20,7 +24,8 @@ unsafe fn recvmmsg_(
     flags: c_int,
     timeout: *mut timespec,
 ) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `messages` points to `count` valid messages, `timeout` is
+    // null or points to a timespec.
     let wait_ns = unsafe { timeout.as_ref() }.map(nanoseconds::ns_of);
     let deadline = Turn::have().zip(wait_ns);
     let deadline = deadline.map(|(mut turn, ns)| turn.now_ns().saturating_add(ns));
@@ -46,6 +51,10 @@ unsafe fn recvmmsg_(
     count as isize
 }
 
+/// Sends one message after the other.
+///
+/// # Safety
+/// As `sendmmsg`: `messages` points to `count` valid messages.
 unsafe fn sendmmsg_(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_int) -> isize {
     let count = (count as usize).min(MESSAGES_MAX);
     for at in 0..count {

@@ -137,7 +137,7 @@ pub(crate) unsafe fn control(request: c_ulong, argument: *mut c_void) -> Option<
         return None;
     }
     if request == libc::SIOCGIFCONF {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `argument` fits the request.
         return Some(unsafe { list(argument) });
     }
     let name = argument.cast::<u8>();

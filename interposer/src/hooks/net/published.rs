@@ -93,7 +93,7 @@ pub(crate) unsafe fn bind(
     to: *const c_void,
     len: socklen_t,
 ) -> Option<isize> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` is null or points to `len` readable bytes.
     let which = unsafe { named(turn, to, len) }.filter(|_| is_stream(fd))?;
     // SAFETY: the caller's pointer, passed on.
     let result = unsafe { sys!(sys::SYS_bind, fd, to, len) };
@@ -121,7 +121,7 @@ pub(crate) unsafe fn destination(
     to: *const c_void,
     len: socklen_t,
 ) -> Option<Result<(SocketIx, SocketAddr), isize>> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` is null or points to `len` readable bytes.
     let which = unsafe { named(turn, to, len) }.filter(|_| is_stream(fd))?;
     let address = turn.shared().net.listener_on(unix::address(which))?;
     Some(make_virtual(turn, fd).map(|ix| (ix, address)))

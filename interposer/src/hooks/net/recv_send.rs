@@ -29,7 +29,8 @@ pub(crate) unsafe fn receive(
     flags: c_int,
 ) -> isize {
     if is_datagram(&mut turn, ix) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the vectors point to writable memory, unless `MSG_TRUNC`
+        // is set.
         return unsafe { datagram::read(&mut turn, ix, vectors) };
     }
     if flags & libc::MSG_ERRQUEUE != 0 {
@@ -39,7 +40,8 @@ pub(crate) unsafe fn receive(
         // Frontends put what comes out of band in line, so that there is never any.
         return error(libc::EINVAL);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the vectors point to writable memory, unless `MSG_TRUNC` is
+    // set.
     let wanted = unsafe { vectors.len() };
     let socket = turn.shared().net.socket(ix);
     let waits = !socket.nonblocking && flags & libc::MSG_DONTWAIT == 0;
@@ -62,7 +64,8 @@ pub(crate) unsafe fn receive(
         let (net, mut outside) = turn.net();
         let outcome = net.read(ix, wanted - got, peek, &mut outside, |piece| {
             if !drop {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises that the vectors point to writable memory, unless
+                // `MSG_TRUNC` is set.
                 unsafe { vectors.put(at, piece) };
             }
             at += piece.len();
@@ -107,13 +110,13 @@ pub(crate) unsafe fn transmit(
     flags: c_int,
 ) -> isize {
     if is_datagram(&mut turn, ix) {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the vectors point to readable memory.
         return unsafe { datagram::write(&mut turn, ix, vectors, flags) };
     }
     if flags & libc::MSG_OOB != 0 {
         return error(libc::EOPNOTSUPP);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the vectors point to readable memory.
     let wanted = unsafe { vectors.len() };
     let socket = turn.shared().net.socket(ix);
     let waits = !socket.nonblocking && flags & libc::MSG_DONTWAIT == 0;
@@ -124,7 +127,7 @@ pub(crate) unsafe fn transmit(
         let (net, mut outside) = turn.net();
         let failure = match net.write_room(ix, (wanted - sent).min(PIECE_BYTES)) {
             WriteOutcome::Room(room) => {
-                // SAFETY: the caller's promise.
+                // SAFETY: the caller promises that the vectors point to readable memory.
                 let piece = unsafe { vectors.slice(sent, room) };
                 net.write(ix, piece, &mut outside);
                 sent += piece.len();
@@ -151,6 +154,10 @@ pub(crate) unsafe fn transmit(
     sent as isize
 }
 
+/// Receives bytes, and the sender's address if that is asked for.
+///
+/// # Safety
+/// As `recvfrom`: `to` has room for `len` bytes; `from` is null or has room for `*from_len`.
 unsafe fn recvfrom_(
     fd: c_int,
     to: *mut c_void,
@@ -197,6 +204,9 @@ unsafe fn recvfrom_(
 }
 
 /// `recvfrom` on a real socket of the tree, for who wants to know the sender.
+///
+/// # Safety
+/// `to` has room for `len` bytes, `from` for `*from_len`.
 unsafe fn receive_named(
     turn: &mut Turn,
     fd: c_int,
@@ -216,12 +226,16 @@ unsafe fn receive_named(
         false => call(),
     };
     if got >= 0 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` has room for `len` bytes, `from` for `*from_len`.
         unsafe { *from_len = shown.give(turn) };
     }
     got
 }
 
+/// Sends bytes, to an address if there is one.
+///
+/// # Safety
+/// As `sendto`: `from` points to `len` readable bytes; `to` is null or points to `to_len`.
 unsafe fn sendto_(
     fd: c_int,
     from: *const c_void,
@@ -250,12 +264,14 @@ unsafe fn sendto_(
             // SAFETY: the caller promises `len` readable bytes.
             unsafe { transmit(turn, ix, Vectors::one(&mut vector), flags) }
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `from` points to `len` readable bytes; `to` is null or
+        // points to `to_len`.
         Object::Stream if unsafe { is_internet(to, to_len) } => {
             turn::fault(&[b"the server uses an internet socket that is neither TCP nor UDP"])
         }
         Object::Stream => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `from` points to `len` readable bytes; `to` is null
+            // or points to `to_len`.
             let named = unsafe { KernelAddress::of(&mut turn, to, to_len) };
             on_stream(&mut turn, fd, libc::POLLOUT, || match &named {
                 // SAFETY: the caller promises `len` readable bytes; the address is our own.
@@ -270,6 +286,10 @@ unsafe fn sendto_(
     })
 }
 
+/// Receives a message.
+///
+/// # Safety
+/// As `recvmsg`: `message` is valid, with vectors of writable bytes.
 pub(crate) unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
@@ -290,12 +310,16 @@ pub(crate) unsafe fn recvmsg_(fd: c_int, message: *mut msghdr, flags: c_int) -> 
                 None => error(libc::EMSGSIZE),
             }
         },
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `message` is valid, with vectors of writable bytes.
         Object::Stream => unsafe { scm_rights::receive(&mut turn, fd, message, flags) },
         _ => raw(),
     })
 }
 
+/// Sends a message.
+///
+/// # Safety
+/// As `sendmsg`: `message` is valid, with vectors of readable bytes.
 pub(crate) unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
@@ -314,7 +338,7 @@ pub(crate) unsafe fn sendmsg_(fd: c_int, message: *const msghdr, flags: c_int) -
                 None => error(libc::EMSGSIZE),
             }
         },
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `message` is valid, with vectors of readable bytes.
         Object::Stream => unsafe { scm_rights::send(&mut turn, fd, message, flags) },
         _ => raw(),
     })

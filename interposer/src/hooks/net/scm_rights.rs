@@ -206,7 +206,7 @@ pub(crate) unsafe fn send(
             unsafe { sys!(sys::SYS_sendmsg, fd, message, flags) }
         })
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `message` is valid.
     let mut ours = unsafe { *message };
     // SAFETY: the same.
     let named = unsafe { KernelAddress::of(turn, ours.msg_name, ours.msg_namelen) };

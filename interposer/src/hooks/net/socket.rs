@@ -56,18 +56,22 @@ pub unsafe extern "C" fn socket(domain: c_int, kind: c_int, protocol: c_int) -> 
     finish(socket_(domain, kind, protocol)) as c_int
 }
 
+/// Binds a socket of any kind.
+///
+/// # Safety
+/// As `bind`: `to` points to `len` readable bytes.
 unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
         unsafe { sys!(sys::SYS_bind, fd, to, len) }
     };
     on_object(fd, op::BIND, raw, |mut turn, object| match object {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` points to `len` readable bytes.
         Object::Socket(ix) if is_datagram(&mut turn, ix) => unsafe {
             datagram::bind(&mut turn, ix, to, len)
         },
         Object::Socket(ix) => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `to` points to `len` readable bytes.
             let to = match unsafe { datagram::address_for(&mut turn, ix, to, len) } {
                 Ok(to) => to,
                 Err(failure) => return failure,
@@ -85,7 +89,7 @@ unsafe fn bind_(fd: c_int, to: *const c_void, len: socklen_t) -> isize {
                 error(libc::EADDRINUSE)
             }
         }
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` points to `len` readable bytes.
         Object::Stream if unsafe { is_internet(to, len) } => {
             turn::fault(&[b"the server binds an internet socket that is neither TCP nor UDP"])
         }

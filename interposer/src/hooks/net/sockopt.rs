@@ -18,6 +18,10 @@ use libc::socklen_t;
 
 // ---- names ----
 
+/// The address of a socket, or of its peer.
+///
+/// # Safety
+/// As `getsockname`: `to` has room for `*len` bytes.
 unsafe fn name_of(fd: c_int, to: *mut c_void, len: *mut socklen_t, peer: bool) -> isize {
     let number = if peer {
         libc::SYS_getpeername
@@ -40,12 +44,12 @@ unsafe fn name_of(fd: c_int, to: *mut c_void, len: *mut socklen_t, peer: bool) -
         }
         let socket = *turn.shared().net.socket(ix);
         if published::path_of(&turn, &socket).is_some() {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `to` has room for `*len` bytes.
             unsafe { published::write_name(&mut turn, found, to, len) };
             return 0;
         }
         if let Some(address) = found {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `to` has room for `*len` bytes.
             unsafe { address::write(address, v6, to, len) };
             return 0;
         }
@@ -120,7 +124,7 @@ unsafe fn note_option(
     value: *const c_void,
     len: socklen_t,
 ) {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `value` points to `len` readable bytes.
     if let Some(value) = unsafe { number(value, len) } {
         note_number(turn, ix, (level, option), value);
     }
@@ -307,7 +311,8 @@ unsafe fn translate_peer(turn: &mut Turn, to: *mut c_void, len: socklen_t) {
     if (len as usize) < size_of::<libc::ucred>() {
         return;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `to` points to `len` bytes of a `ucred` that the kernel has
+    // written.
     unsafe {
         let mut who = to.cast::<libc::ucred>().read_unaligned();
         who.pid = turn.shared().virtual_pid(who.pid);
@@ -315,6 +320,10 @@ unsafe fn translate_peer(turn: &mut Turn, to: *mut c_void, len: socklen_t) {
     }
 }
 
+/// Reads an option.
+///
+/// # Safety
+/// As `getsockopt`: `to` has room for `*len` bytes.
 unsafe fn getsockopt_(
     fd: c_int,
     wanted: (c_int, c_int),

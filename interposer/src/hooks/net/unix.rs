@@ -67,7 +67,7 @@ impl KernelAddress {
             && !to.is_null()
             && unsafe { address::family(to, len) } == libc::AF_UNIX;
         if !unnamed {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `to` is null or points to `len` readable bytes.
             return unsafe { Self::of(turn, to, len) };
         }
         let shared = turn.shared();

@@ -74,6 +74,10 @@ fn control_virtual(
     }
 }
 
+/// Adds, changes or removes a descriptor.
+///
+/// # Safety
+/// As `epoll_ctl`: `event` is null or points to an event.
 unsafe fn control(epfd: c_int, operation: c_int, fd: c_int, event: *mut epoll_event) -> isize {
     let raw = || {
         // SAFETY: the caller's pointer, passed on.
@@ -131,6 +135,9 @@ pub unsafe extern "C" fn epoll_ctl(
 }
 
 /// Fills `events` with what is ready now.
+///
+/// # Safety
+/// `events` has room for `max` events.
 unsafe fn collect(
     turn: &mut Turn,
     epfd: c_int,
@@ -163,6 +170,10 @@ unsafe fn collect(
     count
 }
 
+/// Waits for events, under a mask if there is one.
+///
+/// # Safety
+/// `events` has room for `max` events, `mask` is null or points to a set.
 unsafe fn wait(
     epfd: c_int,
     events: *mut epoll_event,
@@ -181,7 +192,8 @@ unsafe fn wait(
         return error(libc::EINVAL);
     };
     let patience = patience(&mut turn);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `events` has room for `max` events, `mask` is null or points
+    // to a set.
     unsafe {
         with_mask(&mut turn, mask, |turn| {
             wait_virtual(turn, epfd, epoll, events, max, patience)
@@ -189,6 +201,10 @@ unsafe fn wait(
     }
 }
 
+/// Waits for events with the turn.
+///
+/// # Safety
+/// `events` has room for `max` events.
 unsafe fn wait_virtual(
     turn: &mut Turn,
     epfd: c_int,

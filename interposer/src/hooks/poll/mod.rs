@@ -90,7 +90,7 @@ unsafe fn poll_slice<'a>(fds: *mut pollfd, count: nfds_t) -> &'a mut [pollfd] {
     if count == 0 {
         return &mut [];
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `fds` points to `count` descriptions.
     unsafe { core::slice::from_raw_parts_mut(fds, count as usize) }
 }
 

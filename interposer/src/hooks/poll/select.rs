@@ -23,11 +23,19 @@ const NOTHING: Results = [[0; SELECT_MAX / 64]; 3];
 struct Set(*mut u64);
 
 impl Set {
+    /// Whether a descriptor is in the set.
+    ///
+    /// # Safety
+    /// The set is null or has [`SELECT_MAX`] bits, and `fd` is less.
     unsafe fn has(self, fd: usize) -> bool {
         // SAFETY: null, or a set of SELECT_MAX bits.
         !self.0.is_null() && unsafe { *self.0.add(fd / 64) } & (1 << (fd % 64)) != 0
     }
 
+    /// Replaces the words that `count` descriptors take.
+    ///
+    /// # Safety
+    /// The set is null or has [`SELECT_MAX`] bits, and `count` is no more.
     unsafe fn store(self, bits: &[u64; SELECT_MAX / 64], count: usize) {
         if self.0.is_null() {
             return;
@@ -39,6 +47,10 @@ impl Set {
     }
 }
 
+/// Waits until a descriptor of the sets is ready.
+///
+/// # Safety
+/// Each set is null or has [`SELECT_MAX`] bits.
 unsafe fn select_(turn: &mut Turn, count: c_int, sets: [Set; 3], patience: Patience) -> isize {
     const EVENTS: [c_short; 3] = [libc::POLLIN, libc::POLLOUT, libc::POLLPRI];
     const FIRES: [c_short; 3] = [

@@ -13,6 +13,10 @@ pub struct CapabilityHeader {
     pid: c_int,
 }
 
+/// Asks for capabilities or sets them, by the kernel's id.
+///
+/// # Safety
+/// As `capget`: `header` is null or valid, `data` is what the call reads or writes.
 unsafe fn capabilities(number: i64, header: *mut CapabilityHeader, data: *mut c_void) -> isize {
     let Some(mut turn) = Turn::have() else {
         // SAFETY: the caller's pointers, passed on.

@@ -60,7 +60,7 @@ unsafe fn count(words: Words) -> usize {
     if words.is_null() {
         return 0;
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `words` is null or an array of pointers that ends with null.
     (0..)
         .find(|at| unsafe { (*words.add(*at)).is_null() })
         .unwrap_or(0)
@@ -209,6 +209,9 @@ pub(crate) unsafe fn execute_path(
 }
 
 /// A file that is no program the kernel knows, given to the shell.
+///
+/// # Safety
+/// As `execve`.
 unsafe fn execute_by_shell(path: *const c_char, arguments: Words, environment: Words) -> isize {
     // SAFETY: the caller's promise.
     let given = unsafe { count(arguments) };
@@ -227,6 +230,10 @@ unsafe fn execute_by_shell(path: *const c_char, arguments: Words, environment: W
     }
 }
 
+/// Executes a file, by the shell if the kernel does not know it.
+///
+/// # Safety
+/// As `execve`.
 unsafe fn execute_or_script(path: *const c_char, arguments: Words, environment: Words) -> isize {
     // SAFETY: the caller's promise.
     unsafe {

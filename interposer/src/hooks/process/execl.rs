@@ -57,7 +57,7 @@ impl Listed {
     /// # Safety
     /// The call has more than `at` arguments.
     unsafe fn get(self, at: usize) -> *const c_char {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that the call has more than `at` arguments.
         unsafe {
             match at {
                 0..6 => *self.registers.add(at),

@@ -73,8 +73,8 @@ struct Child {
 }
 
 impl Child {
-    /// Takes a slot and a thread of the schedule, and copies what a child inherits. `Err` is the result
-    /// of the call.
+    /// Takes a slot and a thread of the schedule, and copies what a child inherits. `Err` is the
+    /// result of the call.
     fn make(turn: &mut Turn) -> Result<Self, isize> {
         let (parent, me) = (turn.process(), turn.me());
         let child = free_slot(turn).ok_or(error(libc::EAGAIN))?;

@@ -14,6 +14,9 @@ use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::Ordering;
 
 /// What a mode of `popen` asks for: reading, and closing our end at exec.
+///
+/// # Safety
+/// `mode` ends with a NUL.
 unsafe fn popen_mode(mut mode: *const c_char) -> Option<(bool, bool)> {
     let (mut reads, mut writes, mut close) = (false, false, false);
     loop {
@@ -30,6 +33,10 @@ unsafe fn popen_mode(mut mode: *const c_char) -> Option<(bool, bool)> {
     }
 }
 
+/// Starts a shell with a pipe; `Err` is an errno.
+///
+/// # Safety
+/// As `popen`: both strings end with a NUL.
 unsafe fn popen_(
     turn: &mut Turn,
     command: *const c_char,

@@ -112,7 +112,7 @@ pub(crate) unsafe fn spawn(turn: &mut Turn, plan: &Plan<'_>) -> Result<c_int, c_
         .set_mask(me, Set(u64::MAX).blockable());
     let forked = fork::fork_for_exec(turn);
     if forked == 0 {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that what the plan points to is as `posix_spawn` wants it.
         unsafe { become_program(plan, before) }
     }
     let result = if forked < 0 {
@@ -155,8 +155,12 @@ fn await_program(turn: &mut Turn, pid: c_int) -> Result<c_int, c_int> {
 }
 
 /// The child's part. Ends without a word if it can't: its maker is told why.
+///
+/// # Safety
+/// The calling process is the child that was forked for this plan, whose pointers are valid.
 unsafe fn become_program(plan: &Plan<'_>, mask: Set) -> ! {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the calling process is the child that was forked for this
+    // plan, whose pointers are valid.
     let failed = unsafe {
         match prepare(plan, mask) {
             Err(errno) => errno,
@@ -179,6 +183,10 @@ unsafe fn become_program(plan: &Plan<'_>, mask: Set) -> ! {
     unsafe { exit::_exit(127) }
 }
 
+/// Applies attributes and file actions; `Err` is an errno.
+///
+/// # Safety
+/// As [`become_program`].
 unsafe fn prepare(plan: &Plan<'_>, mask: Set) -> Result<(), c_int> {
     let attributes = &plan.attributes;
     if attributes.has(libc::POSIX_SPAWN_SETSIGDEF) {
@@ -227,6 +235,10 @@ pub(crate) fn check(result: isize) -> Result<isize, c_int> {
     }
 }
 
+/// Does one file action; `Err` is an errno.
+///
+/// # Safety
+/// The paths in the action end with a NUL.
 unsafe fn act(action: &Action) -> Result<(), c_int> {
     let (fd, other) = action.descriptors();
     match action.tag {

@@ -73,6 +73,9 @@ pub(crate) fn shell_words(command: *const c_char) -> [*const c_char; 4] {
 }
 
 /// Runs a command to its end; its status as `waitpid` gives it.
+///
+/// # Safety
+/// `command` ends with a NUL.
 unsafe fn run(turn: &mut Turn, command: *const c_char) -> isize {
     const NO_SHELL: isize = 127 << 8;
     let words = shell_words(command);

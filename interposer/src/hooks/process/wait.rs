@@ -121,6 +121,10 @@ pub(crate) fn reap_one(turn: &mut Turn, pid: c_int) -> Result<c_int, c_int> {
     }
 }
 
+/// Waits for a child and reaps it.
+///
+/// # Safety
+/// As `wait4`: `status` and `usage` are null or have room.
 unsafe fn wait4_(
     selector: c_int,
     status: *mut c_int,
@@ -219,6 +223,10 @@ pub(crate) fn told_by_signal(child: &Process) -> Info {
     }
 }
 
+/// Waits for a child and tells of its end.
+///
+/// # Safety
+/// As `waitid`: `info` is null or has room.
 unsafe fn waitid_(kind: c_uint, id: c_int, info: *mut libc::siginfo_t, options: c_int) -> isize {
     let Some(mut turn) = Turn::take(op::REAP) else {
         // SAFETY: the caller's pointer, passed on.

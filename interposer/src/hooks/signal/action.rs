@@ -10,6 +10,10 @@ use brolga_tape::operation as op;
 use brolga_vsignal::{self as vsignal, Action, Set};
 use core::ffi::c_int;
 
+/// Sets an action, and gives the one before.
+///
+/// # Safety
+/// As `sigaction`: `new` is null or points to an action, `old` is null or has room for one.
 unsafe fn sigaction_(signal: c_int, new: *const Sigaction, old: *mut Sigaction) -> isize {
     let Some(mut turn) = Turn::take(op::SIGACTION) else {
         return own(real_sigaction(signal, new, old));

@@ -14,6 +14,9 @@ pub struct JumpBuffer {
 }
 
 /// Our copy of the mask follows the kernel's, which libc's function is about to set.
+///
+/// # Safety
+/// `sigsetjmp` has filled the buffer.
 unsafe fn restore_mask(buffer: *const JumpBuffer) {
     let Some(mut turn) = Turn::have() else { return };
     // Out of the handler of a signal, perhaps, and so out of the call that it interrupted.

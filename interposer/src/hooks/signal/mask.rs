@@ -40,6 +40,10 @@ fn set_mask(turn: &mut Turn, mask: Set) {
     }
 }
 
+/// Changes the mask of the calling thread, and gives the one before.
+///
+/// # Safety
+/// As `sigprocmask`: `new` is null or points to a set, `old` is null or has room for one.
 unsafe fn sigprocmask_(how: c_int, new: *const sigset_t, old: *mut sigset_t) -> isize {
     let Some(mut turn) = Turn::take(op::SIGMASK) else {
         // SAFETY: the caller's pointers, passed on.
@@ -128,7 +132,7 @@ pub(crate) unsafe fn with_mask(
     mask: *const sigset_t,
     wait: impl FnOnce(&mut Turn) -> isize,
 ) -> isize {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `mask` is null or points to a set.
     let Some(mask) = (unsafe { set_at(mask) }) else {
         return wait(turn);
     };

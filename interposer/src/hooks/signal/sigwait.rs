@@ -111,6 +111,11 @@ pub unsafe extern "C" fn sigwait(set: *const sigset_t, signal: *mut c_int) -> c_
     }
 }
 
+/// Waits for a signal of a set until a time.
+///
+/// # Safety
+/// As `sigtimedwait`: `set` points to a set, `info` is null or has room, `timeout` is null or
+/// points to a timespec.
 unsafe fn sigtimedwait_(
     set: *const sigset_t,
     info: *mut libc::siginfo_t,

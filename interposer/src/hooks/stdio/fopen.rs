@@ -19,10 +19,14 @@ pub fn resolve() {
     FOPEN.get();
 }
 
+/// Opens a file as a stream.
+///
+/// # Safety
+/// As `fopen`: both strings end with a NUL.
 unsafe fn fopen_(path: *const c_char, mode: *const c_char) -> *mut c_void {
     let mut turn = Turn::take(op::FILE);
     if let Some(turn) = &mut turn {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that both strings end with a NUL.
         match unsafe { classify_c(path) } {
             // SAFETY: as above.
             Path::Ordinary if unsafe { fifo::is_fifo(libc::AT_FDCWD, path, 0) } => {
@@ -62,6 +66,10 @@ pub unsafe extern "C" fn fopen64(path: *const c_char, mode: *const c_char) -> *m
     unsafe { fopen_(path, mode) }
 }
 
+/// Makes a stream of a descriptor.
+///
+/// # Safety
+/// As `fdopen`: `mode` ends with a NUL.
 unsafe fn fdopen_(fd: c_int, mode: *const c_char) -> *mut c_void {
     if let Some(mut turn) = Turn::take(op::FILE)
         && needs_us(&mut turn, fd)

@@ -90,6 +90,10 @@ impl Cookie {
     }
 }
 
+/// Reads for a stream.
+///
+/// # Safety
+/// libc calls it, with room for `len` bytes.
 unsafe extern "C" fn read(cookie: usize, to: *mut c_void, len: usize) -> isize {
     // SAFETY: stdio gives room for `len` bytes.
     finish(unsafe { read_(Cookie::of(cookie).descriptor, to, len) })
@@ -110,6 +114,10 @@ pub(crate) unsafe extern "C" fn write(cookie: usize, from: *const c_void, len: u
     done.cast_signed()
 }
 
+/// Moves the position of a stream's descriptor.
+///
+/// # Safety
+/// libc calls it, with an offset.
 unsafe extern "C" fn seek(cookie: usize, offset: *mut i64, whence: c_int) -> c_int {
     // SAFETY: stdio gives an offset.
     let wanted = unsafe { *offset };
@@ -124,6 +132,10 @@ unsafe extern "C" fn seek(cookie: usize, offset: *mut i64, whence: c_int) -> c_i
     0
 }
 
+/// Closes a stream's descriptor.
+///
+/// # Safety
+/// libc calls it, at the stream's end.
 unsafe extern "C" fn close(cookie: usize) -> c_int {
     let Cookie {
         descriptor,
@@ -136,6 +148,9 @@ unsafe extern "C" fn close(cookie: usize) -> c_int {
 }
 
 /// A stream of ours; null with errno set when there is no memory for it.
+///
+/// # Safety
+/// `mode` ends with a NUL.
 pub(crate) unsafe fn open_stream(cookie: Cookie, mode: *const c_char) -> *mut File {
     // SAFETY: the caller's mode; functions of the right types.
     unsafe {
@@ -154,6 +169,9 @@ pub(crate) fn needs_us(turn: &mut Turn, fd: c_int) -> bool {
 }
 
 /// `open` flags of an `fopen` mode; `None` if it is none.
+///
+/// # Safety
+/// `mode` ends with a NUL.
 pub(crate) unsafe fn flags_of(mode: *const c_char) -> Option<c_int> {
     // SAFETY: the caller promises a NUL-terminated mode.
     let mode = unsafe { CStr::from_ptr(mode) }.to_bytes();
@@ -186,6 +204,9 @@ pub(crate) unsafe fn flags_of(mode: *const c_char) -> Option<c_int> {
 }
 
 /// A file by name that libc's own stream can't serve.
+///
+/// # Safety
+/// `mode` ends with a NUL.
 pub(crate) unsafe fn open_by_name(
     mode: *const c_char,
     open: impl FnOnce(c_int) -> isize,

@@ -16,6 +16,9 @@ pub unsafe extern "C" fn sched_getcpu() -> c_int {
 }
 
 /// Processors 0 to cpus - 1, wherever the tree really runs.
+///
+/// # Safety
+/// `set` has room for `size` bytes.
 pub(crate) unsafe fn fill_affinity(turn: &Turn, size: usize, set: *mut u8) {
     // SAFETY: the caller promises `size` bytes.
     unsafe {

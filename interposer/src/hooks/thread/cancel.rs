@@ -42,6 +42,9 @@ fn cancel(turn: &mut Turn, handle: u64) -> c_int {
 }
 
 /// Changes a flag; `to` is the new value, `old` gets the previous one.
+///
+/// # Safety
+/// `old` is null or has room for an int.
 unsafe fn change(to: c_int, old: *mut c_int, flag: impl FnOnce(&mut Cancel) -> &mut bool) -> c_int {
     if to != 0 && to != YES {
         return libc::EINVAL;

@@ -25,7 +25,7 @@ unsafe fn deadline(
     operation: i32,
     timeout: *const timespec,
 ) -> Result<Option<u64>, isize> {
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `timeout` is null or points to a timespec.
     let Some(timeout) = (unsafe { timeout.as_ref() }) else {
         return Ok(None);
     };
@@ -112,6 +112,9 @@ fn requeue(turn: &mut Turn, from: Key, to: Key, counts: [i32; 2]) -> isize {
 
 /// The futex call with the turn. Those with priority inheritance don't exist: the library's own
 /// mutexes are hooked, and other programs fall back.
+///
+/// # Safety
+/// The arguments are those of `futex`.
 pub(crate) unsafe fn futex(mut turn: Turn, arguments: [usize; 6]) -> isize {
     let [word, operation, value, timeout, word2, value3] = arguments;
     let operation = operation as i32;
@@ -133,7 +136,7 @@ pub(crate) unsafe fn futex(mut turn: Turn, arguments: [usize; 6]) -> isize {
     match command {
         libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET => {
             let timeout = core::ptr::with_exposed_provenance(timeout);
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that the arguments are those of `futex`.
             let deadline = match unsafe { deadline(turn, operation, timeout) } {
                 Ok(deadline) => deadline,
                 Err(invalid) => return invalid,

@@ -78,6 +78,10 @@ fn arm(round: usize) {
     unsafe { pthread_setspecific(END_KEY.load(Ordering::Relaxed), value) };
 }
 
+/// Destructor of our key: the thread has ended but for libc's part.
+///
+/// # Safety
+/// libc calls it, in the thread that ends.
 unsafe extern "C" fn end_of_thread(round: *mut c_void) {
     let round = round.addr();
     if round < DESTRUCTOR_ROUNDS {
@@ -168,6 +172,10 @@ fn arrive(me: ThreadIx) -> ThreadInfo {
     *turn.shared().thread(me)
 }
 
+/// Makes a thread of the schedule; an error as `pthread_create` returns it.
+///
+/// # Safety
+/// As `pthread_create`.
 unsafe fn create(
     mut turn: Turn,
     handle: *mut u64,

@@ -88,7 +88,7 @@ unsafe fn set(id: c_int, policy: Option<c_int>, param: *const sched_param) -> is
     let Some(mut turn) = Turn::take(op::OPTION) else {
         return error(libc::EPERM);
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `param` is null or points to a parameter.
     let Some(param) = (unsafe { param.as_ref() }) else {
         return error(libc::EINVAL);
     };

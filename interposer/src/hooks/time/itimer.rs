@@ -69,7 +69,7 @@ fn timeval_of(ns: u64) -> timeval {
 /// `to` is null or has room for an interval timer's value.
 unsafe fn put_interval(to: *mut itimerval, (left, interval): (u64, u64)) {
     if !to.is_null() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` is null or has room for an interval timer's value.
         unsafe {
             to.write(itimerval {
                 it_interval: timeval_of(interval),

@@ -45,12 +45,16 @@ fn sleep_for(turn: &mut Turn, ns: u64) -> Result<(), u64> {
 unsafe fn slept(result: Result<(), u64>, remainder: *mut timespec) -> isize {
     let Err(left) = result else { return 0 };
     if !remainder.is_null() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `remainder` is null or has room for a timespec.
         unsafe { remainder.write(timespec_of(left)) };
     }
     error(libc::EINTR)
 }
 
+/// Sleeps for a while of virtual time.
+///
+/// # Safety
+/// As `nanosleep`: `request` points to a timespec, `remainder` is null or has room for one.
 unsafe fn nanosleep_(request: *const timespec, remainder: *mut timespec) -> isize {
     let Some(mut turn) = Turn::take(op::SLEEP) else {
         // SAFETY: the caller's pointers, passed on.

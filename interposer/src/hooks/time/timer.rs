@@ -71,6 +71,10 @@ fn purpose_of(turn: &mut Turn, event: Option<&libc::sigevent>, id: ThreadIx) -> 
         })
 }
 
+/// Makes a timer.
+///
+/// # Safety
+/// As `timer_create`: `event` is null or valid, `to` has room.
 unsafe fn timer_create_(
     clock: clockid_t,
     event: *const libc::sigevent,
@@ -136,7 +140,7 @@ pub(crate) fn is_valid(new: &itimerspec) -> bool {
 /// `to` is null or has room.
 pub(crate) unsafe fn put(to: *mut itimerspec, (left, interval): (u64, u64)) {
     if !to.is_null() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` is null or has room.
         unsafe {
             to.write(itimerspec {
                 it_interval: timespec_of(interval),
@@ -146,6 +150,10 @@ pub(crate) unsafe fn put(to: *mut itimerspec, (left, interval): (u64, u64)) {
     }
 }
 
+/// Sets a timer, and gives its state before.
+///
+/// # Safety
+/// As `timer_settime`: `new` points to a time, `old` is null or has room for one.
 unsafe fn timer_settime_(
     timer: usize,
     flags: c_int,
@@ -168,7 +176,7 @@ unsafe fn timer_settime_(
     let clock = turn.shared().alarm(ix).clock;
     let (deadline, interval) = asked(&mut turn, clock, flags & libc::TIMER_ABSTIME != 0, new);
     set(&mut turn, ix, deadline, interval);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `new` points to a time, `old` is null or has room for one.
     unsafe { put(old, before) };
     0
 }

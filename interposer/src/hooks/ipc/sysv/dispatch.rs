@@ -13,7 +13,7 @@ use core::ptr::{with_exposed_provenance as at, with_exposed_provenance_mut as at
 /// The arguments are what the kernel expects for that call.
 pub unsafe fn call(number: i64, a: [usize; 6]) -> Option<isize> {
     let id = a[0] as c_int;
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the arguments are what the kernel expects for that call.
     let result = unsafe {
         match number {
             libc::SYS_semget => semaphore::semget(id, a[1] as _, a[2] as _) as isize,

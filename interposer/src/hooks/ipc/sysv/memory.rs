@@ -195,11 +195,13 @@ unsafe fn control(id: c_int, command: c_int, status: *mut libc::shmid_ds) -> Res
             filled.shm_ctime = facts.changed;
             (filled.shm_cpid, filled.shm_lpid) = (facts.maker, facts.last);
             filled.shm_nattch = facts.count as u64;
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `status` is valid for what the command reads or
+            // writes.
             unsafe { status.write(filled) };
         }
         SET => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `status` is valid for what the command reads or
+            // writes.
             let to = settable(unsafe { &(*status).shm_perm });
             segments.set(at, to, &caller)?;
         }

@@ -73,7 +73,7 @@ unsafe fn send(id: c_int, from: *const Buffer, len: usize, flags: c_int) -> Resu
     if len > MESSAGE_BYTES {
         return Err(libc::EINVAL);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `from` points to a type and `len` bytes.
     let (kind, bytes) = unsafe {
         let bytes = (&raw const (*from).bytes).cast::<u8>();
         ((*from).kind, core::slice::from_raw_parts(bytes, len))
@@ -137,11 +137,13 @@ unsafe fn control(id: c_int, command: c_int, status: *mut Status) -> Result<isiz
                 receiver: facts.receiver,
                 unused: [0; 2],
             };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `status` is valid for what the command reads or
+            // writes.
             unsafe { status.write(filled) };
         }
         SET => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `status` is valid for what the command reads or
+            // writes.
             let wanted = unsafe { &*status };
             let bytes_max = wanted.bytes_max as usize;
             queues.set(at, settable(&wanted.permissions), bytes_max, &caller)?;

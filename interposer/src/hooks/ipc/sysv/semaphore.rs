@@ -100,7 +100,8 @@ unsafe fn operate_(
     if count > OPERATIONS_MAX {
         return Err(libc::E2BIG);
     }
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `operations` points to `count` operations, `timeout` is null
+    // or points to a timespec.
     let (operations, timeout) = unsafe {
         let operations = core::slice::from_raw_parts(operations, count);
         (operations, timeout.as_ref())
@@ -151,7 +152,7 @@ unsafe fn get_all(turn: &mut Turn, id: c_int, to: *mut u16) -> Result<isize, c_i
     let at = semaphores.find(id)?;
     semaphores.names().check(at, &caller, READ)?;
     for (index, semaphore) in semaphores.semaphores(at).iter().enumerate() {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `to` has room for as many values as the set has.
         unsafe { to.add(index).write(semaphore.value as u16) };
     }
     Ok(0)
@@ -165,7 +166,7 @@ unsafe fn set_all(turn: &mut Turn, id: c_int, from: *const u16) -> Result<isize,
     let at = semaphores.find(id)?;
     let len = semaphores.semaphores(at).len();
     debug_assert!(len <= SEMAPHORES_MAX);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `from` points to as many values as the set has.
     let values = unsafe { core::slice::from_raw_parts(from, len) };
     semaphores.set_values(at, 0, values, &caller)?;
     wake(turn, id);
@@ -209,11 +210,13 @@ unsafe fn of_set(
                 len: semaphores.semaphores(at).len() as c_ulong,
                 unused: [0; 2],
             };
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `status` is valid for what the command reads or
+            // writes.
             unsafe { status.write(filled) };
         }
         SET => {
-            // SAFETY: the caller's promise.
+            // SAFETY: the caller promises that `status` is valid for what the command reads or
+            // writes.
             let to = settable(unsafe { &(*status).permissions });
             semaphores.set(at, to, &caller)?;
         }
@@ -237,7 +240,7 @@ unsafe fn control(
     let (mut turn, _) = take().ok_or(libc::EINVAL)?;
     let turn = &mut turn;
     let pointer = core::ptr::with_exposed_provenance_mut::<u16>(argument);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the argument is what the command wants.
     unsafe {
         match command {
             GET_VALUE | GET_PID | SLEEPERS | SLEEPERS_FOR_ZERO => of_one(turn, id, number, command),

@@ -104,7 +104,7 @@ pub(super) unsafe fn wait(
 /// The condition variable is initialised.
 pub(super) unsafe fn wake(condition: *mut Condition, count: usize) {
     let mut turn = Turn::take(op::SIGNAL);
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that the condition variable is initialised.
     unsafe { (*condition).wake(turn.as_mut(), count) };
 }
 

@@ -64,7 +64,7 @@ impl Until {
     /// # Safety
     /// `time` points to a timespec.
     pub unsafe fn new(clock: clockid_t, time: *const timespec) -> Self {
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises that `time` points to a timespec.
         let time = unsafe { *time };
         Self { clock, time }
     }

@@ -189,6 +189,10 @@ impl Mutex {
     }
 }
 
+/// Locks a mutex until a reading of a clock.
+///
+/// # Safety
+/// `mutex` is one that lives, `until` points to a timespec.
 unsafe fn timed_lock(mutex: *mut Mutex, clock: clockid_t, until: *const timespec) -> c_int {
     if !Until::is_clock(clock) {
         return libc::EINVAL;

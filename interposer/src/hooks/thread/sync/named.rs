@@ -52,7 +52,7 @@ impl Name {
     /// A NUL-terminated name.
     unsafe fn new(name: *const c_char) -> Option<Self> {
         const PREFIX: &[u8] = b".sem-";
-        // SAFETY: the caller's promise.
+        // SAFETY: the caller promises a NUL-terminated name.
         let name = unsafe { CStr::from_ptr(name) }.to_bytes();
         let start = name.iter().position(|byte| *byte != b'/')?;
         let name = &name[start..];
@@ -131,11 +131,15 @@ fn map(turn: &mut Turn, fd: isize) -> isize {
     address
 }
 
+/// Opens a named semaphore, or makes it; its address.
+///
+/// # Safety
+/// `name` ends with a NUL.
 unsafe fn open(name: *const c_char, flags: c_int, mode: c_uint, value: c_uint) -> isize {
     let Some(mut turn) = Turn::take(op::FILE) else {
         return error(libc::EPERM);
     };
-    // SAFETY: the caller's promise.
+    // SAFETY: the caller promises that `name` ends with a NUL.
     let Some(name) = (unsafe { Name::new(name) }) else {
         return error(libc::EINVAL);
     };

@@ -121,6 +121,10 @@ unsafe extern "C" {
     fn pthread_rwlockattr_getkind_np(attributes: *const c_void, kind: *mut c_int) -> c_int;
 }
 
+/// Locks for reading or writing.
+///
+/// # Safety
+/// `lock` is one that lives.
 unsafe fn lock(lock: *mut Rwlock, write: bool, until: Option<&Until>) -> c_int {
     // SAFETY: the caller promises an initialised lock.
     let lock = unsafe { &*lock };
@@ -133,6 +137,10 @@ unsafe fn lock(lock: *mut Rwlock, write: bool, until: Option<&Until>) -> c_int {
     }
 }
 
+/// Locks if that is possible at once.
+///
+/// # Safety
+/// `lock` is one that lives.
 unsafe fn try_lock(lock: *mut Rwlock, write: bool) -> c_int {
     let mut turn = Turn::take(op::LOCK);
     // SAFETY: the caller promises an initialised lock.

@@ -83,6 +83,10 @@ impl Semaphore {
     }
 }
 
+/// Takes one, waiting if there is none.
+///
+/// # Safety
+/// `semaphore` is one that lives.
 unsafe fn take(semaphore: *mut Semaphore, until: Option<&Until>) -> c_int {
     let Some(mut turn) = Turn::take(op::WAIT) else {
         crate::turn::fault(&[b"a thread outside the schedule waits on a semaphore"]);
