@@ -84,7 +84,7 @@ unsafe fn copy<T>(from: &T, to: *mut c_void, len: *mut socklen_t) {
     }
 }
 
-/// Whether an address is one of the internet families.
+/// Returns whether an address is one of the internet families.
 ///
 /// # Safety
 /// `to` is null or points to `len` readable bytes.

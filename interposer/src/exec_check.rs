@@ -1,8 +1,6 @@
-//! Whether a program that is about to be executed would have us in it, as `src/server_image/elf.rs`
-//! in the node asks of
-//! the first one: a dynamically linked program of this machine for which the linker heeds
-//! `LD_PRELOAD`,
-//! or a script of one.
+//! The check of a program before it is executed: the interposer has to be loaded into it. As
+//! `src/server_image/elf.rs` in the node asks of the first program, it must be a dynamically linked
+//! one of this machine for which the linker heeds `LD_PRELOAD`, or a script of one.
 
 use crate::sys::{self, sys};
 use core::ffi::{CStr, c_char, c_int};
@@ -13,14 +11,14 @@ const INTERPRETERS_MAX: u32 = 5;
 const LINE_BYTES: usize = 256;
 const PATH_BYTES: usize = 4096;
 
-/// What would become of us.
+/// The result of the check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// We are there again.
+pub enum ExecCheck {
+    /// The interposer will be loaded.
     Wrapped,
-    /// It would run without us, because it is so.
+    /// The interposer cannot be loaded into it; the reason.
     Lost(&'static str),
-    /// The kernel will say what is wrong with it.
+    /// The kernel refuses to execute it, with an errno of its own.
     Refused,
 }
 
@@ -58,70 +56,70 @@ impl Drop for Open {
     }
 }
 
-/// What would become of us in the program that `execveat` finds.
+/// Checks the program that `execveat` finds.
 ///
 /// # Safety
 /// `path` is NUL-terminated.
-pub unsafe fn fate(at: c_int, path: *const c_char, flags: c_int) -> Fate {
+pub unsafe fn check(at: c_int, path: *const c_char, flags: c_int) -> ExecCheck {
     // SAFETY: the caller promises that `path` is NUL-terminated.
     let path = unsafe { CStr::from_ptr(path) };
     if !path.is_empty() || flags & libc::AT_EMPTY_PATH == 0 {
-        return fate_of_file(at, path, 0);
+        return check_file(at, path, 0);
     }
-    let mut by_number = [0u8; 32];
+    let mut path_of_descriptor = [0u8; 32];
     let digits = sys::Decimal::new(at.cast_unsigned().into());
     let prefix = b"/proc/self/fd/";
-    by_number[..prefix.len()].copy_from_slice(prefix);
-    by_number[prefix.len()..][..digits.bytes().len()].copy_from_slice(digits.bytes());
-    match CStr::from_bytes_until_nul(&by_number) {
-        Ok(path) => fate_of_file(libc::AT_FDCWD, path, 0),
-        Err(_) => Fate::Refused,
+    path_of_descriptor[..prefix.len()].copy_from_slice(prefix);
+    path_of_descriptor[prefix.len()..][..digits.bytes().len()].copy_from_slice(digits.bytes());
+    match CStr::from_bytes_until_nul(&path_of_descriptor) {
+        Ok(path) => check_file(libc::AT_FDCWD, path, 0),
+        Err(_) => ExecCheck::Refused,
     }
 }
 
-fn fate_of_file(at: c_int, path: &CStr, depth: u32) -> Fate {
+fn check_file(at: c_int, path: &CStr, depth: u32) -> ExecCheck {
     // One that may be executed but not read is taken for an ordinary one.
     let Some(file) = Open::new(at, path) else {
-        return Fate::Wrapped;
+        return ExecCheck::Wrapped;
     };
     let Some(status) = file.status() else {
-        return Fate::Refused;
+        return ExecCheck::Refused;
     };
     if status.st_mode & libc::S_IFMT != libc::S_IFREG || status.st_mode & 0o111 == 0 {
-        return Fate::Refused;
+        return ExecCheck::Refused;
     }
     let mut start = [0u8; LINE_BYTES];
     let got = file.read(&mut start, 0);
     let start = &start[..got];
     if let Some(line) = start.strip_prefix(b"#!") {
-        return fate_of_script(line, depth);
+        return check_script(line, depth);
     }
     if !start.starts_with(b"\x7fELF") {
-        return Fate::Refused;
+        return ExecCheck::Refused;
     }
     if gains_rights(&file, &status) {
-        return Fate::Lost("setuid, setgid or has file capabilities");
+        return ExecCheck::Lost("setuid, setgid or has file capabilities");
     }
-    fate_of_elf(&file, start)
+    check_elf(&file, start)
 }
 
-fn fate_of_script(line: &[u8], depth: u32) -> Fate {
+fn check_script(line: &[u8], depth: u32) -> ExecCheck {
     let line = line.split(|byte| *byte == b'\n').next().unwrap_or(line);
     let blank = |byte: &u8| *byte == b' ' || *byte == b'\t';
     let from = line.iter().position(|byte| !blank(byte)).unwrap_or(0);
     let name = line[from..].split(blank).next().unwrap_or(&[]);
     let mut path = [0u8; PATH_BYTES];
     if depth >= INTERPRETERS_MAX || name.is_empty() || name.len() >= path.len() {
-        return Fate::Refused;
+        return ExecCheck::Refused;
     }
     path[..name.len()].copy_from_slice(name);
     match CStr::from_bytes_until_nul(&path) {
-        Ok(path) => fate_of_file(libc::AT_FDCWD, path, depth + 1),
-        Err(_) => Fate::Refused,
+        Ok(path) => check_file(libc::AT_FDCWD, path, depth + 1),
+        Err(_) => ExecCheck::Refused,
     }
 }
 
-/// Whether the linker would distrust the environment.
+/// Returns whether the linker would distrust the environment.
 fn gains_rights(file: &Open, status: &libc::stat) -> bool {
     // SAFETY: plain integers.
     let (user, group, never) = unsafe {
@@ -151,15 +149,15 @@ fn word<const BYTES: usize>(from: &[u8], at: usize) -> [u8; BYTES] {
 }
 
 /// An ELF file, by its header and program headers (`<elf.h>`).
-fn fate_of_elf(file: &Open, start: &[u8]) -> Fate {
+fn check_elf(file: &Open, start: &[u8]) -> ExecCheck {
     const CLASS_64: u8 = 2;
     const MACHINE_X86_64: u16 = 62;
     const INTERPRETER: u32 = 3;
     if start.get(4) != Some(&CLASS_64) {
-        return Fate::Lost("a 32-bit program");
+        return ExecCheck::Lost("a 32-bit program");
     }
     if u16::from_le_bytes(word(start, 18)) != MACHINE_X86_64 {
-        return Fate::Refused;
+        return ExecCheck::Refused;
     }
     let table = u64::from_le_bytes(word(start, 32));
     let size = u64::from(u16::from_le_bytes(word(start, 54)));
@@ -170,8 +168,8 @@ fn fate_of_elf(file: &Open, start: &[u8]) -> Fate {
             && u32::from_le_bytes(kind) == INTERPRETER
     });
     if dynamic {
-        Fate::Wrapped
+        ExecCheck::Wrapped
     } else {
-        Fate::Lost("statically linked")
+        ExecCheck::Lost("statically linked")
     }
 }

@@ -21,10 +21,10 @@ pub struct Local {
     pub perturb_us: u32,
     /// The policy is `parallel`.
     pub parallel: bool,
-    /// How often a thread looks whether it has the turn before it sleeps.
+    /// The number of looks at the baton before a thread sleeps.
     pub patience: u32,
     /// System calls that go round the hooks are to be caught.
-    pub backstop: bool,
+    pub syscall_filter: bool,
     /// Every ordered operation is recorded.
     pub trace: bool,
     /// UNIX sockets that clients outside of the tree may use.
@@ -47,7 +47,7 @@ static LOCAL: Cell = Cell(UnsafeCell::new(Local {
     perturb_us: 0,
     parallel: false,
     patience: 0,
-    backstop: false,
+    syscall_filter: false,
     trace: false,
     unix: Paths::NONE,
     die_of: not_installed,
@@ -58,7 +58,7 @@ fn not_installed(_: c_int) -> ! {
     unreachable!("a signal is delivered only in a schedule")
 }
 
-/// What this process keeps.
+/// The mappings and settings of this process.
 #[inline]
 pub fn local() -> &'static Local {
     // SAFETY: see Cell.
@@ -86,7 +86,7 @@ pub unsafe fn install(
     local.perturb_us = parameters.perturb_us;
     local.parallel = parameters.parallel != 0;
     local.patience = patience;
-    local.backstop = parameters.backstop != 0;
+    local.syscall_filter = parameters.backstop != 0;
     local.trace = parameters.trace != 0;
     local.unix = parameters.unix;
     local.die_of = die_of;
@@ -107,9 +107,9 @@ pub fn memory() -> *mut Shared {
     local().shared
 }
 
-/// Whether system calls that go round us are to be caught.
-pub fn wants_backstop() -> bool {
-    local().backstop
+/// Returns whether system calls that go round us are to be caught.
+pub fn wants_syscall_filter() -> bool {
+    local().syscall_filter
 }
 
 /// True in a process of a wrapped server; elsewhere every hook does what libc does.

@@ -58,8 +58,8 @@ fn renumber(shared: &mut Shared) {
     shared.scheduler.rekey(|key| rekeyed(key, &table));
 }
 
-/// What a file is now. What is not listed is the machine's, and on another machine nothing but the
-/// place is the same; or it is gone, and then the place may be another's.
+/// The present identity of a file. Files that are not listed are the machine's, and on another
+/// machine only the place is the same; or it is gone, and then the place may be another's.
 fn now(table: &Table<'_>, old: &Identity, place: &[u8]) -> Identity {
     if statx::is_known_by_place(old) {
         return *old;

@@ -27,7 +27,7 @@ const FIRST_ID: i32 = 1000;
 pub const FIRST: u16 = 0;
 /// Parent of a process whose own has ended, and of the first one: not in the tree, reaps at once.
 pub const INIT: u16 = u16::MAX;
-/// What such a process sees as its parent's id.
+/// The parent's id that such a process sees.
 pub const INIT_PID: i32 = 1;
 
 /// A process of the tree.
@@ -43,15 +43,15 @@ pub struct Process {
     /// Process group and session, as the server sees them.
     pub group: i32,
     pub session: i32,
-    /// It has executed a program since it was forked.
+    /// Executed a program since it was forked.
     pub executed: bool,
-    /// It has ended logically and waits to be reaped.
+    /// Ended logically, and waits to be reaped.
     pub ended: bool,
-    /// It has ended, and nobody will wait for it.
+    /// Ended, and nobody will wait for it.
     pub discarded: bool,
-    /// Its maker waits until it executes its program.
+    /// The parent waits until it executes its program.
     pub spawning: bool,
-    /// Why it could not, as an errno.
+    /// The errno with which that failed.
     pub spawn_error: i32,
     /// Slot of the process that is its parent for the kernel.
     pub collector: u16,
@@ -66,17 +66,17 @@ impl Process {
     }
 }
 
-/// How a thread stands to being cancelled.
+/// A thread's state of cancellation.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Cancel {
     pub requested: bool,
     pub disabled: bool,
     pub asynchronous: bool,
-    /// It ends already.
+    /// The thread ends already.
     pub exiting: bool,
-    /// It is in a call that the filter has caught: inside libc, where nothing is prepared for an
-    /// end.
+    /// The thread is in a call that the filter has caught: inside libc, where nothing is prepared
+    /// for an end.
     pub caught: bool,
 }
 
@@ -105,7 +105,7 @@ impl Priority {
     };
 }
 
-/// What the interposer knows of a thread beyond the scheduler.
+/// A thread, beyond what the scheduler keeps of it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct ThreadInfo {
@@ -151,7 +151,7 @@ pub struct DyingThread {
     pub tid: i32,
 }
 
-/// What an alarm of the scheduler is for.
+/// The purpose of an alarm of the scheduler.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub enum Purpose {
@@ -169,7 +169,7 @@ pub enum Purpose {
     },
 }
 
-/// What the interposer knows of an alarm beyond the scheduler.
+/// An alarm, beyond what the scheduler keeps of it.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Alarm {
@@ -190,12 +190,12 @@ impl Alarm {
     };
 }
 
-/// What a thread waits for that waits for a System V semaphore.
+/// A wait for a System V semaphore.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Sleeper {
     pub number: u16,
-    /// It waits for zero.
+    /// Waits for zero.
     pub zero: bool,
 }
 
@@ -234,7 +234,8 @@ pub struct Shared {
     pub numbers: Numbers,
     /// When the tree was started, by the kernel's clock: files changed later were changed by it.
     pub launched: Time,
-    pub cycles: Counter,
+    /// The virtual time stamp counter.
+    pub tsc: Counter,
     /// System V IPC.
     pub objects: Objects,
     /// Whose record lock a thread waits for: the slot of a process plus 1, or 0.
@@ -260,7 +261,7 @@ impl Shared {
         unsafe { self.random.assume_init_mut() }
     }
 
-    /// What is known of an alarm.
+    /// The entry of an alarm.
     pub fn alarm(&mut self, ix: ThreadIx) -> &mut Alarm {
         &mut self.alarms[usize::from(ix) - 1]
     }
@@ -275,7 +276,7 @@ impl Shared {
         oldest.map_or(FIRST, |(at, _)| at as u16)
     }
 
-    /// What is known of a thread.
+    /// The entry of a thread.
     pub fn thread(&mut self, ix: ThreadIx) -> &mut ThreadInfo {
         &mut self.threads[usize::from(ix) - 1]
     }
@@ -347,7 +348,7 @@ fn tag() -> u64 {
     }
 }
 
-/// What [`map`] found.
+/// The memory that [`map`] found.
 pub enum Mapped {
     /// New, zeroed memory: this is the first process.
     Fresh(*mut Shared),

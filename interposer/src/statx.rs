@@ -16,7 +16,7 @@ pub(crate) fn time_of(time: &libc::statx_timestamp) -> Time {
     }
 }
 
-/// The kernel's answer, with all that we need.
+/// Asks the kernel for all fields that are needed.
 ///
 /// # Safety
 /// `path` ends with a NUL.
@@ -74,7 +74,7 @@ pub(crate) fn is_known_by_place(identity: &Identity) -> bool {
     identity.device == PROC
 }
 
-/// What the kernel calls the file at an absolute path, given with its NUL.
+/// The identity of the file at an absolute path, given with its NUL.
 pub(crate) fn identity_at(path: &[u8]) -> Option<Identity> {
     if path.last() != Some(&0) {
         return None;

@@ -13,12 +13,12 @@
 pub unsafe fn syscall6(number: i64, arguments: [usize; 6]) -> isize {
     let result: isize;
     // SAFETY: the x86-64 system call convention: number in rax, arguments in rdi, rsi, rdx, r10,
-    // r8, r9; rcx and r11 are clobbered; the caller vouches for the arguments. The gate does as the
-    // instruction does, with room on the stack.
+    // r8, r9; rcx and r11 are clobbered; the caller vouches for the arguments. The trampoline does
+    // as the instruction does, with room on the stack.
     unsafe {
         asm!(
-            "call qword ptr [rip + {gate}]",
-            gate = sym crate::trampoline::brolga_gate,
+            "call qword ptr [rip + {trampoline}]",
+            trampoline = sym crate::trampoline::brolga_trampoline,
             inlateout("rax") number as isize => result,
             in("rdi") arguments[0],
             in("rsi") arguments[1],
@@ -98,7 +98,7 @@ pub fn futex_wait(word: &AtomicU32, value: u32) {
     unsafe { sys!(SYS_futex, word.as_ptr(), libc::FUTEX_WAIT, value, 0) };
 }
 
-/// The same for a while; true when that was over.
+/// Sleeps while `*word == value`, for so many seconds at most; true when they were over.
 pub fn futex_wait_for(word: &AtomicU32, value: u32, seconds: u32) -> bool {
     let most = libc::timespec {
         tv_sec: seconds.into(),

@@ -39,7 +39,7 @@ fn word() -> *mut u64 {
 mod bit {
     /// The policy is `parallel`: the thread has the turn only inside hooks.
     pub const PARALLEL: u64 = 1 << 16;
-    /// It has the turn.
+    /// The thread has the turn.
     pub const HOLDS: u64 = 1 << 17;
 }
 
@@ -65,7 +65,7 @@ pub fn set_thread_ix(ix: u16) {
     unsafe { *word() = u64::from(ix) }
 }
 
-/// What [`set_generation`] was told last; 0 in a new thread.
+/// The last value of [`set_generation`]; 0 in a new thread.
 #[inline(always)]
 pub fn generation() -> u64 {
     // SAFETY: the second of our own two thread-local words, zeroed at the thread's start.
@@ -84,14 +84,14 @@ pub fn set_parallel_thread_ix(ix: u16) {
     unsafe { *word() = u64::from(ix) | bit::PARALLEL | bit::HOLDS }
 }
 
-/// Whether the calling thread has to take the turn before it touches what is shared.
+/// Returns whether the calling thread has to take the turn before it touches what is shared.
 #[inline(always)]
 pub fn lacks_turn() -> bool {
     // SAFETY: as above.
     unsafe { *word() & (bit::PARALLEL | bit::HOLDS) == bit::PARALLEL }
 }
 
-/// Whether the calling thread has a turn to give back.
+/// Returns whether the calling thread has a turn to give back.
 pub fn holds_turn() -> bool {
     // SAFETY: as above.
     unsafe { *word() & bit::HOLDS != 0 }
@@ -111,13 +111,13 @@ pub fn set_holds_turn(holds: bool) {
 const PATIENCE_AT: u32 = 32;
 const PATIENCE: u64 = 0xFFFF << PATIENCE_AT;
 
-/// How long the calling thread is to spin for its turn.
+/// The number of looks for which the calling thread spins for its turn.
 pub fn patience() -> u32 {
     // SAFETY: as above.
     unsafe { ((*word() & PATIENCE) >> PATIENCE_AT) as u32 }
 }
 
-/// Remembers that; at most 65535.
+/// Sets the number of looks; at most 65535.
 pub fn set_patience(patience: u32) {
     // SAFETY: as above.
     unsafe { *word() = *word() & !PATIENCE | u64::from(patience) << PATIENCE_AT & PATIENCE }
@@ -149,29 +149,30 @@ pub fn enter_section() -> bool {
     count(SECTION, SECTION_AT)
 }
 
-/// It leaves one.
+/// The calling thread leaves a performance-critical section.
 pub fn leave_section() {
     discount(SECTION, SECTION_AT);
 }
 
-/// Whether it is in one. In policy `serial` the comparison of [`running`] answers that.
+/// Returns whether the calling thread is in a performance-critical section. In policy `serial` the
+/// comparison of [`running`] answers that.
 #[inline(always)]
 pub fn is_in_section() -> bool {
     // SAFETY: as above.
     running().is_none() && unsafe { *word() & SECTION != 0 }
 }
 
-/// It has locked a mutex without a turn; false: it has too many.
+/// The calling thread has locked a mutex without a turn; false: it has too many.
 pub fn note_lock() -> bool {
     count(HELD, HELD_AT)
 }
 
-/// It has given one back.
+/// The calling thread has unlocked such a mutex.
 pub fn note_unlock() {
     discount(HELD, HELD_AT);
 }
 
-/// Whether it has any.
+/// Returns whether the calling thread has such a mutex.
 pub fn has_locks() -> bool {
     // SAFETY: as above.
     unsafe { *word() & HELD != 0 }
@@ -179,7 +180,7 @@ pub fn has_locks() -> bool {
 
 const REAL: u64 = 1 << 22;
 
-/// Whether the filter's handler is to leave this thread's system calls to the kernel, see
+/// Returns whether the filter's handler is to leave this thread's system calls to the kernel, see
 /// [`really`].
 pub fn calls_are_real() -> bool {
     // SAFETY: as above.

@@ -1,6 +1,6 @@
-//! The gate: the one instruction through which all system calls of the interposer go, at the same
-//! address in every program of the tree, so that a seccomp filter made for one program fits all
-//! (see [`crate::seccomp`]).
+//! The syscall trampoline: the one instruction through which all system calls of the interposer go,
+//! at the same address in every program of the tree, so that a seccomp filter made for one program
+//! fits all (see [`crate::seccomp`]).
 //!
 //! It is made by the first call, which may come long before the constructor (allocators call us
 //! while programs are being loaded), in a page of its own. Everything here is assembly because it
@@ -10,23 +10,23 @@
 use core::arch::global_asm;
 use core::ptr::addr_of;
 
-/// Where the page is: far from where the kernel puts programs, libraries, heaps and stacks.
+/// The page's address, far from where the kernel puts programs, libraries, heaps and stacks.
 pub const PAGE: u64 = 0x5000_0000_0000;
-/// What the kernel sees as the caller's place: the address after the instruction.
+/// The caller's instruction pointer as the kernel sees it: the address after the instruction.
 pub const PLACE: u64 = PAGE + 2;
 
 global_asm!(
-    ".pushsection .data.brolga_gate,\"aw\",@progbits",
+    ".pushsection .data.brolga_trampoline,\"aw\",@progbits",
     ".balign 8",
-    ".hidden brolga_gate",
-    ".globl brolga_gate",
-    ".type brolga_gate, @object",
-    ".size brolga_gate, 8",
-    "brolga_gate:",
-    ".quad brolga_gate_make",
+    ".hidden brolga_trampoline",
+    ".globl brolga_trampoline",
+    ".type brolga_trampoline, @object",
+    ".size brolga_trampoline, 8",
+    "brolga_trampoline:",
+    ".quad brolga_trampoline_make",
     ".popsection",
-    ".pushsection .text.brolga_gate,\"ax\",@progbits",
-    "brolga_gate_make:",
+    ".pushsection .text.brolga_trampoline,\"ax\",@progbits",
+    "brolga_trampoline_make:",
     "push rax",
     "push rdi",
     "push rsi",
@@ -54,9 +54,9 @@ global_asm!(
     "test eax, eax",
     "je 3f",
     "2:",
-    "lea rdi, [rip + brolga_gate_plain]",
+    "lea rdi, [rip + brolga_trampoline_plain]",
     "3:",
-    "mov [rip + brolga_gate], rdi",
+    "mov [rip + brolga_trampoline], rdi",
     "pop r9",
     "pop r8",
     "pop r10",
@@ -64,8 +64,8 @@ global_asm!(
     "pop rsi",
     "pop rdi",
     "pop rax",
-    "jmp qword ptr [rip + brolga_gate]",
-    "brolga_gate_plain:",
+    "jmp qword ptr [rip + brolga_trampoline]",
+    "brolga_trampoline_plain:",
     "syscall",
     "ret",
     ".popsection",
@@ -73,12 +73,12 @@ global_asm!(
 );
 
 unsafe extern "C" {
-    /// What to call instead of executing `syscall`.
-    pub safe static brolga_gate: usize;
+    /// The code to call instead of executing `syscall`.
+    pub safe static brolga_trampoline: usize;
 }
 
-/// Whether system calls go through the page; not before the first one.
+/// Returns whether system calls go through the page; not before the first one.
 pub fn is_made() -> bool {
     // SAFETY: our own word, written at most once and before there is a second thread.
-    unsafe { addr_of!(brolga_gate).read_volatile() == PAGE as usize }
+    unsafe { addr_of!(brolga_trampoline).read_volatile() == PAGE as usize }
 }

@@ -40,7 +40,7 @@ fn kernel(result: impl Into<i64>) -> isize {
     }
 }
 
-/// The same for sizes.
+/// A size of libc's, as the kernel gives it.
 fn size(result: isize) -> isize {
     kernel(result as i64)
 }
@@ -407,7 +407,7 @@ unsafe fn with_room(to: usize, get: impl FnOnce(*mut libc::sigset_t) -> c_int) -
 /// # Safety
 /// As [`data`].
 unsafe fn signals(number: i64, a: Words) -> Option<isize> {
-    /// Where `siginfo_t` has the value that comes with a signal.
+    /// Offset of the value that comes with a signal in `siginfo_t`.
     const VALUE_AT: usize = 24;
     let first = a[0] as c_int;
     // SAFETY: the caller's promise.
@@ -487,7 +487,7 @@ unsafe fn names(number: i64, a: Words) -> Option<isize> {
     })
 }
 
-/// What the machine is, randomness, affinity.
+/// The machine, randomness, affinity.
 ///
 /// # Safety
 /// As [`data`].
@@ -521,7 +521,7 @@ unsafe fn machine(number: i64, a: Words) -> Option<isize> {
 
 // ---- the `syscall` function ----
 
-/// What the filter would make of the call.
+/// Treats a call as the filter would.
 ///
 /// # Safety
 /// The arguments are what the kernel expects for that call.

@@ -43,7 +43,7 @@ fn library_of(address: *const c_void) -> *mut c_void {
     info.dli_fbase
 }
 
-/// What a look-up of the next definition of a name of ours gives; null for all other look-ups.
+/// Our function, for a look-up of the next definition of its name; null for all other look-ups.
 ///
 /// # Safety
 /// `name` is null or ends with a NUL.

@@ -6,7 +6,7 @@ use brolga_tape::record::Record;
 const SITES_MAX: usize = 256;
 pub(super) const NAME_BYTES: usize = 40;
 
-/// One call site.
+/// A call site.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub struct Site {
@@ -38,7 +38,7 @@ impl Site {
     }
 }
 
-/// What is known of the filter: all of the tree; all zeros are a valid one.
+/// All call sites of the tree, and whether the filter is there. All zeros are a valid value.
 #[repr(C)]
 pub struct Sites {
     /// The kernel was given the filter, and has answered with an errno or 0.

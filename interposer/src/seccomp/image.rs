@@ -36,7 +36,7 @@ impl Segment {
         self.kind == Self::READ_ONLY_LATER
     }
 
-    /// Where it is.
+    /// The addresses that the segment takes.
     pub fn range(&self, base: usize) -> Range<usize> {
         let start = base + self.address;
         start..start + self.size

@@ -1,10 +1,10 @@
-//! The backstop: system calls that go round our symbols (libc's own, inline ones) are caught by a
+//! System calls that go round our symbols (libc's own, inline ones) are caught by a
 //! seccomp filter and treated like the symbols.
 //!
 //! The filter ([`brolga_filter`]) is put in once, by the first process of the tree, and inherited
 //! by all. Its signal, SIGSYS, is handled by [`trap`] in every process: each constructor says so
 //! again, since a program that was executed has only the filter. What the constructor calls before
-//! that goes through the gate or is free.
+//! that goes through the trampoline or is free.
 //!
 //! Without seccomp in the kernel the server runs without: the node is told and shows it.
 //!
@@ -40,7 +40,7 @@ struct Given {
 
 /// Puts the filter in, if it is wanted, and tells the node.
 pub fn begin(turn: &mut Turn) {
-    if local::wants_backstop() {
+    if local::wants_syscall_filter() {
         let errno = put_in().err().unwrap_or(0);
         turn.shared().sites.answered(errno);
     }
@@ -86,7 +86,7 @@ fn put_in() -> Result<(), i32> {
     }
 }
 
-/// Where the loader's code is.
+/// The addresses of the loader's code.
 fn loader() -> Range<u64> {
     // SAFETY: any kind may be asked for.
     let base = unsafe { getauxval(libc::AT_BASE) } as usize;

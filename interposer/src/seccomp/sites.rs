@@ -12,7 +12,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 /// The node is told of counts that are powers of two, and then of each multiple of this.
 const TOLD_EVERY: u64 = 1024;
 
-/// What this process knows already: the address and the call's number, and the site plus one.
+/// An address that this process has looked up: with the call's number, and the site plus one.
 struct Known {
     key: AtomicU64,
     site: AtomicU64,
@@ -44,7 +44,7 @@ pub fn find(place: usize) -> Site {
     site
 }
 
-/// One more call.
+/// Counts a call.
 pub fn count(turn: &mut Turn, place: usize, number: u32) {
     const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
     let key = place as u64 | u64::from(number) << 48;

@@ -115,7 +115,7 @@ extern "C" fn trapped(signal: c_int, info: *const Info, context: *mut libc::ucon
     sys::set_errno(errno);
 }
 
-/// Whether the calls of this thread are not the schedule's business now.
+/// Returns whether the calls of this thread are none of the schedule's now.
 fn is_outside() -> bool {
     tls::thread_ix() == 0 || tls::calls_are_real() || hooks::is_being_made()
 }
@@ -188,7 +188,7 @@ fn take(info: &Info, arguments: [usize; 6], context: &mut libc::ucontext_t) -> i
     result
 }
 
-/// Nobody knows what the call would do to the replicas.
+/// Stops the server: the call's effect on replicas is unknown.
 fn refuse(info: &Info) -> ! {
     let number = sys::Decimal::new(info.number.cast_unsigned().into());
     let site = sites::find(info.place);

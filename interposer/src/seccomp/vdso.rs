@@ -16,7 +16,7 @@ use core::ops::Range;
 const PAGE: usize = 4096;
 const RANDOM_BYTES: usize = 16;
 
-/// One entry of the auxiliary vector.
+/// An entry of the auxiliary vector.
 #[repr(C)]
 struct Entry {
     kind: u64,

@@ -2,13 +2,13 @@
 
 use brolga_dmt::{NS_PER_TICK, Scheduler};
 
-/// What one reading adds.
+/// Nanoseconds that a reading adds.
 pub(super) const READING_NS: u64 = 32;
 
 /// State of the counter; all zeros is a valid one.
 #[repr(C)]
 pub struct Counter {
-    /// What readings have added.
+    /// Nanoseconds that readings have added.
     pub(super) readings_ns: u64,
     /// Virtual time since the start when the scheduler's clock was 0, had it always run evenly;
     /// wraps.

@@ -11,7 +11,7 @@ use core::slice::from_raw_parts;
 /// A loaded ELF file with the code that was asked about.
 pub struct Loaded {
     header: usize,
-    /// What is to be added to the addresses in the file.
+    /// The difference of addresses in memory to those in the file.
     bias: usize,
     code: Segment,
 }
@@ -44,7 +44,7 @@ impl Loaded {
         Some(Self { header, bias, code })
     }
 
-    /// Its code and functions.
+    /// The file's code and functions.
     pub fn text(&self) -> Option<Text<'static>> {
         let start = self.code.address.wrapping_add(self.bias);
         // SAFETY: a loaded segment stays as long as its code runs, which it does right now; who
@@ -157,7 +157,7 @@ impl Mapping {
         }
     }
 
-    /// Where an address is in the file.
+    /// The offset of an address in the file.
     pub fn place_in_file(&self, address: usize) -> usize {
         address - self.range.start + self.offset
     }

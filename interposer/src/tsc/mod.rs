@@ -25,7 +25,7 @@ pub use maps::Mapping;
 const READ: [u8; 2] = [0x0F, 0x31];
 const READ_WITH_PROCESSOR: [u8; 3] = [0x0F, 0x01, 0xF9];
 
-/// Whether a fault was a reading of the counter, which has been answered then.
+/// Returns whether a fault was a reading of the counter, which has been answered then.
 ///
 /// # Safety
 /// The arguments are those of a handler of SIGSEGV.
@@ -60,10 +60,10 @@ pub unsafe fn answer(info: *const libc::siginfo_t, context: *mut libc::ucontext_
     // Code that reads the clock without the turn will do only where a running thread has it, and is
     // changed safely only where others sleep.
     let may_rewrite = first && !Turn::is_parallel();
-    if may_rewrite && patch::rewrite(at, &raw mut shared.cycles, clock) {
+    if may_rewrite && patch::rewrite(at, &raw mut shared.tsc, clock) {
         return true; // It is done again, by the code that is there now.
     }
-    let value = shared.cycles.read(&shared.scheduler);
+    let value = shared.tsc.read(&shared.scheduler);
     registers[libc::REG_RAX as usize] = (value & 0xFFFF_FFFF) as i64;
     registers[libc::REG_RDX as usize] = (value >> 32) as i64;
     registers[libc::REG_RIP as usize] = (at + length) as i64;

@@ -15,7 +15,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 /// New code is made in blocks, each near the code that it serves.
 const BLOCK_BYTES: usize = 64 * 1024;
 const BLOCKS: usize = 16;
-/// How far apart they may be: less than a jump reaches.
+/// The most distance between code and block: less than a jump reaches.
 const REACH: usize = 0x7000_0000;
 const PAGE: usize = 4096;
 

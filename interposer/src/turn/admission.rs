@@ -40,7 +40,7 @@ impl Turn {
             fault(&[b"an entry on the tape is cut short"])
         };
         shared.scheduler.admit(slot, entry.time_ns, entry.clocks);
-        shared.cycles.update(&shared.scheduler);
+        shared.tsc.update(&shared.scheduler);
         let mut outside = Outside {
             scheduler: &mut shared.scheduler,
         };

@@ -18,13 +18,13 @@ pub fn resolve() {
 }
 
 impl Cancel {
-    /// Whether the thread is to end at its next cancellation point.
+    /// Returns whether the thread is to end at its next cancellation point.
     pub fn is_due(self) -> bool {
         self.requested && !self.disabled && !self.exiting && !self.caught
     }
 }
 
-/// Whether a thread can be cancelled in a call with this ordered operation.
+/// Returns whether a thread can be cancelled in a call with this ordered operation.
 fn is_point(operation: u16) -> bool {
     matches!(
         operation,
@@ -56,7 +56,7 @@ impl Turn {
         core::mem::replace(&mut self.my_info().cancel.caught, caught)
     }
 
-    /// Whether this thread is to end at its next cancellation point.
+    /// Returns whether this thread is to end at its next cancellation point.
     pub fn cancel_due(&mut self) -> bool {
         self.my_info().cancel.is_due()
     }

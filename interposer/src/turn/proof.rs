@@ -28,13 +28,13 @@ impl Turn {
         }
     }
 
-    /// Whether the calling thread is in the schedule, without taking the turn.
+    /// Returns whether the calling thread is in the schedule, without taking the turn.
     #[inline]
     pub fn is_scheduled() -> bool {
         tls::thread_ix() != 0
     }
 
-    /// Whether threads run beside each other.
+    /// Returns whether threads run beside each other.
     pub fn is_parallel() -> bool {
         local().parallel
     }

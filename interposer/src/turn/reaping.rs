@@ -34,7 +34,8 @@ fn wait_for_end_of_thread(thread: DyingThread) {
     }
 }
 
-/// Whether the first thread of a process has ended: the kernel keeps its remains until all have.
+/// Returns whether the first thread of a process has ended: the kernel keeps its remains until all
+/// have.
 fn is_remains(pid: i32) -> bool {
     let digits = sys::Decimal::new(u64::from(pid.cast_unsigned()));
     let mut path = [0u8; 40];

@@ -22,7 +22,7 @@ use brolga_dmt::ThreadIx;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-/// What a thread's baton says.
+/// States of a thread's baton: not given.
 const NOT_GIVEN: u32 = 0;
 /// The thread has the turn.
 const GIVEN: u32 = 1;
@@ -34,8 +34,8 @@ const PATIENCE_MAX: u32 = 512;
 /// Fewest, so that a thread notices when spinning pays again.
 const PATIENCE_MIN: u32 = 8;
 
-/// How long a thread may spin for its turn: not at all where it would keep a processor from the
-/// thread that it waits for.
+/// The most looks of a thread that spins for its turn: none where it would keep a processor from
+/// the thread that it waits for.
 pub(super) fn most_patience(parallel: bool) -> u32 {
     if parallel && processors() > 1 {
         PATIENCE_MAX

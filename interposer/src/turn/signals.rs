@@ -12,7 +12,7 @@ use crate::sys;
 use brolga_vsignal::{self as vsignal, Action, Effect, Info, Posted, Set};
 use core::ffi::{c_int, c_void};
 
-/// What came of looking for signals.
+/// The outcome of delivering signals.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
     /// No handler has run.
@@ -32,7 +32,7 @@ type Plain = extern "C" fn(c_int);
 type Informed = extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void);
 
 impl Turn {
-    /// Whether a signal waits for this thread to act on it.
+    /// Returns whether a signal waits for this thread to act on it.
     #[inline]
     pub fn signal_due(&mut self) -> bool {
         let (process, me) = (self.process(), self.me());
@@ -227,7 +227,7 @@ struct Described {
 
 const _: () = assert!(size_of::<Described>() == size_of::<libc::siginfo_t>());
 
-/// What a handler or `sigwaitinfo` is told.
+/// The `siginfo_t` of a signal, for a handler or `sigwaitinfo`.
 pub fn describe(info: &Info) -> libc::siginfo_t {
     let described = Described {
         signal: c_int::from(info.signal),

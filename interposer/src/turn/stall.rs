@@ -20,10 +20,10 @@ use brolga_dmt::ThreadIx;
 use brolga_tape::ring::Stall;
 use core::sync::atomic::AtomicU32;
 
-/// How often a thread that sleeps looks around, in seconds.
+/// Seconds between two looks around of a thread that sleeps.
 const LOOK_EVERY_S: u32 = 5;
 
-/// Who is to go on: the thread that has the turn, or else whoever takes the input.
+/// The one that holds up the others: the thread that has the turn, or else whoever takes the input.
 fn holder(shared: &Shared, current: ThreadIx) -> Stall {
     let (process, thread) = match current {
         0 => {
@@ -45,7 +45,7 @@ fn holder(shared: &Shared, current: ThreadIx) -> Stall {
     }
 }
 
-/// What a thread has seen while it waited for its turn.
+/// Observations of a thread while it waits for its turn.
 pub(super) struct Watch {
     me: ThreadIx,
     clock: u64,

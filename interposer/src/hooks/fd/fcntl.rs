@@ -10,8 +10,8 @@ use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::c_int;
 
-/// What would have the kernel send SIGIO at moments of its own: accepted, and nothing comes of it.
-/// Programs that ask for it look at the descriptor by other means as well.
+/// Returns whether a command would have the kernel send SIGIO at moments of its own: accepted,
+/// without effect. Programs that ask for it look at the descriptor by other means as well.
 fn asks_for_sigio(command: c_int) -> bool {
     const SETSIG: c_int = 10;
     const GETSIG: c_int = 11;

@@ -17,7 +17,7 @@ use core::ffi::{c_char, c_int, c_uint};
 /// File system of pipes without a name, which `/proc` gives names to. Those wait for nobody.
 const PIPES: i64 = 0x5049_5045;
 
-/// Whether a path names a FIFO or a pipe.
+/// Returns whether a path names a FIFO or a pipe.
 ///
 /// # Safety
 /// `path` is NUL-terminated.
@@ -115,7 +115,7 @@ fn is_pipe(fd: isize) -> bool {
     result == 0 && system.f_type == PIPES
 }
 
-/// Whether there is a writer, or was one since the FIFO was opened.
+/// Returns whether there is a writer, or was one since the FIFO was opened.
 fn writer_came(fd: isize) -> bool {
     // Bytes, or the end after a writer that has gone again.
     if is_ready(fd as c_int, libc::POLLIN) {

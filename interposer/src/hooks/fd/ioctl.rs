@@ -9,7 +9,7 @@ use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::c_int;
 
-/// Whether the next byte is the one out of band; `<asm/sockios.h>`.
+/// Asks whether the next byte is the one out of band; `<asm/sockios.h>`.
 pub(crate) const SIOCATMARK: libc::c_ulong = 0x8905;
 
 /// Does what a request asks for.

@@ -68,7 +68,7 @@ impl Vectors {
         }
     }
 
-    /// How many bytes there are in all.
+    /// The number of bytes in all.
     ///
     /// # Safety
     /// The vectors are still there.

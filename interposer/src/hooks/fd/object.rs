@@ -7,7 +7,7 @@ use brolga_tape::handover::{FIRST_FD, LAST_FD};
 use brolga_vnet::Object;
 use core::ffi::c_int;
 
-/// What a descriptor of this process names.
+/// The object that a descriptor of this process names.
 pub(crate) fn object(turn: &mut Turn, fd: c_int) -> Option<Object> {
     let process = turn.process();
     turn.shared().net.object(process, fd)
@@ -42,7 +42,7 @@ pub(crate) fn on_object(
     }
 }
 
-/// Whether a descriptor is one of the interposer's own, which the server must not touch.
+/// Returns whether a descriptor is one of the interposer's own, which the server must not touch.
 pub(crate) fn is_ours(fd: c_int) -> bool {
     (FIRST_FD..=LAST_FD).contains(&fd)
 }

@@ -53,7 +53,7 @@ unsafe fn write_stream(turn: &mut Turn, fd: c_int, from: *const c_void, len: usi
     done as isize
 }
 
-/// The same for scattered memory.
+/// Writes all of scattered memory to a real object.
 ///
 /// # Safety
 /// `vectors` points to `count` vectors of readable bytes.

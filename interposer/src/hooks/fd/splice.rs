@@ -18,7 +18,7 @@ use libc::{iovec, off_t};
 
 const PIECE_BYTES: usize = 16 * 1024;
 
-/// Whether to go on after waiting.
+/// The decision after waiting.
 enum Patience {
     Again,
     Enough(isize),
@@ -62,7 +62,7 @@ fn on_real(turn: &mut Turn, ends: [c_int; 2], waits: bool, call: impl Fn() -> is
     }
 }
 
-/// Whether a call on real objects may wait: files never make it.
+/// Returns whether a call on real objects may wait: files never make it.
 fn may_wait(turn: &mut Turn, ends: [c_int; 2], flags: c_uint) -> bool {
     let mut refuses = |fd: c_int| object(turn, fd) == Some(Object::Stream) && is_nonblocking(fd);
     flags & libc::SPLICE_F_NONBLOCK == 0 && !ends.into_iter().any(&mut refuses)

@@ -27,7 +27,7 @@ struct List {
     position: i64,
     entries: Scratch,
     len: usize,
-    /// Where entries begin, sorted, after the entries; how many, and how many were given.
+    /// Offsets of the entries, sorted, which follow the entries; how many, and how many were given.
     order_at: usize,
     count: usize,
     given: usize,

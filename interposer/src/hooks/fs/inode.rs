@@ -11,12 +11,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use libc::statx as Statx;
 const PROC_PLACE_BYTES: usize = 256;
 
-/// What the kernel calls that device, and in which life of the tree it was asked; that counts from
+/// The kernel's number of that device, and the life of the tree in which it was asked, counted from
 /// 1.
 static PROC_DEVICE: AtomicU64 = AtomicU64::new(0);
 static PROC_ASKED: AtomicU64 = AtomicU64::new(0);
 
-/// Whether a file is below /proc. Under the turn.
+/// Returns whether a file is below /proc. Under the turn.
 fn is_in_proc(turn: &mut Turn, identity: &Identity) -> bool {
     // Only devices that are none have such numbers.
     if identity.device >> 32 != 0 {
@@ -33,7 +33,7 @@ fn is_in_proc(turn: &mut Turn, identity: &Identity) -> bool {
     PROC_DEVICE.load(Ordering::Relaxed) == identity.device
 }
 
-/// What a file is known by as long as the tree lives.
+/// The identity of a file for as long as the tree lives.
 pub(crate) fn lasting(
     turn: &mut Turn,
     file: &Statx,

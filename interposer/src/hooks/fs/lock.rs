@@ -62,7 +62,7 @@ fn holder(turn: &mut Turn, real_pid: c_int) -> Option<u16> {
     turn.shared().process_of(real_pid)
 }
 
-/// What a process waits for, if it does: the holder of a lock.
+/// The process that a process waits for, if it does: the holder of a lock.
 fn waits_for(turn: &mut Turn, process: u16) -> Option<u16> {
     let shared = turn.shared();
     let scheduler = &shared.scheduler;
@@ -71,7 +71,7 @@ fn waits_for(turn: &mut Turn, process: u16) -> Option<u16> {
     waiting.find_map(|ix| shared.lock_holders[usize::from(ix) - 1].checked_sub(1))
 }
 
-/// Whether this process would wait for itself.
+/// Returns whether this process would wait for itself.
 fn closes_circle(turn: &mut Turn, first: u16) -> bool {
     let me = turn.process();
     let mut at = first;
@@ -120,7 +120,7 @@ unsafe fn lock_record(turn: &mut Turn, fd: c_int, command: c_int, lock: *mut lib
     }
 }
 
-/// What `fcntl` does with locks; `None`: something else is asked of it.
+/// The lock commands of `fcntl`; `None`: another command.
 ///
 /// # Safety
 /// The argument is what the command wants.

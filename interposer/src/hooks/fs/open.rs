@@ -9,7 +9,7 @@ use crate::turn::Turn;
 use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int, c_uint};
 
-/// What a path means to us.
+/// The kinds of files that are treated differently.
 pub(crate) enum Path {
     Ordinary,
     Random,
@@ -61,7 +61,7 @@ fn classify(path: &[u8]) -> Path {
     }
 }
 
-/// Says what a path means to us.
+/// Classifies a path.
 ///
 /// # Safety
 /// `path` is null or ends with a NUL.

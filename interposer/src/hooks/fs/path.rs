@@ -11,7 +11,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 
 const PATH_BYTES: usize = 4096;
-/// What a container has of its own is below this.
+/// The folder of a container's own files.
 const CONTAINERS_OWN: &[u8] = b"/.brolga/";
 type Path = [u8; PATH_BYTES];
 type Realpath = unsafe extern "C" fn(*const c_char, *mut c_char) -> *mut c_char;
@@ -21,7 +21,7 @@ static REALPATH: Real = Real::new(c"realpath");
 /// A directory whose real path has the replica's name in it.
 struct Root {
     descriptor: &'static CStr,
-    /// Where it really is, without a NUL; empty if it does not exist.
+    /// The real path, without a NUL; empty if it does not exist.
     path: Path,
     len: usize,
 }
@@ -106,7 +106,7 @@ fn translate(path: &mut Path, len: usize) -> usize {
     len
 }
 
-/// Whether a path, or a single step of one, is a symbolic link on the way to a common name.
+/// Returns whether a path, or a single step of one, is a symbolic link on the way to a common name.
 ///
 /// To the server the common names are real paths, so whoever walks them step by step must not meet
 /// a link there: MariaDB forbids links, and Node.js would follow this one round and round.
@@ -123,7 +123,7 @@ pub(crate) fn is_common(at: c_int, path: &[u8]) -> bool {
     }
 }
 
-/// Whether an open directory's path is such.
+/// Returns whether an open directory's path is such.
 fn directory_is(fd: c_int, such: impl Fn(&[u8]) -> bool) -> bool {
     let Ok(number) = u64::try_from(fd) else {
         return false;
@@ -280,7 +280,7 @@ pub unsafe extern "C" fn canonicalize_file_name(path: *const c_char) -> *mut c_c
     unsafe { realpath(path, core::ptr::null_mut()) }
 }
 
-/// Where a link leads, as the server knows it.
+/// The target of a link, as the server knows it.
 ///
 /// # Safety
 /// As `readlinkat`: `path` ends with a NUL, `to` has room for `room` bytes.

@@ -14,14 +14,14 @@ use libc::dirent;
 
 const READ_BYTES: usize = 32 * 1024;
 
-/// What `DIR` points to.
+/// The structure behind `DIR`.
 pub struct Stream {
     fd: c_int,
     /// Entries as the kernel gives them, one after another.
     bytes: *mut u8,
     len: usize,
     room: usize,
-    /// Where entries begin, sorted by name.
+    /// Offsets of the entries, sorted by name.
     order: *mut u32,
     count: usize,
     at: usize,

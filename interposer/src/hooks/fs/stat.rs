@@ -15,7 +15,7 @@ use brolga_vfile::times::{self, Seen, Time};
 use core::ffi::{c_char, c_int, c_uint};
 use libc::{stat as Stat, statx as Statx, timespec, timeval};
 
-/// One device for everything, in the kernel's encoding of 8:1.
+/// The device of all files, in the kernel's encoding of 8:1.
 const DEVICE: (u32, u32) = (8, 1);
 const BLOCK_BYTES: u64 = 512;
 const DIRECTORY_BYTES: u64 = 4096;

@@ -7,7 +7,7 @@ use crate::turn::Turn;
 use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int};
 
-/// How full the disk is, and what it is, is the replica's own affair.
+/// Constants for all: size and kind of the disk are the replica's own.
 fn fixed_statvfs() -> libc::statvfs {
     const BLOCKS: u64 = 1 << 28;
     // SAFETY: all zeros are valid: integers only.

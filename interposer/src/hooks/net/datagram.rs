@@ -13,7 +13,7 @@ use core::ffi::{c_int, c_uint, c_void};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use libc::{cmsghdr, in_pktinfo, in6_pktinfo, msghdr, socklen_t};
 
-/// What a server is told to be the interface of everything: the kernel's number of the loopback
+/// The interface that a server is told for everything: the kernel's number of the loopback
 /// one.
 const INTERFACE: c_uint = 1;
 
@@ -402,7 +402,7 @@ unsafe fn source_of(message: &msghdr) -> Result<Option<IpAddr>, isize> {
 
 // ---- options ----
 
-/// What becomes of setting an option.
+/// The outcome of setting an option.
 pub(crate) enum Setting {
     /// The placeholder keeps it for `getsockopt`.
     Pass,

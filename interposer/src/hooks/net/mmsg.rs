@@ -70,7 +70,7 @@ unsafe fn sendmmsg_(fd: c_int, messages: *mut mmsghdr, count: c_uint, flags: c_i
     count as isize
 }
 
-/// Whether a call for several messages is ours to take apart.
+/// Returns whether a call for several messages is ours to take apart.
 fn is_known(fd: c_int) -> bool {
     Turn::have().is_some_and(|mut turn| object(&mut turn, fd).is_some())
 }

@@ -177,7 +177,7 @@ pub(crate) unsafe fn control(request: c_ulong, argument: *mut c_void) -> Option<
 
 // ---- libc's own lists ----
 
-/// One element of the list: libc's `freeifaddrs` is a hook as well, so the layout is our own.
+/// An element of the list: libc's `freeifaddrs` is a hook as well, so the layout is our own.
 #[repr(C)]
 struct Element {
     list: ifaddrs,

@@ -89,7 +89,7 @@ fn fds_in(payload: &[u8]) -> impl Iterator<Item = c_int> + '_ {
 
 // ---- manifests ----
 
-/// What the descriptors of one message name.
+/// The objects that the descriptors of one message name.
 struct Manifest {
     words: [u32; FDS_MAX],
     count: usize,

@@ -33,7 +33,7 @@ pub(crate) struct KernelAddress {
 }
 
 impl KernelAddress {
-    /// What the kernel is to be told for `to`. `None`: just that.
+    /// The address to give to the kernel for `to`. `None`: `to` itself.
     ///
     /// # Safety
     /// `to` is null or points to `len` readable bytes.
@@ -53,7 +53,7 @@ impl KernelAddress {
         Some(Self::tagged(turn, &theirs[NAME_AT..]))
     }
 
-    /// The same for `bind`, which may leave the name to us.
+    /// The address to bind to for `to`; a name that is left to the system is made up here.
     ///
     /// # Safety
     /// `to` is null or points to `len` readable bytes.
@@ -94,7 +94,7 @@ impl KernelAddress {
         Self { bytes, len }
     }
 
-    /// The same address with another beginning of its path, if it has `from` there and if there is
+    /// The address with another beginning of its path, if it has `from` there and if there is
     /// room.
     fn moved(address: &[u8], from: &[u8], to: &[u8]) -> Option<Self> {
         let rest = address.get(FAMILY_BYTES..)?.strip_prefix(from)?;
@@ -148,7 +148,7 @@ fn family(address: &[u8]) -> i32 {
 
 /// An address that the kernel writes and the server reads: it goes through our hands.
 pub(crate) struct Shown {
-    /// Where the kernel writes.
+    /// Room for the kernel's answer.
     ours: KernelAddress,
     kernel_len: socklen_t,
     theirs: *mut c_void,
@@ -170,7 +170,7 @@ impl Shown {
         }
     }
 
-    /// Where the kernel is to write, and how long that is; made anew for each try.
+    /// Room for the kernel's answer, and its length; made anew for each try.
     pub(crate) fn place(&mut self) -> (*mut c_void, *mut socklen_t) {
         self.kernel_len = ROOM_BYTES as socklen_t;
         let nothing = (core::ptr::null_mut(), core::ptr::null_mut());

@@ -20,7 +20,7 @@ use core::ffi::{c_int, c_short};
 use libc::{nfds_t, pollfd, sigset_t, timespec};
 use timeout::Patience;
 
-/// What one descriptor is ready for.
+/// The events that a descriptor is ready for.
 pub(crate) fn ready_now(turn: &mut Turn, fd: c_int, events: c_short) -> c_short {
     if fd < 0 {
         return 0;
@@ -44,7 +44,7 @@ pub(crate) fn ready_now(turn: &mut Turn, fd: c_int, events: c_short) -> c_short 
     }
 }
 
-/// What to wait on: one socket's input if that is all, otherwise any change of one of them.
+/// The key to wait on: one socket's input if that is all, otherwise any change of one of them.
 fn key_for(turn: &mut Turn, fds: &[pollfd]) -> Key {
     if let [one] = fds
         && one.events & libc::POLLOUT == 0

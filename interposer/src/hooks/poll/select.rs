@@ -18,12 +18,12 @@ const SELECT_MAX: usize = 1024;
 type Results = [[u64; SELECT_MAX / 64]; 3];
 const NOTHING: Results = [[0; SELECT_MAX / 64]; 3];
 
-/// One of the three sets of a select.
+/// A set of descriptors of a select.
 #[derive(Clone, Copy)]
 struct Set(*mut u64);
 
 impl Set {
-    /// Whether a descriptor is in the set.
+    /// Returns whether a descriptor is in the set.
     ///
     /// # Safety
     /// The set is null or has [`SELECT_MAX`] bits, and `fd` is less.

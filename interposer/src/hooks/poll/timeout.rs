@@ -7,7 +7,7 @@ use core::ffi::c_int;
 
 const MS: u64 = 1_000_000;
 
-/// How long a call may wait: `None` for ever, otherwise until a moment of virtual time.
+/// The time that a call may wait, in virtual time.
 #[derive(Clone, Copy)]
 pub(crate) enum Patience {
     None,
@@ -76,7 +76,7 @@ impl Patience {
     }
 }
 
-/// What came of waiting.
+/// The outcome of waiting.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Waited {
     LookAgain,

@@ -2,7 +2,7 @@
 //! schedule, so it must find us: the environment that it is given names us whatever its maker has
 //! put together, and a program that would run without us ends the server with a line that says so.
 
-use crate::exec_check::{Fate, fate};
+use crate::exec_check::{self, ExecCheck};
 use crate::hooks::result::{error, finish};
 use crate::sys::{self, sys};
 use crate::tsc;
@@ -123,8 +123,8 @@ impl Environment {
     }
 }
 
-/// Where the kernel puts a program's loader depends on how much stack it may have, beyond a limit;
-/// the filter knows one place only.
+/// Keeps the limit of the stack below which the kernel puts every program's loader at the same
+/// place: the filter knows one place only.
 fn keep_layout() {
     const STACK_MAX: u64 = 64 << 20;
     let mut limit = [0u64; 2];
@@ -172,9 +172,9 @@ pub(crate) unsafe fn execute(
     let turn = Turn::have();
     if turn.is_some() {
         // SAFETY: the caller promises a NUL-terminated path.
-        match unsafe { fate(at, path, flags) } {
-            Fate::Wrapped | Fate::Refused => {}
-            Fate::Lost(why) => turn::fault(&[
+        match unsafe { exec_check::check(at, path, flags) } {
+            ExecCheck::Wrapped | ExecCheck::Refused => {}
+            ExecCheck::Lost(why) => turn::fault(&[
                 b"the server executes ",
                 // SAFETY: as above.
                 unsafe { CStr::from_ptr(path) }.to_bytes(),

@@ -67,7 +67,7 @@ impl Listed {
     }
 }
 
-/// How a call with `...` finds its program and its environment.
+/// The way in which a call with `...` finds its program and its environment.
 #[derive(Clone, Copy)]
 enum By {
     Path,

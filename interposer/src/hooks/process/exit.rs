@@ -56,7 +56,7 @@ pub(crate) fn end(status: c_int) {
     turn.leave();
 }
 
-/// Whether no other process of the tree is alive.
+/// Returns whether no other process of the tree is alive.
 fn is_last(turn: &mut Turn) -> bool {
     let me = turn.process();
     let mut processes = turn.shared().processes.iter().enumerate();
@@ -133,8 +133,8 @@ fn tell_parent(turn: &mut Turn, process: u16) {
     }
 }
 
-/// Nobody will wait for a process that has ended. Its slot is free once the kernel's remains are
-/// collected, which only the process that is its parent there can do.
+/// Notes that nobody will wait for a process that has ended. Its slot is free once the kernel's
+/// remains are collected, which only the process that is its parent there can do.
 pub(crate) fn discard(turn: &mut Turn, process: u16) {
     let root_is_gone = turn.shared().processes[usize::from(FIRST)].real_pid == 0;
     let entry = &mut turn.shared().processes[usize::from(process)];

@@ -42,7 +42,7 @@ pub fn resolve() {
 /// Kernel id of the process while it forks, else 0.
 static FORKING: AtomicI32 = AtomicI32::new(0);
 
-/// Whether this is a child that libc is still making: its parent has the turn.
+/// Returns whether this is a child that libc is still making: its parent has the turn.
 pub fn is_being_made() -> bool {
     let parent = FORKING.load(Ordering::Relaxed);
     // SAFETY: no arguments.

@@ -27,7 +27,7 @@ pub unsafe extern "C" fn getppid() -> c_int {
     }
 }
 
-/// Whether `kill`'s selector means a process that is there.
+/// Returns whether `kill`'s selector means a process that is there.
 pub(crate) fn is_meant(turn: &mut Turn, process: u16, selector: c_int) -> bool {
     let me = turn.process();
     let processes = &turn.shared().processes;

@@ -13,7 +13,7 @@ use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int, c_void};
 use core::sync::atomic::Ordering;
 
-/// What a mode of `popen` asks for: reading, and closing our end at exec.
+/// Parses a mode of `popen`: reading or writing, and closing our end at exec.
 ///
 /// # Safety
 /// `mode` ends with a NUL.

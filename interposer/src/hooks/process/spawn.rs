@@ -15,14 +15,14 @@ use brolga_tape::operation as op;
 use brolga_vsignal::{self as vsignal, SIGNAL_MAX, Set};
 use core::ffi::{c_char, c_int, c_short};
 
-/// One of glibc's file actions, `struct __spawn_action`: a tag, then what depends on it.
+/// A file action of glibc's, `struct __spawn_action`: a tag, then fields that depend on it.
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Action {
     tag: c_int,
     /// Descriptors (the second in the upper half), or the path of `chdir`.
     first: u64,
-    /// What `open` needs beyond the descriptor.
+    /// For `open`, beside the descriptor.
     path: *const c_char,
     flags: c_int,
     mode: u32,

@@ -41,7 +41,7 @@ impl Which {
     }
 }
 
-/// What there is to wait for.
+/// A child to wait for.
 enum Found {
     Ended(u16),
     /// Children, but none that has ended.
@@ -285,7 +285,7 @@ pub unsafe extern "C" fn waitid(
     finish(unsafe { waitid_(kind, id, info, options) }) as c_int
 }
 
-/// Whether ends of children of a process are told to nobody who waits.
+/// Returns whether no wait learns of the ends of a process's children.
 pub(crate) fn waits_for_nobody(turn: &mut Turn, parent: u16) -> bool {
     if parent == INIT {
         return true;

@@ -5,7 +5,7 @@ use crate::turn::{self, Turn};
 use brolga_vsignal::Set;
 use core::ffi::c_int;
 
-/// What `sigsetjmp` has saved (`struct __jmp_buf_tag`).
+/// A buffer that `sigsetjmp` has filled (`struct __jmp_buf_tag`).
 #[repr(C)]
 pub struct JumpBuffer {
     registers: [u64; 8],

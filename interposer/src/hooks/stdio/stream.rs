@@ -60,7 +60,7 @@ const FUNCTIONS: Functions = Functions {
     close,
 };
 
-/// What a custom stream of ours stands for, as one word.
+/// The cookie of a custom stream: its descriptor and the command at the other end, as one word.
 #[derive(Clone, Copy)]
 pub(crate) struct Cookie {
     descriptor: c_int,
@@ -163,7 +163,7 @@ pub(crate) unsafe fn open_stream(cookie: Cookie, mode: *const c_char) -> *mut Fi
     }
 }
 
-/// Whether reads and writes of a descriptor have to be ours.
+/// Returns whether reads and writes of a descriptor have to be ours.
 pub(crate) fn needs_us(turn: &mut Turn, fd: c_int) -> bool {
     object(turn, fd).is_some()
 }

@@ -24,7 +24,7 @@ const ERROR: c_int = 2;
 const NO_MEMORY: c_int = 3;
 const TIMED_OUT: c_int = 4;
 
-/// What C11 calls the result of a POSIX function.
+/// The C11 name of a POSIX function's result.
 fn named(result: c_int) -> c_int {
     match result {
         0 => SUCCESS,

@@ -38,7 +38,7 @@ impl Priority {
     }
 }
 
-/// What `pthread_create` is to be given instead of the caller's attributes.
+/// Attributes for libc's `pthread_create` in place of the caller's.
 pub struct Attributes(libc::pthread_attr_t);
 
 impl Attributes {
@@ -188,7 +188,7 @@ wrapped! {
         0
     }
 
-    /// What the kernel says but for the processors, which are those that the server is told of.
+    /// libc's answer, but with the processors that the server is told of.
     fn pthread_getattr_np(handle: u64, attributes: *mut c_void) -> c_int {
         let result = libc_own!(pthread_getattr_np(handle: u64, attributes: *mut c_void) -> c_int);
         if result == 0

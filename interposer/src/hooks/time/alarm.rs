@@ -5,7 +5,7 @@ use crate::shared::{Alarm, Purpose};
 use crate::turn::Turn;
 use brolga_dmt::ThreadIx;
 
-/// How long until an alarm goes off, and its interval, in nanoseconds.
+/// The time until an alarm goes off, and its interval, in nanoseconds.
 pub(crate) fn remaining(turn: &mut Turn, ix: ThreadIx) -> (u64, u64) {
     let now = turn.now_ns();
     let left = match turn.scheduler().alarm_deadline_ns(ix) {

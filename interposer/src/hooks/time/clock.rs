@@ -8,7 +8,8 @@ use crate::turn::Turn;
 use brolga_tape::operation as op;
 use core::ffi::{c_char, c_int, c_long, c_void};
 use libc::{clockid_t, time_t, timespec, timeval};
-/// What monotonic clocks show at the first entry: not 0, which some programs take for "not set".
+/// The reading of monotonic clocks at the first entry: not 0, which some programs take for "not
+/// set".
 const MONOTONIC_START_NS: u64 = 1000 * NS;
 /// CPU time is charged by the logical clock.
 const CPU_NS_PER_TICK: u64 = 1000;

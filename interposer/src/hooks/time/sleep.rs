@@ -38,7 +38,7 @@ fn sleep_for(turn: &mut Turn, ns: u64) -> Result<(), u64> {
     sleep_until(turn, deadline)
 }
 
-/// What a sleep returns, kernel-style, and what was left of it.
+/// The kernel-style result of a sleep; writes what was left of it.
 ///
 /// # Safety
 /// `remainder` is null or has room for a timespec.

@@ -39,7 +39,7 @@ pub(crate) fn known_clock(clock: clockid_t) -> bool {
     .contains(&clock)
 }
 
-/// What a timer is to do. `None`: the kind of notification is not one we know.
+/// The purpose of a timer. `None`: an unknown kind of notification.
 fn purpose_of(turn: &mut Turn, event: Option<&libc::sigevent>, id: ThreadIx) -> Option<Purpose> {
     let Some(event) = event else {
         return Some(Purpose::Signal {

@@ -93,7 +93,7 @@ fn get(key: libc::key_t, bytes: usize, flags: c_int) -> Result<isize, c_int> {
     }
 }
 
-/// Where a segment is to be mapped, and how.
+/// The address and flags with which a segment is to be mapped.
 fn place(address: usize, flags: c_int) -> Result<(usize, c_int), c_int> {
     let remap = flags & libc::SHM_REMAP != 0;
     if address == 0 {

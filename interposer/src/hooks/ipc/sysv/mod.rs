@@ -34,7 +34,7 @@ fn objects(turn: &mut Turn) -> &mut Objects {
     &mut turn.shared().objects
 }
 
-/// Who calls, in the name of a process.
+/// The caller, as an operation in the name of a process sees it.
 fn caller_of(turn: &mut Turn, process: u16) -> Caller {
     // SAFETY: no arguments.
     let [user, group] = unsafe { [sys!(libc::SYS_geteuid), sys!(libc::SYS_getegid)] };
@@ -83,7 +83,7 @@ fn permissions(name: &Name, more: u32) -> libc::ipc_perm {
     perm
 }
 
-/// What `IPC_SET` takes from a structure: owner, group, permissions.
+/// The fields that `IPC_SET` takes from a structure: owner, group, permissions.
 fn settable(perm: &libc::ipc_perm) -> (u32, u32, u32) {
     (perm.uid, perm.gid, u32::from(perm.mode))
 }

@@ -116,7 +116,7 @@ unsafe fn operate_(
     operate(&mut turn, &caller, id, operations, deadline)
 }
 
-/// How many threads wait for a semaphore.
+/// The number of threads that wait for a semaphore.
 fn sleepers(turn: &mut Turn, id: c_int, number: usize, zero: bool) -> usize {
     let shared = turn.shared();
     let (scheduler, sleepers) = (&shared.scheduler, &shared.sleepers);
@@ -128,7 +128,7 @@ fn sleepers(turn: &mut Turn, id: c_int, number: usize, zero: bool) -> usize {
     scheduler.living().filter(waits).count()
 }
 
-/// What is known of one semaphore.
+/// The commands that ask about one semaphore.
 fn of_one(turn: &mut Turn, id: c_int, number: c_int, command: c_int) -> Result<isize, c_int> {
     let caller = super::caller(turn);
     let semaphores = &objects(turn).semaphores;

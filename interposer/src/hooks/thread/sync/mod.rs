@@ -44,7 +44,7 @@ fn id(turn: Option<&mut Turn>) -> i32 {
     }
 }
 
-/// What threads wait on for the sake of an object.
+/// The key on which threads wait for an object.
 fn key_of<T>(turn: &Turn, space: u64, object: &T, shared: bool) -> Key {
     let address = core::ptr::from_ref(object).addr();
     if shared {

@@ -28,11 +28,11 @@ pub struct Mutex {
 
 /// Somebody has it.
 pub(super) const HELD: u32 = 1;
-/// Its owner died and whoever has it now has not said that what it guards is consistent.
+/// The owner died, and the present one has not called `pthread_mutex_consistent`.
 const ORPHANED: u32 = 2;
-/// It was given back like that: nobody can have it any more.
+/// The mutex was unlocked while orphaned: nobody can lock it any more.
 const LOST: u32 = 4;
-/// It was locked in a performance-critical section.
+/// Locked in a performance-critical section.
 pub(super) const NATIVE: u32 = 8;
 /// Others sleep in the kernel until it is given back, which are in sections too.
 pub(super) const AWAITED: u32 = 16;
@@ -147,7 +147,7 @@ impl Mutex {
         }
     }
 
-    /// Whether unlocking is refused to anybody but the owner.
+    /// Returns whether unlocking is refused to anybody but the owner.
     fn checks_owner(&self) -> bool {
         let kind = self.kind.get() & KIND_MASK;
         kind == RECURSIVE || kind == ERROR_CHECK || self.has(ROBUST | INHERITING)

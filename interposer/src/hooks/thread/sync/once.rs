@@ -34,7 +34,7 @@ impl Once {
         self.0.get() == DONE
     }
 
-    /// Whether a thread of this process is in the routine.
+    /// Returns whether a thread of this process is in the routine.
     fn is_running(&self, turn: &mut Turn) -> bool {
         if self.0.get() & RUNNING == 0 {
             return false;

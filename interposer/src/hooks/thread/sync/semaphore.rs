@@ -31,7 +31,7 @@ impl Semaphore {
         }
     }
 
-    /// One that processes share.
+    /// A semaphore that processes share.
     pub(super) fn shared(value: u32) -> Self {
         Self::new(value, true)
     }
