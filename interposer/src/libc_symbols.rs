@@ -150,10 +150,12 @@ pub fn libc_symbol(name: &CStr) -> *mut c_void {
 pub struct Real(AtomicPtr<c_void>, &'static CStr);
 
 impl Real {
+    /// A function that is looked up later.
     pub const fn new(name: &'static CStr) -> Self {
         Self(AtomicPtr::new(core::ptr::null_mut()), name)
     }
 
+    /// The address of libc's function.
     pub fn get(&self) -> *mut c_void {
         let known = self.0.load(Ordering::Relaxed);
         if !known.is_null() {

@@ -3,6 +3,7 @@
 use core::ffi::c_long;
 use libc::{time_t, timespec};
 
+/// Nanoseconds of a second.
 pub(crate) const NS: u64 = 1_000_000_000;
 
 /// Nanoseconds of a timespec; negative ones count as 0.
@@ -13,6 +14,7 @@ pub(crate) fn ns_of(time: &timespec) -> u64 {
         .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
 }
 
+/// A timespec of nanoseconds.
 pub(crate) fn timespec_of(ns: u64) -> timespec {
     timespec {
         tv_sec: (ns / NS) as time_t,

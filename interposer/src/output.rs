@@ -8,6 +8,7 @@ use brolga_tape::handover::DOORBELL_FD;
 use brolga_tape::record::Record;
 use brolga_tape::ring::Tape;
 
+/// The tape, of a process that has one.
 pub fn tape() -> &'static Tape {
     match &local().tape {
         Some(tape) => tape,

@@ -99,6 +99,7 @@ pub struct Priority {
 }
 
 impl Priority {
+    /// The policy and priority of a thread that has asked for none.
     pub const NORMAL: Self = Self {
         policy: libc::SCHED_OTHER,
         priority: 0,

@@ -7,8 +7,10 @@ use brolga_vfile::numbers::Identity;
 use brolga_vfile::times::{self, Time};
 use core::ffi::{c_char, c_int};
 use libc::{statx as Statx, timespec};
+/// No path: the descriptor itself, with [`SELF`].
 pub(crate) const EMPTY: *const c_char = c"".as_ptr();
 
+/// A time of the kernel's.
 pub(crate) fn time_of(time: &libc::statx_timestamp) -> Time {
     Time {
         seconds: time.tv_sec,
@@ -37,8 +39,11 @@ pub(crate) unsafe fn ask(
     Ok(unsafe { file.assume_init() })
 }
 
+/// Relative to the working directory.
 pub(crate) const HERE: c_int = libc::AT_FDCWD;
+/// A link itself, not its target.
 pub(crate) const LINK: c_int = libc::AT_SYMLINK_NOFOLLOW;
+/// The descriptor itself.
 pub(crate) const SELF: c_int = libc::AT_EMPTY_PATH;
 
 /// A moment before now, by the clock of file systems, which lags by a timer tick.
@@ -53,6 +58,7 @@ pub(crate) fn just_now() -> Time {
     times::moment(nanoseconds::ns_of(&now) - LAG_NS)
 }
 
+/// The identity of a file that the kernel was asked for.
 pub(crate) fn identity_of(file: &Statx) -> Identity {
     Identity {
         device: u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor),

@@ -27,6 +27,7 @@ impl Site {
         self.number == other.number && self.parts() == other.parts()
     }
 
+    /// The record that tells the node of the site.
     pub(super) fn told(&self) -> Record<'_> {
         let (object, offset) = self.parts();
         Record::Caught {

@@ -25,6 +25,7 @@ impl Counter {
         self.base_ns = elapsed.wrapping_sub(scheduler.clock() * NS_PER_TICK);
     }
 
+    /// A reading of the counter.
     pub(super) fn read(&mut self, scheduler: &Scheduler) -> u64 {
         self.readings_ns += READING_NS;
         (scheduler.clock() * NS_PER_TICK)

@@ -45,6 +45,7 @@ fn is_point(operation: u16) -> bool {
 }
 
 impl Turn {
+    /// The entry of the calling thread.
     pub fn my_info(&mut self) -> &mut ThreadInfo {
         let me = self.me();
         self.shared().thread(me)

@@ -18,6 +18,7 @@ fn chance() -> u64 {
     value
 }
 
+/// Seeds the delays from the kernel.
 pub fn seed_chance() {
     let mut seed = 0u64;
     // SAFETY: room for eight bytes.

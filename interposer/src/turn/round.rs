@@ -101,6 +101,7 @@ fn spin(baton: &AtomicU32) -> bool {
 }
 
 impl Turn {
+    /// Proof in a thread that has the turn already.
     pub(super) fn nested(me: ThreadIx) -> Self {
         Self {
             me,
@@ -161,6 +162,7 @@ impl Turn {
         self.reap();
     }
 
+    /// Gives the baton to a thread.
     pub(super) fn hand_to(&mut self, next: ThreadIx) {
         let baton = &self.scheduler().thread(next).baton;
         if baton.swap(GIVEN, Ordering::Release) == ASLEEP {

@@ -55,6 +55,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
+    /// A watch that has seen nothing.
     pub(super) const fn new(me: ThreadIx) -> Self {
         Self {
             me,

@@ -10,6 +10,7 @@ use brolga_tape::operation as op;
 use brolga_vnet::Object;
 use core::ffi::{c_int, c_uint};
 
+/// Closes a descriptor of any kind.
 pub(crate) fn close_(fd: c_int) -> isize {
     if is_ours(fd) {
         return error(libc::EBADF);

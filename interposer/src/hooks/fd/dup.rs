@@ -43,6 +43,7 @@ pub unsafe extern "C" fn dup(old: c_int) -> c_int {
     finish(duplicated(old, unsafe { sys!(sys::SYS_dup, old) })) as c_int
 }
 
+/// Makes a descriptor name what another one does.
 pub(crate) fn dup2_(old: c_int, new: c_int) -> isize {
     let _turn = Turn::take(op::DUP);
     if is_ours(new) {

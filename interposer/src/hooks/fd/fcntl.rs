@@ -19,6 +19,7 @@ fn asks_for_sigio(command: c_int) -> bool {
     [libc::F_SETOWN, libc::F_GETOWN, SETSIG, GETSIG, SETOWN_EX].contains(&command)
 }
 
+/// Does what a command asks for.
 pub(crate) fn fcntl_(fd: c_int, command: c_int, mut argument: usize) -> isize {
     // Programs that mark all descriptors to be closed at exec must not lose us.
     if is_ours(fd) && is_active() {

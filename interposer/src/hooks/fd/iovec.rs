@@ -18,6 +18,7 @@ impl Vectors {
         (count <= 1024).then_some(Self { first, count })
     }
 
+    /// A single vector.
     pub(crate) fn one(vector: &mut iovec) -> Self {
         Self {
             first: vector,

@@ -1,5 +1,10 @@
 //! Descriptors: what a process's descriptors name, and the calls that work on descriptors of any
 //! kind.
+//!
+//! * [`object`]: the table of what descriptors name; [`real`]: those whose bytes the kernel carries
+//!   inside the tree; [`counter`]: what eventfd, timerfd and signalfd have in common
+//! * [`read_write`], [`iovec`], [`splice`]: bytes
+//! * the others are named after their calls
 
 pub(crate) mod close;
 pub(crate) mod counter;

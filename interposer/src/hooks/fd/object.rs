@@ -47,6 +47,7 @@ pub(crate) fn is_ours(fd: c_int) -> bool {
     (FIRST_FD..=LAST_FD).contains(&fd)
 }
 
+/// Takes the name off a descriptor.
 pub(crate) fn forget(turn: &mut Turn, fd: c_int) {
     let process = turn.process();
     let (net, mut outside) = turn.net();

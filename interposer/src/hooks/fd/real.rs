@@ -10,12 +10,14 @@ use crate::turn::{REAL, Turn};
 use brolga_dmt::Wakeup;
 use core::ffi::{c_int, c_short};
 
+/// Returns whether calls on a descriptor never block, or it is none.
 pub(crate) fn is_nonblocking(fd: c_int) -> bool {
     // SAFETY: F_GETFL takes no pointer.
     let flags = unsafe { sys!(sys::SYS_fcntl, fd, libc::F_GETFL) };
     flags < 0 || flags as c_int & libc::O_NONBLOCK != 0
 }
 
+/// Returns whether a descriptor is ready for one of the events now.
 pub(crate) fn is_ready(fd: c_int, events: c_short) -> bool {
     let mut poll = libc::pollfd {
         fd,

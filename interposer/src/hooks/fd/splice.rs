@@ -1,4 +1,4 @@
-//! `splice` and its kin, `sendfile`: between pipes, files and connections. Bytes of a virtual
+//! The `splice` family and `sendfile`: between pipes, files and connections. Bytes of a virtual
 //! connection are copied; what is between real objects is left to the kernel, but never so that it
 //! blocks.
 

@@ -1,5 +1,5 @@
 //! Directory entries for those who ask the kernel and not `readdir` (`nftw`, `fts`, `glob` inside
-//! libc, other languages): in the order of their names, as [`readdir`] gives them.
+//! libc, other languages): in the order of their names, as [`readdir`](super::readdir) gives them.
 //!
 //! The whole directory is read at the first call. What the caller has no room for is kept until it
 //! asks again, for a few directories at a time; who goes on after that from an older position is

@@ -1,4 +1,9 @@
 //! Files by name: opening, `stat`, directories, names of temporary files.
+//!
+//! * [`open`], [`sync`] (`fsync`), [`lock`] (`flock`, record locks), [`lockf`]
+//! * [`stat`], [`statfs`]; [`inode`]: the numbers that the server is shown
+//! * [`readdir`], and [`getdents`] for those who ask the kernel
+//! * [`path`]: `getcwd`, `realpath`, `readlink`; [`mkstemp`]; [`shm`]
 
 pub(crate) mod getdents;
 pub(crate) mod inode;

@@ -48,6 +48,7 @@ unsafe extern "C" {
     fn malloc(len: usize) -> *mut c_void;
 }
 
+/// Looks up libc's functions, and the real paths of the common names.
 pub fn resolve() {
     REALPATH.get();
     // SAFETY: see Roots.

@@ -38,6 +38,7 @@ pub(crate) struct Raw {
     pub kind: u8,
 }
 
+/// Offset of the name in an entry.
 pub(crate) const NAME_AT: usize = 19;
 
 impl Stream {

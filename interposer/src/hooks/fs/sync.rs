@@ -6,7 +6,7 @@ use crate::turn::Turn;
 use brolga_tape::operation as op;
 use core::ffi::{c_int, c_uint, c_void};
 
-/// fsync and its kin: the log already makes every acknowledged input durable, and a restarted
+/// fsync and its family: the log already makes every acknowledged input durable, and a restarted
 /// replica is rebuilt from it, so flushing the server's own files adds nothing.
 pub(crate) fn sync(number: i64, fd: c_int) -> isize {
     match Turn::take(op::FILE) {

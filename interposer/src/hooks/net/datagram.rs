@@ -17,6 +17,7 @@ use libc::{cmsghdr, in_pktinfo, in6_pktinfo, msghdr, socklen_t};
 /// one.
 const INTERFACE: c_uint = 1;
 
+/// Returns whether a virtual socket is one for datagrams.
 pub(crate) fn is_datagram(turn: &mut Turn, ix: SocketIx) -> bool {
     turn.shared().net.socket(ix).is_datagram()
 }

@@ -363,4 +363,5 @@ hooks! {
     sendmsg(fd: c_int, message: *const msghdr, flags: c_int) = sendmsg_(fd, message, flags);
 }
 
+/// No address.
 pub(crate) const NOBODY: *mut c_void = core::ptr::null_mut();

@@ -109,10 +109,12 @@ impl KernelAddress {
         Some(Self { bytes, len })
     }
 
+    /// The address's bytes.
     pub(crate) fn as_ptr(&self) -> *const c_void {
         self.bytes.as_ptr().cast()
     }
 
+    /// The number of bytes.
     pub(crate) fn len(&self) -> socklen_t {
         self.len as socklen_t
     }

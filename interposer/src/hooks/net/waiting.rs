@@ -13,6 +13,7 @@ pub(crate) fn wait(turn: &mut Turn, ix: SocketIx, on: WaitOn, deadline_ns: Optio
     woken
 }
 
+/// The end of a timeout that begins now; 0 is none.
 pub(crate) fn deadline(turn: &mut Turn, timeout_ns: u64) -> Option<u64> {
     (timeout_ns > 0).then(|| turn.now_ns().saturating_add(timeout_ns))
 }

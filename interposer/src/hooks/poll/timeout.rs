@@ -16,6 +16,7 @@ pub(crate) enum Patience {
 }
 
 impl Patience {
+    /// As `poll` has it: a negative time is for ever.
     pub(crate) fn of_ms(turn: &mut Turn, timeout: c_int) -> Self {
         match timeout {
             0 => Self::None,
@@ -24,6 +25,7 @@ impl Patience {
         }
     }
 
+    /// As `ppoll` has it: no time is for ever.
     pub(crate) fn of_ns(turn: &mut Turn, timeout: Option<u64>) -> Self {
         match timeout {
             None => Self::Forever,

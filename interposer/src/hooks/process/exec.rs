@@ -10,6 +10,7 @@ use crate::turn::{self, Turn, is_active};
 use brolga_tape::handover::PRELOAD_PATH;
 use core::ffi::{CStr, c_char, c_int};
 
+/// A list of strings that ends with null.
 pub(crate) type Words = *const *const c_char;
 
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
@@ -33,6 +34,7 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
+    /// Maps so many bytes. `None`: no memory.
     pub(crate) fn new(len: usize) -> Option<Self> {
         let (protection, flags) = (
             libc::PROT_READ | libc::PROT_WRITE,

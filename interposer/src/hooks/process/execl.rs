@@ -77,7 +77,7 @@ enum By {
 }
 
 /// # Safety
-/// A call `execl(path, first, ..., NULL)` or its kin.
+/// A call `execl(path, first, ..., NULL)` or one of its family.
 unsafe fn execute_list(listed: Listed, by: By) -> c_int {
     // SAFETY: the caller's promise: a path, and arguments up to a null.
     let given = (0..)

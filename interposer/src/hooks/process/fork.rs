@@ -29,6 +29,7 @@ unsafe extern "C" {
     ) -> c_int;
 }
 
+/// Looks up libc's forks, and registers for children that libc makes.
 pub fn resolve() {
     FORK.get();
     FORK_ONLY.get();

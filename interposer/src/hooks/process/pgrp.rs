@@ -58,6 +58,7 @@ pub extern "C" fn getsid(pid: c_int) -> c_int {
     finish(ask(pid, libc::SYS_getsid, |process| process.session)) as c_int
 }
 
+/// Puts a process into a group.
 pub(crate) fn set_group(pid: c_int, group: c_int) -> isize {
     let Some(mut turn) = Turn::take(op::GROUP) else {
         // SAFETY: plain integers.

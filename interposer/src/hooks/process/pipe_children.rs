@@ -11,6 +11,7 @@ use core::sync::atomic::{AtomicI32, Ordering};
 pub(crate) const PIPES_MAX: usize = 64;
 pub(crate) static PIPES: [AtomicI32; PIPES_MAX] = [const { AtomicI32::new(-1) }; PIPES_MAX];
 
+/// Replaces a descriptor in the list; -1 is a free place.
 pub(crate) fn note_pipe(from: c_int, to: c_int) {
     if let Some(place) = PIPES.iter().find(|fd| fd.load(Ordering::Relaxed) == from) {
         place.store(to, Ordering::Relaxed);

@@ -41,6 +41,7 @@ pub(crate) mod tag {
 }
 
 impl Action {
+    /// An action that takes one or two descriptors.
     pub(crate) const fn on(tag: c_int, fd: c_int, other: c_int) -> Self {
         Self {
             tag,
@@ -76,6 +77,7 @@ pub struct Attributes {
 }
 
 impl Attributes {
+    /// No attributes.
     pub(crate) const NONE: Self = Self {
         flags: 0,
         group: 0,
@@ -227,6 +229,7 @@ unsafe fn prepare(plan: &Plan<'_>, mask: Set) -> Result<(), c_int> {
     Ok(())
 }
 
+/// A kernel-style result as a `Result`.
 pub(crate) fn check(result: isize) -> Result<isize, c_int> {
     if result < 0 {
         Err(-result as c_int)

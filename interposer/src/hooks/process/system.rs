@@ -68,6 +68,7 @@ pub(crate) fn shell<'a>(arguments: &[*const c_char; 4], actions: &'a [Action]) -
     }
 }
 
+/// The arguments of a shell that executes a command.
 pub(crate) fn shell_words(command: *const c_char) -> [*const c_char; 4] {
     [c"sh".as_ptr(), c"-c".as_ptr(), command, core::ptr::null()]
 }

@@ -15,8 +15,10 @@ pub struct Sigaction {
 }
 
 impl Sigaction {
+    /// The default action.
     pub(crate) const DEFAULT: Self = Self::with_handler(vsignal::DEFAULT);
 
+    /// A handler without mask or flags.
     pub(crate) const fn with_handler(handler: usize) -> Self {
         Self {
             handler,
@@ -26,6 +28,7 @@ impl Sigaction {
         }
     }
 
+    /// A handler with mask and flags.
     pub(crate) fn new(handler: usize, mask: u64, flags: c_int) -> Self {
         let mut action = Self::with_handler(handler);
         action.mask[0] = mask;
@@ -33,6 +36,7 @@ impl Sigaction {
         action
     }
 
+    /// The handler's address, `SIG_DFL` or `SIG_IGN`.
     pub(crate) fn handler(&self) -> usize {
         self.handler
     }

@@ -122,7 +122,7 @@ pub unsafe extern "C" fn sigpending(to: *mut sigset_t) -> c_int {
     0
 }
 
-/// Waits under another mask, as `ppoll` and its kin do: a signal that it lets through ends the
+/// Waits under another mask, as `ppoll` and its family do: a signal that it lets through ends the
 /// wait.
 ///
 /// # Safety

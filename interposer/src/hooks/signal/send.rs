@@ -117,6 +117,7 @@ fn send_to_thread(turn: &mut Turn, ix: ThreadIx, signal: c_int, value: Option<u6
     0
 }
 
+/// Has the kernel send a signal to this thread.
 pub(crate) fn raise_for_real(signal: c_int) -> isize {
     // SAFETY: plain integers.
     unsafe {

@@ -15,6 +15,7 @@ type Fopen = unsafe extern "C" fn(*const c_char, *const c_char) -> *mut c_void;
 
 static FOPEN: Real = Real::new(c"fopen");
 
+/// Looks up libc's `fopen`.
 pub fn resolve() {
     FOPEN.get();
 }

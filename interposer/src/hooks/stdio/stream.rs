@@ -69,6 +69,7 @@ pub(crate) struct Cookie {
 }
 
 impl Cookie {
+    /// The cookie of a descriptor without a command.
     pub(crate) fn plain(descriptor: c_int) -> Self {
         Self {
             descriptor,
@@ -76,6 +77,7 @@ impl Cookie {
         }
     }
 
+    /// The cookie as libc keeps it.
     pub(crate) fn word(self) -> usize {
         let half = |number: c_int| number.cast_unsigned() as usize;
         half(self.descriptor) | half(self.command) << 32

@@ -48,6 +48,7 @@ unsafe extern "C" {
     fn pthread_self() -> u64;
 }
 
+/// Makes the key whose destructor tells of a thread's end.
 pub fn resolve() {
     for real in [&CREATE, &JOIN, &DETACH] {
         real.get();

@@ -65,12 +65,13 @@ impl Attributes {
         }
     }
 
+    /// The attributes for libc.
     pub fn pointer(&self) -> *const c_void {
         (&raw const self.0).cast()
     }
 }
 
-/// The thread that `sched_setscheduler` and its kin mean by an id; 0 is the caller.
+/// The thread that `sched_setscheduler` and its family mean by an id; 0 is the caller.
 fn by_id(turn: &mut Turn, id: c_int) -> Option<ThreadIx> {
     if id == 0 {
         return Some(turn.me());

@@ -16,11 +16,13 @@ pub(crate) fn remaining(turn: &mut Turn, ix: ThreadIx) -> (u64, u64) {
     (left, turn.shared().alarm(ix).interval_ns)
 }
 
+/// Sets an alarm, or with no deadline stops it.
 pub(crate) fn set(turn: &mut Turn, ix: ThreadIx, deadline_ns: Option<u64>, interval_ns: u64) {
     turn.shared().alarm(ix).interval_ns = interval_ns;
     turn.scheduler().set_alarm(ix, deadline_ns);
 }
 
+/// Makes an alarm. `None`: there are too many.
 pub(crate) fn make(turn: &mut Turn, process: u16, purpose: Purpose) -> Option<ThreadIx> {
     let ix = turn.scheduler().make_alarm(process)?;
     *turn.shared().alarm(ix) = Alarm {

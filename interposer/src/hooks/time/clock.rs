@@ -32,6 +32,7 @@ pub(crate) fn reading(turn: &mut Turn, clock: clockid_t) -> Option<u64> {
     }
 }
 
+/// The CPU time that the tree has used.
 pub(crate) fn cpu_ns(turn: &mut Turn) -> u64 {
     turn.scheduler().clock() * CPU_NS_PER_TICK
 }

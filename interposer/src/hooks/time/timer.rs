@@ -27,6 +27,7 @@ fn find(turn: &mut Turn, timer: usize) -> Option<ThreadIx> {
     .then_some(ix)
 }
 
+/// Returns whether a timer may run by a clock.
 pub(crate) fn known_clock(clock: clockid_t) -> bool {
     [
         libc::CLOCK_REALTIME,
@@ -131,6 +132,7 @@ pub(crate) fn asked(
     (deadline, interval)
 }
 
+/// Returns whether both times have nanoseconds below a second.
 pub(crate) fn is_valid(new: &itimerspec) -> bool {
     let fits = |time: &libc::timespec| time.tv_sec >= 0 && (0..NS as i64).contains(&time.tv_nsec);
     fits(&new.it_value) && fits(&new.it_interval)

@@ -1,4 +1,5 @@
-//! The system calls of System V IPC, as [`crate::hooks::dispatch`] treats others.
+//! The system calls of System V IPC, as [`crate::hooks::dispatch`](mod@crate::hooks::dispatch)
+//! treats others.
 
 use super::{memory, queue, semaphore};
 use crate::hooks::fs::lock;
@@ -7,7 +8,7 @@ use crate::sys;
 use core::ffi::c_int;
 use core::ptr::{with_exposed_provenance as at, with_exposed_provenance_mut as at_mut};
 
-/// See [`crate::hooks::dispatch`]. `None`: not one of these.
+/// See [`crate::hooks::dispatch`](mod@crate::hooks::dispatch). `None`: not one of these.
 ///
 /// # Safety
 /// The arguments are what the kernel expects for that call.

@@ -169,6 +169,7 @@ fn detach(address: usize) -> Result<isize, c_int> {
     Ok(0)
 }
 
+/// Detaches the segments of a process that has ended.
 pub(super) fn process_gone(turn: &mut Turn, process: u16) {
     let caller = caller_of(turn, process);
     let segments = &mut objects(turn).segments;

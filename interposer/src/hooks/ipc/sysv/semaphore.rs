@@ -44,6 +44,7 @@ fn wake(turn: &mut Turn, id: c_int) {
     turn.wake(key(id), usize::MAX);
 }
 
+/// Undoes the operations of a process that has ended.
 pub(super) fn process_gone(turn: &mut Turn, process: u16) {
     let caller = caller_of(turn, process);
     let shared = turn.shared();

@@ -71,6 +71,7 @@ impl Condition {
         }
     }
 
+    /// Wakes so many waiters.
     pub(super) fn wake(&self, turn: Option<&mut Turn>, count: usize) {
         if self.waiters.get() > 0
             && let Some(turn) = turn

@@ -66,6 +66,7 @@ fn lives(turn: &mut Turn, owner: i32) -> bool {
 }
 
 impl Mutex {
+    /// Returns whether the kind has one of these flags.
     pub(super) fn has(&self, flags: i32) -> bool {
         self.kind.get() & flags != 0
     }
@@ -153,6 +154,7 @@ impl Mutex {
         kind == RECURSIVE || kind == ERROR_CHECK || self.has(ROBUST | INHERITING)
     }
 
+    /// Unlocks; an errno.
     pub(super) fn unlock(&self, mut turn: Option<&mut Turn>) -> c_int {
         if self.kind.get() & !SHARED != 0
             && self.checks_owner()

@@ -42,10 +42,12 @@ impl Mutex {
         kind != DESTROYED && !self.has(ROBUST | INHERITING | PROTECTING)
     }
 
+    /// Returns whether the mutex is locked in a section.
     pub(super) fn is_locked_natively(&self) -> bool {
         self.atomic_word().load(Ordering::Relaxed) & NATIVE != 0
     }
 
+    /// Locks in a section; an errno.
     pub(super) fn lock_natively(&self, waits: bool) -> c_int {
         let me = my_id();
         if self.is_locked_natively() && self.atomic_owner().load(Ordering::Relaxed) == me {
@@ -103,6 +105,7 @@ impl Mutex {
         }
     }
 
+    /// Unlocks in a section; an errno.
     pub(super) fn unlock_natively(&self) -> c_int {
         let mine = self.atomic_owner().load(Ordering::Relaxed) == my_id();
         let checks = matches!(self.kind.get() & KIND_MASK, RECURSIVE | ERROR_CHECK);
