@@ -1,7 +1,7 @@
-//! libc's own functions, for hooks that need the function they stand in for.
+//! libc's own functions, for hooks that call the function they replace.
 //!
-//! They are taken from libc by its handle, never from the next library in line: a library that
-//! wraps libc itself would come in between, and wrapper and hook could call each other for ever.
+//! They are looked up in libc itself, never as the next definition: a library that wraps libc could
+//! come in between, and its wrapper and our hook would call each other for ever.
 
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicPtr, Ordering};

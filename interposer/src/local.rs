@@ -1,4 +1,4 @@
-//! What a process keeps for itself: its mappings and the settings that the node has handed over.
+//! The state of one process: its mappings, and the settings that the node has handed over.
 
 use crate::shared::Shared;
 use brolga_tape::ring::{Parameters, Tape};

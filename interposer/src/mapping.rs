@@ -1,8 +1,8 @@
-//! What lies behind an address of memory that processes share: they may have mapped it at different
-//! addresses, and must meet all the same.
+//! The shared mapping behind an address: processes may have mapped the same memory at different
+//! addresses, and must find the same objects.
 //!
 //! The kernel is asked each time (a microsecond or two): only for objects that processes share, and
-//! only when somebody waits.
+//! only when a thread waits.
 
 use crate::sys::{self, sys};
 

@@ -1,9 +1,9 @@
-//! What a server that was restored from a checkpoint does before anything else.
+//! The first steps of a server that was restored from a checkpoint.
 //!
 //! It wakes up in the middle of its sleep for the next entry, on another tape that begins anew. The
-//! kernel has forgotten some of what it was told (the setting of the time stamp counter, of each
-//! thread), and has other numbers for files. The first thread to wake sees to what all share; each
-//! thread sees to itself when it gets the turn.
+//! kernel has lost some settings (the time stamp counter's, of each thread), and has other numbers
+//! for files. The first thread to wake renews the state of the tree; each thread renews its own
+//! when it gets the turn.
 
 use crate::output::fault;
 use crate::shared::Shared;

@@ -1,8 +1,8 @@
 //! Memory that the whole process tree shares: the scheduler, the virtual sockets, processes.
 //!
 //! It is a memfd at a fixed descriptor, so that it survives `exec`, and a shared mapping, so that
-//! it survives `fork`. The thread that has the turn is the only one that touches it; the exception
-//! are the batons, which are atomic.
+//! it survives `fork`. Only the thread that has the turn accesses it; the exceptions are the
+//! batons, which are atomic.
 
 use crate::seccomp::call_sites::Sites;
 use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS_mmap, sys};

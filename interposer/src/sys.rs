@@ -1,4 +1,4 @@
-//! The door to the operating system: raw system calls, errno, the few libc functions we need.
+//! The operating system: raw system calls, errno, the few libc functions that are needed.
 //!
 //! Rules of this file: no libc wrapper that we export ourselves may be called, so everything goes
 //! through a `syscall` instruction of ours ([`crate::trampoline`]); nothing allocates; all of it is

@@ -1,6 +1,6 @@
-//! What a thread keeps for itself: two words of initial-exec thread-local storage. The first has
-//! its index in the schedule, how it stands to the turn and whether its system calls are real just
-//! now, the second the generation of the tape for which it has told the kernel its wishes.
+//! Thread-local state: two words of initial-exec thread-local storage. The first has the thread's
+//! index in the schedule, whether it has the turn, and whether its system calls are real at the
+//! moment; the second the generation of the tape for which its kernel settings were made.
 //!
 //! Stable Rust has no thread-local static without `std`, and `std`'s would cost a call of
 //! `__tls_get_addr` in a preloaded library, so the variable is defined in assembly. A preloaded

@@ -1,5 +1,5 @@
-//! What this process tree does, written to files in its working directory, to compare replicas by
-//! hand. Only with the feature `trace`; slow.
+//! Traces of a process tree's operations and output, written to files in its working directory, to
+//! compare replicas by hand. Only with the feature `trace`; slow.
 
 use crate::sys::{self, sys};
 use brolga_dmt::Scheduler;

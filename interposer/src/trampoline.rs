@@ -1,10 +1,10 @@
-//! The syscall trampoline: the one instruction through which all system calls of the interposer go,
-//! at the same address in every program of the tree, so that a seccomp filter made for one program
-//! fits all (see [`crate::seccomp`]).
+//! The syscall trampoline: the one `syscall` instruction that the interposer uses, at the same
+//! address in every program of the tree, so that a seccomp filter made for one program fits all
+//! (see [`crate::seccomp`]).
 //!
 //! It is made by the first call, which may come long before the constructor (allocators call us
 //! while programs are being loaded), in a page of its own. Everything here is assembly because it
-//! stands in for a `syscall` instruction: it changes no register but those that such an instruction
+//! replaces a `syscall` instruction: it changes only the registers that such an instruction
 //! changes.
 
 use core::arch::global_asm;

@@ -1,8 +1,8 @@
-//! System calls by number: what the filter has caught, and what comes through the `syscall`
-//! function. Each is treated like libc's function of that name, and where the kernel's call differs
-//! from it the difference is made up here.
+//! System calls by number: those that the seccomp filter has caught, and those made through
+//! `syscall`. Each is treated like libc's function of that name; differences between the kernel's
+//! call and libc's function are handled here.
 //!
-//! Not here: what is free or refused by number, which [`brolga_filter`] says.
+//! Calls that are allowed or refused by number are decided in [`brolga_filter`].
 
 use crate::hooks::fd::{
     close, dup, eventfd, fcntl, ioctl, pipe, read_write, signalfd, splice, timerfd,

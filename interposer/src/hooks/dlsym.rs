@@ -1,8 +1,8 @@
 //! `dlsym`.
 //!
 //! Libraries that wrap libc themselves (jemalloc wraps `pthread_create`) ask the loader for the
-//! *next* definition, and would so go round our hooks. `dlsym` is therefore a hook too: whoever
-//! asks for the next definition of something that we export is given ours.
+//! *next* definition of a symbol, which would bypass our hooks. `dlsym` is therefore a hook too: a
+//! look-up of the next definition of a function that we export returns our function.
 
 use crate::libc_symbols::NO_INFO;
 use core::ffi::{c_char, c_int, c_void};

@@ -1,14 +1,14 @@
-//! System calls that go round our symbols (libc's own, inline ones) are caught by a
+//! System calls that bypass our symbols (libc's internal ones, inline ones) are trapped by a
 //! seccomp filter and treated like the symbols.
 //!
-//! The filter ([`brolga_filter`]) is put in once, by the first process of the tree, and inherited
-//! by all. Its signal, SIGSYS, is handled by [`trap`] in every process: each constructor says so
-//! again, since a program that was executed has only the filter. What the constructor calls before
-//! that goes through the trampoline or is free.
+//! The filter ([`brolga_filter`]) is installed once, by the first process of the tree, and
+//! inherited by all. Its signal, SIGSYS, is handled by [`trap`] in every process: each constructor
+//! installs the handler again, since a program that was executed has only the filter. Calls that
+//! the constructor makes before that go through the trampoline or are allowed.
 //!
-//! Without seccomp in the kernel the server runs without: the node is told and shows it.
+//! If the kernel has no seccomp, the server runs without the filter: the node is told and shows it.
 //!
-//! Calls are counted by call site ([`sites`]), so that somebody can see which symbol is missing.
+//! Calls are counted by call site ([`sites`]), which shows the symbols that are missing.
 
 pub mod call_sites;
 mod image;

@@ -1,4 +1,4 @@
-//! What the node is told of the filter.
+//! Records that tell the node about the filter.
 
 use super::call_sites::Sites;
 use crate::output::report;

@@ -1,8 +1,8 @@
-//! Counting of caught system calls by call site. The counters have no effect on anything but what
-//! the node is told.
+//! Counting of trapped system calls by call site. The counters have no effect on anything but the
+//! node's reports.
 //!
-//! A site is a place in a file, so that it is the same in every process. Finding that out takes
-//! reading `/proc/self/maps`, so each process remembers which of its addresses is which site.
+//! A site is a place in a file, so it is the same in every process. Finding it takes reading
+//! `/proc/self/maps`, so each process remembers the sites of its addresses.
 
 use crate::output::report;
 use crate::seccomp::call_sites::{NAME_BYTES, Site};

@@ -1,10 +1,10 @@
-//! The handler of SIGSYS: does what the caught call asks for, and puts the result where the kernel
-//! would have put it.
+//! The handler of SIGSYS: executes the trapped call, and stores the result where the kernel would
+//! have put it.
 //!
-//! It runs on the stack of the thread that has made the call, as a hook does, and may be
-//! interrupted by itself (calls that libc makes on behalf of hooks). The thread's mask must never
-//! hold SIGSYS: the kernel would end the process. So the mask that the thread goes on with is made
-//! up here, since the kernel sets the one it has saved.
+//! It runs on the stack of the calling thread, as a hook does, and may be interrupted by itself (by
+//! calls that libc makes on behalf of hooks). The thread's mask must never contain SIGSYS: the
+//! kernel would end the process. The mask with which the thread continues is computed here, since
+//! the kernel restores the one that it has saved.
 
 use super::sites;
 use crate::hooks;

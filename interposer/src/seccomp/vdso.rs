@@ -1,10 +1,9 @@
-//! Programs that the tree executes are born with what the launcher has taken from the first one:
-//! the vDSO, through which libc reads clocks without any system call, and sixteen random bytes. The
-//! constructor takes both away.
+//! Removes the vDSO and the random bytes from programs that the tree executes, as the launcher does
+//! for the first program: through the vDSO libc would read clocks without any system call.
 //!
 //! The loader has looked up the vDSO's functions before. Their addresses are in its data that is
-//! read-only by then, and are replaced by null there, which is what libc finds on a machine without
-//! a vDSO.
+//! read-only by then, and are replaced by null, which is what libc finds on a machine without a
+//! vDSO.
 
 use super::image::{self, Segment};
 use crate::hooks;

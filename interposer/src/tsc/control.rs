@@ -1,4 +1,4 @@
-//! The kernel's setting, by which readings of the counter fault.
+//! The kernel's setting that makes readings of the counter fault.
 
 use crate::sys::{self, sys};
 

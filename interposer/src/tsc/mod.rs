@@ -1,17 +1,17 @@
-//! The processor's time stamp counter, as the server sees it.
+//! Emulation of the time stamp counter.
 //!
 //! `rdtsc` is an instruction, so no symbol and no seccomp filter sees it. The kernel can make it
 //! fault (`PR_SET_TSC`), and the handler here answers with virtual time. A fault costs two
-//! microseconds, and some programs count cycles for every row of a table (InnoDB's statistics do),
-//! so a place that has faulted is rewritten where that is safe, see [`patch`], and costs a
-//! nanosecond from then on.
+//! microseconds, and some programs read the counter for every row of a table (InnoDB's statistics
+//! do), so an instruction that has faulted is rewritten where that is safe, see [`patch`], and
+//! costs a nanosecond from then on.
 //!
 //! The counter runs at 1 GHz: it shows virtual time, plus a little for each reading, so that loops
-//! which wait for it come to an end.
+//! which wait for it terminate.
 //!
 //! The kernel's setting is inherited by threads, by `fork` and by `exec`; but a new program reads
-//! the counter before we are there to answer, so [`control::pause`] comes before each `exec`. A
-//! checkpoint does not hold it: [`crate::restore`] sets it anew.
+//! the counter before the interposer can answer, so [`control::pause`] comes before each `exec`. A
+//! checkpoint does not include the setting: [`crate::restore`] makes it again.
 
 pub mod control;
 pub mod counter;

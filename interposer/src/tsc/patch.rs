@@ -1,8 +1,8 @@
 //! Rewrites a reading of the time stamp counter into a jump to code that computes the virtual one.
 //!
-//! Whether and how is decided in [`brolga_rewrite`]; here is where the new code lies, what it does,
-//! and the writing. Code is changed by the thread that has the turn while all others sleep in the
-//! scheduler, and only in mapped files: what a program generates by itself it may also move.
+//! [`brolga_rewrite`] decides whether and how; this module finds room for the new code and writes
+//! both. Code is changed by the thread that has the turn while all others sleep in the scheduler,
+//! and only in mapped files: code that a program has generated it may also move.
 
 use super::READ;
 use super::counter::{Counter, READING_NS};

@@ -1,4 +1,4 @@
-//! Alarms that have gone off: what timers do at their moments of virtual time.
+//! Alarms that have gone off: the effects of timers.
 
 use super::proof::Turn;
 use crate::shared::Purpose;

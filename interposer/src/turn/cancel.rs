@@ -1,8 +1,8 @@
 //! Cancellation at ordered operations.
 //!
-//! A thread that is to end does so with libc's own `pthread_exit` and so with all cleanup handlers,
-//! where it has the turn and is in a call that POSIX names as a cancellation point, or with
-//! asynchronous cancellation in any ordered operation: a moment of the schedule.
+//! A cancelled thread ends with libc's own `pthread_exit` and so with all cleanup handlers, where
+//! it has the turn and is in a call that POSIX names as a cancellation point, or with asynchronous
+//! cancellation in any ordered operation: a moment of the schedule.
 
 use super::proof::Turn;
 use crate::libc_symbols::Real;

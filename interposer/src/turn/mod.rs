@@ -1,4 +1,4 @@
-//! Turns: how the scheduler's decisions become sleeping and running threads, and how entries are
+//! Turns: how scheduling decisions put threads to sleep and wake them, and how entries are
 //! admitted.
 //!
 //! Rules of this folder: it runs on the server's own threads, inside its calls; raw system calls
@@ -7,8 +7,8 @@
 //! [`Turn`] is the proof that its thread has the turn, and the only way to the shared memory. In
 //! policy `serial` a running thread of the schedule *has* it, so a hook only proves that its thread
 //! is in the schedule; in policy `parallel` the first proof of a hook takes it and gives it back at
-//! its end, see [`round`]. In the middle a thread gives the turn away only where it blocks
-//! ([`switch`]), and is back in it when that returns.
+//! its end, see [`round`]. Within a hook a thread gives up the turn only where it blocks
+//! ([`switch`]), and has it again when that returns.
 //!
 //! There is no helper thread: the last thread to block admits the next entry ([`admission`]).
 

@@ -1,12 +1,12 @@
 //! Taking the turn and giving it back.
 //!
-//! In policy `serial` a running thread has the turn, so there is nothing to do here but to sleep
-//! until it is handed over. In policy `parallel` a thread has it inside a hook only: the first
-//! [`Turn`] of a hook waits until the thread is at the head of the run queue, and with its end the
-//! thread goes to the tail. In between the thread computes beside the others, keeps its place in
-//! the queue and counts as runnable, so who is next never depends on who is faster.
+//! In policy `serial` a running thread has the turn; it only sleeps until the turn is handed over.
+//! In policy `parallel` a thread has it inside a hook only: the first [`Turn`] of a hook waits
+//! until the thread is at the head of the run queue, and with its end the thread goes to the tail.
+//! In between the thread computes beside the others, keeps its place in the queue and counts as
+//! runnable, so the order never depends on speed.
 //!
-//! A [`Turn`] made while the thread has the turn already gives nothing back: hooks call each other,
+//! A [`Turn`] made while the thread already has the turn gives nothing back: hooks call each other,
 //! and a child of `fork` goes on in the frames of its parent. Where a frame with a [`Turn`] is left
 //! without its end (`pthread_exit`, `longjmp`), the turn is given back by [`Turn::lend`] or
 //! [`let_go`].

@@ -1,9 +1,9 @@
-//! Signals: posting them, and running handlers at logical moments.
+//! Signal delivery: posting signals, and running handlers at logical moments.
 //!
-//! A signal posted by whoever has the turn is acted on by its thread at the next point where that
-//! thread has the turn: at its next ordered operation, or where it waits. Handlers run as plain
-//! calls on the thread's stack, inside the hook, so they are part of the schedule like the rest of
-//! the program.
+//! A signal posted by the thread that has the turn is acted on by its target at the next point
+//! where that thread has the turn: at its next ordered operation, or where it waits. Handlers run
+//! as plain calls on the thread's stack, inside the hook, so they are part of the schedule like the
+//! rest of the program.
 
 use super::proof::Turn;
 use crate::local::local;

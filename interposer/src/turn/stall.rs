@@ -1,16 +1,16 @@
-//! Saying that a thread computes while others wait for their turn, or that its process is gone.
+//! Stall reports: a thread computes while others wait for their turn, or its process is gone.
 //!
-//! A thread that makes no ordered operation keeps the turn. One that computes for long holds the
-//! others up; one that spins until another has changed some memory holds them up for ever, since
-//! the other never comes to it. Where it could be stopped is not the same on all replicas, so it is
-//! left alone, but not silently: whoever has waited for its turn for long tells the node.
+//! A thread that makes no ordered operation keeps the turn. One that computes for long delays the
+//! others; one that spins until another has changed some memory delays them for ever, since the
+//! other never runs. It cannot be interrupted at the same point on all replicas, so it is left
+//! alone, but a thread that has waited for its turn for long tells the node.
 //!
-//! A process of the tree that was killed from outside gives its turn to nobody, and looks the same
-//! from here. The node looks whether it is there: a file that is opened here would take a number
-//! from the server.
+//! A process of the tree that was killed from outside hands its turn to nobody, and looks the same
+//! from here. The node checks whether it exists: a file that is opened here would take a descriptor
+//! number from the server.
 //!
-//! This looks at the scheduler without the turn. The numbers may be stale; nothing but what the
-//! node is told depends on them.
+//! This reads the scheduler without the turn. The numbers may be stale; only the node's reports
+//! depend on them.
 
 use crate::local::local;
 use crate::output::{ring_doorbell, tape};

@@ -1,6 +1,6 @@
-//! Counters with virtual readiness, which eventfd, timerfd and signalfd are made of.
+//! Counters with virtual readiness, the basis of eventfd, timerfd and signalfd.
 //!
-//! As with sockets the descriptor is a real one that nobody writes to.
+//! As with sockets, the descriptor is a real one that nobody writes to.
 
 use super::object::name;
 use crate::hooks::net::waiting::wait;

@@ -1,9 +1,9 @@
-//! Opening FIFOs, which waits for somebody at the other end.
+//! Opening FIFOs, which waits for the other end.
 //!
-//! The kernel opens without waiting; whether the other end is there is asked of it again whenever
-//! something real has changed. A reader that waits already counts as one, so that a writer finds
-//! it. A writer that waits does not: one who opens for reading without blocking and closes again
-//! before the writer had its turn is not noticed by it.
+//! The FIFO is opened without blocking; whether the other end is open is checked again whenever a
+//! real object has changed. A waiting reader already counts as a reader, so that a writer finds it.
+//! A waiting writer does not count: it misses a reader that opens without blocking and closes again
+//! before the writer gets its turn.
 
 use super::object::name;
 use super::real::is_ready;

@@ -1,4 +1,4 @@
-//! Memory that a caller hands over in pieces.
+//! Scattered memory: `iovec` arrays and the vectors of messages.
 
 use core::ffi::c_int;
 use libc::{iovec, msghdr};

@@ -1,4 +1,4 @@
-//! The descriptor table: what each descriptor of a process names.
+//! The descriptor table: the object that each descriptor of a process names.
 
 use crate::hooks::result::error;
 use crate::sys::{self, sys};

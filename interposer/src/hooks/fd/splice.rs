@@ -1,5 +1,5 @@
 //! The `splice` family and `sendfile`: between pipes, files and connections. Bytes of a virtual
-//! connection are copied; what is between real objects is left to the kernel, but never so that it
+//! connection are copied; bytes between real objects are moved by the kernel, but never so that it
 //! blocks.
 
 use super::iovec::Vectors;

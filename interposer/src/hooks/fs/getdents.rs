@@ -1,9 +1,9 @@
-//! Directory entries for those who ask the kernel and not `readdir` (`nftw`, `fts`, `glob` inside
-//! libc, other languages): in the order of their names, as [`readdir`](super::readdir) gives them.
+//! `getdents64`, which `nftw`, `fts` and `glob` use inside libc, and other languages directly:
+//! entries come sorted by name, as [`readdir`](super::readdir) gives them.
 //!
-//! The whole directory is read at the first call. What the caller has no room for is kept until it
-//! asks again, for a few directories at a time; who goes on after that from an older position is
-//! given the file system's own order, as if nobody had sorted.
+//! The whole directory is read at the first call. Entries that do not fit the caller's buffer are
+//! kept until the next call, for a few directories at a time; a caller that continues from an older
+//! position gets the file system's own order.
 
 use super::readdir::{NAME_AT, Raw};
 use crate::hooks::process::exec::Scratch;

@@ -1,11 +1,12 @@
-//! Locks on files: `flock`, record locks of `fcntl` and `lockf`.
+//! File locks: `flock` and the record locks of `fcntl`.
 //!
 //! The kernel keeps the locks. A call that would block there is tried without blocking, and its
-//! thread waits in the scheduler until somebody may have released one: by unlocking, by closing a
-//! descriptor, by ending. All who wait then try again, those who have waited longest first.
+//! thread waits in the scheduler until a lock may have been released: by an unlock, a closed
+//! descriptor, or the end of a process. All waiters then try again, those that have waited longest
+//! first.
 //!
-//! The kernel sees nobody wait, so a circle of processes that wait for record locks of each other
-//! is looked for here, as the kernel does it (`EDEADLK`).
+//! The kernel sees no waiters, so deadlocks of processes that wait for each other's record locks
+//! are detected here, as the kernel does it (`EDEADLK`).
 
 use crate::hooks::result::{error, finish};
 use crate::sys::sys;

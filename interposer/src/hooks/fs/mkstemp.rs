@@ -1,4 +1,5 @@
-//! Names of temporary files: libc draws them from its own randomness and the clock.
+//! `mkstemp` and its family. libc takes names of temporary files from its own randomness and the
+//! clock; here they come from the server's random stream.
 
 use crate::hooks::random;
 use crate::hooks::result::{error, finish};

@@ -1,6 +1,6 @@
-//! Names of the working directory and of the one for temporary files: their real paths have the
-//! replica's name in them, so the server is told others that are the same everywhere and work as
-//! well, by way of descriptors.
+//! Paths of the working directory and of the directory for temporary files. Their real paths
+//! contain the replica's name, so the server is told other paths, through descriptors, which work
+//! and are the same on every replica.
 
 use crate::hooks::result::{error, finish};
 use crate::libc_symbols::Real;

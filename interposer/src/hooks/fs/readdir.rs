@@ -1,7 +1,7 @@
-//! Directories: entries come in the order of their names, whatever the file system's order is.
+//! Directory streams: entries come sorted by name, whatever the file system's order is.
 //!
-//! A directory stream is ours: the whole list, read and sorted when the stream is opened or
-//! rewound. Memory is libc's (the program's allocator), as the streams that libc makes are.
+//! The streams are our own: the whole list is read and sorted when the stream is opened or rewound.
+//! Memory is allocated by libc's `malloc`, as for libc's own streams.
 
 use crate::hooks::fd::close;
 use crate::hooks::result::{error, finish};

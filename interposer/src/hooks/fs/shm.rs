@@ -1,5 +1,5 @@
-//! Shared memory objects. Replicas make the same names up and would meet in `/dev/shm`, so the
-//! objects lie in the replica's own directory for temporary files.
+//! POSIX shared memory objects. Replicas use the same names and would share the objects in
+//! `/dev/shm`, so they are files in the replica's own directory for temporary files.
 
 use crate::hooks::result::{error, finish};
 use crate::libc_symbols::libc_own;

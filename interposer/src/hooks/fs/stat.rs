@@ -1,7 +1,7 @@
-//! What files are: the `stat` family and the calls that set times.
+//! The `stat` family, and the calls that set file times.
 //!
-//! Identity and times are [`brolga_vfile`]'s; what depends on the file system (block counts, sizes
-//! and link counts of directories) is shown as constants.
+//! Identities and times are computed by [`brolga_vfile`]; values that depend on the file system
+//! (block counts, sizes and link counts of directories) are constants.
 
 use super::inode::{lasting, write_place};
 use super::path;

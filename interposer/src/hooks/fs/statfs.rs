@@ -1,4 +1,5 @@
-//! What file systems are: the `statfs` and `statvfs` families.
+//! The `statfs` and `statvfs` families: constants, since size and kind of the disk differ between
+//! replicas.
 
 use crate::hooks::result::finish;
 use crate::libc_symbols::libc_own;

@@ -1,5 +1,5 @@
-//! `connect`: to the tree itself and to the outside without the kernel; real objects inside the
-//! tree with it.
+//! `connect`: virtual sockets to the tree itself and to the outside without the kernel, real
+//! objects inside the tree with it.
 
 use super::datagram::{self, is_datagram};
 use super::published;

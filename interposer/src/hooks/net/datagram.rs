@@ -1,5 +1,5 @@
-//! Calls on datagram sockets of the internet families. `socket.rs` dispatches here where a call is
-//! made for both kinds; the calls for several messages at once are here for both.
+//! Datagram sockets of the internet families. The calls that work on both kinds of sockets come
+//! here from [`socket`](super::socket) and [`recv_send`](super::recv_send).
 
 use super::waiting;
 use crate::address;

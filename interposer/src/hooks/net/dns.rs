@@ -1,6 +1,5 @@
-//! Names of hosts. libc would ask name servers, daemons and the routing table by itself, where
-//! answers differ between machines and moments; so it is told to look into `/etc/hosts` and nowhere
-//! else.
+//! Names of hosts. libc would ask name servers, daemons and the routing table, whose answers differ
+//! between machines and moments; here it is made to read `/etc/hosts` only.
 
 use crate::libc_symbols::libc_own;
 use crate::turn::Turn;

@@ -1,5 +1,5 @@
 //! Network interfaces: two, the same on every replica, whatever the machine has. The server reaches
-//! the network only through the log, so nothing that it could learn here would be true anyway.
+//! the network only through the log, so real interfaces would tell it nothing true.
 
 use crate::hooks::result::{error, finish};
 use crate::libc_symbols::libc_own;

@@ -1,13 +1,13 @@
-//! UNIX sockets that clients outside of the tree may use: listeners on the paths that the node has
-//! named.
+//! Published UNIX sockets: listeners that clients outside of the tree may use, on the paths that
+//! the node has named.
 //!
-//! Such a listener is virtual, like one of the internet families, from its `bind` on: connections
-//! come out of the log, and those of the tree itself are linked without the kernel. The real socket
-//! behind the descriptor is bound to the path, so that the file is there, and never listens. Which
-//! path it is shows in the socket's address; see [`brolga_tape::unix`].
+//! From its `bind` on such a listener is virtual, like one of the internet families: connections
+//! come from the log, and those of the tree itself are linked without the kernel. The real socket
+//! behind the descriptor is bound to the path, so that the file exists, and never listens. The
+//! socket's virtual address says which path it is; see [`brolga_tape::unix`].
 //!
-//! Descriptors cannot be passed over these connections, and the users of clients are not known:
-//! they are nobody's.
+//! Descriptors cannot be passed over these connections. Clients' credentials are not known: they
+//! appear as user nobody.
 //!
 //! Rules of this file: raw system calls only, no allocation; every function has the turn.
 

@@ -1,11 +1,10 @@
-//! Messages on UNIX sockets with something beside the bytes: descriptors (`SCM_RIGHTS`),
-//! credentials.
+//! Ancillary data of messages on UNIX sockets: descriptors (`SCM_RIGHTS`) and credentials.
 //!
-//! The kernel carries the descriptors themselves. What those of the tree name goes along in a
-//! *manifest*, a memory file that is one descriptor more, so that the receiver's numbers name the
-//! same; nobody but us gets to see it. While it is under way, each object has a reference. If the
-//! kernel drops a message that nobody reads, that is never given back: the object outlives the
-//! message.
+//! The kernel carries the descriptors. The objects that they name travel in a *manifest*, a memory
+//! file that is passed as one more descriptor, so that the receiver's descriptors name the same
+//! objects; the server never sees the manifest. While a message is in flight, it holds a reference
+//! to each object. If the kernel drops an unread message, the references are not released: the
+//! objects outlive it.
 
 use super::unix::{KernelAddress, Shown};
 use crate::hooks::fd::close::close_;

@@ -1,6 +1,6 @@
-//! Names and options of sockets. What has an effect is kept with the virtual socket; the rest is
-//! kept by the real socket behind it, for `getsockopt`. What the kernel would measure is a
-//! constant.
+//! Names and options of sockets. Options with an effect are kept in the virtual socket; the others
+//! are kept by the real socket behind it, for `getsockopt`. Values that the kernel would measure
+//! are constants.
 
 use super::datagram::{self, Setting, is_datagram};
 use super::published;

@@ -1,11 +1,13 @@
-//! Names of UNIX sockets in the kernel's abstract namespace, which all trees on a machine share:
-//! replicas make the same names up and would meet there. The kernel is told a longer name, with a
-//! tag of the tree in front; the server sees its own. Names that the kernel would choose (autobind)
-//! are counted up.
+//! Names of UNIX sockets.
 //!
-//! Names in the file system are left alone, but for those below the common names of the tree's
+//! All trees on a machine share the kernel's abstract namespace, and replicas use the same names.
+//! The kernel is therefore given a longer name, with a tag of the tree in front; the server sees
+//! its own. Names that the kernel would choose (autobind) are numbered.
+//!
+//! Names in the file system are not changed, except those below the common names of the tree's
 //! directories ([`path`]) in a container: CRIU binds a socket again by the name that the kernel has
-//! for it, and has nothing open there that those names go by. The kernel is told the real ones.
+//! for it, at a moment when the descriptors behind the common names are not open. The kernel is
+//! given the real paths.
 //!
 //! Rules of this file: raw system calls only, no allocation; every function has the turn.
 

@@ -1,5 +1,5 @@
-//! Changing the user or the group. The kernel then forgets that the process is to die with its
-//! parent, which is how a server dies with its node, so it is told again.
+//! `setuid`, `setgid` and their family. The kernel then forgets that the process is to die with its
+//! parent, by which a server dies with its node; it is told again.
 
 use crate::libc_symbols::libc_own;
 use crate::sys::{self, sys};

@@ -1,6 +1,7 @@
 //! Executing programs. The new program's constructor takes over the process's place in the
-//! schedule, so it must find us: the environment that it is given names us whatever its maker has
-//! put together, and a program that would run without us ends the server with a line that says so.
+//! schedule, so the interposer must be loaded into it: it is added to the environment whatever the
+//! caller has put there, and a program into which it cannot be loaded ends the server with a
+//! message.
 
 use crate::exec_check::{self, ExecCheck};
 use crate::hooks::result::{error, finish};

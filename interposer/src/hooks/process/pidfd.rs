@@ -1,5 +1,5 @@
-//! Descriptors of processes, which are refused: one becomes readable when the kernel likes.
-//! Programs do without.
+//! The pidfd calls, which are refused: such a descriptor becomes readable at a moment of the
+//! kernel's choice. Programs fall back to other means.
 
 use crate::hooks::result::{error, finish};
 use crate::sys::sys;

@@ -1,4 +1,4 @@
-//! Waiting for children: logical ends, in the order in which the children were made.
+//! Waiting for children: logical ends, in the order in which the children were created.
 
 use crate::hooks::result::{error, finish};
 use crate::shared::{INIT, Process};

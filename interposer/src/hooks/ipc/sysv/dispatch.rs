@@ -1,5 +1,5 @@
-//! The system calls of System V IPC, as [`crate::hooks::dispatch`](mod@crate::hooks::dispatch)
-//! treats others.
+//! The system calls of System V IPC by number, see
+//! [`crate::hooks::dispatch`](mod@crate::hooks::dispatch).
 
 use super::{memory, queue, semaphore};
 use crate::hooks::fs::lock;

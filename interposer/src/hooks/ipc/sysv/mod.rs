@@ -1,8 +1,8 @@
 //! System V IPC, private to the process tree: see [`brolga_vipc`].
 //!
-//! Whoever must wait does so in the scheduler, on a key of the object, and tries again when the
-//! object has changed; those who have waited longest first. An object that is gone by then ends the
-//! wait with `EIDRM`.
+//! A thread that must wait does so in the scheduler, on a key of the object, and tries again when
+//! the object has changed; those that have waited longest go first. If the object has been removed
+//! meanwhile, the call fails with `EIDRM`.
 
 mod dispatch;
 mod memory;
