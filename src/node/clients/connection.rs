@@ -237,7 +237,7 @@ impl Client {
 
     /// Looks whether the other end has answered; if so, says it in `events`.
     pub fn dialled(&mut self, events: &mut impl Events) {
-        if let Some(answer) = self.stream.as_ref().and_then(sys::dial_answer) {
+        if let Some(answer) = self.stream.as_ref().and_then(sys::connect_outcome) {
             self.answered(answer.map_err(|error| sys::errno_of(&error)), events);
         }
     }

@@ -468,7 +468,7 @@ fn open(at: SocketAddr, registry: &Registry, token: Token) -> io::Result<UdpSock
     let _ = options.set_recv_buffer_size(KERNEL_BUFFER_BYTES);
     let _ = options.set_send_buffer_size(KERNEL_BUFFER_BYTES);
     if at.ip().is_unspecified() {
-        sys::tell_local_addresses(socket.as_fd(), at.is_ipv6())?;
+        sys::report_local_addresses(socket.as_fd(), at.is_ipv6())?;
     }
     registry.register(&mut socket, token, Interest::READABLE)?;
     Ok(socket)

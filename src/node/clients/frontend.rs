@@ -281,7 +281,7 @@ impl Frontend {
         // Without it small answers wait for the client's acknowledgements; losing it is only slow.
         let _ = stream.set_nodelay(true);
         // A byte out of band is a byte like any other; if that fails, it is lost.
-        let _ = sys::take_urgent_in_line(&stream);
+        let _ = sys::deliver_urgent_in_line(&stream);
         match self.watch(stream, index) {
             Ok(stream) => self.insert(index, identity, Some(stream)),
             Err(error) => {
@@ -329,7 +329,7 @@ impl Frontend {
         if let Some(stream) = &stream {
             // As for clients.
             let _ = stream.set_nodelay(true);
-            let _ = sys::take_urgent_in_line(stream);
+            let _ = sys::deliver_urgent_in_line(stream);
         }
         self.insert(index, Identity { conn, origin }, stream);
         if let (Some(error), Some(client)) = (failure, &mut self.clients[index as usize]) {

@@ -77,7 +77,7 @@ impl Attempt {
         let (done_tx, done) = channel();
         let seen = Arc::clone(&progress);
         let work = move || {
-            super::be_nice();
+            super::set_nice();
             // The node may have ended.
             let _ = done_tx.send(fetch(&plan, &seen));
             let _ = waker.wake();

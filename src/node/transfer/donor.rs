@@ -73,7 +73,7 @@ impl Serving {
         let begun = socket.try_clone().and_then(|own| {
             let (directory, throttle) = (self.directory.clone(), Arc::clone(&self.throttle));
             let work = move || {
-                super::be_nice();
+                super::set_nice();
                 match serve(socket, &directory, &throttle) {
                     Ok(()) => tracing::info!(node = from, "a fetcher of a checkpoint is gone"),
                     Err(error) => tracing::warn!(node = from, "a fetcher of a checkpoint: {error}"),

@@ -49,9 +49,9 @@ mod wire;
 use brolga_os::sys;
 
 /// What both threads begin with.
-fn be_nice() {
+fn set_nice() {
     const BY: i32 = 10;
-    if let Err(error) = sys::be_nice(BY) {
+    if let Err(error) = sys::set_nice(BY) {
         tracing::debug!(%error, "a transfer is as important as all else");
     }
 }
