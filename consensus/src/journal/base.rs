@@ -226,4 +226,27 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn the_file_has_the_same_bytes_as_ever() {
+        let base = Base {
+            first_segment: 7,
+            upto: 1000,
+            promised: Ballot { round: 3, node: 2 },
+            last_seq: IoSeq(5000),
+            previous: 0x0102_0304,
+            standing: Some(Standing::Catching { upto: 9, floor: 4 }),
+        };
+        let golden = concat!(
+            "42524f4c47414253df68e84c01000000",
+            "0700000000000000e803000000000000",
+            "03000000000000000200000000000000",
+            "88130000000000000403020100000000",
+            "04000000000000000300000000000000",
+            "0900000000000000",
+        );
+        let hex: String = base.encode().iter().map(|it| format!("{it:02x}")).collect();
+        assert_eq!(hex, golden);
+        assert_eq!(Base::decode(&base.encode()), Ok(base));
+    }
 }

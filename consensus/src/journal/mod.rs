@@ -35,6 +35,8 @@ mod segment;
 mod writer;
 
 #[cfg(test)]
+mod golden_tests;
+#[cfg(test)]
 mod tests;
 
 use crate::core::{IoSeq, JournalOp, NodeId, Recovered, Slot, Value};

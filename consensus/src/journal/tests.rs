@@ -8,14 +8,14 @@ use std::time::Duration;
 const SEGMENT: u64 = 64 << 10;
 const BALLOT: Ballot = Ballot { round: 1, node: 1 };
 
-struct Log {
-    journal: Journal,
-    recovered: Recovered,
+pub(super) struct Log {
+    pub(super) journal: Journal,
+    pub(super) recovered: Recovered,
     woken_rx: mpsc::Receiver<()>,
     next: u64,
 }
 
-fn config(dir: &Path) -> JournalConfig {
+pub(super) fn config(dir: &Path) -> JournalConfig {
     JournalConfig {
         dir: dir.to_path_buf(),
         cluster: 5,
@@ -39,7 +39,7 @@ fn try_open(config: JournalConfig) -> Result<Log, JournalError> {
     })
 }
 
-fn open(dir: &Path) -> Log {
+pub(super) fn open(dir: &Path) -> Log {
     try_open(config(dir)).unwrap()
 }
 
@@ -110,7 +110,7 @@ fn patch(dir: &Path, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-fn first_segment(dir: &Path) -> Vec<u8> {
+pub(super) fn first_segment(dir: &Path) -> Vec<u8> {
     std::fs::read(dir.join("0000000001.log")).unwrap()
 }
 

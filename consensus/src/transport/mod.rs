@@ -24,6 +24,8 @@
 
 #[cfg(test)]
 mod fuzz_tests;
+#[cfg(test)]
+mod golden_tests;
 mod join;
 mod outbox;
 mod visit;
