@@ -31,7 +31,7 @@
 //!
 //! * A node that is no member is a *learner*: it follows the log and never counts for a quorum.
 //! * A node with an empty log does not vote before it knows what it may have voted on: see
-//!   [`Standing`] and [`ReplicaConfig::new_cluster`].
+//!   [`Recovery`] and [`ReplicaConfig::new_cluster`].
 //! * The log is shortened by [`Replica::truncate`] only; a node that lacks what was dropped hears of it
 //!   ([`Event::Behind`]), gets a checkpoint by the caller's means, and goes on ([`Replica::install`]).
 //!
@@ -45,6 +45,7 @@
 //! contiguous chosen prefix).
 #![forbid(unsafe_code)]
 
+mod backoff;
 pub mod core;
 pub mod journal;
 pub mod replica;
@@ -52,10 +53,11 @@ pub mod replica;
 mod sim;
 pub mod transport;
 
+pub use crate::backoff::Backoff;
 pub use crate::core::{
-    Ballot, IoSeq, LEARNERS_FROM, LEARNERS_MAX, Micros, NodeId, Slot, Standing, Value,
+    Ballot, IoSeq, LEARNERS_FROM, LEARNERS_MAX, Micros, NodeId, Recovery, Slot, Value,
 };
 pub use replica::{
     Event, Flush, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS,
 };
-pub use transport::{JoinError, Visitor, join, visit};
+pub use transport::{JoinError, UpgradedStream, join, open_stream};

@@ -19,10 +19,10 @@
 
 use crate::core::{
     self, Ballot, Core, Effects, Fetch, Input, IoSeq, LEARNERS_FROM, Leadership, MEMBERS_MAX,
-    NodeId, Slot, Standing, VALUE_BYTES_MAX,
+    NodeId, Recovery, Slot, VALUE_BYTES_MAX,
 };
 use crate::journal::{Journal, JournalConfig, JournalError, SEGMENT_BYTES, Wake};
-use crate::transport::{self, Transport, TransportConfig, TransportEvent, Visitor};
+use crate::transport::{self, Transport, TransportConfig, TransportEvent, UpgradedStream};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
@@ -250,7 +250,7 @@ impl Replica {
         };
         let (journal, recovered) = Journal::open(journal_config, wake)?;
         let learns = own.is_none();
-        let learned = recovered.standing.map(|it| it == Standing::Learner);
+        let learned = recovered.recovery.map(|it| it == Recovery::Learner);
         if learned.is_some_and(|learned| learned != learns) {
             let (was, is) = match learns {
                 true => ("a member", "a learner"),
@@ -394,11 +394,11 @@ impl Replica {
     }
 
     /// Whether this node's votes count.
-    pub fn standing(&self) -> Standing {
-        self.core.standing()
+    pub fn recovery(&self) -> Recovery {
+        self.core.recovery()
     }
 
-    /// While it is [`Standing::Lost`]: the nodes that have answered. All others have to.
+    /// While it is [`Recovery::Lost`]: the nodes that have answered. All others have to.
     pub fn answers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.core.answers()
     }
@@ -442,16 +442,16 @@ impl Replica {
         self.transport.send_app(to, bytes)
     }
 
-    /// Connections to this node's address that are not for consensus ([`transport::visit`]), and the
+    /// Connections to this node's address that are not for consensus ([`transport::open_stream`]), and the
     /// caller's from now on. To be asked after [`Replica::handle`].
-    pub fn take_visitors(&mut self) -> Vec<Visitor> {
-        self.transport.take_visitors()
+    pub fn take_upgraded_streams(&mut self) -> Vec<UpgradedStream> {
+        self.transport.take_upgraded_streams()
     }
 
     /// Connections of those who want to know the cluster ([`transport::join()`]). To be asked after
     /// [`Replica::handle`].
-    pub fn take_newcomers(&mut self) -> Vec<std::net::TcpStream> {
-        self.transport.take_newcomers()
+    pub fn take_joiners(&mut self) -> Vec<std::net::TcpStream> {
+        self.transport.take_joiners()
     }
 
     /// Learners with a link to this node, and the slot up to which each has the log, as far as is known

@@ -7,8 +7,8 @@
 
 use brolga_consensus::journal::SEGMENT_BYTES;
 use brolga_consensus::{
-    Event, Flush, LEARNERS_FROM, LEARNERS_MAX, NodeId, OpenError, ReadError, Replica,
-    ReplicaConfig, Slot, Standing, TOKENS, join, visit,
+    Event, Flush, LEARNERS_FROM, LEARNERS_MAX, NodeId, OpenError, ReadError, Recovery, Replica,
+    ReplicaConfig, Slot, TOKENS, join, open_stream,
 };
 use bytes::Bytes;
 use mio::{Events, Poll, Token, Waker};
@@ -237,10 +237,10 @@ fn a_member_that_lost_its_disk_has_no_vote_until_it_has_caught_up() {
         cluster.get(wiped).answers().count() == 1
     });
     // What is proposed now is acknowledged by nobody whose vote counts.
-    assert_eq!(cluster.get(wiped).standing(), Standing::Lost);
+    assert_eq!(cluster.get(wiped).recovery(), Recovery::Lost);
     assert_eq!(cluster.get(leader).chosen_upto(), last);
     cluster.start(other);
-    cluster.run_until("its vote", |cluster| cluster.get(wiped).standing().votes());
+    cluster.run_until("its vote", |cluster| cluster.get(wiped).recovery().votes());
     assert!(cluster.get(wiped).chosen_upto() >= last);
     cluster.stop(other);
     let leader = cluster.elect();
@@ -553,31 +553,31 @@ fn throughput() {
 }
 
 #[test]
-fn a_visitor_of_the_same_cluster_gets_the_connection_for_itself() {
+fn a_stream_handed_off_leaves_the_transport_and_its_links_alone() {
     let mut cluster = Cluster::new(3);
     let leader = cluster.elect();
     let address = cluster.members[0].1;
     let patience = Duration::from_secs(60);
     let thread = std::thread::spawn(move || {
-        let foreign = visit(address, CLUSTER + 1, 0, patience).unwrap_err();
+        let foreign = open_stream(address, CLUSTER + 1, 0, patience).unwrap_err();
         // It need not be a member.
-        let (mut socket, host) = visit(address, CLUSTER, 77, patience).unwrap();
+        let (mut socket, host) = open_stream(address, CLUSTER, 77, patience).unwrap();
         socket.write_all(b"question").unwrap();
         let mut answer = [0; 6];
         socket.read_exact(&mut answer).unwrap();
         (foreign.to_string(), host, answer)
     });
-    let mut visitors = Vec::new();
-    cluster.run_until("a visitor", |cluster| {
-        visitors.extend(cluster.get(1).take_visitors());
-        !visitors.is_empty()
+    let mut streams = Vec::new();
+    cluster.run_until("the stream", |cluster| {
+        streams.extend(cluster.get(1).take_upgraded_streams());
+        !streams.is_empty()
     });
-    let mut visitor = visitors.remove(0);
-    assert_eq!(visitor.from, 77);
+    let mut stream = streams.remove(0);
+    assert_eq!(stream.from, 77);
     let mut question = [0; 8];
-    visitor.socket.read_exact(&mut question).unwrap();
+    stream.socket.read_exact(&mut question).unwrap();
     assert_eq!(&question, b"question");
-    visitor.socket.write_all(b"answer").unwrap();
+    stream.socket.write_all(b"answer").unwrap();
     let (foreign, host, answer) = thread.join().unwrap();
     assert!(foreign.contains("is of cluster"), "{foreign}");
     assert_eq!((host, &answer), (1, b"answer"));
@@ -613,7 +613,7 @@ fn a_learner_follows_and_counts_for_nothing() {
         learners == [(id, last)]
     };
     cluster.run_until("the leader to know", told);
-    assert_eq!(cluster.get(4).standing(), Standing::Learner);
+    assert_eq!(cluster.get(4).recovery(), Recovery::Learner);
     // It reads on from its own log, and nobody is needed for that but the leader.
     cluster.stop(4);
     cluster.replicas.pop();
@@ -705,7 +705,7 @@ fn the_log_of_a_learner_is_no_members() {
 }
 
 #[test]
-fn a_newcomer_gets_a_connection_of_its_own() {
+fn a_joiner_gets_a_connection_of_its_own() {
     let mut cluster = Cluster::new(3);
     cluster.elect();
     let address = cluster.members[0].1;
@@ -716,12 +716,12 @@ fn a_newcomer_gets_a_connection_of_its_own() {
         socket.read_exact(&mut answer).unwrap();
         answer
     });
-    let mut newcomers = Vec::new();
-    cluster.run_until("a newcomer", |cluster| {
-        newcomers.extend(cluster.get(1).take_newcomers());
-        !newcomers.is_empty()
+    let mut joiners = Vec::new();
+    cluster.run_until("a joiner", |cluster| {
+        joiners.extend(cluster.get(1).take_joiners());
+        !joiners.is_empty()
     });
-    let mut socket = newcomers.remove(0);
+    let mut socket = joiners.remove(0);
     let mut question = [0; 8];
     socket.read_exact(&mut question).unwrap();
     assert_eq!(&question, b"question");
@@ -730,7 +730,7 @@ fn a_newcomer_gets_a_connection_of_its_own() {
 }
 
 #[test]
-fn a_newcomer_at_the_wrong_door_is_told_so() {
+fn a_joiner_at_the_wrong_door_is_told_so() {
     let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = nobody.local_addr().unwrap();
     let rude = std::thread::spawn(move || {

@@ -96,7 +96,7 @@ impl Core {
 
     pub(super) fn on_probe(&mut self, from: NodeId, nonce: u64, commit: Slot, out: &mut Effects) {
         let idle = matches!(self.role, Role::Follower | Role::Probing { .. });
-        let idle = idle && self.standing.votes();
+        let idle = idle && self.recovery.votes();
         let quiet = self.now >= self.quiet_until;
         // One that lacks slots which are gone from memory here could not learn them from a promise.
         let fit = commit + 1 >= self.window.base();
@@ -137,7 +137,7 @@ impl Core {
 
     fn start_candidacy(&mut self, out: &mut Effects) {
         let heard = self.round_max.max(self.promised.round);
-        let round = heard.max(self.standing.floor()) + 1;
+        let round = heard.max(self.recovery.floor()) + 1;
         self.promise(
             Ballot {
                 round,
@@ -193,7 +193,7 @@ impl Core {
             );
             return;
         }
-        let deaf = ballot.node != from || !self.standing.votes();
+        let deaf = ballot.node != from || !self.recovery.votes();
         if deaf || first < self.window.base() {
             return;
         }
@@ -315,12 +315,12 @@ impl Core {
 impl Candidacy {
     fn add(&mut self, slot: Slot, ballot: Ballot, value: &Value, lowest: bool) {
         match self.best.entry(slot) {
-            MapEntry::Vacant(place) => {
-                place.insert((ballot, value.clone()));
+            MapEntry::Vacant(vacant) => {
+                vacant.insert((ballot, value.clone()));
             }
-            MapEntry::Occupied(mut place) => {
-                if (ballot > place.get().0) != lowest {
-                    place.insert((ballot, value.clone()));
+            MapEntry::Occupied(mut occupied) => {
+                if (ballot > occupied.get().0) != lowest {
+                    occupied.insert((ballot, value.clone()));
                 }
             }
         }

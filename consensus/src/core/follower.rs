@@ -190,7 +190,7 @@ impl Core {
             ballot: self.promised,
             upto,
             seen: self.seen_upto,
-            barrier: self.standing.barrier(),
+            barrier: self.recovery.barrier(),
             echo,
         };
         out.sends.push(Send { after, to, msg });

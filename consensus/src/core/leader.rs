@@ -25,7 +25,7 @@ pub(super) struct Leading {
 
 /// How far a follower says it is.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place {
+pub(super) struct Acknowledgement {
     pub upto: Slot,
     pub seen: Slot,
     pub barrier: Slot,
@@ -251,7 +251,7 @@ impl Core {
         &mut self,
         from: NodeId,
         ballot: super::Ballot,
-        place: Place,
+        ack: Acknowledgement,
         echo: Option<Echo>,
         out: &mut Effects,
     ) {
@@ -266,8 +266,8 @@ impl Core {
             return;
         };
         let beat = leading.beat;
-        let (upto, seen) = (place.upto.min(last), place.seen.min(last));
-        let votes = place.barrier == 0 || self.mutated(Mutation::CountNonVoters);
+        let (upto, seen) = (ack.upto.min(last), ack.seen.min(last));
+        let votes = ack.barrier == 0 || self.mutated(Mutation::CountNonVoters);
         let votes = match self.is_member(from) {
             true => votes,
             false => self.mutated(Mutation::CountLearners),
@@ -292,7 +292,7 @@ impl Core {
         }
         self.skip_seen(index, seen);
         self.try_commit();
-        self.fill_upto(place.barrier, out);
+        self.fill_upto(ack.barrier, out);
         self.pump(index, out);
     }
 
@@ -335,8 +335,8 @@ impl Core {
         let mut positions = [0; super::MEMBERS_MAX + super::LEARNERS_MAX];
         positions[0] = own;
         let counted = self.counted();
-        for (place, peer) in positions[1..].iter_mut().zip(counted) {
-            *place = peer.acked;
+        for (position, peer) in positions[1..].iter_mut().zip(counted) {
+            *position = peer.acked;
         }
         let positions = &mut positions[..=counted.len()];
         positions.sort_unstable();

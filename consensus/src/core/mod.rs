@@ -29,7 +29,7 @@
 //! * A node that may have lost votes or promises sends none until it knows what they were.
 //!
 //! Modules: [`types`] (messages, inputs, effects), `election` (probe, phase 1), `leader` (phase 2,
-//! flow control), `follower` (voting), `standing` (who may vote), `learners` (nodes that are no members),
+//! flow control), `follower` (voting), `recovery` (a member that lost its disk), `learners` (nodes that are no members),
 //! `window` (the log in memory).
 
 mod election;
@@ -37,23 +37,23 @@ mod follower;
 mod leader;
 mod learners;
 mod mutation;
-mod standing;
+mod recovery;
 #[cfg(test)]
 mod tests;
 pub mod types;
 mod window;
 
 pub use self::learners::{LEARNERS_FROM, LEARNERS_MAX};
-pub use self::standing::Standing;
+pub use self::recovery::Recovery;
 pub use self::types::{
     AcceptedEntry, Ballot, Echo, Effects, Fetch, Input, IoSeq, JournalOp, Leadership, Micros, Msg,
     NodeId, Send, Slot, Value,
 };
 
 use self::election::Candidacy;
-use self::leader::{Leading, Peer, Place};
+use self::leader::{Acknowledgement, Leading, Peer};
 pub(crate) use self::mutation::Mutation;
-use self::standing::{Inquiry, recovered_standing};
+use self::recovery::{Inquiry, initial_recovery};
 use self::window::{Entry, Window};
 
 /// Most members of a cluster: sets of them are kept as bits of one word.
@@ -124,7 +124,7 @@ impl Config {
 
 /// What the journal knew when the node started.
 #[derive(Clone, Debug, Default)]
-pub struct Recovered {
+pub struct DurableState {
     /// Highest ballot promised or voted at.
     pub promised: Ballot,
     /// Highest commit hint.
@@ -133,8 +133,8 @@ pub struct Recovered {
     pub tail: Vec<AcceptedEntry>,
     /// Last operation in the journal.
     pub last_seq: IoSeq,
-    /// The last standing noted; a journal of an earlier version has none.
-    pub standing: Option<Standing>,
+    /// The last recovery noted; a journal of an earlier version has none.
+    pub recovery: Option<Recovery>,
 }
 
 /// Why a value was not proposed.
@@ -188,14 +188,14 @@ pub struct Core {
     nonce: u64,
     /// It does not want to lead.
     abstains: bool,
-    standing: Standing,
+    recovery: Recovery,
     inquiry: Inquiry,
     reported: Leadership,
 }
 
 impl Core {
     /// A follower with what the journal knew.
-    pub fn new(config: Config, recovered: Recovered, now: Micros) -> Self {
+    pub fn new(config: Config, recovered: DurableState, now: Micros) -> Self {
         let members = config.members.len();
         assert!(
             (1..=MEMBERS_MAX).contains(&members),
@@ -215,9 +215,9 @@ impl Core {
         let alone = config.members.len() == 1;
         let hasty = config.new_cluster || alone;
         let learner = !config.members.contains(&config.id);
-        let standing = match learner {
-            true => Standing::Learner,
-            false => recovered_standing(&recovered, hasty),
+        let recovery = match learner {
+            true => Recovery::Learner,
+            false => initial_recovery(&recovered, hasty),
         };
         let mut core = Self {
             quorum: members / 2 + 1,
@@ -227,7 +227,7 @@ impl Core {
             flushed: recovered.last_seq,
             promised: recovered.promised,
             promise_seq: recovered.last_seq,
-            round_max: recovered.promised.round.max(standing.floor()),
+            round_max: recovered.promised.round.max(recovery.floor()),
             window: Window::new(recovered.commit + 1),
             commit: recovered.commit,
             commit_known: recovered.commit,
@@ -245,7 +245,7 @@ impl Core {
             resend_at: now,
             nonce: 0,
             abstains: false,
-            standing,
+            recovery,
             inquiry: Inquiry::new(0, now),
             reported: Leadership {
                 ballot: recovered.promised,
@@ -255,9 +255,9 @@ impl Core {
             config,
         };
         core.inquiry = Inquiry::new(core.random_between(1, u64::MAX - 1), now);
-        core.note_standing(recovered.standing);
+        core.note_recovery(recovered.recovery);
         if core.mutated(Mutation::VoteAfterWipe) && !learner {
-            core.standing = Standing::Voter { floor: 0 };
+            core.recovery = Recovery::Voter { floor: 0 };
         }
         if core.mutated(Mutation::MinorityQuorum) {
             core.quorum = (members / 2).max(1);
@@ -290,7 +290,7 @@ impl Core {
     /// Takes one input at `now`; `now` never falls.
     pub fn step(&mut self, now: Micros, input: Input, out: &mut Effects) {
         self.now = self.now.max(now);
-        self.write_first_standing(out);
+        self.write_initial_recovery(out);
         match input {
             Input::Recv { from, msg } => self.receive(from, msg, out),
             Input::Propose(value) => {
@@ -435,12 +435,12 @@ impl Core {
                 barrier,
                 echo,
             } => {
-                let place = Place {
+                let ack = Acknowledgement {
                     upto,
                     seen,
                     barrier,
                 };
-                self.on_accepted(from, ballot, place, echo, out);
+                self.on_accepted(from, ballot, ack, echo, out);
             }
             Msg::Ask { nonce } => self.on_ask(from, nonce, out),
             Msg::Answer {
@@ -492,7 +492,7 @@ impl Core {
         };
         self.peers[index].unlink();
         self.peers[index].up = true;
-        if self.standing == Standing::Lost {
+        if self.recovery == Recovery::Lost {
             self.inquiry_at_once(out);
         }
         if matches!(self.role, Role::Leader(_)) {
@@ -517,7 +517,7 @@ impl Core {
     }
 
     fn may_lead(&self) -> bool {
-        !self.abstains && self.standing.votes()
+        !self.abstains && self.recovery.votes()
     }
 
     /// Notes the commit in the journal, riding on a flush that happens anyway if there is one.

@@ -21,7 +21,7 @@ impl Net {
         let core = |id: &NodeId| {
             let mut config = Config::new(*id, &members);
             change(&mut config);
-            (*id, Core::new(config, Recovered::default(), 0))
+            (*id, Core::new(config, DurableState::default(), 0))
         };
         let cores = members.iter().map(core).collect();
         let (deaf, mail, unflushed) = (Vec::new(), VecDeque::new(), BTreeMap::new());
@@ -260,7 +260,7 @@ impl Net {
             .retain(|(from, send)| *from != id && send.to != id);
         let mut config = Config::new(id, &(1..=3).collect::<Vec<_>>());
         config.seed = 1000 + self.now;
-        let core = Core::new(config, Recovered::default(), self.now);
+        let core = Core::new(config, DurableState::default(), self.now);
         let others: Vec<_> = self.cores.keys().copied().collect();
         for other in &others {
             self.step(*other, Input::PeerDown(id));
@@ -272,8 +272,8 @@ impl Net {
         }
     }
 
-    fn standing(&self, id: NodeId) -> Standing {
-        self.cores[&id].standing()
+    fn recovery(&self, id: NodeId) -> Recovery {
+        self.cores[&id].recovery()
     }
 }
 
@@ -287,7 +287,7 @@ fn a_member_that_lost_its_disk_elects_nobody() {
     net.cores.remove(&leader);
     net.step(other, Input::PeerDown(leader));
     net.run(5_000_000);
-    assert_eq!(net.standing(wiped), Standing::Lost, "one has not answered");
+    assert_eq!(net.recovery(wiped), Recovery::Lost, "one has not answered");
     assert_eq!(net.leader(), None, "its vote does not count");
 }
 
@@ -301,7 +301,7 @@ fn a_member_that_lost_its_disk_votes_again_when_it_has_caught_up() {
     let (wiped, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
     net.wipe(wiped);
     net.run(200_000);
-    assert!(net.standing(wiped).votes());
+    assert!(net.recovery(wiped).votes());
     assert_eq!(net.cores[&wiped].commit(), 10);
     net.cores.remove(&other);
     propose(&mut net, leader, b"y");
@@ -309,7 +309,7 @@ fn a_member_that_lost_its_disk_votes_again_when_it_has_caught_up() {
     net.cores.remove(&leader);
     net.run(5_000_000);
     // Its next ballots are far above all that it may have used before.
-    assert!(net.standing(wiped).floor() > 1 << 31);
+    assert!(net.recovery(wiped).floor() > 1 << 31);
 }
 
 #[test]
@@ -318,9 +318,9 @@ fn a_slot_beyond_the_log_is_filled_for_who_waits_for_it() {
     let leader = net.elect();
     propose(&mut net, leader, b"x");
     // Others had voted up to slot 4 for somebody whom nobody has elected since.
-    let recovered = Recovered {
-        standing: Some(Standing::Catching { upto: 4, floor: 9 }),
-        ..Recovered::default()
+    let recovered = DurableState {
+        recovery: Some(Recovery::CatchingUp { upto: 4, floor: 9 }),
+        ..DurableState::default()
     };
     let waiting = leader % 3 + 1;
     net.wipe(waiting);
@@ -329,7 +329,7 @@ fn a_slot_beyond_the_log_is_filled_for_who_waits_for_it() {
     let core = Core::new(config, recovered, net.now);
     net.cores.insert(waiting, core);
     net.run(500_000);
-    assert_eq!(net.standing(waiting), Standing::Voter { floor: 9 });
+    assert_eq!(net.recovery(waiting), Recovery::Voter { floor: 9 });
     assert_eq!(net.cores[&waiting].commit(), 4);
 }
 
@@ -343,7 +343,7 @@ fn nobody_votes_when_so_many_have_lost_their_disks_that_votes_may_be_gone() {
     }
     net.run(5_000_000);
     for id in (1..=3).filter(|id| *id != leader) {
-        assert_eq!(net.standing(id), Standing::Lost);
+        assert_eq!(net.recovery(id), Recovery::Lost);
         assert_eq!(net.cores[&id].answers().count(), 2);
     }
 }
@@ -354,19 +354,19 @@ fn a_new_cluster_needs_all_members_or_to_be_told_that_it_is_new() {
     let alone = |new_cluster| {
         let mut config = Config::new(1, &members);
         config.new_cluster = new_cluster;
-        Core::new(config, Recovered::default(), 0).standing()
+        Core::new(config, DurableState::default(), 0).recovery()
     };
-    assert_eq!(alone(false), Standing::Lost);
-    assert_eq!(alone(true), Standing::Voter { floor: 0 });
+    assert_eq!(alone(false), Recovery::Lost);
+    assert_eq!(alone(true), Recovery::Voter { floor: 0 });
     let mut config = Config::new(1, &members);
     config.new_cluster = true;
-    let standing = Some(Standing::Lost);
-    let lost = Recovered {
-        standing,
-        ..Recovered::default()
+    let recovery = Some(Recovery::Lost);
+    let lost = DurableState {
+        recovery,
+        ..DurableState::default()
     };
     let core = Core::new(config, lost, 0);
-    assert_eq!(core.standing(), Standing::Lost, "what is noted counts");
+    assert_eq!(core.recovery(), Recovery::Lost, "what is noted counts");
 }
 
 /// A learner that is linked with all members.
@@ -374,7 +374,7 @@ fn with_learner(members: u64) -> (Net, NodeId) {
     let mut net = Net::new(members, |config| config.new_cluster = true);
     let learner = LEARNERS_FROM + 7;
     let members: Vec<_> = (1..=members).collect();
-    let core = Core::new(Config::new(learner, &members), Recovered::default(), 0);
+    let core = Core::new(Config::new(learner, &members), DurableState::default(), 0);
     net.cores.insert(learner, core);
     for member in members {
         net.step(member, Input::PeerUp(learner));
@@ -395,7 +395,7 @@ fn a_learner_gets_the_whole_log_and_is_seen_to() {
     }
     net.settle();
     let learner = LEARNERS_FROM;
-    let core = Core::new(Config::new(learner, &[1, 2, 3]), Recovered::default(), 0);
+    let core = Core::new(Config::new(learner, &[1, 2, 3]), DurableState::default(), 0);
     net.cores.insert(learner, core);
     net.step(leader, Input::PeerUp(learner));
     net.step(learner, Input::PeerUp(leader));
@@ -410,7 +410,7 @@ fn a_learner_gets_the_whole_log_and_is_seen_to() {
     net.settle();
     net.run(100_000);
     assert_eq!(net.cores[&learner].chosen(40).unwrap(), &[39][..]);
-    assert_eq!(net.cores[&learner].standing(), Standing::Learner);
+    assert_eq!(net.cores[&learner].recovery(), Recovery::Learner);
     let seen: Vec<_> = net.cores[&leader].learners().collect();
     assert_eq!(seen, [(learner, 40)]);
 }

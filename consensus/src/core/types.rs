@@ -1,6 +1,6 @@
 //! Identifiers of the protocol, its messages, and the inputs and effects of a step.
 
-use super::standing::Standing;
+use super::recovery::Recovery;
 use bytes::Bytes;
 use std::fmt;
 
@@ -51,7 +51,7 @@ pub enum JournalOp {
         value: Value,
     },
     /// Whether the node's votes count from now on.
-    Standing(Standing),
+    Recovery(Recovery),
     /// Every slot up to this one is chosen and covered by a checkpoint that is durable here. What the log
     /// holds of these slots need not be what was chosen.
     Install(Slot),

@@ -8,13 +8,13 @@
 //!  0 magic          8 crc u32        12 version u32
 //! 16 first segment 24 upto slot      32 ballot round, node
 //! 48 last seq      56 its header's crc
-//! 64 standing as in a record: round, node, slot; all 0 if none was noted
+//! 64 recovery as in a record: round, node, slot; all 0 if none was noted
 //! ```
 
-use super::record::{HEADER_BYTES, RecordHeader, standing_of, standing_words};
-use super::segment::{Place, sync_dir};
+use super::record::{HEADER_BYTES, RecordHeader, recovery_of, recovery_words};
+use super::segment::{Segments, sync_dir};
 use super::{JournalError, VERSION_BASE};
-use crate::core::{Ballot, IoSeq, JournalOp, Slot, Standing};
+use crate::core::{Ballot, IoSeq, JournalOp, Recovery, Slot};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
@@ -31,7 +31,7 @@ pub(super) struct Base {
     pub promised: Ballot,
     pub last_seq: IoSeq,
     pub previous: u32,
-    pub standing: Option<Standing>,
+    pub recovery: Option<Recovery>,
 }
 
 impl Default for Base {
@@ -43,7 +43,7 @@ impl Default for Base {
             promised: Ballot::default(),
             last_seq: IoSeq(0),
             previous: 0,
-            standing: None,
+            recovery: None,
         }
     }
 }
@@ -55,7 +55,7 @@ pub(super) struct Summary {
     pub max_slot: Slot,
     pub last_seq: IoSeq,
     pub promised: Ballot,
-    pub standing: Option<Standing>,
+    pub recovery: Option<Recovery>,
 }
 
 impl Summary {
@@ -68,7 +68,7 @@ impl Summary {
                 self.promised = *ballot;
                 self.max_slot = self.max_slot.max(*slot);
             }
-            JournalOp::Standing(standing) => self.standing = Some(*standing),
+            JournalOp::Recovery(recovery) => self.recovery = Some(*recovery),
             JournalOp::Install(_) | JournalOp::Commit(_) => {}
         }
     }
@@ -76,7 +76,7 @@ impl Summary {
 
 impl Base {
     fn encode(&self) -> [u8; BYTES] {
-        let (standing, slot) = self.standing.map_or((Ballot::default(), 0), standing_words);
+        let (recovery, slot) = self.recovery.map_or((Ballot::default(), 0), recovery_words);
         let words = [
             u64::from(self.first_segment),
             self.upto,
@@ -84,8 +84,8 @@ impl Base {
             self.promised.node,
             self.last_seq.0,
             u64::from(self.previous),
-            standing.round,
-            standing.node,
+            recovery.round,
+            recovery.node,
             slot,
         ];
         let mut bytes = [0; BYTES];
@@ -117,8 +117,8 @@ impl Base {
             node: word(at + 1),
         };
         let noted = ballot(6) != Ballot::default();
-        let standing = match noted {
-            true => Some(standing_of(ballot(6), word(8)).ok_or("the standing makes no sense")?),
+        let recovery = match noted {
+            true => Some(recovery_of(ballot(6), word(8)).ok_or("the recovery makes no sense")?),
             false => None,
         };
         Ok(Self {
@@ -127,13 +127,13 @@ impl Base {
             promised: ballot(2),
             last_seq: IoSeq(word(4)),
             previous: small(5)?,
-            standing,
+            recovery,
         })
     }
 
     /// Reads it; a log from which nothing was dropped has none.
-    pub fn load(place: &Place) -> Result<Self, JournalError> {
-        let path = place.dir.join("base");
+    pub fn load(segments: &Segments) -> Result<Self, JournalError> {
+        let path = segments.dir.join("base");
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
@@ -142,30 +142,30 @@ impl Base {
         Self::decode(&bytes).map_err(|what| JournalError::corrupt(&path, 0, what))
     }
 
-    fn save(&self, place: &Place) -> io::Result<()> {
-        let path = place.dir.join("base");
+    fn save(&self, segments: &Segments) -> io::Result<()> {
+        let path = segments.dir.join("base");
         let aside = path.with_extension("new");
         let mut file = File::create(&aside)?;
         file.write_all(&self.encode())?;
         file.sync_all()?;
         fs::rename(&aside, &path)?;
-        sync_dir(&place.dir)
+        sync_dir(&segments.dir)
     }
 }
 
 /// Has the log begin at segment `first`, whose predecessor ends as `summary` says.
 pub(super) fn drop_before(
-    place: &Place,
+    segments: &Segments,
     first: u32,
     upto: Slot,
     summary: &Summary,
 ) -> Result<(), JournalError> {
-    let path = place.path(first);
+    let path = segments.path(first);
     let mut bytes = [0; HEADER_BYTES];
     File::open(&path)
         .and_then(|file| file.read_exact_at(&mut bytes, HEADER_BYTES as u64))
         .map_err(|error| JournalError::io(&path, error))?;
-    let salt = place.header(first).salt();
+    let salt = segments.header(first).salt();
     let next = RecordHeader::decode(&bytes, salt)
         .filter(|next| next.seq.0 == summary.last_seq.0 + 1)
         .ok_or_else(|| {
@@ -178,18 +178,18 @@ pub(super) fn drop_before(
         promised: summary.promised,
         last_seq: summary.last_seq,
         previous: next.previous,
-        standing: summary.standing,
+        recovery: summary.recovery,
     };
-    base.save(place)
-        .map_err(|error| JournalError::io(&place.dir, error))?;
-    remove_before(place, first)
+    base.save(segments)
+        .map_err(|error| JournalError::io(&segments.dir, error))?;
+    remove_before(segments, first)
 }
 
 /// Removes the segments before `first`, the oldest first.
-pub(super) fn remove_before(place: &Place, first: u32) -> Result<(), JournalError> {
-    for number in place.list()? {
+pub(super) fn remove_before(segments: &Segments, first: u32) -> Result<(), JournalError> {
+    for number in segments.list()? {
         if number < first {
-            let path = place.path(number);
+            let path = segments.path(number);
             fs::remove_file(&path).map_err(|error| JournalError::io(&path, error))?;
         }
     }
@@ -202,12 +202,12 @@ mod tests {
 
     #[test]
     fn what_is_written_reads_back_the_same_and_damage_is_noticed() {
-        for standing in [
+        for recovery in [
             None,
-            Some(Standing::Lost),
-            Some(Standing::Learner),
-            Some(Standing::Voter { floor: 1 << 40 }),
-            Some(Standing::Catching { upto: 3, floor: 4 }),
+            Some(Recovery::Lost),
+            Some(Recovery::Learner),
+            Some(Recovery::Voter { floor: 1 << 40 }),
+            Some(Recovery::CatchingUp { upto: 3, floor: 4 }),
         ] {
             let base = Base {
                 first_segment: 7,
@@ -215,7 +215,7 @@ mod tests {
                 promised: Ballot { round: 3, node: 2 },
                 last_seq: IoSeq(5000),
                 previous: u32::MAX,
-                standing,
+                recovery,
             };
             let bytes = base.encode();
             assert_eq!(Base::decode(&bytes), Ok(base));
@@ -235,7 +235,7 @@ mod tests {
             promised: Ballot { round: 3, node: 2 },
             last_seq: IoSeq(5000),
             previous: 0x0102_0304,
-            standing: Some(Standing::Catching { upto: 9, floor: 4 }),
+            recovery: Some(Recovery::CatchingUp { upto: 9, floor: 4 }),
         };
         let golden = concat!(
             "42524f4c47414253df68e84c01000000",

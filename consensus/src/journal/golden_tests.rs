@@ -3,7 +3,7 @@
 
 use super::record::HEADER_BYTES;
 use super::tests::{config, first_segment, open};
-use crate::core::{Ballot, IoSeq, JournalOp, Standing, Value};
+use crate::core::{Ballot, IoSeq, JournalOp, Recovery, Value};
 
 const GOLDEN: &str = include_str!("golden_log.txt");
 
@@ -15,10 +15,10 @@ fn operations() -> Vec<JournalOp> {
         value: Value::from_static(value),
     };
     vec![
-        JournalOp::Standing(Standing::Lost),
-        JournalOp::Standing(Standing::Catching { upto: 1, floor: 9 }),
-        JournalOp::Standing(Standing::Learner),
-        JournalOp::Standing(Standing::Voter { floor: 1 << 32 }),
+        JournalOp::Recovery(Recovery::Lost),
+        JournalOp::Recovery(Recovery::CatchingUp { upto: 1, floor: 9 }),
+        JournalOp::Recovery(Recovery::Learner),
+        JournalOp::Recovery(Recovery::Voter { floor: 1 << 32 }),
         JournalOp::Promise(ballot),
         accept(1, b"value"),
         accept(2, b""),
@@ -77,7 +77,7 @@ fn a_log_of_an_earlier_build_is_read() {
     assert_eq!(log.recovered.commit, 5);
     assert_eq!(log.recovered.last_seq, IoSeq(operations().len() as u64));
     let floor = 1 << 32;
-    assert_eq!(log.recovered.standing, Some(Standing::Voter { floor }));
+    assert_eq!(log.recovered.recovery, Some(Recovery::Voter { floor }));
     let last = "a value of more than one line of bytes in this text file";
     assert_eq!(log.recovered.tail.len(), 1);
     assert_eq!(log.recovered.tail[0].value, last);

@@ -30,7 +30,7 @@ mod base;
 mod index;
 mod reader;
 mod record;
-mod recovery;
+mod scan;
 mod segment;
 mod writer;
 
@@ -39,14 +39,14 @@ mod golden_tests;
 #[cfg(test)]
 mod tests;
 
-use crate::core::{IoSeq, JournalOp, NodeId, Recovered, Slot, Value};
+use crate::core::{DurableState, IoSeq, JournalOp, NodeId, Slot, Value};
 use base::Summary;
 use bytes::BytesMut;
 use index::Index;
 pub use reader::LogReader;
 use record::{HEADER_BYTES, Kind, RecordHeader, payload_len, record_bytes};
-use recovery::Access;
-use segment::Place;
+use scan::Access;
+use segment::Segments;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io;
@@ -193,7 +193,7 @@ const NOWHERE: Position = Position {
 /// Version of the file that says where the log begins.
 const VERSION_BASE: u32 = 1;
 
-/// An operation with its place.
+/// An operation and where it is written.
 #[derive(Debug)]
 struct Planned {
     seq: IoSeq,
@@ -204,7 +204,7 @@ struct Planned {
 
 /// The log, open for appending and reading.
 pub struct Journal {
-    place: Place,
+    segments: Segments,
     index: Index,
     segment: u32,
     offset: u64,
@@ -234,7 +234,7 @@ impl std::fmt::Debug for Journal {
         write!(
             f,
             "Journal({}, {:?})",
-            self.place.dir.display(),
+            self.segments.dir.display(),
             self.last_seq
         )
     }
@@ -242,7 +242,7 @@ impl std::fmt::Debug for Journal {
 
 impl Journal {
     /// Locks the directory, recovers what is there, and starts the writer.
-    pub fn open(config: JournalConfig, wake: Wake) -> Result<(Self, Recovered), JournalError> {
+    pub fn open(config: JournalConfig, wake: Wake) -> Result<(Self, DurableState), JournalError> {
         let JournalConfig {
             dir,
             cluster,
@@ -250,36 +250,36 @@ impl Journal {
             segment_bytes,
         } = config;
         assert!(segment_bytes.is_multiple_of(8) && segment_bytes / 8 <= u64::from(u32::MAX));
-        let place = Place {
+        let segments = Segments {
             dir,
             cluster,
             node,
             segment_bytes,
         };
-        let lock = lock(&place.dir)?;
-        let found = recovery::recover(&place, Access::Owner)?;
+        let lock = lock(&segments.dir)?;
+        let found = scan::recover(&segments, Access::Owner)?;
         let last = found.recovered.last_seq.0;
         let written = Arc::new(AtomicU64::new(last));
         let durable = Arc::new(AtomicU64::new(last));
         let (batch_tx, batch_rx) = channel();
         let (spare_tx, spare_rx) = channel();
         let start = writer::Start {
-            place: place.clone(),
+            segments: segments.clone(),
             segment: found.segment,
             offset: found.offset,
             previous: found.previous,
             written: written.clone(),
             durable: durable.clone(),
         };
-        let writer = Writer::new(start).map_err(|e| JournalError::io(&place.dir, e))?;
+        let writer = Writer::new(start).map_err(|e| JournalError::io(&segments.dir, e))?;
         let writer = Arc::new(Mutex::new(writer));
         let theirs = writer.clone();
         let thread = std::thread::Builder::new()
             .name(format!("journal-{node}"))
             .spawn(move || writer::run(&theirs, &batch_rx, &spare_tx, &wake))
-            .map_err(|e| JournalError::io(&place.dir, e))?;
+            .map_err(|e| JournalError::io(&segments.dir, e))?;
         let journal = Self {
-            place,
+            segments,
             index: found.index,
             segment: found.segment,
             offset: found.offset,
@@ -360,9 +360,9 @@ impl Journal {
         );
         self.last_seq = seq;
         let bytes = record_bytes(payload_len(&op)) as u64;
-        if self.offset + bytes > self.place.segment_bytes {
+        if self.offset + bytes > self.segments.segment_bytes {
             assert!(
-                bytes <= self.place.segment_bytes - HEADER_BYTES as u64,
+                bytes <= self.segments.segment_bytes - HEADER_BYTES as u64,
                 "value too large"
             );
             self.full.insert(self.segment, self.current);
@@ -404,11 +404,11 @@ impl Journal {
         }
         let Some(position) = self.index.get(slot) else {
             let what = format!("slot {slot} is not in the log");
-            return Err(JournalError::corrupt(&self.place.dir, 0, &what));
+            return Err(JournalError::corrupt(&self.segments.dir, 0, &what));
         };
-        let salt = self.place.header(position.segment).salt();
+        let salt = self.segments.header(position.segment).salt();
         let offset = u64::from(position.offset8) * 8;
-        let path = self.place.path(position.segment);
+        let path = self.segments.path(position.segment);
         let file = self.reader(position.segment)?;
         let damaged = || JournalError::corrupt(&path, offset, "the record is damaged");
         let mut head = [0; HEADER_BYTES];
@@ -451,8 +451,8 @@ impl Journal {
         let highest = dropped.values().map(|it| it.max_slot).max();
         self.index.forget(highest.unwrap_or_default());
         self.readers.retain(|number, _| *number > last);
-        let (place, gone) = (self.place.clone(), self.index.first() - 1);
-        let drop = move || base::drop_before(&place, last + 1, gone, &summary);
+        let (segments, gone) = (self.segments.clone(), self.index.first() - 1);
+        let drop = move || base::drop_before(&segments, last + 1, gone, &summary);
         let thread = std::thread::Builder::new().name("journal-truncate".to_owned());
         // Without a thread the next truncation takes these too.
         self.truncation = thread.spawn(drop).ok();
@@ -466,7 +466,7 @@ impl Journal {
         }
         let panicked = |_| {
             let what = io::Error::other("dropping segments panicked");
-            Err(JournalError::io(&self.place.dir, what))
+            Err(JournalError::io(&self.segments.dir, what))
         };
         let thread = self.truncation.take()?;
         Some(thread.join().unwrap_or_else(panicked))
@@ -478,10 +478,10 @@ impl Journal {
         }
         match self.readers.entry(segment) {
             std::collections::hash_map::Entry::Occupied(open) => Ok(open.into_mut()),
-            std::collections::hash_map::Entry::Vacant(place) => {
-                let path = self.place.path(segment);
+            std::collections::hash_map::Entry::Vacant(vacant) => {
+                let path = self.segments.path(segment);
                 let file = File::open(&path).map_err(|e| JournalError::io(&path, e))?;
-                Ok(place.insert(file))
+                Ok(vacant.insert(file))
             }
         }
     }

@@ -4,8 +4,8 @@
 //! owner is writing at that moment may be seen in part, which looks like a torn tail, and is left out
 //! like one; in the worst case it looks like damage for a moment, so damage is looked at again.
 
-use super::recovery::{self, Access};
-use super::segment::Place;
+use super::scan::{self, Access};
+use super::segment::Segments;
 use super::{Journal, JournalConfig, JournalError};
 use crate::core::{Slot, Value};
 use std::collections::HashMap;
@@ -36,7 +36,7 @@ impl LogReader {
             node,
             segment_bytes,
         } = config;
-        let place = Place {
+        let segments = Segments {
             dir,
             cluster,
             node,
@@ -45,7 +45,7 @@ impl LogReader {
         let mut looks = 0;
         let found = loop {
             looks += 1;
-            match recovery::recover(&place, Access::Reader) {
+            match scan::recover(&segments, Access::Reader) {
                 Err(JournalError::Corrupt { .. }) if looks < LOOKS => {}
                 outcome => break outcome?,
             }
@@ -55,7 +55,7 @@ impl LogReader {
         let accepted = commit + (commit + 1..).take_while(there).count() as Slot;
         let (_, spare_rx) = channel();
         let journal = Journal {
-            place,
+            segments,
             index: found.index,
             segment: found.segment,
             offset: found.offset,

@@ -14,7 +14,7 @@
 //! durable, it cannot have been torn. Header checksums start from the segment header's checksum, so
 //! a record of another log or segment is never taken for one of this.
 
-use crate::core::{Ballot, IoSeq, JournalOp, NodeId, Slot, Standing};
+use crate::core::{Ballot, IoSeq, JournalOp, NodeId, Recovery, Slot};
 
 /// Bytes of a segment header, and of a record header.
 pub(super) const HEADER_BYTES: usize = 64;
@@ -91,7 +91,7 @@ pub(super) enum Kind {
     Promise = 1,
     Accept = 2,
     Commit = 3,
-    Standing = 4,
+    Recovery = 4,
     Install = 5,
 }
 
@@ -107,9 +107,9 @@ impl RecordHeader {
             } => (Kind::Accept, *ballot, *slot, value.as_ref()),
             JournalOp::Commit(slot) => (Kind::Commit, Ballot::default(), *slot, &[][..]),
             JournalOp::Install(slot) => (Kind::Install, Ballot::default(), *slot, &[][..]),
-            JournalOp::Standing(standing) => {
-                let (ballot, slot) = standing_words(*standing);
-                (Kind::Standing, ballot, slot, &[][..])
+            JournalOp::Recovery(recovery) => {
+                let (ballot, slot) = recovery_words(*recovery);
+                (Kind::Recovery, ballot, slot, &[][..])
             }
         };
         let payload_crc = crc32c::crc32c(payload);
@@ -158,7 +158,7 @@ impl RecordHeader {
             1 => Kind::Promise,
             2 => Kind::Accept,
             3 => Kind::Commit,
-            4 => Kind::Standing,
+            4 => Kind::Recovery,
             5 => Kind::Install,
             _ => return None,
         };
@@ -187,35 +187,35 @@ impl RecordHeader {
 
 const VOTER: u64 = 1;
 const LOST: u64 = 2;
-const CATCHING: u64 = 3;
+const CATCHING_UP: u64 = 3;
 const LEARNER: u64 = 4;
 
-/// A standing in the places of ballot and slot: the floor, which kind, and the slot to wait for.
-pub(super) fn standing_words(standing: Standing) -> (Ballot, Slot) {
-    let (round, node, slot) = match standing {
-        Standing::Voter { floor } => (floor, VOTER, 0),
-        Standing::Lost => (0, LOST, 0),
-        Standing::Learner => (0, LEARNER, 0),
-        Standing::Catching { upto, floor } => (floor, CATCHING, upto),
+/// A recovery in the places of ballot and slot: the floor, which kind, and the slot to wait for.
+pub(super) fn recovery_words(recovery: Recovery) -> (Ballot, Slot) {
+    let (round, node, slot) = match recovery {
+        Recovery::Voter { floor } => (floor, VOTER, 0),
+        Recovery::Lost => (0, LOST, 0),
+        Recovery::Learner => (0, LEARNER, 0),
+        Recovery::CatchingUp { upto, floor } => (floor, CATCHING_UP, upto),
     };
     (Ballot { round, node }, slot)
 }
 
 impl RecordHeader {
-    /// The standing that such a record notes.
-    pub fn standing(&self) -> Option<Standing> {
-        standing_of(self.ballot, self.slot)
+    /// The recovery that such a record notes.
+    pub fn recovery(&self) -> Option<Recovery> {
+        recovery_of(self.ballot, self.slot)
     }
 }
 
 /// The other way round; `None` if it makes no sense.
-pub(super) fn standing_of(ballot: Ballot, upto: Slot) -> Option<Standing> {
+pub(super) fn recovery_of(ballot: Ballot, upto: Slot) -> Option<Recovery> {
     let floor = ballot.round;
     match ballot.node {
-        VOTER => Some(Standing::Voter { floor }),
-        LOST => Some(Standing::Lost),
-        LEARNER => Some(Standing::Learner),
-        CATCHING => Some(Standing::Catching { upto, floor }),
+        VOTER => Some(Recovery::Voter { floor }),
+        LOST => Some(Recovery::Lost),
+        LEARNER => Some(Recovery::Learner),
+        CATCHING_UP => Some(Recovery::CatchingUp { upto, floor }),
         _ => None,
     }
 }
@@ -236,7 +236,7 @@ pub(super) fn payload_len(op: &JournalOp) -> usize {
         JournalOp::Accept { value, .. } => value.len(),
         JournalOp::Promise(_)
         | JournalOp::Commit(_)
-        | JournalOp::Standing(_)
+        | JournalOp::Recovery(_)
         | JournalOp::Install(_) => 0,
     }
 }

@@ -13,14 +13,14 @@ const FILL_BYTES: usize = 1 << 20;
 
 /// Where the segments are, and whose they are.
 #[derive(Clone, Debug)]
-pub(super) struct Place {
+pub(super) struct Segments {
     pub dir: PathBuf,
     pub cluster: u128,
     pub node: NodeId,
     pub segment_bytes: u64,
 }
 
-impl Place {
+impl Segments {
     pub fn path(&self, number: u32) -> PathBuf {
         self.dir.join(format!("{number:010}.log"))
     }

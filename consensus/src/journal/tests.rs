@@ -1,6 +1,6 @@
 use super::record::HEADER_BYTES;
 use super::*;
-use crate::core::{Ballot, Standing};
+use crate::core::{Ballot, Recovery};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ const BALLOT: Ballot = Ballot { round: 1, node: 1 };
 
 pub(super) struct Log {
     pub(super) journal: Journal,
-    pub(super) recovered: Recovered,
+    pub(super) recovered: DurableState,
     woken_rx: mpsc::Receiver<()>,
     next: u64,
 }
@@ -317,7 +317,7 @@ fn damage_in_an_earlier_segment_is_an_error() {
     let mut log = open(dir.path());
     log.append_one_by_one((1..=100).map(|slot| accept(slot, 2000)));
     drop(log);
-    let numbers = Place {
+    let numbers = Segments {
         dir: dir.path().to_path_buf(),
         cluster: 5,
         node: 1,
@@ -505,8 +505,8 @@ impl Log {
 fn a_log_that_was_truncated_goes_on_where_it_was() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path());
-    let standing = Standing::Voter { floor: 99 };
-    log.append_all([JournalOp::Standing(standing)]);
+    let recovery = Recovery::Voter { floor: 99 };
+    log.append_all([JournalOp::Recovery(recovery)]);
     drop(log);
     let mut log = long_log(dir.path(), 50);
     let all = segments(dir.path()).len();
@@ -523,7 +523,7 @@ fn a_log_that_was_truncated_goes_on_where_it_was() {
     drop(log);
     let mut log = open(dir.path());
     assert_eq!(log.journal.first(), first);
-    assert_eq!(log.recovered.standing, Some(standing));
+    assert_eq!(log.recovered.recovery, Some(recovery));
     assert_eq!((log.recovered.commit, log.recovered.promised), (50, BALLOT));
     assert_eq!(log.recovered.tail.len(), 1);
     for slot in first..=50 {

@@ -1,7 +1,7 @@
 //! The writer: group commit, on its own thread or on the caller's.
 
 use super::record::{HEADER_BYTES, RecordHeader, padding, payload_len};
-use super::segment::Place;
+use super::segment::Segments;
 use super::{Planned, Wake};
 use crate::core::{IoSeq, JournalOp, Value};
 use std::fs::File;
@@ -22,7 +22,7 @@ const PIECES_MAX: usize = 512;
 
 /// Where a writer begins.
 pub(super) struct Start {
-    pub place: Place,
+    pub segments: Segments,
     pub segment: u32,
     pub offset: u64,
     /// Header checksum of the last record.
@@ -74,11 +74,11 @@ pub(super) fn run(
 
 impl Writer {
     pub fn new(start: Start) -> io::Result<Self> {
-        let mut file = start.place.open(start.segment)?;
+        let mut file = start.segments.open(start.segment)?;
         // What recovery read may have been in the page cache only, if just the process had crashed.
         file.sync_data()?;
         file.seek(SeekFrom::Start(start.offset))?;
-        let salt = start.place.header(start.segment).salt();
+        let salt = start.segments.header(start.segment).salt();
         Ok(Self {
             start,
             salt,
@@ -103,7 +103,7 @@ impl Writer {
         give_back: impl FnMut(Vec<Planned>),
     ) -> bool {
         let flushed = self.try_commit(batches, give_back);
-        flushed.unwrap_or_else(|error| fatal(&self.start.place.dir, &error))
+        flushed.unwrap_or_else(|error| fatal(&self.start.segments.dir, &error))
     }
 
     fn try_commit(
@@ -133,7 +133,7 @@ impl Writer {
     /// Nothing more will come.
     fn finish(&mut self) {
         if let Err(error) = self.flush() {
-            fatal(&self.start.place.dir, &error);
+            fatal(&self.start.segments.dir, &error);
         }
         // Nobody needs the next segment any more, so whether it could be made does not matter.
         let _ = self.wait_for_next();
@@ -201,25 +201,25 @@ impl Writer {
         self.file.sync_data()?;
         self.file = match self.wait_for_next()? {
             Some(file) => file,
-            None => open_or_create(&self.start.place, segment)?,
+            None => open_or_create(&self.start.segments, segment)?,
         };
         self.start.segment = segment;
         self.start.offset = HEADER_BYTES as u64;
-        self.salt = self.start.place.header(segment).salt();
+        self.salt = self.start.segments.header(segment).salt();
         self.file.seek(SeekFrom::Start(self.start.offset))?;
         Ok(())
     }
 
     /// Has the next segment made in the background once this one is half full.
     pub fn prepare_next(&mut self) {
-        if self.next.is_some() || self.start.offset < self.start.place.segment_bytes / 2 {
+        if self.next.is_some() || self.start.offset < self.start.segments.segment_bytes / 2 {
             return;
         }
-        let place = self.start.place.clone();
+        let segments = self.start.segments.clone();
         let number = self.start.segment + 1;
         self.next = std::thread::Builder::new()
             .name("journal-segment".to_owned())
-            .spawn(move || open_or_create(&place, number))
+            .spawn(move || open_or_create(&segments, number))
             // Without a thread the segment is made when it is needed.
             .ok();
     }
@@ -236,10 +236,10 @@ impl Writer {
 }
 
 /// A segment made ahead of a crash is there already, and empty.
-fn open_or_create(place: &Place, number: u32) -> io::Result<File> {
-    match place.open(number) {
+fn open_or_create(segments: &Segments, number: u32) -> io::Result<File> {
+    match segments.open(number) {
         Ok(file) => Ok(file),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => place.create(number),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => segments.create(number),
         Err(error) => Err(error),
     }
 }

@@ -2,7 +2,7 @@
 //! die and logs go on being truncated.
 
 use super::oracle::Verdict;
-use super::world::{Happening, MILLI, World};
+use super::world::{Event, MILLI, World};
 use crate::core::{Core, Input, Mutation, NodeId, Slot};
 
 impl World {
@@ -28,9 +28,9 @@ impl World {
             return;
         };
         let (node, incarnation) = (id, node.incarnation);
-        self.plan(
+        self.schedule(
             lasting,
-            Happening::Checkpointed {
+            Event::Checkpointed {
                 node,
                 incarnation,
                 slot,
@@ -94,9 +94,9 @@ impl World {
         let (node, incarnation) = (id, node.incarnation);
         self.coverage.transfers += 1;
         self.coverage.transfers_to_learners += u64::from(!self.ids.contains(&id));
-        self.plan(
+        self.schedule(
             lasting,
-            Happening::Transferred {
+            Event::Transferred {
                 node,
                 incarnation,
                 donor,

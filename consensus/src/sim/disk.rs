@@ -1,7 +1,7 @@
 //! A disk that keeps what was flushed, and of the rest whatever prefix it likes.
 
 use super::chance::Chance;
-use crate::core::{AcceptedEntry, Ballot, IoSeq, JournalOp, Recovered, Slot, Standing, Value};
+use crate::core::{AcceptedEntry, Ballot, DurableState, IoSeq, JournalOp, Recovery, Slot, Value};
 use std::collections::BTreeMap;
 
 /// What a prefix of the operations adds up to.
@@ -11,7 +11,7 @@ pub(super) struct State {
     pub commit: Slot,
     pub votes: BTreeMap<Slot, (Ballot, Value)>,
     pub seq: IoSeq,
-    pub standing: Option<Standing>,
+    pub recovery: Option<Recovery>,
     /// Slots up to this one are not in the log any more, or need not be what was chosen.
     pub gone: Slot,
 }
@@ -23,7 +23,7 @@ impl State {
     }
 
     pub fn is_voter(&self) -> bool {
-        self.standing.is_some_and(|standing| standing.votes())
+        self.recovery.is_some_and(|recovery| recovery.votes())
     }
 
     fn apply(&mut self, seq: IoSeq, op: &JournalOp) {
@@ -40,7 +40,7 @@ impl State {
                 self.votes.insert(*slot, (*ballot, value.clone()));
             }
             JournalOp::Commit(slot) => self.commit = self.commit.max(*slot),
-            JournalOp::Standing(standing) => self.standing = Some(*standing),
+            JournalOp::Recovery(recovery) => self.recovery = Some(*recovery),
             JournalOp::Install(slot) => {
                 self.commit = self.commit.max(*slot);
                 self.truncate(*slot);
@@ -105,13 +105,13 @@ impl Disk {
         (survived, lost)
     }
 
-    pub fn recover(&self) -> Recovered {
+    pub fn recover(&self) -> DurableState {
         let State {
             promised,
             commit,
             votes,
             seq,
-            standing,
+            recovery,
             ..
         } = &self.durable;
         let tail = votes
@@ -121,12 +121,12 @@ impl Disk {
                 ballot: *ballot,
                 value: value.clone(),
             });
-        Recovered {
+        DurableState {
             promised: *promised,
             commit: *commit,
             tail: tail.collect(),
             last_seq: *seq,
-            standing: *standing,
+            recovery: *recovery,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use super::disk::Disk;
 use super::oracle::Verdict;
-use super::world::{Happening, MILLI, World};
+use super::world::{Event, MILLI, World};
 use crate::core::{Input, NodeId};
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
     }
 
     pub(super) fn fault(&mut self) -> Verdict {
-        if !self.stormy {
+        if !self.faults_on {
             return Ok(());
         }
         // Leaders are where it hurts.
@@ -76,8 +76,8 @@ impl World {
             }
             _ => self.split(),
         }
-        let pause = self.chance.between(20, self.weather.pause) * MILLI;
-        self.plan(pause, Happening::Fault);
+        let pause = self.chance.between(20, self.conditions.pause) * MILLI;
+        self.schedule(pause, Event::Fault);
         Ok(())
     }
 
@@ -86,9 +86,9 @@ impl World {
         let away = self
             .chance
             .pick(&[5, 50, 500, 1500])
-            .min(2 * self.weather.pause)
+            .min(2 * self.conditions.pause)
             * MILLI;
-        self.plan(away, Happening::Restart { node: id });
+        self.schedule(away, Event::Restart { node: id });
     }
 
     /// Takes a node's disk away, unless too many have lost theirs and do not vote again yet.
@@ -142,8 +142,12 @@ impl World {
     fn abstain_for_a_while(&mut self, id: NodeId) -> Verdict {
         self.coverage.abstentions += 1;
         self.step(id, Input::Abstain(true))?;
-        let lasting = self.chance.pick(&[20, 200, 1000]).min(self.weather.pause) * MILLI;
-        self.plan(lasting, Happening::Return { node: id });
+        let lasting = self
+            .chance
+            .pick(&[20, 200, 1000])
+            .min(self.conditions.pause)
+            * MILLI;
+        self.schedule(lasting, Event::Return { node: id });
         Ok(())
     }
 
@@ -157,22 +161,22 @@ impl World {
 
     fn flap_link(&mut self, one: NodeId, other: NodeId) {
         self.coverage.flaps += 1;
-        self.plan(
+        self.schedule(
             0,
-            Happening::LinkDown {
+            Event::LinkDown {
                 at: one,
                 peer: other,
             },
         );
-        self.plan(
+        self.schedule(
             0,
-            Happening::LinkDown {
+            Event::LinkDown {
                 at: other,
                 peer: one,
             },
         );
-        self.queue.retain(|_, happening| match happening {
-            Happening::Deliver { from, to, .. } => {
+        self.queue.retain(|_, event| match event {
+            Event::Deliver { from, to, .. } => {
                 (*from, *to) != (one, other) && (*from, *to) != (other, one)
             }
             _ => true,
@@ -201,9 +205,9 @@ impl World {
             *self.cuts.entry((*from, *to)).or_default() += 1;
             if noticed {
                 let delay = self.chance.between(1, 400) * MILLI;
-                self.plan(
+                self.schedule(
                     delay,
-                    Happening::LinkDown {
+                    Event::LinkDown {
                         at: *to,
                         peer: *from,
                     },
@@ -213,9 +217,9 @@ impl World {
         let lasting = self
             .chance
             .pick(&[20, 200, 1000, 2000])
-            .min(self.weather.pause)
+            .min(self.conditions.pause)
             * MILLI;
-        self.plan(lasting, Happening::Mend { cuts });
+        self.schedule(lasting, Event::Mend { cuts });
     }
 
     pub(super) fn mend(&mut self, cuts: &[(NodeId, NodeId)]) {
@@ -232,13 +236,13 @@ impl World {
     }
 
     pub(super) fn heal(&mut self) -> Verdict {
-        self.stormy = false;
-        self.weather.flush = 1000;
-        self.weather.delay = 1000;
+        self.faults_on = false;
+        self.conditions.flush = 1000;
+        self.conditions.delay = 1000;
         let mends: Vec<_> = self.queue.keys().copied().collect();
         for key in mends {
-            if matches!(self.queue.get(&key), Some(Happening::Mend { .. }))
-                && let Some(Happening::Mend { cuts }) = self.queue.remove(&key)
+            if matches!(self.queue.get(&key), Some(Event::Mend { .. }))
+                && let Some(Event::Mend { cuts }) = self.queue.remove(&key)
             {
                 self.mend(&cuts);
             }

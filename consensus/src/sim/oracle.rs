@@ -7,14 +7,14 @@ use std::collections::{BTreeMap, BTreeSet};
 /// A broken invariant, in one line.
 pub(super) type Verdict = Result<(), String>;
 
-macro_rules! hold {
+macro_rules! ensure {
     ($condition:expr, $($text:tt)+) => {
         if !$condition {
             return Err(format!($($text)+));
         }
     };
 }
-pub(super) use hold;
+pub(super) use ensure;
 
 /// Remembers everything that was ever true.
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ impl Oracle {
             .proposals
             .entry((slot, ballot))
             .or_insert_with(|| value.clone());
-        hold!(
+        ensure!(
             known == value,
             "two values for slot {slot} at ballot {ballot}"
         );
@@ -62,7 +62,7 @@ impl Oracle {
         {
             // Proposals of old ballots may be under way, but none can be above the choosing one.
             let lowest = self.choosing_ballot(slot, &chosen.clone());
-            hold!(
+            ensure!(
                 lowest.is_none_or(|lowest| ballot < lowest),
                 "slot {slot} is chosen, and ballot {ballot} proposes another value"
             );
@@ -84,7 +84,7 @@ impl Oracle {
     pub fn on_write(&mut self, disk: &Disk, op: &JournalOp) -> Verdict {
         match op {
             JournalOp::Promise(ballot) => {
-                hold!(
+                ensure!(
                     *ballot > disk.written.promised,
                     "promise {ballot} is not a higher one"
                 );
@@ -94,22 +94,22 @@ impl Oracle {
                 slot,
                 value,
             } => {
-                hold!(
+                ensure!(
                     *ballot >= disk.written.promised,
                     "vote at {ballot} below the promise"
                 );
                 self.propose(*slot, *ballot, value)?;
             }
-            JournalOp::Standing(_) => {}
+            JournalOp::Recovery(_) => {}
             JournalOp::Install(slot) => {
-                hold!(
+                ensure!(
                     *slot <= disk.checkpoint,
                     "slots up to {slot} are taken for covered, and no checkpoint is durable"
                 );
             }
             JournalOp::Commit(upto) => {
                 for slot in disk.written.commit + 1..=*upto {
-                    hold!(
+                    ensure!(
                         disk.written.votes.contains_key(&slot),
                         "hint past the votes at {slot}"
                     );
@@ -130,13 +130,13 @@ impl Oracle {
                     let idle = self.idle.entry(node).or_default();
                     idle.insert(*slot, *ballot);
                 }
-                JournalOp::Standing(standing) if standing.votes() => {
+                JournalOp::Recovery(recovery) if recovery.votes() => {
                     self.voters.insert(node);
                     for (slot, ballot) in self.idle.remove(&node).unwrap_or_default() {
                         self.hold(node, slot, ballot);
                     }
                 }
-                JournalOp::Standing(_) => drop(self.voters.remove(&node)),
+                JournalOp::Recovery(_) => drop(self.voters.remove(&node)),
                 _ => {}
             }
         }
@@ -155,12 +155,12 @@ impl Oracle {
 
     /// What a node says as a voter it must be allowed to say.
     fn may_promise(&self, node: NodeId, disk: &Disk, ballot: Ballot) -> Verdict {
-        hold!(
+        ensure!(
             disk.durable.is_voter(),
             "node {node} votes, and may have lost votes"
         );
         let told = self.told.get(&node).copied().unwrap_or_default();
-        hold!(
+        ensure!(
             ballot >= told,
             "node {node} votes at {ballot} after it promised {told}"
         );
@@ -175,13 +175,13 @@ impl Oracle {
             Msg::Reject { .. } => true,
             _ => false,
         };
-        hold!(
+        ensure!(
             learns || self.members.contains(&node),
             "learner {node} says {msg:?}"
         );
         match msg {
             Msg::Prepare { ballot, .. } => {
-                hold!(
+                ensure!(
                     durable.promised >= *ballot,
                     "node {node} prepares {ballot} undurably"
                 );
@@ -189,7 +189,7 @@ impl Oracle {
             Msg::Promise {
                 ballot, entries, ..
             } => {
-                hold!(
+                ensure!(
                     durable.promised >= *ballot,
                     "node {node} promises {ballot} undurably"
                 );
@@ -198,7 +198,7 @@ impl Oracle {
                 for entry in entries {
                     let vote = durable.votes.get(&entry.slot);
                     let gone = entry.slot <= durable.gone;
-                    hold!(
+                    ensure!(
                         gone || vote.is_some_and(|(ballot, _)| *ballot >= entry.ballot),
                         "node {node} reports an undurable vote for slot {}",
                         entry.slot
@@ -211,7 +211,7 @@ impl Oracle {
                 value,
                 ..
             } => {
-                hold!(
+                ensure!(
                     ballot.node == node,
                     "node {node} proposes at ballot {ballot}"
                 );
@@ -224,8 +224,8 @@ impl Oracle {
                 barrier: 0,
                 ..
             } => {
-                hold!(upto <= seen, "durable past what was seen");
-                hold!(
+                ensure!(upto <= seen, "durable past what was seen");
+                ensure!(
                     durable.promised >= *ballot,
                     "node {node} acknowledges {ballot} undurably"
                 );
@@ -242,7 +242,7 @@ impl Oracle {
         let checked = self.acknowledged.entry(node).or_default();
         let from = if checked.0 == ballot { checked.1 } else { 0 };
         *checked = (ballot, upto.max(from));
-        hold!(
+        ensure!(
             disk.durable.gone <= disk.checkpoint,
             "node {node} dropped what no checkpoint of its covers"
         );
@@ -251,7 +251,7 @@ impl Oracle {
                 return Err(format!("node {node} acknowledges slot {slot} undurably"));
             };
             let chosen = self.chosen.get(&slot) == Some(value);
-            hold!(
+            ensure!(
                 *voted >= ballot || chosen,
                 "node {node} acknowledges slot {slot} at {voted}"
             );
@@ -262,7 +262,7 @@ impl Oracle {
     /// A node leads.
     pub fn on_lead(&mut self, ballot: Ballot, node: NodeId, incarnation: u64) -> Verdict {
         let leader = *self.leaders.entry(ballot).or_insert((node, incarnation));
-        hold!(
+        ensure!(
             leader == (node, incarnation),
             "ballot {ballot} is led by {leader:?} and by {:?}",
             (node, incarnation)
@@ -277,13 +277,13 @@ impl Oracle {
     /// A node takes a slot for chosen.
     pub fn on_commit(&mut self, node: NodeId, slot: Slot, value: &Value) -> Verdict {
         if let Some(chosen) = self.chosen.get(&slot) {
-            hold!(
+            ensure!(
                 chosen == value,
                 "node {node} has another value chosen in slot {slot}"
             );
             return Ok(());
         }
-        hold!(
+        ensure!(
             self.choosing_ballot(slot, value).is_some(),
             "node {node} takes slot {slot} for chosen, which no quorum holds durably"
         );
@@ -295,7 +295,7 @@ impl Oracle {
     pub fn on_start(&mut self, node: NodeId, disk: &Disk) -> Verdict {
         let told = self.told.get(&node).copied().unwrap_or_default();
         let promised = disk.durable.promised;
-        hold!(
+        ensure!(
             promised >= told || !disk.durable.is_voter(),
             "node {node} forgot its promise {told}, has {promised}"
         );

@@ -3,10 +3,10 @@
 use super::chance::Chance;
 use super::coverage::Coverage;
 use super::disk::Disk;
-use super::oracle::{Oracle, Verdict, hold};
+use super::oracle::{Oracle, Verdict, ensure};
 use crate::core::{
     Config, Core, Effects, Fetch, Input, IoSeq, JournalOp, LEARNERS_FROM, Micros, Msg, Mutation,
-    NodeId, Send, Slot, Standing,
+    NodeId, Recovery, Send, Slot,
 };
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
@@ -26,7 +26,7 @@ pub(super) struct Report {
 }
 
 #[derive(Debug)]
-pub(super) enum Happening {
+pub(super) enum Event {
     Deliver {
         from: NodeId,
         to: NodeId,
@@ -91,7 +91,7 @@ pub(super) struct Node {
 }
 
 /// Rates of one run.
-pub(super) struct Weather {
+pub(super) struct Conditions {
     pub(super) loss: u64,
     pub(super) duplication: u64,
     pub(super) spikes: u64,
@@ -107,7 +107,7 @@ pub(super) struct World {
     pub(super) mutation: Option<Mutation>,
     pub(super) now: Micros,
     pub(super) order: u64,
-    pub(super) queue: BTreeMap<(Micros, u64), Happening>,
+    pub(super) queue: BTreeMap<(Micros, u64), Event>,
     pub(super) nodes: BTreeMap<NodeId, Node>,
     /// The members.
     pub(super) ids: Vec<NodeId>,
@@ -116,9 +116,9 @@ pub(super) struct World {
     /// Per direction: arrival time of the last frame, and the number of the last one delivered.
     pub(super) arrival: BTreeMap<(NodeId, NodeId), Micros>,
     pub(super) delivered: BTreeMap<(NodeId, NodeId), u64>,
-    pub(super) weather: Weather,
+    pub(super) conditions: Conditions,
     pub(super) sizes: Sizes,
-    pub(super) stormy: bool,
+    pub(super) faults_on: bool,
     pub(super) oracle: Oracle,
     pub(super) coverage: Coverage,
     pub(super) trace: DefaultHasher,
@@ -143,7 +143,7 @@ impl World {
         let ids: Vec<NodeId> = (1..=size).collect();
         let learners = 0..chance.pick(&[0, 1, 1, 2]);
         let learners: Vec<NodeId> = learners.map(|index| LEARNERS_FROM + index).collect();
-        let weather = Weather {
+        let conditions = Conditions {
             loss: chance.pick(&[0, 0, 1, 5, 15]),
             duplication: chance.pick(&[0, 5, 20]),
             spikes: chance.pick(&[0, 1, 5]),
@@ -184,9 +184,9 @@ impl World {
             cuts: BTreeMap::new(),
             arrival: BTreeMap::new(),
             delivered: BTreeMap::new(),
-            weather,
+            conditions,
             sizes,
-            stormy: true,
+            faults_on: true,
             coverage: Coverage::default(),
             trace: DefaultHasher::new(),
             written: 0,
@@ -199,10 +199,10 @@ impl World {
         for id in self.everyone() {
             self.start(id)?;
         }
-        self.plan(10 * MILLI, Happening::Client);
-        self.plan(50 * MILLI, Happening::Fault);
+        self.schedule(10 * MILLI, Event::Client);
+        self.schedule(50 * MILLI, Event::Fault);
         while self.now < FAULTS_UNTIL {
-            self.happen()?;
+            self.next_event()?;
         }
         self.heal()?;
         if !self.all_vote() {
@@ -230,36 +230,36 @@ impl World {
         let goal = self.last_chosen() + 20;
         let deadline = self.now + HEALED_WITHIN;
         while !self.converged(goal, but) {
-            hold!(self.now < deadline, "no convergence: {}", self.describe());
-            self.happen()?;
+            ensure!(self.now < deadline, "no convergence: {}", self.describe());
+            self.next_event()?;
         }
         Ok(())
     }
 
-    pub(super) fn plan(&mut self, delay: Micros, happening: Happening) {
+    pub(super) fn schedule(&mut self, delay: Micros, event: Event) {
         self.order += 1;
-        self.queue.insert((self.now + delay, self.order), happening);
+        self.queue.insert((self.now + delay, self.order), event);
     }
 
-    fn happen(&mut self) -> Verdict {
-        let Some(((at, _), happening)) = self.queue.pop_first() else {
+    fn next_event(&mut self) -> Verdict {
+        let Some(((at, _), event)) = self.queue.pop_first() else {
             return Err("nothing will ever happen again".to_owned());
         };
         self.now = at;
-        match happening {
-            Happening::Deliver {
+        match event {
+            Event::Deliver {
                 from,
                 to,
                 msg,
                 sent,
             } => self.deliver(from, to, msg, sent),
-            Happening::Flushed {
+            Event::Flushed {
                 node,
                 incarnation,
                 seq,
             } => self.flushed(node, incarnation, seq),
-            Happening::Tick { node, incarnation } => self.tick(node, incarnation),
-            Happening::LinkUp { at, peer } => {
+            Event::Tick { node, incarnation } => self.tick(node, incarnation),
+            Event::LinkUp { at, peer } => {
                 self.coverage.peer_ups += 1;
                 let both = self.alive(at) && self.alive(peer) && !self.cut(at, peer);
                 if both {
@@ -268,13 +268,13 @@ impl World {
                     Ok(())
                 }
             }
-            Happening::LinkDown { at, peer } => {
+            Event::LinkDown { at, peer } => {
                 self.coverage.peer_downs += 1;
                 self.step(at, Input::PeerDown(peer))
             }
-            Happening::Restart { node } => self.start(node),
-            Happening::Return { node } => self.step(node, Input::Abstain(false)),
-            Happening::Checkpointed {
+            Event::Restart { node } => self.start(node),
+            Event::Return { node } => self.step(node, Input::Abstain(false)),
+            Event::Checkpointed {
                 node,
                 incarnation,
                 slot,
@@ -282,15 +282,15 @@ impl World {
                 self.checkpointed(node, incarnation, slot);
                 Ok(())
             }
-            Happening::Transferred {
+            Event::Transferred {
                 node,
                 incarnation,
                 donor,
                 slot,
             } => self.transferred(node, incarnation, donor, slot),
-            Happening::Client => self.client(),
-            Happening::Fault => self.fault(),
-            Happening::Mend { cuts } => {
+            Event::Client => self.client(),
+            Event::Fault => self.fault(),
+            Event::Mend { cuts } => {
                 self.mend(&cuts);
                 Ok(())
             }
@@ -359,7 +359,7 @@ impl World {
     pub(super) fn link(&mut self, one: NodeId, other: NodeId) {
         for (at, peer) in [(one, other), (other, one)] {
             let delay = self.chance.between(100, 30 * MILLI);
-            self.plan(delay, Happening::LinkUp { at, peer });
+            self.schedule(delay, Event::LinkUp { at, peer });
         }
     }
 
@@ -380,7 +380,7 @@ impl World {
         let node = self.nodes.get_mut(&id).expect("ids are those of nodes");
         for (seq, op) in effects.journal {
             let regained =
-                matches!(op, JournalOp::Standing(Standing::Voter { floor }) if floor > 0);
+                matches!(op, JournalOp::Recovery(Recovery::Voter { floor }) if floor > 0);
             self.coverage.votes_regained += u64::from(regained);
             self.oracle.on_write(&node.disk, &op)?;
             node.disk.write(seq, op);
@@ -434,8 +434,8 @@ impl World {
 
     /// Starts a flush if there is something to flush, and plans the next tick.
     fn settle(&mut self, id: NodeId) -> Verdict {
-        let flush = self.chance.between(20, self.weather.flush);
-        let slow = self.stormy && self.chance.percent(1);
+        let flush = self.chance.between(20, self.conditions.flush);
+        let slow = self.faults_on && self.chance.percent(1);
         let turn = self.chance.between(1, 100);
         let now = self.now;
         let node = self.node(id);
@@ -448,9 +448,9 @@ impl World {
         if node.tick_at.is_none_or(|at| at > soon) {
             let at = soon.max(core.next_deadline().min(soon));
             node.tick_at = Some(at);
-            self.plan(
+            self.schedule(
                 at - now,
-                Happening::Tick {
+                Event::Tick {
                     node: id,
                     incarnation,
                 },
@@ -462,9 +462,9 @@ impl World {
             let seq = node.disk.written.seq;
             self.coverage.slow_flushes += u64::from(slow);
             let delay = if slow { flush + 300 * MILLI } else { flush };
-            self.plan(
+            self.schedule(
                 delay,
-                Happening::Flushed {
+                Event::Flushed {
                     node: id,
                     incarnation,
                     seq,
@@ -497,9 +497,9 @@ impl World {
         };
         let at = core.next_deadline().max(now + 1);
         node.tick_at = Some(at);
-        self.plan(
+        self.schedule(
             at - now,
-            Happening::Tick {
+            Event::Tick {
                 node: id,
                 incarnation,
             },
@@ -542,7 +542,7 @@ impl World {
         for peer in self.neighbors(id) {
             if !vanished {
                 let delay = self.chance.between(100, 5 * MILLI);
-                self.plan(delay, Happening::LinkDown { at: peer, peer: id });
+                self.schedule(delay, Event::LinkDown { at: peer, peer: id });
             }
         }
     }
@@ -552,15 +552,16 @@ impl World {
     fn send(&mut self, from: NodeId, to: NodeId, msg: &Msg) -> Verdict {
         let node = self.nodes.get(&from).expect("ids are those of nodes");
         self.oracle.on_send(from, &node.disk, msg)?;
-        if self.cut(from, to) || (self.stormy && self.chance.percent(self.weather.loss)) {
+        if self.cut(from, to) || (self.faults_on && self.chance.percent(self.conditions.loss)) {
             self.coverage.lost += 1;
             return Ok(());
         }
-        let copies = 1 + u64::from(self.stormy && self.chance.percent(self.weather.duplication));
+        let copies =
+            1 + u64::from(self.faults_on && self.chance.percent(self.conditions.duplication));
         self.coverage.duplicated += copies - 1;
         for copy in 0..copies {
-            let mut delay = self.chance.between(20, self.weather.delay);
-            if self.stormy && self.chance.percent(self.weather.spikes) {
+            let mut delay = self.chance.between(20, self.conditions.delay);
+            if self.faults_on && self.chance.percent(self.conditions.spikes) {
                 delay += self.chance.between(1, 800) * MILLI;
                 self.coverage.delayed += 1;
             }
@@ -571,14 +572,14 @@ impl World {
                 self.coverage.late_copies += 1;
             }
             let mut at = self.now + delay;
-            if !late && (self.weather.fifo || !self.stormy) {
+            if !late && (self.conditions.fifo || !self.faults_on) {
                 at = at.max(self.arrival.get(&(from, to)).copied().unwrap_or(0));
                 self.arrival.insert((from, to), at);
             }
             let sent = self.order;
-            self.plan(
+            self.schedule(
                 at - self.now,
-                Happening::Deliver {
+                Event::Deliver {
                     from,
                     to,
                     msg: msg.clone(),
@@ -615,7 +616,7 @@ impl World {
         }
         self.take_checkpoints();
         let pause = self.chance.between(100, 30 * MILLI);
-        self.plan(pause, Happening::Client);
+        self.schedule(pause, Event::Client);
         Ok(())
     }
 
@@ -637,7 +638,7 @@ impl World {
 
     fn all_vote(&self) -> bool {
         let mut cores = self.ids.iter().map(|id| self.nodes[id].core.as_ref());
-        cores.all(|core| core.is_some_and(|core| core.standing().votes()))
+        cores.all(|core| core.is_some_and(|core| core.recovery().votes()))
     }
 
     /// Everything a node newly takes for chosen is what is chosen.
@@ -654,12 +655,12 @@ impl World {
                 ));
             };
             let held = core.chosen(slot).is_none_or(|held| held == value);
-            hold!(
+            ensure!(
                 held,
                 "node {id} has one value in memory and one on disk in slot {slot}"
             );
             let known = value.is_empty() || self.proposed.contains(value);
-            hold!(known, "slot {slot} has a value that nobody proposed");
+            ensure!(known, "slot {slot} has a value that nobody proposed");
             self.oracle.on_commit(id, slot, value)?;
         }
         node.checked = core.commit();
@@ -673,7 +674,7 @@ impl World {
             for slot in first..=node.core.as_ref().map_or(0, Core::commit) {
                 let here = node.disk.written.votes.get(&slot).map(|(_, value)| value);
                 let same = here.is_some() && here == self.oracle.chosen.get(&slot);
-                hold!(same, "node {id} ends with another log, from slot {slot}");
+                ensure!(same, "node {id} ends with another log, from slot {slot}");
             }
         }
         Ok(())
@@ -685,7 +686,7 @@ impl World {
                 let leadership = core.leadership();
                 format!(
                     "{id}: {:?}, commit {} of {}, ballot {}, leader {:?}, ready {}",
-                    core.standing(),
+                    core.recovery(),
                     core.commit(),
                     core.last_slot(),
                     leadership.ballot,

@@ -119,9 +119,9 @@ fn transcript() -> String {
         ("refuse", frame(Kind::Refuse, b"not expected here", None)),
         ("ping", frame(Kind::Ping, &[], None)),
         ("application", frame(Kind::App, b"frame", None)),
-        ("visit", frame(Kind::Visit, &hello, None)),
-        ("join", frame(Kind::Join, &join::question(), None)),
-        ("welcome", frame(Kind::Welcome, &[], None)),
+        ("upgrade", frame(Kind::Upgrade, &hello, None)),
+        ("join", frame(Kind::Join, &join::request(), None)),
+        ("join accepted", frame(Kind::JoinAccepted, &[], None)),
     ];
     for (name, msg) in messages() {
         let mut head = Head::new();
@@ -149,11 +149,11 @@ fn frames_of_earlier_builds_are_understood() {
         let (kind, body) = of(name);
         assert_eq!((kind, decode(body)), (Kind::Message, Some(msg)), "{name}");
     }
-    for (name, expected) in [("hello", Kind::Hello), ("visit", Kind::Visit)] {
+    for (name, expected) in [("hello", Kind::Hello), ("upgrade", Kind::Upgrade)] {
         let (kind, body) = of(name);
         assert_eq!((kind, Hello::decode(body)), (expected, Some(greeting())));
     }
     let (kind, body) = of("join");
     assert_eq!(kind, Kind::Join);
-    join::check_question(body).unwrap();
+    join::check_request(body).unwrap();
 }

@@ -1,26 +1,25 @@
-//! A node that is to become a learner and knows nothing but an address asks there for an introduction.
+//! Joining: a machine that is to become a learner, and knows an address only, asks there for the cluster.
 //!
 //! ```text
-//! newcomer ── Join {magic, version} ──▶ node
-//!          ◀── Welcome                  ── or Refuse {why}
-//!              from here on the bytes are the caller's
+//! joiner ── Join {magic, version} ──▶ node
+//!        ◀── JoinAccepted             ── or Refuse {why}
+//!            from here on the bytes are the caller's
 //! ```
 //!
-//! The connection leaves the transport and its thread with that: [`super::Transport::take_newcomers`].
-//! Everything in here waits, and is for threads that may.
+//! The connection then leaves the transport and its thread: [`super::Transport::take_joiners`].
 
+use super::error::Refusal;
+use super::first_frame::{connect, receive, send};
 use super::outbox::Outbox;
-use super::wire::{Kind, PREFIX_BYTES, VERSION, take_frame};
-use bytes::{Buf, Bytes, BytesMut};
-use std::io::{self, Read};
+use super::wire::{Kind, VERSION};
+use bytes::{Buf, Bytes};
+use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-const JOIN_MAGIC: [u8; 4] = *b"BRLJ";
-/// The longest answer: a reason in words.
-const ANSWER_BYTES_MAX: usize = 4 << 10;
+const MAGIC: [u8; 4] = *b"BRLJ";
 
-/// Why there is no introduction. One line each.
+/// Why a joiner gets no connection. One line each.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -29,67 +28,64 @@ pub enum JoinError {
     Unreachable {
         /// The address.
         address: SocketAddr,
-        /// The reason.
+        /// Cause.
         source: io::Error,
     },
-    /// Somebody else is there.
+    /// Another service is there.
     #[error("{address} is not the peer address of a Brolga node: {what}")]
     NotANode {
         /// The address.
         address: SocketAddr,
-        /// What it did instead.
+        /// Its behaviour.
         what: String,
     },
-    /// The node does not want to.
+    /// The node refuses.
     #[error("the node at {address} refuses: {why}")]
     Refused {
         /// The address.
         address: SocketAddr,
-        /// Its words.
+        /// The node's reason.
         why: String,
     },
 }
 
-/// What a newcomer says first.
-pub(super) fn question() -> Vec<u8> {
-    let mut body = JOIN_MAGIC.to_vec();
+/// The joiner's request.
+pub(super) fn request() -> Vec<u8> {
+    let mut body = MAGIC.to_vec();
     body.extend_from_slice(&VERSION.to_le_bytes());
     body
 }
 
-/// Whether that was said, by somebody of this version.
-pub(super) fn check_question(mut body: Bytes) -> Result<(), String> {
-    if body.len() != JOIN_MAGIC.len() + 4 || body.split_to(JOIN_MAGIC.len()) != JOIN_MAGIC[..] {
-        return Err("not a Brolga node".into());
+/// Checks that a frame's body is the request of a joiner of this version.
+pub(super) fn check_request(mut body: Bytes) -> Result<(), Refusal> {
+    if body.len() != MAGIC.len() + 4 || body.split_to(MAGIC.len()) != MAGIC[..] {
+        return Err(Refusal::NotANode);
     }
     match body.get_u32_le() {
         VERSION => Ok(()),
-        version => Err(format!(
-            "the newcomer speaks version {version}, the cluster {VERSION}"
-        )),
+        found => Err(Refusal::JoinerVersion { found }),
     }
 }
 
-/// Asks the node at `address` for a connection on which it introduces its cluster. Reads and writes on it
-/// fail after `patience`.
+/// Asks the node at `address` for a connection on which it describes its cluster. Reads and writes on it
+/// fail after `timeout`.
 ///
 /// # Errors
 /// See [`JoinError`].
-pub fn join(address: SocketAddr, patience: Duration) -> Result<TcpStream, JoinError> {
-    let unreachable = |source| JoinError::Unreachable { address, source };
+pub fn join(address: SocketAddr, timeout: Duration) -> Result<TcpStream, JoinError> {
     let not_a_node = |what: String| JoinError::NotANode { address, what };
-    let socket = TcpStream::connect_timeout(&address, patience);
-    let mut socket = socket.map_err(unreachable)?;
-    prepare(&socket, patience).map_err(unreachable)?;
-    match ask(&mut socket).and_then(|()| answer(&mut socket)) {
-        Ok((Kind::Welcome, _)) => Ok(socket),
+    let mut socket =
+        connect(address, timeout).map_err(|source| JoinError::Unreachable { address, source })?;
+    let answer = send(&mut socket, Kind::Join, &request()).and_then(|()| receive(&mut socket));
+    match answer {
+        Ok((Kind::JoinAccepted, _)) => Ok(socket),
         Ok((Kind::Refuse, why)) => Err(JoinError::Refused {
             address,
             why: String::from_utf8_lossy(&why).into_owned(),
         }),
-        Ok(_) => Err(not_a_node("it says something else".into())),
+        Ok(_) => Err(not_a_node("it answers something else".into())),
         Err(error) => Err(not_a_node(match error.kind() {
-            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it says nothing".into(),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => "it does not answer".into(),
             io::ErrorKind::UnexpectedEof
             | io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe => "it hangs up".into(),
@@ -98,56 +94,25 @@ pub fn join(address: SocketAddr, patience: Duration) -> Result<TcpStream, JoinEr
     }
 }
 
-/// What a node says to a newcomer once it has understood it, on a connection that nothing was said on by
-/// the node before: it fits the kernel's buffer.
-pub(super) fn welcome(socket: &mut impl io::Write) -> io::Result<()> {
+/// Answers a joiner's request on a connection that the node has written nothing to before: the answer
+/// fits the kernel's buffer.
+pub(super) fn accept(socket: &mut impl io::Write) -> io::Result<()> {
     let mut out = Outbox::default();
-    out.push(Kind::Welcome, &[], None);
+    out.push(Kind::JoinAccepted, &[], None);
     out.flush(socket).map(drop)
 }
 
-/// Hears a newcomer's question on a fresh connection and welcomes it, as a node's transport does.
+/// Reads a joiner's request from a fresh connection and accepts it, as a node's transport does.
 ///
 /// # Errors
-/// The connection is gone, or it is no newcomer.
-pub fn receive_newcomer(socket: &mut TcpStream) -> io::Result<()> {
-    let (kind, body) = answer(socket)?;
+/// The connection is gone, or the other side is no joiner.
+pub fn receive_joiner(socket: &mut TcpStream) -> io::Result<()> {
+    let (kind, body) = receive(socket)?;
     if kind != Kind::Join {
-        return Err(io::Error::other("no newcomer"));
+        return Err(io::Error::other(Refusal::OutOfOrder(kind.name())));
     }
-    check_question(body).map_err(io::Error::other)?;
-    welcome(socket)
-}
-
-fn prepare(socket: &TcpStream, patience: Duration) -> io::Result<()> {
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(patience))?;
-    socket.set_write_timeout(Some(patience))
-}
-
-fn ask(socket: &mut TcpStream) -> io::Result<()> {
-    let mut out = Outbox::default();
-    out.push(Kind::Join, &question(), None);
-    out.flush(socket)?;
-    match out.bytes() {
-        0 => Ok(()),
-        _ => Err(io::ErrorKind::TimedOut.into()),
-    }
-}
-
-/// Reads one frame and not a byte more: what follows is the caller's.
-fn answer(socket: &mut TcpStream) -> io::Result<(Kind, Bytes)> {
-    let senseless = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut input = BytesMut::zeroed(PREFIX_BYTES);
-    socket.read_exact(&mut input)?;
-    let length = (&input[..]).get_u32_le() as usize;
-    if length > ANSWER_BYTES_MAX {
-        return Err(senseless("its answer makes no sense"));
-    }
-    input.resize(PREFIX_BYTES + length, 0);
-    socket.read_exact(&mut input[PREFIX_BYTES..])?;
-    let frame = take_frame(&mut input, ANSWER_BYTES_MAX).map_err(senseless)?;
-    frame.ok_or_else(|| senseless("its answer is half a frame"))
+    check_request(body).map_err(io::Error::other)?;
+    accept(socket)
 }
 
 #[cfg(test)]
@@ -155,19 +120,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_question_itself_is_understood() {
-        let whole = question();
-        assert_eq!(check_question(Bytes::from(whole.clone())), Ok(()));
+    fn only_the_request_itself_is_understood() {
+        let whole = request();
+        assert_eq!(check_request(Bytes::from(whole.clone())), Ok(()));
         for cut in 0..whole.len() {
-            assert!(check_question(Bytes::copy_from_slice(&whole[..cut])).is_err());
+            assert!(check_request(Bytes::copy_from_slice(&whole[..cut])).is_err());
         }
         for at in 0..whole.len() {
             let mut wrong = whole.clone();
             wrong[at] ^= 1;
-            assert!(check_question(Bytes::from(wrong)).is_err(), "byte {at}");
+            assert!(check_request(Bytes::from(wrong)).is_err(), "byte {at}");
         }
         let mut longer = whole;
         longer.push(0);
-        assert!(check_question(Bytes::from(longer)).is_err());
+        assert!(check_request(Bytes::from(longer)).is_err());
     }
 }

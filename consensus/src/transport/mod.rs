@@ -13,37 +13,43 @@
 //! A process that dies closes its sockets, which shows here at once. A machine that vanishes does
 //! not: idle links carry pings, and one that stays silent is taken down.
 //!
-//! A connection need not become a link: who says [`visit`] instead of hello, of the same cluster and
+//! A connection need not become a link: who says [`open_stream`] instead of hello, of the same cluster and
 //! version but not necessarily a member, gets it for a protocol of its own, and it leaves this
-//! transport and its thread ([`Transport::take_visitors`]).
+//! transport and its thread ([`Transport::take_upgraded_streams`]).
 //!
 //! A learner dials all members, and no one dials it; a member learns of it by its hello. Who does not know
 //! the cluster yet says [`join()`] instead, and its connection leaves this transport and its thread.
 //!
 //! Deliberately absent: threads, encryption, authentication beyond the cluster's id, message meaning.
 
+mod connection;
+mod error;
+mod first_frame;
 #[cfg(test)]
 mod fuzz_tests;
 #[cfg(test)]
 mod golden_tests;
+mod handoff;
 mod join;
+mod neighbors;
 mod outbox;
-mod visit;
 mod wire;
 
-pub use join::{JoinError, join, receive_newcomer};
-pub use visit::{Visitor, visit};
+pub use error::{FrameError, Refusal};
+pub use handoff::{UpgradedStream, open_stream};
+pub use join::{JoinError, join, receive_joiner};
 pub use wire::{BODY_BYTES_MAX, VERSION};
 
-use crate::core::{LEARNERS_FROM, LEARNERS_MAX, Msg, NodeId};
-use bytes::{Bytes, BytesMut};
+use crate::core::{Msg, NodeId};
+use bytes::Bytes;
+use connection::{Connection, State};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
-use outbox::Outbox;
-use std::io::{self, Read};
+use neighbors::Neighbors;
+use std::io;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use wire::{Head, Hello, Kind};
 
 /// Tokens used: one for the listener, the others for connections.
@@ -54,11 +60,6 @@ const MESSAGE_BACKLOG_MAX: usize = 64 << 20;
 /// Application frames beyond this many unsent bytes are refused.
 const APP_BACKLOG_MAX: usize = 32 << 20;
 const READ_BYTES: usize = 256 << 10;
-const PING_AFTER: Duration = Duration::from_millis(500);
-const DEAD_AFTER: Duration = Duration::from_secs(3);
-const BACKOFF_MIN: Duration = Duration::from_millis(5);
-const BACKOFF_MAX: Duration = Duration::from_millis(200);
-const BACKOFF_REFUSED: Duration = Duration::from_secs(1);
 
 /// Settings of a [`Transport`].
 #[derive(Clone, Debug)]
@@ -86,40 +87,6 @@ pub enum TransportEvent {
     Refused(String),
 }
 
-#[derive(Debug, PartialEq, Eq)]
-enum State {
-    /// Dialed and not connected yet.
-    Connecting,
-    /// The other side has not said hello yet.
-    Greeting,
-    Up,
-}
-
-#[derive(Debug)]
-struct Connection {
-    socket: TcpStream,
-    state: State,
-    /// Known from the start on a dialed connection, after hello on an accepted one.
-    peer: Option<NodeId>,
-    input: BytesMut,
-    out: Outbox,
-    heard_at: Instant,
-    wrote_at: Instant,
-}
-
-#[derive(Debug)]
-struct Neighbor {
-    id: NodeId,
-    /// A learner's is not known, nor needed.
-    address: Option<SocketAddr>,
-    /// Connection that is up, or the one being dialed.
-    connection: Option<usize>,
-    up: bool,
-    /// When to dial next; `None` if the other side dials.
-    dial_at: Option<Instant>,
-    backoff: Duration,
-}
-
 /// All links of one node.
 pub struct Transport {
     config: TransportConfig,
@@ -128,9 +95,9 @@ pub struct Transport {
     /// A learner has none.
     listener: Option<TcpListener>,
     connections: Vec<Option<Connection>>,
-    neighbors: Vec<Neighbor>,
-    visitors: Vec<Visitor>,
-    newcomers: Vec<std::net::TcpStream>,
+    neighbors: Neighbors,
+    upgraded: Vec<UpgradedStream>,
+    joiners: Vec<std::net::TcpStream>,
     scratch: Vec<u8>,
     head: Head,
 }
@@ -145,6 +112,9 @@ impl std::fmt::Debug for Transport {
 
 impl Transport {
     /// Listens on this node's address, if it is a member.
+    ///
+    /// # Errors
+    /// The address cannot be listened on, or the poll refuses the socket.
     pub fn open(
         config: TransportConfig,
         registry: &Registry,
@@ -157,27 +127,24 @@ impl Transport {
         if let Some(listener) = &mut listener {
             registry.register(listener, Token(first_token), Interest::READABLE)?;
         }
-        let others = config.members.iter().filter(|(id, _)| *id != config.id);
-        let neighbors = others.map(|(id, address)| Neighbor {
-            address: Some(*address),
-            dial_at: (config.id < *id || own.is_none()).then_some(now),
-            ..Neighbor::new(*id)
-        });
         Ok(Self {
-            neighbors: neighbors.collect(),
-            newcomers: Vec::new(),
+            neighbors: Neighbors::new(&config, now),
+            joiners: Vec::new(),
             config,
             registry,
             first_token,
             listener,
             connections: (1..TOKENS).map(|_| None).collect(),
-            visitors: Vec::new(),
+            upgraded: Vec::new(),
             scratch: vec![0; READ_BYTES],
             head: Head::new(),
         })
     }
 
-    /// Address listened on.
+    /// The address listened on.
+    ///
+    /// # Errors
+    /// This node is a learner, which listens on none.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.listener {
             Some(listener) => listener.local_addr(),
@@ -192,9 +159,7 @@ impl Transport {
 
     /// The other nodes, and whether the link to each works.
     pub fn peers(&self) -> impl Iterator<Item = (NodeId, bool)> {
-        self.neighbors
-            .iter()
-            .map(|neighbor| (neighbor.id, neighbor.up))
+        self.neighbors.iter().map(|it| (it.id, it.up))
     }
 
     /// Reacts to readiness of one of this transport's sockets.
@@ -206,7 +171,7 @@ impl Transport {
         }
         let at = event.token().0 - self.first_token - 1;
         if self.connections[at].is_none() {
-            return; // Closed earlier in this turn.
+            return; // Closed earlier in this iteration.
         }
         if event.is_writable() || event.is_error() || event.is_write_closed() {
             self.writable(at, now, out);
@@ -216,12 +181,10 @@ impl Transport {
         }
     }
 
-    /// Sends a consensus message, or drops it if the link is down or choked.
+    /// Sends a consensus message. Returns false if the link is down or congested; the message is dropped.
     pub fn send(&mut self, to: NodeId, msg: &Msg) -> bool {
-        let Some(at) = self.link(to) else {
-            return false;
-        };
-        let Some(connection) = &mut self.connections[at] else {
+        let link = self.neighbors.link(to);
+        let Some(connection) = link.and_then(|at| self.connections[at].as_mut()) else {
             return false;
         };
         if connection.out.bytes() > MESSAGE_BACKLOG_MAX {
@@ -232,12 +195,10 @@ impl Transport {
         true
     }
 
-    /// Sends an application frame; `false` if the link is down or choked.
+    /// Sends an application frame. Returns false if the link is down or congested.
     pub fn send_app(&mut self, to: NodeId, bytes: &[u8]) -> bool {
-        let Some(at) = self.link(to) else {
-            return false;
-        };
-        let Some(connection) = &mut self.connections[at] else {
+        let link = self.neighbors.link(to);
+        let Some(connection) = link.and_then(|at| self.connections[at].as_mut()) else {
             return false;
         };
         if connection.out.bytes() > APP_BACKLOG_MAX || bytes.len() >= BODY_BYTES_MAX {
@@ -247,13 +208,11 @@ impl Transport {
         true
     }
 
-    /// Writes what has gathered.
+    /// Writes the gathered frames.
     pub fn flush(&mut self, now: Instant, out: &mut Vec<TransportEvent>) {
         for at in 0..self.connections.len() {
-            if self.connections[at]
-                .as_ref()
-                .is_some_and(|c| c.out.bytes() > 0)
-            {
+            let connection = self.connections[at].as_ref();
+            if connection.is_some_and(|it| it.out.bytes() > 0) {
                 self.write(at, now, out);
             }
         }
@@ -262,9 +221,8 @@ impl Transport {
     /// Dials, pings, and takes silent links down.
     pub fn tick(&mut self, now: Instant, out: &mut Vec<TransportEvent>) {
         for index in 0..self.neighbors.len() {
-            let neighbor = &self.neighbors[index];
-            let due = neighbor.dial_at.is_some_and(|at| now >= at);
-            if due && neighbor.connection.is_none() {
+            let dial_at = self.neighbors.at(index).dial_at();
+            if dial_at.is_some_and(|at| now >= at) {
                 self.dial(index, now);
             }
         }
@@ -272,49 +230,36 @@ impl Transport {
             let Some(connection) = &mut self.connections[at] else {
                 continue;
             };
-            if now.saturating_duration_since(connection.heard_at) >= DEAD_AFTER {
-                self.close(at, now, out);
-            } else if connection.state == State::Up
-                && now.saturating_duration_since(connection.wrote_at) >= PING_AFTER
-            {
-                connection.wrote_at = now;
-                connection.out.push(Kind::Ping, &[], None);
+            match connection.is_dead(now) {
+                true => self.close(at, now, out),
+                false => connection.ping(now),
             }
         }
     }
 
-    /// When [`Transport::tick`] is due at the latest.
+    /// The time at which [`Transport::tick`] is due at the latest.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let dials = self
-            .neighbors
-            .iter()
-            .filter(|neighbor| neighbor.connection.is_none());
-        let dials = dials.filter_map(|neighbor| neighbor.dial_at);
-        let timers = self.connections.iter().flatten().map(|connection| {
-            let dead = connection.heard_at + DEAD_AFTER;
-            if connection.state == State::Up {
-                dead.min(connection.wrote_at + PING_AFTER)
-            } else {
-                dead
-            }
-        });
-        dials.chain(timers).min()
+        let dials = self.neighbors.iter().filter_map(|it| it.dial_at());
+        let connections = self.connections.iter().flatten();
+        dials.chain(connections.map(Connection::deadline)).min()
     }
 
-    fn link(&self, to: NodeId) -> Option<usize> {
-        let neighbor = self.neighbors.iter().find(|neighbor| neighbor.id == to)?;
-        neighbor.connection.filter(|_| neighbor.up)
+    /// Connections handed off since the last call. To be asked after [`Transport::handle`].
+    pub fn take_upgraded_streams(&mut self) -> Vec<UpgradedStream> {
+        std::mem::take(&mut self.upgraded)
     }
 
-    fn neighbor(&mut self, id: NodeId) -> Option<&mut Neighbor> {
-        self.neighbors.iter_mut().find(|neighbor| neighbor.id == id)
+    /// Connections of joiners since the last call; the caller describes the cluster to them. To be asked
+    /// after [`Transport::handle`].
+    pub fn take_joiners(&mut self) -> Vec<std::net::TcpStream> {
+        std::mem::take(&mut self.joiners)
     }
 
     fn accept(&mut self, now: Instant) {
         while let Some(listener) = &self.listener {
             match listener.accept() {
                 Ok((socket, _)) => {
-                    // Without a place for it, it is closed by being dropped, and dialed again later.
+                    // Without a free token it is closed by being dropped, and dialed again later.
                     let _ = self.add(socket, State::Greeting, None, now);
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -336,23 +281,16 @@ impl Transport {
         let token = Token(self.first_token + 1 + at);
         let both = Interest::READABLE | Interest::WRITABLE;
         self.registry.register(&mut socket, token, both).ok()?;
-        self.connections[at] = Some(Connection {
-            socket,
-            state,
-            peer,
-            input: BytesMut::new(),
-            out: Outbox::default(),
-            heard_at: now,
-            wrote_at: now,
-        });
+        self.connections[at] = Some(Connection::new(socket, state, peer, now));
         Some(at)
     }
 
     fn dial(&mut self, index: usize, now: Instant) {
-        let (id, address) = (self.neighbors[index].id, self.neighbors[index].address);
+        let neighbor = self.neighbors.at(index);
+        let (id, address) = (neighbor.id, neighbor.address);
         let socket = address.and_then(|address| TcpStream::connect(address).ok());
         let added = socket.and_then(|socket| self.add(socket, State::Connecting, Some(id), now));
-        let neighbor = &mut self.neighbors[index];
+        let neighbor = self.neighbors.at(index);
         neighbor.connection = added;
         neighbor.delay(now);
     }
@@ -361,18 +299,14 @@ impl Transport {
         let Some(connection) = &mut self.connections[at] else {
             return;
         };
-        if connection.state == State::Connecting {
-            let failed = !matches!(connection.socket.take_error(), Ok(None));
-            if failed {
-                self.close(at, now, out);
-                return;
-            }
-            if connection.socket.peer_addr().is_err() {
-                return; // Not connected yet.
-            }
-            connection.state = State::Greeting;
-            if let Some(to) = connection.peer {
-                self.say_hello(at, to);
+        let peer = connection.peer;
+        match connection.finish_connect() {
+            Err(_) => return self.close(at, now, out),
+            Ok(false) => {}
+            Ok(true) => {
+                if let Some(to) = peer {
+                    self.say_hello(at, to);
+                }
             }
         }
         self.write(at, now, out);
@@ -395,13 +329,8 @@ impl Transport {
         let Some(connection) = &mut self.connections[at] else {
             return;
         };
-        if connection.state == State::Connecting {
-            return;
-        }
-        match connection.out.flush(&mut connection.socket) {
-            Ok(true) => connection.wrote_at = now,
-            Ok(false) => {}
-            Err(_) => self.close(at, now, out),
+        if connection.write(now).is_err() {
+            self.close(at, now, out);
         }
     }
 
@@ -410,14 +339,11 @@ impl Transport {
             let Some(connection) = &mut self.connections[at] else {
                 return;
             };
-            match connection.socket.read(&mut self.scratch) {
+            match connection.read(&mut self.scratch, now) {
                 Ok(0) => return self.close(at, now, out),
-                Ok(count) => {
-                    connection.heard_at = now;
-                    connection.input.extend_from_slice(&self.scratch[..count]);
-                    if let Err(what) = self.take_frames(at, now, out) {
-                        self.refuse(at, &what, now, out);
-                        return;
+                Ok(_) => {
+                    if let Err(why) = self.take_frames(at, now, out) {
+                        return self.refuse(at, &why.to_string(), now, out);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -433,31 +359,26 @@ impl Transport {
         at: usize,
         now: Instant,
         out: &mut Vec<TransportEvent>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Refusal> {
         while let Some(connection) = &mut self.connections[at] {
-            // A stranger must not make us set memory aside.
-            let limit = match connection.state {
-                State::Up => BODY_BYTES_MAX,
-                State::Connecting | State::Greeting => wire::GREETING_BYTES_MAX,
-            };
-            let Some((kind, body)) = wire::take_frame(&mut connection.input, limit)? else {
+            let Some((kind, body)) = connection.next_frame()? else {
                 break;
             };
-            match (kind, &connection.state, connection.peer) {
+            match (kind, connection.state, connection.peer) {
                 (Kind::Hello, State::Greeting, _) => self.greet(at, body, now, out)?,
-                (Kind::Visit, State::Greeting, None) => self.hand_over(at, body)?,
-                (Kind::Join, State::Greeting, None) => return self.let_in(at, body),
+                (Kind::Upgrade, State::Greeting, None) => self.hand_off(at, body)?,
+                (Kind::Join, State::Greeting, None) => return self.accept_joiner(at, body),
                 (Kind::Refuse, _, _) => {
                     let why = String::from_utf8_lossy(&body).into_owned();
                     self.refused(at, &why, now, out);
                 }
                 (Kind::Message, State::Up, Some(from)) => {
-                    let msg = wire::decode(body).ok_or("a message that makes no sense")?;
+                    let msg = wire::decode(body).ok_or(Refusal::Message)?;
                     out.push(TransportEvent::Message(from, msg));
                 }
                 (Kind::App, State::Up, Some(from)) => out.push(TransportEvent::App(from, body)),
                 (Kind::Ping, State::Up, _) => {}
-                _ => return Err(format!("a frame out of order ({kind:?})")),
+                _ => return Err(Refusal::OutOfOrder(kind.name())),
             }
         }
         Ok(())
@@ -470,21 +391,15 @@ impl Transport {
         body: Bytes,
         now: Instant,
         out: &mut Vec<TransportEvent>,
-    ) -> Result<(), String> {
-        let hello = Hello::decode(body).ok_or("not a Brolga node")?;
-        let dialed = self.connections[at]
-            .as_ref()
-            .and_then(|connection| connection.peer);
-        self.check(&hello, dialed)?;
+    ) -> Result<(), Refusal> {
+        let hello = Hello::decode(body).ok_or(Refusal::NotANode)?;
+        let dialed = self.connections[at].as_ref().and_then(|it| it.peer);
+        self.neighbors.check(&hello, dialed)?;
         if dialed.is_none() {
-            if self.may_learn(hello.from) && self.neighbor(hello.from).is_none() {
-                self.neighbors.push(Neighbor::new(hello.from));
-            }
+            self.neighbors.add_learner(hello.from);
             self.say_hello(at, hello.from);
-            let old = self
-                .neighbor(hello.from)
-                .and_then(|neighbor| neighbor.connection);
-            if let Some(old) = old {
+            let neighbor = self.neighbors.get(hello.from);
+            if let Some(old) = neighbor.and_then(|it| it.connection) {
                 // The other side gave the old one up, even if that did not show here.
                 self.close(old, now, out);
             }
@@ -493,122 +408,41 @@ impl Transport {
             connection.state = State::Up;
             connection.peer = Some(hello.from);
         }
-        if let Some(neighbor) = self.neighbor(hello.from) {
-            neighbor.connection = Some(at);
-            neighbor.up = true;
-            neighbor.backoff = BACKOFF_MIN;
+        if let Some(neighbor) = self.neighbors.get(hello.from) {
+            neighbor.link_up(at);
             out.push(TransportEvent::Up(hello.from));
         }
         Ok(())
     }
 
-    /// Connections that are somebody else's business from now on. To be asked after [`Transport::handle`].
-    pub fn take_visitors(&mut self) -> Vec<Visitor> {
-        std::mem::take(&mut self.visitors)
+    /// Takes a connection off the poll and out of the transport. Only if no bytes follow the request.
+    fn detach(&mut self, at: usize) -> Result<TcpStream, Refusal> {
+        let connection = self.connections[at].take_if(|it| !it.has_input());
+        let mut socket = connection.ok_or(Refusal::Impatient)?.socket;
+        // Its token has no connection any more, so an event that comes all the same is ignored.
+        let _ = self.registry.deregister(&mut socket);
+        Ok(socket)
     }
 
-    fn hand_over(&mut self, at: usize, body: Bytes) -> Result<(), String> {
-        let hello = Hello::decode(body).ok_or("not a Brolga node")?;
-        self.check_kinship(&hello)?;
-        let Some(mut connection) = self.connections[at].take_if(|it| it.input.is_empty()) else {
-            return Err("a visitor has to wait for an answer".into());
-        };
-        // It is not looked at here any more, whatever the poll still says.
-        let _ = self.registry.deregister(&mut connection.socket);
+    fn hand_off(&mut self, at: usize, body: Bytes) -> Result<(), Refusal> {
+        let hello = Hello::decode(body).ok_or(Refusal::NotANode)?;
+        self.neighbors.check_cluster(&hello)?;
+        let socket = self.detach(at)?.into();
         let TransportConfig { cluster, id, .. } = self.config;
-        self.visitors.extend(Visitor::greeted(
-            connection.socket.into(),
-            cluster,
-            id,
-            hello.from,
-        ));
+        let stream = UpgradedStream::greet(socket, cluster, id, hello.from);
+        self.upgraded.extend(stream);
         Ok(())
     }
 
-    /// Whether the other side is of this cluster and speaks this version.
-    fn check_kinship(&self, hello: &Hello) -> Result<(), String> {
-        let cluster = self.config.cluster;
-        let from = hello.from;
-        if hello.version != VERSION {
-            return Err(format!(
-                "node {from} speaks version {}, not {VERSION}",
-                hello.version
-            ));
-        }
-        if hello.cluster != cluster {
-            let theirs = hello.cluster;
-            return Err(format!(
-                "node {from} is of cluster {theirs:032x}, not {cluster:032x}"
-            ));
-        }
-        Ok(())
-    }
-
-    fn check(&self, hello: &Hello, dialed: Option<NodeId>) -> Result<(), String> {
-        self.check_kinship(hello)?;
-        let id = self.config.id;
-        let from = hello.from;
-        if hello.to != id {
-            return Err(format!(
-                "node {from} looks for node {}, this is node {id}",
-                hello.to
-            ));
-        }
-        if dialed.is_none() && self.may_learn(from) {
-            return self.check_learner(from);
-        }
-        let expected = match dialed {
-            Some(dialed) => from == dialed,
-            None => from < id && self.neighbors.iter().any(|neighbor| neighbor.id == from),
-        };
-        if !expected {
-            return Err(format!("node {from} is not expected here"));
-        }
-        Ok(())
-    }
-
-    /// Whether this can only be a learner, if it is anybody.
-    fn may_learn(&self, from: NodeId) -> bool {
-        let mut members = self.config.members.iter();
-        from >= LEARNERS_FROM && members.all(|(id, _)| *id != from)
-    }
-
-    fn check_learner(&self, from: NodeId) -> Result<(), String> {
-        let mut learners = self.neighbors.iter().filter(|it| it.address.is_none());
-        match learners.any(|learner| learner.id == from && learner.up) {
-            true => Err(format!(
-                "learner {from} is connected already: is its data directory in use twice?"
-            )),
-            false => self.check_room(),
-        }
-    }
-
-    fn check_room(&self) -> Result<(), String> {
-        let learners = self.neighbors.iter().filter(|it| it.address.is_none());
-        match learners.count() {
-            LEARNERS_MAX.. => Err(format!("{LEARNERS_MAX} learners are enough")),
-            _ => Ok(()),
-        }
-    }
-
-    /// Connections of those who want to know the cluster; what they are told is the caller's business.
-    /// To be asked after [`Transport::handle`].
-    pub fn take_newcomers(&mut self) -> Vec<std::net::TcpStream> {
-        std::mem::take(&mut self.newcomers)
-    }
-
-    fn let_in(&mut self, at: usize, body: Bytes) -> Result<(), String> {
-        join::check_question(body)?;
-        self.check_room()?;
-        let Some(mut connection) = self.connections[at].take_if(|it| it.input.is_empty()) else {
-            return Err("a newcomer has to wait for an answer".into());
-        };
-        // Whoever is gone need not be told.
-        let _ = join::welcome(&mut connection.socket);
-        let _ = self.registry.deregister(&mut connection.socket);
-        let socket = std::net::TcpStream::from(connection.socket);
+    fn accept_joiner(&mut self, at: usize, body: Bytes) -> Result<(), Refusal> {
+        join::check_request(body)?;
+        self.neighbors.check_room()?;
+        let mut socket = self.detach(at)?;
+        // A joiner that is gone need not be answered.
+        let _ = join::accept(&mut socket);
+        let socket = std::net::TcpStream::from(socket);
         if socket.set_nonblocking(false).is_ok() {
-            self.newcomers.push(socket);
+            self.joiners.push(socket);
         }
         Ok(())
     }
@@ -633,10 +467,8 @@ impl Transport {
         };
         let peer = connection.peer;
         self.close(at, now, out);
-        if let Some(neighbor) = peer.and_then(|peer| self.neighbor(peer))
-            && neighbor.dial_at.is_some()
-        {
-            neighbor.dial_at = Some(now + BACKOFF_REFUSED);
+        if let Some(neighbor) = peer.and_then(|peer| self.neighbors.get(peer)) {
+            neighbor.refused(now);
         }
         out.push(TransportEvent::Refused(why));
     }
@@ -647,42 +479,8 @@ impl Transport {
         };
         // Closing the descriptor, which follows, takes it off the poll too.
         let _ = self.registry.deregister(&mut connection.socket);
-        let Some(neighbor) = connection.peer.and_then(|peer| self.neighbor(peer)) else {
-            return;
-        };
-        if neighbor.connection != Some(at) {
-            return;
-        }
-        neighbor.connection = None;
-        let id = neighbor.id;
-        if std::mem::take(&mut neighbor.up) {
-            neighbor.delay(now);
-            out.push(TransportEvent::Down(id));
-        }
-        // A learner is known as long as its link lives.
-        self.neighbors
-            .retain(|neighbor| neighbor.id != id || neighbor.address.is_some());
-    }
-}
-
-impl Neighbor {
-    /// One who dials.
-    fn new(id: NodeId) -> Self {
-        Self {
-            id,
-            address: None,
-            connection: None,
-            up: false,
-            dial_at: None,
-            backoff: BACKOFF_MIN,
-        }
-    }
-
-    /// Puts the next dial off, longer each time.
-    fn delay(&mut self, now: Instant) {
-        if self.dial_at.is_some() {
-            self.dial_at = Some(now + self.backoff);
-            self.backoff = (self.backoff * 2).min(BACKOFF_MAX);
+        if let Some(peer) = connection.peer {
+            self.neighbors.closed(peer, at, now, out);
         }
     }
 }

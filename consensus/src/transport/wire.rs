@@ -4,6 +4,7 @@
 //! integers are little-endian. A value is the last thing in a message, so that it needs no length and
 //! can be sent from where it is and received as a slice of the input.
 
+use super::error::FrameError;
 use crate::core::{AcceptedEntry, Ballot, Echo, Msg, NodeId};
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -26,15 +27,29 @@ pub(super) enum Kind {
     Ping = 3,
     Message = 4,
     App = 5,
-    /// A hello from somebody who wants the connection for something else: see [`super::visit`].
-    Visit = 6,
+    /// A hello from somebody who wants the connection for something else: see [`super::handoff`].
+    Upgrade = 6,
     /// Somebody wants to know the cluster: see [`super::join`].
     Join = 7,
     /// Answer to that.
-    Welcome = 8,
+    JoinAccepted = 8,
 }
 
 impl Kind {
+    /// The kind in words.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Hello => "hello",
+            Kind::Refuse => "refusal",
+            Kind::Ping => "ping",
+            Kind::Message => "consensus message",
+            Kind::App => "application frame",
+            Kind::Upgrade => "upgrade request",
+            Kind::Join => "join request",
+            Kind::JoinAccepted => "answer to a join request",
+        }
+    }
+
     fn from_byte(byte: u8) -> Option<Self> {
         Some(match byte {
             1 => Kind::Hello,
@@ -42,19 +57,19 @@ impl Kind {
             3 => Kind::Ping,
             4 => Kind::Message,
             5 => Kind::App,
-            6 => Kind::Visit,
+            6 => Kind::Upgrade,
             7 => Kind::Join,
-            8 => Kind::Welcome,
+            8 => Kind::JoinAccepted,
             _ => return None,
         })
     }
 }
 
-/// Takes the next whole frame, of at most `limit` bytes, off the input. `Err` names what is wrong.
+/// Takes the next whole frame, of at most `limit` bytes, off the input; `None` if it is not whole yet.
 pub(super) fn take_frame(
     input: &mut BytesMut,
     limit: usize,
-) -> Result<Option<(Kind, Bytes)>, &'static str> {
+) -> Result<Option<(Kind, Bytes)>, FrameError> {
     let Some(prefix) = input.get(..PREFIX_BYTES) else {
         return Ok(None);
     };
@@ -62,7 +77,7 @@ pub(super) fn take_frame(
     let length = prefix.get_u32_le() as usize;
     let crc = prefix.get_u32_le();
     if length == 0 || length > limit {
-        return Err("frame of a senseless length");
+        return Err(FrameError::Length);
     }
     if input.len() < PREFIX_BYTES + length {
         input.reserve(PREFIX_BYTES + length - input.len());
@@ -71,9 +86,9 @@ pub(super) fn take_frame(
     input.advance(PREFIX_BYTES);
     let mut body = input.split_to(length).freeze();
     if crc32c::crc32c(&body) != crc {
-        return Err("frame with a wrong checksum");
+        return Err(FrameError::Checksum);
     }
-    let kind = Kind::from_byte(body.get_u8()).ok_or("frame of unknown kind")?;
+    let kind = Kind::from_byte(body.get_u8()).ok_or(FrameError::Kind)?;
     Ok(Some((kind, body)))
 }
 

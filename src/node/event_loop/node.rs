@@ -334,8 +334,8 @@ impl<H: ServerHost> Node<H> {
                 token if self.frontend.owns(token) => self.frontend.handle(event, now),
                 token if self.replica.owns(token) => {
                     self.replica.handle(event, now, &mut self.replica_events);
-                    self.welcome_visitors();
-                    for newcomer in self.replica.take_newcomers() {
+                    self.serve_streams();
+                    for newcomer in self.replica.take_joiners() {
                         self.receptionist.welcome(newcomer);
                     }
                 }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 impl<H: ServerHost> Node<H> {
-    /// Those that want a checkpoint from here.
-    pub(crate) fn welcome_visitors(&mut self) {
-        for visitor in self.replica.take_visitors() {
-            self.transfer.serving.welcome(visitor);
+    /// Serves clients that want a checkpoint from here.
+    pub(crate) fn serve_streams(&mut self) {
+        for stream in self.replica.take_upgraded_streams() {
+            self.transfer.serving.serve(stream);
         }
     }
 

@@ -25,7 +25,7 @@ fn door(config: &NodeConfig) -> (SocketAddr, std::thread::JoinHandle<()>) {
     let receptionist = Receptionist::new(config);
     let open = move || {
         let (mut socket, _) = listener.accept().unwrap();
-        transport::receive_newcomer(&mut socket).unwrap();
+        transport::receive_joiner(&mut socket).unwrap();
         receptionist.welcome(socket);
     };
     (address, std::thread::spawn(open))

@@ -11,7 +11,7 @@ use crate::server::tape::TapeMap;
 use crate::server::traces::TraceFile;
 use crate::status::{NodeStatus, Peer, Role, ServerState};
 use brolga_config::{NodeConfig, Policy};
-use brolga_consensus::Standing;
+use brolga_consensus::Recovery;
 use brolga_os::sys;
 use brolga_tape::ring::{Parameters, Stall, object_bytes};
 use mio::Interest;
@@ -294,7 +294,7 @@ impl<H: ServerHost> Node<H> {
             Some(_) => self.replica.told_chosen_upto(),
         };
         // One that has lost its disk knows of slots that others have voted on and it has not got yet.
-        let catching = matches!(self.replica.standing(), Standing::Catching { .. });
+        let catching = matches!(self.replica.recovery(), Recovery::CatchingUp { .. });
         if self.life.live_at.is_none() && (self.feeder.seen() < chosen || catching) {
             return Ok(());
         }
@@ -429,12 +429,12 @@ impl<H: ServerHost> Node<H> {
 
     /// Why this node does not vote.
     fn no_vote(&self) -> Option<String> {
-        match self.replica.standing() {
-            Standing::Voter { .. } | Standing::Learner => None,
-            Standing::Catching { upto, .. } => Some(format!(
+        match self.replica.recovery() {
+            Recovery::Voter { .. } | Recovery::Learner => None,
+            Recovery::CatchingUp { upto, .. } => Some(format!(
                 "it had lost its log and votes again when slot {upto} is chosen"
             )),
-            Standing::Lost => {
+            Recovery::Lost => {
                 let told: Vec<u64> = self.replica.answers().collect();
                 let missing = self.config.others();
                 let missing: Vec<String> = missing

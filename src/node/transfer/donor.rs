@@ -19,7 +19,7 @@ use super::wire::{
     receive, send,
 };
 use brolga_checkpoint::{Checkpoint, CheckpointError, Directory, Hold, PartKind, manifest};
-use brolga_consensus::Visitor;
+use brolga_consensus::UpgradedStream;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
@@ -58,18 +58,18 @@ impl Serving {
         }
     }
 
-    /// Somebody has come by. Never waits.
-    pub fn welcome(&mut self, visitor: Visitor) {
+    /// Serves a connection handed off by the transport. Never blocks.
+    pub fn serve(&mut self, stream: UpgradedStream) {
         self.fetchers.retain(|it| !it.thread.is_finished());
         if self.fetchers.len() >= FETCHERS_MAX {
             // It finds the connection closed, and tries another node.
             tracing::warn!(
-                node = visitor.from,
+                node = stream.from,
                 "too many fetch checkpoints here already"
             );
             return;
         }
-        let Visitor { socket, from } = visitor;
+        let UpgradedStream { socket, from } = stream;
         let begun = socket.try_clone().and_then(|own| {
             let (directory, throttle) = (self.directory.clone(), Arc::clone(&self.throttle));
             let work = move || {

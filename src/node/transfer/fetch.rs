@@ -7,7 +7,7 @@ use super::wire::{EXCEPT_BYTES_MAX, MANIFEST, Message, Piece, Wanted, receive, s
 use brolga_checkpoint::{
     Checkpoint, CheckpointError, Directory, Manifest, Partial, ServerFingerprint,
 };
-use brolga_consensus::{NodeId, visit};
+use brolga_consensus::{NodeId, open_stream};
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
@@ -66,7 +66,7 @@ pub enum FetchError {
 /// part, goes on with that if the donor has it too. If it is here already, nothing is fetched. To be
 /// called on a thread of its own: it waits for the network and for the disk.
 ///
-/// Any process that can reach the donor may call it, a member or not: `brolga_consensus::visit` asks
+/// Any process that can reach the donor may call it, a member or not: `brolga_consensus::open_stream` asks
 /// for no more than the cluster's number. What to do with the checkpoint is the caller's business: a
 /// node restores its server from the newest one in its directory when it starts, and its log goes on
 /// behind it (`Replica::install`).
@@ -82,7 +82,7 @@ pub fn fetch(plan: &FetchPlan, progress: &Progress) -> Result<Checkpoint, FetchE
 }
 
 fn attempt(plan: &FetchPlan, progress: &Progress) -> Result<Checkpoint, FetchError> {
-    let (socket, _) = visit(plan.donor, plan.cluster, plan.node, PATIENCE)?;
+    let (socket, _) = open_stream(plan.donor, plan.cluster, plan.node, PATIENCE)?;
     progress.uses(&socket);
     let mut line = Line {
         socket,

@@ -15,7 +15,7 @@
 //! the server is brought back, the log goes on behind it.
 //!
 //! The data goes over a TCP connection of its own, to the same address as the links of consensus
-//! ([`brolga_consensus::visit`]), between two threads that read, hash and write. So no message of
+//! ([`brolga_consensus::open_stream`]), between two threads that read, hash and write. So no message of
 //! consensus waits behind a piece of a file, and no reactor reads a disk.
 //!
 //! Both threads are nice: where processors are scarce, servers and reactors come first.

@@ -62,7 +62,7 @@ fn take(directory: &Directory, slot: u64) -> Checkpoint {
     staged.commit(about, &mut |_| ()).unwrap()
 }
 
-/// A node as far as visitors are concerned.
+/// A node as far as handed-off streams are concerned.
 struct Host {
     address: SocketAddr,
     stop: Arc<AtomicBool>,
@@ -100,8 +100,8 @@ impl Host {
                         replica.handle(event, now, &mut out);
                     }
                 }
-                for visitor in replica.take_visitors() {
-                    serving.welcome(visitor);
+                for stream in replica.take_upgraded_streams() {
+                    serving.serve(stream);
                 }
                 replica.turn(now, Flush::Here, &mut out);
             }
@@ -351,7 +351,7 @@ fn liar(offered: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
     (address, thread)
 }
 
-/// Sends back the visitor's own hello, as a link's.
+/// Sends back the client's own hello, as a link's.
 fn greet(socket: &mut TcpStream) {
     const HELLO: u8 = 1;
     let mut hello = [0; 8 + 1 + 40];

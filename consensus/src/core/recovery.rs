@@ -25,10 +25,10 @@
 //! * *Several losses.* The arguments hold as long as each quorum has a member that has lost nothing;
 //!   if so many have that this is not so, they all wait, and a person has to decide.
 //!
-//! What it knows of its standing is in the journal before anything else, so that a restart changes
+//! What it knows of its recovery is in the journal before anything else, so that a restart changes
 //! nothing.
 
-use super::{Ballot, Core, Effects, JournalOp, Micros, Msg, Mutation, NodeId, Recovered, Slot};
+use super::{Ballot, Core, DurableState, Effects, JournalOp, Micros, Msg, Mutation, NodeId, Slot};
 use std::collections::BTreeMap;
 
 /// Rounds that a node leaves out after the loss of its disk.
@@ -36,7 +36,7 @@ const ROUNDS_LEFT_OUT: u64 = 1 << 32;
 
 /// Whether a node's votes count. `floor`: its ballots are of higher rounds than this one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Recovery {
     /// They do.
     Voter {
         /// See above.
@@ -45,7 +45,7 @@ pub enum Standing {
     /// Its log was empty when it started, and it does not know yet what it may have voted on.
     Lost,
     /// It votes again when every slot up to `upto` is known here to be chosen.
-    Catching {
+    CatchingUp {
         /// The slot.
         upto: Slot,
         /// See above.
@@ -55,7 +55,7 @@ pub enum Standing {
     Learner,
 }
 
-impl Standing {
+impl Recovery {
     /// Whether its votes count.
     pub fn votes(&self) -> bool {
         matches!(self, Self::Voter { .. })
@@ -67,13 +67,13 @@ impl Standing {
         match *self {
             Self::Voter { .. } => 0,
             Self::Lost | Self::Learner => Slot::MAX,
-            Self::Catching { upto, .. } => upto,
+            Self::CatchingUp { upto, .. } => upto,
         }
     }
 
     pub(super) fn floor(&self) -> u64 {
         match *self {
-            Self::Voter { floor } | Self::Catching { floor, .. } => floor,
+            Self::Voter { floor } | Self::CatchingUp { floor, .. } => floor,
             Self::Lost | Self::Learner => 0,
         }
     }
@@ -95,7 +95,7 @@ pub(super) struct Inquiry {
     nonce: u64,
     ask_at: Micros,
     answers: BTreeMap<NodeId, Answer>,
-    /// The standing is not in the journal yet.
+    /// The recovery is not in the journal yet.
     unwritten: bool,
 }
 
@@ -110,22 +110,22 @@ impl Inquiry {
     }
 }
 
-/// The standing that a node starts with.
-pub(super) fn recovered_standing(recovered: &Recovered, new_cluster: bool) -> Standing {
+/// The recovery that a node starts with.
+pub(super) fn initial_recovery(recovered: &DurableState, new_cluster: bool) -> Recovery {
     let nothing = recovered.promised == Ballot::default()
         && recovered.commit == 0
         && recovered.tail.is_empty();
-    match recovered.standing {
-        Some(standing) => standing,
-        None if nothing && !new_cluster => Standing::Lost,
-        None => Standing::Voter { floor: 0 },
+    match recovered.recovery {
+        Some(recovery) => recovery,
+        None if nothing && !new_cluster => Recovery::Lost,
+        None => Recovery::Voter { floor: 0 },
     }
 }
 
 impl Core {
     /// Whether this node's votes count.
-    pub fn standing(&self) -> Standing {
-        self.standing
+    pub fn recovery(&self) -> Recovery {
+        self.recovery
     }
 
     /// Others that have told a node which has lost its disk what it asks all of them.
@@ -134,19 +134,19 @@ impl Core {
     }
 
     /// The first operation of a journal says how its node stands.
-    pub(super) fn note_standing(&mut self, recovered: Option<Standing>) {
+    pub(super) fn note_recovery(&mut self, recovered: Option<Recovery>) {
         self.inquiry.unwritten = recovered.is_none();
     }
 
-    pub(super) fn write_first_standing(&mut self, out: &mut Effects) {
+    pub(super) fn write_initial_recovery(&mut self, out: &mut Effects) {
         if std::mem::take(&mut self.inquiry.unwritten) {
-            self.set_standing(self.standing, out);
+            self.set_recovery(self.recovery, out);
         }
     }
 
-    fn set_standing(&mut self, standing: Standing, out: &mut Effects) {
-        self.standing = standing;
-        let seq = self.write(JournalOp::Standing(standing), out);
+    fn set_recovery(&mut self, recovery: Recovery, out: &mut Effects) {
+        self.recovery = recovery;
+        let seq = self.write(JournalOp::Recovery(recovery), out);
         // Nothing that counts leaves before it is durable that it does.
         self.promise_seq = self.promise_seq.max(seq);
         self.ack_due = true;
@@ -154,7 +154,7 @@ impl Core {
 
     /// When the others are to be asked again.
     pub(super) fn ask_deadline(&self) -> Option<Micros> {
-        (self.standing == Standing::Lost).then_some(self.inquiry.ask_at)
+        (self.recovery == Recovery::Lost).then_some(self.inquiry.ask_at)
     }
 
     /// Somebody has turned up.
@@ -164,26 +164,26 @@ impl Core {
     }
 
     pub(super) fn ask(&mut self, out: &mut Effects) {
-        if self.standing != Standing::Lost || self.now < self.inquiry.ask_at {
+        if self.recovery != Recovery::Lost || self.now < self.inquiry.ask_at {
             return;
         }
         self.inquiry.ask_at = self.now + self.config.heartbeat;
         let nonce = self.inquiry.nonce;
         self.send_members(&Msg::Ask { nonce }, out);
         // There may be nobody to wait for.
-        self.learn_standing(out);
+        self.conclude_recovery(out);
     }
 
     pub(super) fn on_ask(&mut self, from: NodeId, nonce: u64, out: &mut Effects) {
-        let last = match self.standing {
-            Standing::Catching { upto, .. } => upto.max(self.window.last()),
+        let last = match self.recovery {
+            Recovery::CatchingUp { upto, .. } => upto.max(self.window.last()),
             _ => self.window.last(),
         };
         let answer = Msg::Answer {
             nonce,
             promised: self.promised,
             last,
-            lost: !self.standing.votes(),
+            lost: !self.recovery.votes(),
         };
         self.send(from, answer, out);
     }
@@ -197,7 +197,7 @@ impl Core {
         lost: bool,
         out: &mut Effects,
     ) {
-        if self.standing != Standing::Lost || nonce != self.inquiry.nonce {
+        if self.recovery != Recovery::Lost || nonce != self.inquiry.nonce {
             return;
         }
         let answer = self.inquiry.answers.entry(from).or_insert(Answer {
@@ -209,11 +209,11 @@ impl Core {
         answer.last = answer.last.max(last);
         // What it said before it lost its disk counts.
         answer.lost &= lost;
-        self.learn_standing(out);
+        self.conclude_recovery(out);
     }
 
     /// Draws the conclusion when everybody has answered.
-    fn learn_standing(&mut self, out: &mut Effects) {
+    fn conclude_recovery(&mut self, out: &mut Effects) {
         let hasty = self.mutated(Mutation::AskQuorumOnly);
         let enough = if hasty {
             self.quorum - 1
@@ -228,7 +228,7 @@ impl Core {
         let promised = promised.unwrap_or_default();
         let last = answers.values().map(|it| it.last).max().unwrap_or_default();
         if (promised, last) == (Ballot::default(), 0) {
-            return self.set_standing(Standing::Voter { floor: 0 }, out);
+            return self.set_recovery(Recovery::Voter { floor: 0 }, out);
         }
         let lost = 1 + answers.values().filter(|it| it.lost).count();
         if lost >= self.quorum {
@@ -243,15 +243,15 @@ impl Core {
             true => 0,
             false => last,
         };
-        self.set_standing(Standing::Catching { upto, floor }, out);
+        self.set_recovery(Recovery::CatchingUp { upto, floor }, out);
     }
 
     /// Votes again once everything that it might have voted on is known to be chosen.
     pub(super) fn vote_when_caught_up(&mut self, out: &mut Effects) {
-        if let Standing::Catching { upto, floor } = self.standing
+        if let Recovery::CatchingUp { upto, floor } = self.recovery
             && self.commit >= upto
         {
-            self.set_standing(Standing::Voter { floor }, out);
+            self.set_recovery(Recovery::Voter { floor }, out);
         }
     }
 }

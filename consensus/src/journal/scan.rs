@@ -3,9 +3,9 @@
 use super::base::{Base, Summary, remove_before};
 use super::index::Index;
 use super::record::{HEADER_BYTES, Kind, RecordHeader, record_bytes};
-use super::segment::Place;
+use super::segment::Segments;
 use super::{JournalError, Position};
-use crate::core::{AcceptedEntry, Ballot, IoSeq, Recovered, Slot, Standing, Value};
+use crate::core::{AcceptedEntry, Ballot, DurableState, IoSeq, Recovery, Slot, Value};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::fs;
@@ -13,7 +13,7 @@ use std::os::unix::fs::FileExt;
 
 /// What was found, and where to go on writing.
 pub(super) struct Found {
-    pub recovered: Recovered,
+    pub recovered: DurableState,
     pub index: Index,
     /// What the segment adds up to at its end, and the full ones before it.
     pub current: Summary,
@@ -34,7 +34,7 @@ struct Scan {
     max_slot: Slot,
     full: BTreeMap<u32, Summary>,
     last_seq: IoSeq,
-    standing: Option<Standing>,
+    recovery: Option<Recovery>,
     previous: u32,
     /// Segment and offset at which the last record ends.
     end: (u32, usize),
@@ -59,22 +59,24 @@ pub(super) enum Access {
     Reader,
 }
 
-pub(super) fn recover(place: &Place, access: Access) -> Result<Found, JournalError> {
-    let base = Base::load(place)?;
+pub(super) fn recover(segments: &Segments, access: Access) -> Result<Found, JournalError> {
+    let base = Base::load(segments)?;
     if access == Access::Owner {
-        remove_before(place, base.first_segment)?;
+        remove_before(segments, base.first_segment)?;
     }
-    let mut numbers = place.list()?;
+    let mut numbers = segments.list()?;
     numbers.retain(|number| *number >= base.first_segment);
     let is_new = numbers.is_empty() && base == Base::default();
     if is_new && access == Access::Reader {
         return Ok(Scan::default().finish());
     }
     if is_new {
-        place.create(1).map_err(|source| JournalError::Unwritable {
-            path: place.dir.clone(),
-            source,
-        })?;
+        segments
+            .create(1)
+            .map_err(|source| JournalError::Unwritable {
+                path: segments.dir.clone(),
+                source,
+            })?;
         return Ok(Scan {
             end: (1, HEADER_BYTES),
             ..Scan::default()
@@ -88,23 +90,23 @@ pub(super) fn recover(place: &Place, access: Access) -> Result<Found, JournalErr
         let number = expected(at);
         if numbers.get(at) != Some(&number) {
             let what = format!("segment {number} is missing");
-            return Err(JournalError::corrupt(&place.dir, 0, &what));
+            return Err(JournalError::corrupt(&segments.dir, 0, &what));
         }
-        let bytes = read(place, number)?;
-        let salt = place.check(number, &bytes)?.salt();
+        let bytes = read(segments, number)?;
+        let salt = segments.check(number, &bytes)?.salt();
         match scan.segment(number, &bytes, salt) {
             End::Clean => {}
             End::Bad(offset, what) => {
                 let after = &numbers[at + 1..];
-                judge(place, &scan, number, &bytes, offset, what, after)?;
+                judge(segments, &scan, number, &bytes, offset, what, after)?;
                 if access == Access::Owner {
-                    erase(place, number, &bytes, offset)?;
+                    erase(segments, number, &bytes, offset)?;
                 }
             }
             End::Senseless(offset) => {
                 let what = "the record is below an earlier promise";
                 return Err(JournalError::corrupt(
-                    &place.path(number),
+                    &segments.path(number),
                     offset as u64,
                     what,
                 ));
@@ -112,7 +114,7 @@ pub(super) fn recover(place: &Place, access: Access) -> Result<Found, JournalErr
         }
         at += 1;
     }
-    scan.check(place)?;
+    scan.check(segments)?;
     Ok(scan.finish())
 }
 
@@ -125,7 +127,7 @@ impl Scan {
             commit: base.upto,
             index,
             last_seq: base.last_seq,
-            standing: base.standing,
+            recovery: base.recovery,
             previous: base.previous,
             end: (base.first_segment, HEADER_BYTES),
             ..Self::default()
@@ -137,7 +139,7 @@ impl Scan {
             max_slot: self.max_slot,
             last_seq: self.last_seq,
             promised: self.promised,
-            standing: self.standing,
+            recovery: self.recovery,
         }
     }
 
@@ -219,9 +221,9 @@ impl Scan {
                 self.tail = self.tail.split_off(&(self.commit + 1));
                 self.index.forget(header.slot);
             }
-            Kind::Standing => {
-                let standing = header.standing();
-                self.standing = Some(standing.ok_or("the standing makes no sense")?);
+            Kind::Recovery => {
+                let recovery = header.recovery();
+                self.recovery = Some(recovery.ok_or("the recovery makes no sense")?);
             }
         }
         Ok(record_bytes(length))
@@ -237,12 +239,12 @@ impl Scan {
     }
 
     /// A commit hint follows the votes it speaks of, so all of them have to be there.
-    fn check(&self, place: &Place) -> Result<(), JournalError> {
+    fn check(&self, segments: &Segments) -> Result<(), JournalError> {
         match self.index.gap(self.commit) {
             None => Ok(()),
             Some(slot) => {
                 let what = format!("slot {slot} is committed and not there");
-                Err(JournalError::corrupt(&place.dir, 0, &what))
+                Err(JournalError::corrupt(&segments.dir, 0, &what))
             }
         }
     }
@@ -259,12 +261,12 @@ impl Scan {
             }
         });
         Found {
-            recovered: Recovered {
+            recovered: DurableState {
                 promised: self.promised,
                 commit: self.commit,
                 tail: tail.collect(),
                 last_seq: self.last_seq,
-                standing: self.standing,
+                recovery: self.recovery,
             },
             current,
             full,
@@ -278,7 +280,7 @@ impl Scan {
 
 /// Decides whether the damage at `offset` is the tear of an unfinished write.
 fn judge(
-    place: &Place,
+    segments: &Segments,
     scan: &Scan,
     number: u32,
     bytes: &[u8],
@@ -287,13 +289,13 @@ fn judge(
     after: &[u32],
 ) -> Result<(), JournalError> {
     let lost = IoSeq(scan.last_seq.0 + 1);
-    let path = place.path(number);
-    if proves_durable(&bytes[offset..], place.header(number).salt(), lost) {
+    let path = segments.path(number);
+    if proves_durable(&bytes[offset..], segments.header(number).salt(), lost) {
         return Err(JournalError::corrupt(&path, offset as u64, what));
     }
     for next in after {
         // A segment is written to only when the one before is durable to its end.
-        let bytes = read(place, *next)?;
+        let bytes = read(segments, *next)?;
         if bytes[HEADER_BYTES.min(bytes.len())..]
             .iter()
             .any(|byte| *byte != 0)
@@ -317,22 +319,27 @@ fn proves_durable(bytes: &[u8], salt: u32, seq: IoSeq) -> bool {
 }
 
 /// Overwrites a torn tail with zeros, so that it cannot be taken for anything later.
-fn erase(place: &Place, number: u32, bytes: &[u8], offset: usize) -> Result<(), JournalError> {
-    let path = place.path(number);
+fn erase(
+    segments: &Segments,
+    number: u32,
+    bytes: &[u8],
+    offset: usize,
+) -> Result<(), JournalError> {
+    let path = segments.path(number);
     let end = bytes
         .iter()
         .rposition(|byte| *byte != 0)
         .map_or(offset, |last| last + 1);
     let zeros = vec![0; end.saturating_sub(offset)];
-    let written = place.open(number).and_then(|file| {
+    let written = segments.open(number).and_then(|file| {
         file.write_all_at(&zeros, offset as u64)?;
         file.sync_data()
     });
     written.map_err(|error| JournalError::io(&path, error))
 }
 
-fn read(place: &Place, number: u32) -> Result<Bytes, JournalError> {
-    let path = place.path(number);
+fn read(segments: &Segments, number: u32) -> Result<Bytes, JournalError> {
+    let path = segments.path(number);
     fs::read(&path)
         .map(Bytes::from)
         .map_err(|error| JournalError::io(&path, error))
