@@ -2,8 +2,10 @@
 //! `src/server_image/elf.rs` in the node asks of the first program, it must be a dynamically linked
 //! one of this machine for which the linker heeds `LD_PRELOAD`, or a script of one.
 
+use crate::elf::MAGIC;
 use crate::sys::{self, sys};
 use core::ffi::{CStr, c_char, c_int};
+use libc::Elf64_Ehdr;
 
 /// The kernel follows a chain of script interpreters this far, and looks at this much of a first
 /// line.
@@ -94,7 +96,7 @@ fn check_file(at: c_int, path: &CStr, depth: u32) -> ExecCheck {
     if let Some(line) = start.strip_prefix(b"#!") {
         return check_script(line, depth);
     }
-    if !start.starts_with(b"\x7fELF") {
+    if !start.starts_with(&MAGIC) {
         return ExecCheck::Refused;
     }
     if gains_rights(&file, &status) {
@@ -140,32 +142,23 @@ fn gains_rights(file: &Open, status: &libc::stat) -> bool {
     by_mode || (user != 0 && unsafe { sys!(libc::SYS_fgetxattr, file.0, name, 0, 0) } > 0)
 }
 
-fn word<const BYTES: usize>(from: &[u8], at: usize) -> [u8; BYTES] {
-    let mut bytes = [0; BYTES];
-    if let Some(found) = from.get(at..at + BYTES) {
-        bytes.copy_from_slice(found);
-    }
-    bytes
-}
-
-/// An ELF file, by its header and program headers (`<elf.h>`).
+/// Checks an ELF file that begins with `start`, by its header and program headers (`<elf.h>`).
 fn check_elf(file: &Open, start: &[u8]) -> ExecCheck {
-    const CLASS_64: u8 = 2;
-    const MACHINE_X86_64: u16 = 62;
-    const INTERPRETER: u32 = 3;
-    if start.get(4) != Some(&CLASS_64) {
+    if start.get(libc::EI_CLASS) != Some(&libc::ELFCLASS64) {
         return ExecCheck::Lost("a 32-bit program");
     }
-    if u16::from_le_bytes(word(start, 18)) != MACHINE_X86_64 {
+    let mut header = [0u8; size_of::<Elf64_Ehdr>()];
+    let got = start.len().min(header.len());
+    header[..got].copy_from_slice(&start[..got]);
+    // SAFETY: as many bytes, and integers only; what the file lacks is zero.
+    let header = unsafe { header.as_ptr().cast::<Elf64_Ehdr>().read_unaligned() };
+    if header.e_machine != libc::EM_X86_64 {
         return ExecCheck::Refused;
     }
-    let table = u64::from_le_bytes(word(start, 32));
-    let size = u64::from(u16::from_le_bytes(word(start, 54)));
-    let count = u64::from(u16::from_le_bytes(word(start, 56)));
-    let dynamic = (0..count).any(|number| {
+    let dynamic = (0..u64::from(header.e_phnum)).any(|number| {
+        let place = header.e_phoff + number * u64::from(header.e_phentsize);
         let mut kind = [0u8; 4];
-        file.read(&mut kind, table + number * size) == kind.len()
-            && u32::from_le_bytes(kind) == INTERPRETER
+        file.read(&mut kind, place) == kind.len() && u32::from_le_bytes(kind) == libc::PT_INTERP
     });
     if dynamic {
         ExecCheck::Wrapped

@@ -15,7 +15,7 @@
 //! 1. `trampoline`, `sys`, `tls`: the kernel, and what a thread keeps for itself;
 //! 2. `shared`, the tree's memory; `local`, what a process keeps for itself; `output`, the way to
 //!    the node; `libc_symbols`, libc's own functions; `statx`, `mapping`, `exec_check`: questions
-//!    to the kernel; `address`, `nanoseconds`: C's data;
+//!    to the kernel; `address`, `elf`, `nanoseconds`: C's data;
 //! 3. `turn`, the machine room: the turn, waiting, admission of entries, signals, cancellation;
 //!    with `restore` and `tsc`;
 //! 4. `hooks`, the exported functions;
@@ -31,6 +31,7 @@
 compile_error!("the interposer knows Linux with glibc on x86-64 only");
 
 mod address;
+mod elf;
 mod exec_check;
 mod hooks;
 mod init;

@@ -6,7 +6,7 @@ use brolga_tape::unix::Paths;
 use core::cell::UnsafeCell;
 use core::ffi::c_int;
 
-/// What a process keeps for itself.
+/// The mappings and settings of a process.
 pub struct Local {
     /// The tree's memory.
     pub shared: *mut Shared,

@@ -11,7 +11,6 @@
 //! Calls are counted by call site ([`sites`]), which shows the symbols that are missing.
 
 pub mod call_sites;
-mod image;
 mod report;
 mod sites;
 mod trap;
@@ -20,10 +19,10 @@ mod vdso;
 pub use trap::arm;
 pub use vdso::take_away;
 
-use crate::local;
 use crate::sys::{self, sys};
 use crate::trampoline;
 use crate::turn::Turn;
+use crate::{elf, local};
 use brolga_filter::{Instruction, Places, Program};
 use core::ops::Range;
 
@@ -94,9 +93,9 @@ fn loader() -> Range<u64> {
         return 0..0;
     }
     // SAFETY: the loader is mapped there as long as the program runs.
-    let code = unsafe { image::segments(base) }.find(image::Segment::is_code);
+    let code = unsafe { elf::segments(base) }.find(elf::Segment::is_code);
     code.map_or(0..0, |code| {
-        let range = code.range(base);
+        let range = code.range_at(base);
         range.start as u64..range.end as u64
     })
 }

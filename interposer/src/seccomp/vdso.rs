@@ -5,7 +5,7 @@
 //! read-only by then, and are replaced by null, which is what libc finds on a machine without a
 //! vDSO.
 
-use super::image::{self, Segment};
+use crate::elf::{self, Segment};
 use crate::hooks;
 use crate::sys::sys;
 use crate::turn::Turn;
@@ -70,12 +70,12 @@ pub unsafe fn take_away(turn: &mut Turn, environment: *const *const c_char) {
     // SAFETY: both are mapped as long as the program runs.
     let (code, data) = unsafe {
         (
-            image::segments(vdso).find(Segment::is_code),
-            image::segments(loader).find(Segment::is_read_only_later),
+            elf::segments(vdso).find(Segment::is_code),
+            elf::segments(loader).find(Segment::is_read_only_later),
         )
     };
     if let (Some(code), Some(data)) = (code, data) {
-        forget(&code.range(vdso), &data.range(loader));
+        forget(&code.range_at(vdso), &data.range_at(loader));
     }
 }
 

@@ -3,6 +3,7 @@
 //! The kernel is asked (`/proc/self/maps`), not the dynamic loader, whose lock another thread may
 //! hold.
 
+use crate::elf::{self, Segment};
 use crate::sys::{self, sys};
 use brolga_rewrite::{Frames, Text};
 use core::ops::Range;
@@ -16,19 +17,6 @@ pub struct Loaded {
     code: Segment,
 }
 
-/// Fields of `Elf64_Ehdr` and `Elf64_Phdr`, by their places.
-mod elf {
-    pub const MAGIC: [u8; 4] = *b"\x7FELF";
-    pub const TABLE: usize = 32;
-    pub const ENTRY_BYTES: usize = 54;
-    pub const ENTRIES: usize = 56;
-    pub const OFFSET: usize = 8;
-    pub const ADDRESS: usize = 16;
-    pub const SIZE: usize = 40;
-    pub const LOAD: u32 = 1;
-    pub const FRAMES: u32 = 0x6474_E550;
-}
-
 impl Loaded {
     /// Looks for it. `None`: the address is not in the code of a file, or that code can be written.
     pub fn around(address: usize) -> Option<Self> {
@@ -36,9 +24,9 @@ impl Loaded {
     }
 
     fn new(header: usize, address: usize) -> Option<Self> {
-        let loads = segments(header).filter(|it| it.kind == elf::LOAD);
-        let first = loads.clone().find(|it| it.offset == 0)?;
-        let bias = header.wrapping_sub(first.address);
+        let loads = segments(header).filter(Segment::is_loaded);
+        let first = loads.clone().find(|it| it.offset() == 0)?;
+        let bias = header.wrapping_sub(first.address());
         let unbiased = address.wrapping_sub(bias);
         let code = loads.clone().find(|it| it.range().contains(&unbiased))?;
         Some(Self { header, bias, code })
@@ -46,10 +34,10 @@ impl Loaded {
 
     /// The file's code and functions.
     pub fn text(&self) -> Option<Text<'static>> {
-        let start = self.code.address.wrapping_add(self.bias);
+        let start = self.code.address().wrapping_add(self.bias);
         // SAFETY: a loaded segment stays as long as its code runs, which it does right now; who
         // changes it has the turn, and that is us.
-        let bytes = unsafe { from_raw_parts(start as *const u8, self.code.size) };
+        let bytes = unsafe { from_raw_parts(start as *const u8, self.code.size()) };
         Some(Text {
             bytes,
             start: start as u64,
@@ -58,53 +46,22 @@ impl Loaded {
     }
 
     fn frames(&self) -> Option<Frames<'static>> {
-        let table = segments(self.header).find(|it| it.kind == elf::FRAMES)?;
-        let mut loads = segments(self.header).filter(|it| it.kind == elf::LOAD);
-        let segment = loads.find(|load| load.range().contains(&table.address))?;
-        let start = table.address.wrapping_add(self.bias);
+        let table = segments(self.header).find(Segment::is_frame_table)?;
+        let mut loads = segments(self.header).filter(Segment::is_loaded);
+        let segment = loads.find(|load| load.range().contains(&table.address()))?;
+        let start = table.address().wrapping_add(self.bias);
         // SAFETY: the rest of a loaded segment, which is read-only (those that can be written hold
         // no unwind tables) and stays as long as its code runs.
         let bytes =
-            unsafe { from_raw_parts(start as *const u8, segment.range().end - table.address) };
+            unsafe { from_raw_parts(start as *const u8, segment.range().end - table.address()) };
         Frames::new(bytes, start as u64)
     }
 }
 
-/// The program headers of the file that is mapped at `header`.
+/// The segments of the file that is mapped at `header`.
 fn segments(header: usize) -> impl Iterator<Item = Segment> + Clone {
-    // SAFETY: the first page of a mapped ELF file, which holds its header and program headers.
-    let half = |at: usize| usize::from(unsafe { (at as *const u16).read_unaligned() });
-    // SAFETY: as above.
-    let table = header + unsafe { ((header + elf::TABLE) as *const usize).read_unaligned() };
-    let size = half(header + elf::ENTRY_BYTES);
-    (0..half(header + elf::ENTRIES)).map(move |index| Segment::at(table + index * size))
-}
-
-/// A program header.
-#[derive(Clone, Copy)]
-struct Segment {
-    kind: u32,
-    offset: usize,
-    /// As the file says it.
-    address: usize,
-    size: usize,
-}
-
-impl Segment {
-    fn at(entry: usize) -> Self {
-        // SAFETY: within the program headers, see `segments`.
-        let word = |at: usize| unsafe { ((entry + at) as *const usize).read_unaligned() };
-        Self {
-            kind: word(0) as u32,
-            offset: word(elf::OFFSET),
-            address: word(elf::ADDRESS),
-            size: word(elf::SIZE),
-        }
-    }
-
-    fn range(&self) -> Range<usize> {
-        self.address..self.address + self.size
-    }
+    // SAFETY: the start of a mapped ELF file, which stays as long as its code runs.
+    unsafe { elf::segments(header) }
 }
 
 fn find(lines: &mut Lines, address: usize) -> Option<Loaded> {
