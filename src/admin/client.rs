@@ -1,4 +1,4 @@
-//! The asking side.
+//! The client of the admin socket.
 
 use super::{LINE_BYTES_MAX, Request, Response};
 use brolga_node::{NodeStatus, SlotHashes};
@@ -14,7 +14,7 @@ use tokio::time::timeout;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 /// A server may be large, and a disk slow.
 const CHECKPOINT_TIMEOUT: Duration = Duration::from_secs(3600);
-/// What goes through the log may have to wait for a leader and a majority.
+/// The time limit of requests that go through the log: they may have to wait for a leader and a majority.
 const ORDER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A connection to one node's admin socket.
@@ -36,7 +36,7 @@ impl Client {
         })
     }
 
-    /// How is the node?
+    /// Asks for the node's status.
     ///
     /// # Errors
     /// When the node is gone or does not answer in time.
@@ -47,7 +47,7 @@ impl Client {
         }
     }
 
-    /// Its hashes just after `slot`.
+    /// Asks for the hashes after `slot`.
     ///
     /// # Errors
     /// As for [`Client::status`].

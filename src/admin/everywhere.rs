@@ -1,4 +1,4 @@
-//! What is asked of several nodes of a cluster on this machine, one after the other.
+//! Requests to several nodes of a local cluster, one after the other.
 
 use super::Client;
 use crate::cluster::node_dir;

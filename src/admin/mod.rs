@@ -1,8 +1,8 @@
-//! How one asks a node how it is: a UNIX socket per node, one JSON object per line.
+//! The admin socket: a UNIX socket per node, one JSON object per line.
 //!
-//! The node's reactor is one thread that must never wait for a slow reader, so a side thread with
-//! its own small runtime owns the socket (`serve`) and asks the reactor through its handle
-//! ([`Answers`]). [`Client`] is the asking side, for `brolga status`, `brolga run` and tests.
+//! The node's event loop is one thread that must never wait for a slow reader, so a side thread with
+//! its own small runtime owns the socket (`serve`) and asks the event loop through its handle
+//! ([`Answers`]). [`Client`] is the client, for `brolga status`, `brolga run` and tests.
 //!
 //! Access is by file permission: the socket lies in the node's data directory.
 
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 /// Who knows the answers: the node's reactor, behind a handle. Calls may block.
 pub trait Answers: Send + Sync + 'static {
-    /// How are you? `None` when the node ended.
+    /// The node's status; `None` when the node has ended.
     fn status(&self) -> Option<NodeStatus>;
     /// Hashes just after a slot; `None` when it is not applied yet or too long ago.
     fn hashes_at(&self, slot: u64) -> Option<SlotHashes>;
@@ -53,7 +53,7 @@ impl Answers for NodeHandle {
     }
 }
 
-/// One line from the asking side.
+/// A request: one line from the client.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "ask")]
 enum Request {

@@ -1,4 +1,4 @@
-//! The answering side: a side thread of the node daemon.
+//! The server of the admin socket: a side thread of the node daemon.
 
 use super::{Answers, LINE_BYTES_MAX, Request, Response};
 use brolga_node::Ordered;

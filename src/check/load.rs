@@ -1,6 +1,6 @@
-//! What drives the server of a check: the user's command, once for each client, again and again.
+//! The load of a check: the user's command, once for each client, repeated.
 //!
-//! A client is told in its environment, and by words in braces in the command, whom to talk to. Client 1
+//! A client finds its replica in its environment, and by words in braces in the command. Client 1
 //! has the first replica, client 2 the second and so on, so that clients of different replicas race.
 //!
 //! | in the command | in the environment | is |
@@ -26,14 +26,14 @@ use tokio::time::sleep;
 /// Lines of a failed client's output that are shown.
 const LINES_SHOWN: usize = 5;
 
-/// See the module's description.
+/// The load of a check.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// What a shell is given; `None`: the server is only watched.
+    /// The shell command; `None`: the server is only watched.
     pub command: Option<String>,
-    /// How many clients work at the same time.
+    /// The number of concurrent clients.
     pub clients: u32,
-    /// How long clients are started anew; they end by themselves.
+    /// The time for which clients are started again; they end by themselves.
     pub most: Duration,
 }
 
@@ -116,7 +116,7 @@ impl Load {
         Ok(rounds)
     }
 
-    /// What was done, in words.
+    /// Describes the progress in words.
     #[must_use]
     pub fn account(&self, rounds: u32) -> String {
         match (&self.command, self.clients) {

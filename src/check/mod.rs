@@ -1,10 +1,10 @@
-//! `brolga check`: does a server stay the same on every replica, whatever happens around it?
+//! `brolga check`: checks that a server behaves alike on all replicas under perturbation.
 //!
-//! A run starts a cluster whose replicas are disturbed in different ways (`perturbation`), drives a load
-//! (`load`), waits until all have done the same slots and compares them. Then a replica is killed and
-//! has to repeat everything under other disturbances, and is compared again. The nodes record every
-//! ordered operation meanwhile, so that the first one that differs is named, not only the slot
-//! (`verdict`). The nodes compare themselves too: when they notice a difference the run ends at once.
+//! A run starts a cluster whose replicas are perturbed in different ways (`perturbation`), drives a load
+//! (`load`), waits until all have applied the same slots and compares them. Then a replica is killed, has
+//! to replay everything under another perturbation, and is compared again. The nodes trace every ordered
+//! operation meanwhile, so that the first one that differs is named, not only the slot (`verdict`). The
+//! nodes compare themselves too: when they detect a divergence, the run ends at once.
 //!
 //! Left out: files outside of the genesis, the processor's model and the kernel are the same for all
 //! replicas here. A server that looks at them through a hole is found where they differ by themselves.
@@ -30,48 +30,48 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
-/// How often the replicas are asked how they are.
+/// The interval between status requests.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// How long nothing may move while something is waited for.
+/// The time without progress after which a wait fails.
 const PATIENCE: Duration = Duration::from_secs(120);
 
-/// Instead of something that is waited for: nothing need move.
+/// The name of a wait that needs no progress.
 const WATCHING: &str = "";
 
-/// What is to be checked, and how.
+/// A check: the server, its load and the seed.
 #[derive(Clone, Debug)]
 pub struct Check {
     /// The cluster. Each run has a directory of its own below this one's.
     pub plan: Plan,
-    /// What drives the server.
+    /// The load of the server.
     pub load: Load,
-    /// How often all of it is done.
+    /// The number of runs.
     pub runs: u32,
-    /// Where the disturbances come from.
+    /// The seed of the perturbations.
     pub seed: u64,
 }
 
-/// What was compared, and found equal.
+/// The amount that was compared and found equal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Summary {
     /// Slots, over all runs.
     pub slots: u64,
     /// Operations and outputs of a replica that were compared with another's.
     pub records: u64,
-    /// Replicas that were killed and repeated everything.
+    /// Replicas that were killed and replayed everything.
     pub replays: u32,
 }
 
-/// How a check ended.
+/// The outcome of a check.
 #[derive(Debug)]
 pub enum Verdict {
-    /// Nothing differed.
+    /// No divergence.
     Alike(Summary),
-    /// Something did. The data of the run are still there.
+    /// A divergence. The data of the run are kept.
     Diverged(Box<Divergence>),
 }
 
-/// How something that was waited for came out.
+/// The outcome of a wait.
 enum Waited {
     Reached(Box<ClusterStatus>),
     /// The nodes say that replicas differ.
@@ -82,7 +82,7 @@ impl Check {
     /// Does it, telling how it goes on.
     ///
     /// # Errors
-    /// What kept it from an answer: a server that does not start, a load that fails.
+    /// A server that does not start, or a load that fails.
     pub async fn run(&self, tell: impl Fn(&str)) -> anyhow::Result<Verdict> {
         let mut rng = Rng::with_seed(self.seed);
         let mut summary = Summary::default();
@@ -157,7 +157,7 @@ impl Check {
     }
 }
 
-/// One cluster at work.
+/// A running cluster.
 struct Run {
     cluster: Cluster,
     supervisor: Supervisor,

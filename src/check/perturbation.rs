@@ -1,7 +1,7 @@
-//! What is done to a replica that a server must not notice.
+//! Perturbations of a replica that a server must not notice.
 //!
-//! Each replica gets something else: random delays of different size in its server and its node, a wall
-//! clock that is wrong by up to an hour, another processor, and a node process with another environment,
+//! Each replica gets a different one: random delays of different size in its server and its node, a wall
+//! clock that is off by up to an hour, another processor, and a node process with another environment,
 //! time zone, working directory and umask, started at another moment.
 
 use crate::cluster::supervisor::ProcessEnvironment;
@@ -22,12 +22,12 @@ const ZONES: [&str; 4] = ["UTC", "Asia/Kolkata", "America/St_Johns", "Pacific/Ap
 const LOCALES: [&str; 3] = ["C", "C.UTF-8", "de_DE.UTF-8"];
 const UMASKS: [u32; 3] = [0o022, 0o077, 0o002];
 
-/// One of `some`, which is not empty.
+/// Picks an element of `some`, which is not empty.
 fn pick<T: Copy>(rng: &mut Rng, some: &[T]) -> T {
     some[rng.usize(..some.len())]
 }
 
-/// What is done to one replica.
+/// The perturbation of one replica.
 #[derive(Clone, Debug)]
 pub struct Perturbation {
     perturb_us: u32,
@@ -42,7 +42,7 @@ pub struct Perturbation {
 }
 
 impl Perturbation {
-    /// Chooses what is done to a replica.
+    /// Chooses a perturbation at random.
     ///
     /// # Errors
     /// The directory that its node is to work in cannot be made.
@@ -77,7 +77,7 @@ impl Perturbation {
         }
     }
 
-    /// What the node's process is started in.
+    /// The environment that the node's process is started in.
     #[must_use]
     pub fn environment(&self) -> ProcessEnvironment {
         ProcessEnvironment {

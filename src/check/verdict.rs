@@ -1,4 +1,4 @@
-//! The records of all replicas side by side, and what is told of the first difference.
+//! The verdict of a check: compares the traces of all replicas and reports the first divergence.
 
 use super::{Summary, Verdict};
 use crate::cluster::status::ClusterStatus;
@@ -9,7 +9,7 @@ use brolga_node::{Compared, Fork, compare_traces, traces};
 use std::fmt;
 use std::path::PathBuf;
 
-/// One start of one replica's server.
+/// A start of one replica's server.
 #[derive(Clone, Debug)]
 struct Trace {
     node: u64,
@@ -37,7 +37,7 @@ pub struct Divergence {
 }
 
 impl Divergence {
-    /// What the nodes have found by themselves.
+    /// The divergence that the nodes have found by themselves.
     #[must_use]
     pub fn told_by_nodes(cluster_status: &ClusterStatus, run: u32) -> Self {
         let slot = cluster_status.difference.as_ref().map(|it| it.slot);

@@ -57,7 +57,7 @@ enum Command {
     Replay(replay::Options),
     /// Watch a leader fail and nothing be lost: three replicas of a small store, one minute at most.
     ///
-    /// Where the machine allows it (root, CRIU), the failed node restores from a checkpoint.
+    /// If the machine allows it (root, CRIU), the failed node restores from a checkpoint.
     Demo,
     /// Run the bundled store, an ordinary server without any replication in it.
     #[command(hide = true)]

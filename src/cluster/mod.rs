@@ -47,9 +47,9 @@ pub struct ClusterFile {
     pub cluster: ClusterId,
     /// The server.
     pub command: Vec<String>,
-    /// Its environment as `NAME=VALUE`.
+    /// The server's environment as `NAME=VALUE`.
     pub env: Vec<String>,
-    /// Whether there is a genesis directory.
+    /// True if there is a genesis directory.
     pub genesis: bool,
     /// Open descriptors of a server.
     #[serde(alias = "descriptors")]
@@ -80,9 +80,9 @@ pub enum ClusterError {
     /// A file or directory cannot be used.
     #[error("cannot {action} {path}: {source}")]
     File {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
         /// The reason.
         source: io::Error,
@@ -90,13 +90,13 @@ pub enum ClusterError {
     /// A file in it cannot be written.
     #[error(transparent)]
     Write(#[from] FileError),
-    /// There is nothing.
+    /// The directory holds no cluster.
     #[error("{0} holds no cluster: start one with brolga run --data {0} -- COMMAND")]
     NoCluster(PathBuf),
-    /// Someone else is at it.
+    /// Another process uses the directory.
     #[error("{0} is in use by another brolga run: stop it, or give another --data directory")]
     InUse(PathBuf),
-    /// The same directory, but something that cannot change was changed.
+    /// An attempt to change something that is fixed.
     #[error(
         "{path} holds a cluster with {what} `{old}`, not `{new}`: give another --data directory, \
          or run it as it was"
@@ -111,7 +111,7 @@ pub enum ClusterError {
         /// As asked for.
         new: String,
     },
-    /// The wish makes no sense.
+    /// The plan cannot work.
     #[error("{0}")]
     Plan(String),
     /// A file in it cannot be understood.
@@ -164,7 +164,7 @@ impl Cluster {
         &self.data
     }
 
-    /// What does not change about it.
+    /// The fixed properties of the cluster.
     #[must_use]
     pub fn file(&self) -> &ClusterFile {
         &self.file
@@ -176,7 +176,7 @@ impl Cluster {
         node_dir(&self.data, node).join("config.toml")
     }
 
-    /// Changes a node's configuration. It counts from the node's next start on.
+    /// Changes a node's configuration, with effect from the node's next start.
     ///
     /// # Errors
     /// See [`ClusterError`].
@@ -349,7 +349,7 @@ fn lock(data: &Path) -> Result<Flock<File>, ClusterError> {
         .map_err(|_| ClusterError::InUse(data.to_owned()))
 }
 
-/// Words as one would type them, roughly: for people, not for a shell.
+/// A command line for people to read, not for a shell.
 #[must_use]
 pub fn shown(words: &[String]) -> String {
     let plain = |word: &String| !word.is_empty() && !word.contains([' ', '\t', '\n', '"', '\'']);

@@ -8,32 +8,32 @@ use std::path::{Path, PathBuf};
 /// Most replicas of one cluster.
 pub const REPLICAS_MAX: usize = 9;
 
-/// What the user wants to run.
+/// The cluster that the user wants to run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// The cluster's directory.
     pub data: PathBuf,
     /// Number of replicas.
     pub replicas: usize,
-    /// One address per replica; empty: 127.0.0.1, .2, .3 …
+    /// The addresses of the replicas; empty: 127.0.0.1, .2, .3 …
     pub addresses: Vec<IpAddr>,
     /// Initial content of the server's working directory; used when the cluster is created.
     pub genesis: Option<PathBuf>,
-    /// What the servers' containers have instead of the machine's files.
+    /// The root file system of the servers' containers, instead of the machine's.
     pub root: Option<PathBuf>,
     /// Environment as `NAME=VALUE`.
     pub env: Vec<String>,
     /// Random delays for tests, microseconds.
     pub perturb_us: u32,
-    /// Loopback addresses that the server does not listen on are those of this machine.
+    /// The server may connect to this machine's loopback addresses.
     pub host_loopback: bool,
-    /// System calls that go round the interposer are caught.
+    /// System calls that bypass the interposer are caught.
     pub syscall_filter: bool,
     /// UNIX sockets of the server that clients may use.
     pub unix_sockets: Vec<String>,
-    /// Answers wait until a majority has computed the same.
+    /// Output is held back until a majority has computed the same.
     pub vote: bool,
-    /// Whether the servers run in containers.
+    /// The containment of the servers.
     pub container: Containment,
     /// When threads of the server hand on the turn.
     pub policy: Policy,
@@ -67,7 +67,7 @@ pub(super) fn check(plan: &Plan) -> Result<(), ClusterError> {
     problem.map_or(Ok(()), |problem| Err(ClusterError::Plan(problem)))
 }
 
-/// Everything that would give the log another meaning has to be as it was.
+/// Refuses changes that would give the log another meaning.
 pub(super) fn check_same(data: &Path, file: &ClusterFile, plan: &Plan) -> Result<(), ClusterError> {
     let members: Vec<String> = file
         .members

@@ -22,7 +22,7 @@ pub struct Wanted {
 /// A checkpoint that is not used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its slot, if it tells.
+    /// The slot, if it is known.
     pub slot: Option<u64>,
     /// Why.
     pub why: String,

@@ -49,18 +49,18 @@ pub struct ClusterStatus {
     pub learners: Vec<LearnerStatus>,
 }
 
-/// One replica.
+/// The status of one replica.
 #[derive(Clone, Debug, Serialize)]
 pub struct Replica {
-    /// Its number.
+    /// The node id.
     pub id: u64,
-    /// Where clients reach it.
+    /// The address for clients.
     pub address: IpAddr,
-    /// Its own status; `None` when it is down.
+    /// The node's own status; `None` when it is down.
     pub status: Option<NodeStatus>,
-    /// Its hashes at the compared slot, hexadecimal.
+    /// The output hash at the compared slot, hexadecimal.
     pub output_hash: Option<String>,
-    /// See `output_hash`.
+    /// The schedule hash there.
     pub schedule_hash: Option<String>,
 }
 

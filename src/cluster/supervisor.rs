@@ -41,14 +41,14 @@ const STOP_GRACE: Duration = Duration::from_secs(5);
 pub enum Event {
     /// The node was started.
     Started {
-        /// Its number.
+        /// The node id.
         node: u64,
-        /// Its process.
+        /// The process id.
         pid: u32,
     },
     /// The node has exited.
     Died {
-        /// Its number.
+        /// The node id.
         node: u64,
         /// The cause, with the last lines of its standard error.
         how: String,
@@ -57,9 +57,9 @@ pub enum Event {
     },
     /// The node cannot work, says why, and is not restarted.
     Failed {
-        /// Its number.
+        /// The node id.
         node: u64,
-        /// Its reason, one line.
+        /// The reason, one line.
         why: String,
     },
 }
@@ -69,11 +69,11 @@ pub enum Event {
 pub struct ProcessEnvironment {
     /// Variables of its environment.
     pub env: Vec<(String, String)>,
-    /// Its umask.
+    /// The umask.
     pub umask: Option<u32>,
-    /// Its working directory.
+    /// The working directory.
     pub cwd: Option<PathBuf>,
-    /// The delay of its first start.
+    /// The delay of the first start.
     pub delay: Duration,
 }
 

@@ -67,7 +67,7 @@ impl TryFrom<String> for ClusterId {
     }
 }
 
-/// One replica, as all replicas know it.
+/// A member of the cluster, as all nodes know it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Member {
@@ -91,7 +91,7 @@ pub struct Learner {
     pub sidecar: SocketAddr,
 }
 
-/// Whether a server runs in a container.
+/// The containment of the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Containment {

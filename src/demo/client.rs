@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 const COUNTER: &str = "counter";
 
-/// One TCP connection to a replica.
+/// A TCP connection to a replica.
 pub(super) struct Client {
     stream: BufReader<TcpStream>,
     /// Replies to `INCR` so far, which is what the counter has to be.
@@ -28,7 +28,7 @@ impl Client {
         })
     }
 
-    /// One `INCR` and its reply.
+    /// Sends an `INCR` and reads its reply.
     pub(super) async fn count(&mut self) -> anyhow::Result<()> {
         self.ask_to_count().await?;
         self.expect_count().await

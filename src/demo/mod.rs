@@ -1,15 +1,15 @@
-//! The demonstration: a leader dies in the middle of a client's work, who notices a pause.
+//! The demonstration: a leader fails while a client works; the client only sees a pause.
 //!
 //! Three replicas of the bundled store in a temporary directory. A client on one TCP connection to a
 //! follower counts with `INCR`, one request at a time, so that every reply says how many requests
-//! have been carried out: a lost or repeated one shows at once. In the middle, with a request on
-//! its way, the leader's node daemon is killed. Nothing here is staged: it is the code of
+//! have been executed: a lost or repeated one shows at once. In the middle, with a request in
+//! flight, the leader's node daemon is killed. Nothing here is staged: it is the code of
 //! `brolga run`, and the first reply that is wrong ends the demonstration with an error.
 //!
 //! Where the machine allows it, the servers are in containers, all replicas take a checkpoint while the
-//! client counts, and the killed one has to come back from its own. Whether it does is what its node
-//! says. Where it does not, a line says why, and the dead replica repeats the whole log. Only the probe
-//! decides that: a checkpoint that fails afterwards is a failure.
+//! client counts, and the killed one has to restore from its own, as its node reports. Elsewhere a line
+//! says why not, and the killed replica replays the whole log. Only the probe decides that: a checkpoint
+//! that fails afterwards is a failure.
 
 mod client;
 
@@ -125,7 +125,7 @@ async fn unexpected_death(
     anyhow!("no replica is left")
 }
 
-/// What the steps of the story share.
+/// The state that the steps share.
 struct Stage<'a> {
     cluster: &'a Cluster,
     /// Checkpoints are taken.

@@ -20,7 +20,7 @@ use std::sync::Mutex;
 /// Ports below are left to services with well-known ones.
 const LOWEST: u16 = 10_000;
 
-/// Holds what was reserved until the process ends.
+/// The reservations, held until the process ends.
 static RESERVED: Mutex<Vec<UnixListener>> = Mutex::new(Vec::new());
 
 /// A port from `lowest` on that nobody listens at on any of these addresses, with TCP or UDP, reserved
@@ -68,7 +68,7 @@ fn reservation(port: u16) -> Option<UnixListener> {
     UnixListener::bind_addr(&name).ok()
 }
 
-/// Outside of what clients get; if nothing is, all.
+/// The ports outside of the clients' range; all, if none is.
 fn candidates(lowest: u16, clients: RangeInclusive<u16>) -> Vec<u16> {
     let outside: Vec<u16> = (lowest..=u16::MAX)
         .filter(|it| !clients.contains(it))
@@ -79,7 +79,7 @@ fn candidates(lowest: u16, clients: RangeInclusive<u16>) -> Vec<u16> {
     }
 }
 
-/// What the kernel gives to clients here. Its own default if it does not tell.
+/// The range of ports that the kernel gives to clients; its default if it cannot be read.
 fn client_ports() -> RangeInclusive<u16> {
     let text = fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
     let mut words = text.split_whitespace().map(str::parse);

@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::Instant;
 
-/// Re-armed only when it would ring too late: deadlines move all the time, and ringing early costs
-/// one idle turn.
+/// A timer on the poll. It is re-armed only when it would fire too late: deadlines move all the time, and
+/// firing early costs one idle iteration.
 #[derive(Debug)]
 pub struct Timer {
     fd: OwnedFd,
@@ -16,7 +16,7 @@ pub struct Timer {
 }
 
 impl Timer {
-    /// A timer that rings as `token`.
+    /// Creates a timer whose events carry `token`.
     ///
     /// # Errors
     /// The kernel gives no timer.
@@ -26,13 +26,13 @@ impl Timer {
         Ok(Self { fd, armed: None })
     }
 
-    /// It has rung.
+    /// Notes that the timer has fired.
     pub fn rang(&mut self) {
         sys::drain_counter(self.fd.as_fd());
         self.armed = None;
     }
 
-    /// Makes it ring at `at`, or before.
+    /// Makes the timer fire at `at`, or before.
     ///
     /// # Errors
     /// The kernel refuses.

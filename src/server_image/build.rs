@@ -9,7 +9,7 @@ use std::env;
 use std::path::{Path, PathBuf};
 use std::process::{Command, exit};
 
-/// What the outer cargo (or clippy) says to its own compiler, and the nested one must not hear.
+/// Variables by which the outer cargo (or clippy) configures its compiler, hidden from the nested cargo.
 const OUTER_BUILD_ONLY: [&str; 5] = [
     "CARGO_ENCODED_RUSTFLAGS",
     "RUSTFLAGS",

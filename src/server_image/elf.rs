@@ -42,7 +42,7 @@ pub enum BinaryError {
     NotFound {
         /// The name.
         name: String,
-        /// Where it was looked for.
+        /// The search path.
         search_path: String,
     },
     /// The file cannot be read.
@@ -73,7 +73,7 @@ pub enum BinaryError {
     NoLinker {
         /// The program.
         program: PathBuf,
-        /// Its `PT_INTERP`.
+        /// The path in `PT_INTERP`.
         linker: PathBuf,
     },
     /// The linker ignores `LD_PRELOAD` for it.
@@ -82,7 +82,7 @@ pub enum BinaryError {
          without those bits"
     )]
     SetId(PathBuf),
-    /// The same, by file capabilities.
+    /// Privileged by file capabilities.
     #[error(
         "{0} has file capabilities, so the dynamic linker would ignore the wrapper: use a copy \
          without them (setcap -r)"
@@ -93,7 +93,7 @@ pub enum BinaryError {
     Interpreter {
         /// The script.
         script: PathBuf,
-        /// What is wrong with the interpreter.
+        /// The problem of the interpreter.
         reason: Box<BinaryError>,
     },
     /// Scripts that interpret scripts, without end.
@@ -115,7 +115,7 @@ pub fn check_program(argv: &[OsString], search_path: &str) -> Result<PathBuf, Bi
     Ok(path)
 }
 
-/// Where the shell would find `name`: itself when it has a slash, else the first executable file
+/// Resolves `name` as the shell would: itself when it has a slash, else the first executable file
 /// of that name in `search_path`.
 ///
 /// # Errors
@@ -164,27 +164,27 @@ fn check_file(path: &Path, depth: usize) -> Result<(), BinaryError> {
     check_elf(path, file).map(drop)
 }
 
-/// What the kernel executes when it is told to execute a program.
+/// The chain of files that the kernel executes for a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Runs {
     /// Another program, with the script as its argument.
     Script {
         /// That program.
         interpreter: PathBuf,
-        /// What is beside it in the first line.
+        /// The argument in the first line.
         argument: Option<OsString>,
     },
     /// The program's dynamic linker.
     Linked {
-        /// Its `PT_INTERP`.
+        /// The path in `PT_INTERP`.
         linker: PathBuf,
     },
 }
 
-/// What executing `path` runs.
+/// Determines what executing `path` runs.
 ///
 /// # Errors
-/// It is a program of no kind that can be wrapped.
+/// The program cannot be wrapped.
 pub fn runs(path: &Path) -> Result<Runs, BinaryError> {
     let unreadable = |source| BinaryError::Unreadable {
         path: path.to_owned(),
@@ -241,7 +241,7 @@ fn has_capabilities(path: &Path) -> bool {
     bytes > 0
 }
 
-/// Its dynamic linker.
+/// The dynamic linker of a program.
 fn check_elf(path: &Path, file: File) -> Result<PathBuf, BinaryError> {
     let data = ReadCache::new(file);
     match FileKind::parse(&data) {

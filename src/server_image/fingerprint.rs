@@ -42,7 +42,7 @@ pub enum FingerprintError {
         linker: PathBuf,
         /// The program.
         program: PathBuf,
-        /// Its complaint.
+        /// The linker's message.
         why: String,
     },
 }
@@ -134,7 +134,7 @@ pub fn to_run(program: &Path) -> Result<Vec<PathBuf>, FingerprintError> {
     files(program, &[], Path::new("/"))
 }
 
-/// What a program is linked with, in the order in which it is loaded. What is not found is left out: the
+/// The libraries of a program, in the order in which they are loaded. Those not found are left out: the
 /// start of the server will tell.
 fn libraries(
     linker: &Path,

@@ -1,10 +1,10 @@
-//! What ties a data directory to one replica of one cluster.
+//! The identity of a data directory: one replica of one cluster.
 //!
-//! A node's log only means something to the same member of the same cluster, with the same server (its
+//! A node's log is only valid for the same member of the same cluster, with the same server (its
 //! program, libraries and initial files, see [`crate::fingerprint`] and [`crate::tree_digest`])
 //! and the same interposer: replayed by anything else it leads to another state than the one that
-//! clients were told of. So the first start writes down what it was, and later ones compare. Nodes
-//! compare it with each other as well when they meet (`node::company`).
+//! clients have seen. So the first start records the identity, and later starts compare. Nodes compare
+//! it with each other as well when they connect (`brolga_node`, room `peers`).
 
 use crate::elf;
 use crate::fingerprint::{self, FingerprintError};
@@ -27,7 +27,7 @@ use xxhash_rust::xxh3::xxh3_64;
 struct Identity {
     cluster: ClusterId,
     node: u64,
-    /// What the server is made of.
+    /// The server's fingerprints.
     server: brolga_checkpoint::ServerFingerprint,
 }
 
@@ -38,9 +38,9 @@ pub enum IdentityError {
     /// The directory cannot be used.
     #[error("cannot {action} {path}: {source}")]
     File {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
         /// The reason.
         source: io::Error,
@@ -48,7 +48,7 @@ pub enum IdentityError {
     /// Another node daemon runs on it.
     #[error("{0} is in use by a node that is running")]
     InUse(PathBuf),
-    /// It is someone else's.
+    /// The directory belongs to another node or cluster.
     #[error("{dir} belongs to {what} {theirs}, the configuration says {ours}: check data_dir")]
     Foreign {
         /// The directory.
@@ -60,7 +60,7 @@ pub enum IdentityError {
         /// In the configuration.
         ours: String,
     },
-    /// It is ours, but replay would not lead to the same state.
+    /// The server has changed, so a replay would lead to another state.
     #[error(
         "{what} changed since the log in {dir} began, so a replay could end in another state: \
          put the old one back, or start afresh with another data directory"
@@ -94,7 +94,7 @@ pub struct DataDirLock {
 }
 
 impl DataDirLock {
-    /// What a checkpoint has to be of to be restored here.
+    /// The fingerprints that a checkpoint must have to be restored here.
     #[must_use]
     pub fn checkpoint_identity(&self) -> brolga_checkpoint::ServerFingerprint {
         self.identity.server.clone()
@@ -168,7 +168,7 @@ pub fn change(config: &NodeConfig) -> Result<Option<String>, IdentityError> {
     Ok(first_change(config, &theirs, &ours))
 }
 
-/// What a node is made of now, with the lists of which the identity only has hashes.
+/// The current identity of a node, with the lists of which it only has hashes.
 struct Looked {
     identity: Identity,
     root: Option<Listing>,

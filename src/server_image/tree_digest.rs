@@ -1,4 +1,4 @@
-//! All files of a directory in one list with one hash: two directories are alike if their lists are.
+//! The digest of a directory tree: all files in one list with one hash. Equal lists mean equal trees.
 //!
 //! ```text
 //! d 755 0:0 - - mysql                                          kind, mode, owner and group, bytes,
@@ -28,13 +28,13 @@ const WORDS: usize = 5;
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read {path}: {source}", path = path.display())]
 pub struct ListingError {
-    /// What of it.
+    /// The operation.
     pub path: PathBuf,
     /// The reason.
     pub source: io::Error,
 }
 
-/// See the module's description.
+/// The digest of a directory tree.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listing(String);
 
@@ -54,19 +54,19 @@ impl Listing {
         Ok(Self(text))
     }
 
-    /// One that was written as text.
+    /// Parses a digest that was written as text.
     #[must_use]
     pub fn from_text(text: String) -> Self {
         Self(text)
     }
 
-    /// Its text.
+    /// The text.
     #[must_use]
     pub fn text(&self) -> &str {
         &self.0
     }
 
-    /// Its hash in 32 hexadecimal digits.
+    /// The hash of the text, in 32 hexadecimal digits.
     #[must_use]
     pub fn hash(&self) -> String {
         format!("{:032x}", xxh3_128(self.0.as_bytes()))
@@ -99,7 +99,7 @@ impl Listing {
     }
 }
 
-/// What is at a path, for people.
+/// Describes what is at a path.
 fn described(words: &str) -> String {
     let words: Vec<&str> = words.split(' ').collect();
     match words[..] {

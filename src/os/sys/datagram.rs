@@ -11,9 +11,9 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 /// A datagram that was received into a buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReceivedDatagram {
-    /// Its bytes.
+    /// The number of bytes.
     pub len: usize,
-    /// Its sender.
+    /// The sender.
     pub peer: SocketAddr,
     /// The address that it was sent to, if the socket tells.
     pub local: Option<IpAddr>,

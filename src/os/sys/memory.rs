@@ -19,7 +19,7 @@ pub fn memory_object(name: &CStr, bytes: u64) -> io::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// One window of an object in a larger mapping.
+/// A window of an object in a larger mapping.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
     /// The offset in the mapping.

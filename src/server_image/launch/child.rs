@@ -1,4 +1,4 @@
-//! What happens in the new process between fork and exec.
+//! The new process between fork and exec.
 //!
 //! Rules of this file: it runs in a copy of a process with threads, so no allocation, no locks, no
 //! formatting; system calls only. Errors are an errno plus the step that was announced through the
@@ -29,7 +29,7 @@ const FIRST_INHERITED_FD: u32 = 3;
 const DIRECTORY: OFlag = OFlag::O_PATH
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_CLOEXEC);
-/// One past the highest signal number.
+/// The highest signal number plus one.
 const SIGNALS_END: i32 = 65;
 
 /// Something that can be refused.

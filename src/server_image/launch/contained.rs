@@ -24,16 +24,16 @@ const TEMPORARY: &str = "tmp";
 const STDOUT: &str = "stdout";
 const STDERR: &str = "stderr";
 
-/// What of a replica is in its container.
+/// The files of a replica that its container has.
 #[derive(Clone, Debug)]
 pub struct Places {
     /// Directory for what the server changes of the machine's files.
     pub state: PathBuf,
-    /// What it has instead of the machine's files.
+    /// The root file system, instead of the machine's.
     pub root: Option<RootDirectory>,
     /// The server's working directory.
     pub work: PathBuf,
-    /// Its directory for temporary files.
+    /// The directory for temporary files.
     pub temporary: PathBuf,
     /// The file that its standard output is appended to.
     pub stdout: PathBuf,
@@ -76,7 +76,7 @@ impl Places {
     }
 }
 
-/// What is to be started.
+/// The program to start.
 #[derive(Clone, Debug)]
 pub struct Program {
     /// See [`LaunchSpec::argv`].

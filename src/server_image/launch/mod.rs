@@ -43,7 +43,7 @@ use std::process::{Command, Stdio};
 
 /// The server's `PATH`, and where its program is looked for.
 pub const SERVER_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-/// What every server finds in its environment before the pairs the user asked for.
+/// The canonical environment of every server, before the pairs of the user.
 const CANONICAL_ENVIRONMENT: [(&str, &str); 7] = [
     ("PATH", SERVER_PATH),
     ("HOME", "/"),
@@ -56,7 +56,7 @@ const CANONICAL_ENVIRONMENT: [(&str, &str); 7] = [
     ("OPENSSL_ia32cap", "~0x4000000000000000:~0x40000"),
 ];
 
-/// One server to start.
+/// The specification of a server to start.
 #[derive(Clone, Debug)]
 pub struct LaunchSpec<'a> {
     /// Program and arguments; the program is looked for in [`SERVER_PATH`].
@@ -90,9 +90,9 @@ pub struct LaunchSpec<'a> {
 /// A server that was started.
 #[derive(Debug)]
 pub struct Launched {
-    /// Its process, to be waited for by the caller.
+    /// The process, to be reaped by the caller.
     pub pid: Pid,
-    /// What its whole process tree hangs on, unless that is a container.
+    /// The lifeline of its process tree, unless that is a container.
     pub lifeline: Option<Lifeline>,
 }
 
@@ -114,7 +114,7 @@ pub enum LaunchError {
     /// The working directory is not there.
     #[error("the server's working directory {0} does not exist")]
     WorkingDirectory(PathBuf),
-    /// What the container holds for the server cannot be opened.
+    /// A file in the container cannot be opened.
     #[error("cannot open {path} in the container: {source}")]
     Container {
         /// The file.
@@ -154,7 +154,7 @@ pub enum LaunchError {
     Step {
         /// The program.
         program: PathBuf,
-        /// What was being done.
+        /// The operation.
         step: &'static str,
         /// The reason.
         source: io::Error,
@@ -164,7 +164,7 @@ pub enum LaunchError {
     Vanished {
         /// The program.
         program: PathBuf,
-        /// Its wait status.
+        /// The wait status.
         how: String,
     },
 }
@@ -211,7 +211,7 @@ fn spawn_preloading(image: BorrowedFd<'_>, spec: &LaunchSpec<'_>) -> Result<Laun
     }
 }
 
-/// What every server finds in its environment before the pairs the user asked for.
+/// The canonical environment of every server, before the pairs of the user.
 pub fn canonical_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
     CANONICAL_ENVIRONMENT.into_iter()
 }

@@ -25,9 +25,9 @@ pub enum WorkdirError {
     /// A file or directory cannot be read or written.
     #[error("cannot {action} {path}: {source}")]
     File {
-        /// What was tried.
+        /// The operation.
         action: &'static str,
-        /// On what.
+        /// The file or directory.
         path: PathBuf,
         /// The reason.
         source: io::Error,

@@ -6,7 +6,7 @@ use std::process::Command;
 
 const IMAGE: &str = env!("BROLGA_INTERPOSER_IMAGE");
 
-/// What servers may call and must not reach libc or the kernel unseen. A name missing here is a hole
+/// The functions that must not reach libc or the kernel unseen. A name missing here is a hole
 /// in the replication; one that is here and not exported is one too.
 const EXPORTS: &str = "
     socket socketpair bind listen accept accept4 connect shutdown send sendto sendmsg sendmmsg recv
