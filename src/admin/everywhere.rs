@@ -3,7 +3,7 @@
 use super::Client;
 use crate::cluster::node_dir;
 use anyhow::Context;
-use brolga_node::{Role, TakingStatus};
+use brolga_node::{Role, WriterStatus};
 use std::path::Path;
 use std::pin::pin;
 use std::time::Duration;
@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 pub async fn checkpoints_now(
     data: &Path,
     nodes: &[u64],
-    mut taking: impl FnMut(u64, &TakingStatus),
+    mut taking: impl FnMut(u64, &WriterStatus),
     mut taken: impl FnMut(u64, u64),
 ) -> anyhow::Result<()> {
     let mut order = Vec::new();

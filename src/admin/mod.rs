@@ -14,7 +14,7 @@ pub use client::{Client, ask_status};
 pub use everywhere::checkpoints_now;
 pub use server::serve;
 
-use brolga_node::{NodeHandle, NodeStatus, Ordered, SlotHashes, Taken};
+use brolga_node::{CheckpointResult, NodeHandle, NodeStatus, Ordered, SlotHashes};
 use serde::{Deserialize, Serialize};
 
 /// Who knows the answers: the node's reactor, behind a handle. Calls may block.
@@ -26,7 +26,7 @@ pub trait Answers: Send + Sync + 'static {
     /// Have a signal ordered for the server; `None` when the node ended.
     fn signal(&self, signal: u32) -> Option<Ordered>;
     /// Take a checkpoint, and tell when it is whole; `None` when the node ended.
-    fn checkpoint(&self) -> Option<Taken>;
+    fn checkpoint(&self) -> Option<CheckpointResult>;
     /// Stop the server and yourself.
     fn shutdown(&self);
 }
@@ -44,7 +44,7 @@ impl Answers for NodeHandle {
         self.signal(signal)
     }
 
-    fn checkpoint(&self) -> Option<Taken> {
+    fn checkpoint(&self) -> Option<CheckpointResult> {
         self.checkpoint()
     }
 

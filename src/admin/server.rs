@@ -114,7 +114,7 @@ fn respond(line: &str, node: &dyn Answers) -> Response {
         },
         Ok(Request::Checkpoint) => match node.checkpoint() {
             Some(Ok(slot)) => Response::Checkpoint(slot),
-            Some(Err(why)) => Response::Error(why),
+            Some(Err(why)) => Response::Error(why.to_string()),
             None => Response::Error("the node is stopping".into()),
         },
         Ok(Request::Shutdown) => {

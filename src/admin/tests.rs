@@ -2,7 +2,7 @@
 
 use super::*;
 use brolga_config::Policy;
-use brolga_node::Taken;
+use brolga_node::CheckpointResult;
 use brolga_node::{DatagramCounts, Proposed, Role, ServerState};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -80,7 +80,7 @@ impl Answers for MadeUp {
         })
     }
 
-    fn checkpoint(&self) -> Option<Taken> {
+    fn checkpoint(&self) -> Option<CheckpointResult> {
         Some(Ok(33))
     }
 

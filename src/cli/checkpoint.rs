@@ -9,7 +9,7 @@ use crate::admin::checkpoints_now;
 use crate::cluster::{self, node_dir};
 use anyhow::{Context, bail};
 use brolga_checkpoint::{Checkpoint, CheckpointError, Directory, archive};
-use brolga_node::TakingStatus;
+use brolga_node::WriterStatus;
 use std::cell::RefCell;
 use std::fs::{self, File};
 use std::io::{BufReader, BufWriter, Read, Write};
@@ -183,7 +183,7 @@ fn date(days: u64) -> (u64, u64, u64) {
 fn now(selection: &Selection) -> anyhow::Result<()> {
     let nodes = selection.nodes()?;
     let progress: RefCell<Option<(u64, Progress)>> = RefCell::new(None);
-    let taking = |node, status: &TakingStatus| {
+    let taking = |node, status: &WriterStatus| {
         let mut progress = progress.borrow_mut();
         if status.all == 0 {
             return;

@@ -26,8 +26,8 @@ mod transfer;
 #[cfg(test)]
 mod testing;
 
-pub use checkpoint::procedure::Taken;
-pub use checkpoint::writer::TakingStatus;
+pub use checkpoint::procedure::{CheckpointResult, NotTaken};
+pub use checkpoint::writer::WriterStatus;
 pub use clients::datagrams::DatagramCounts;
 pub use divergence::quarantine::{Quarantine, QuarantineError};
 pub use divergence::report::{Connection, Difference, Place};

@@ -1,7 +1,7 @@
 //! What a node tells about itself, and how one asks.
 
-use crate::checkpoint::procedure::Taken;
-use crate::checkpoint::writer::TakingStatus;
+use crate::checkpoint::procedure::CheckpointResult;
+use crate::checkpoint::writer::WriterStatus;
 use crate::clients::datagrams::DatagramCounts;
 use crate::divergence::quarantine::Quarantine;
 use crate::divergence::report::Difference;
@@ -140,7 +140,7 @@ pub struct NodeStatus {
     pub checkpoint_trouble: Option<String>,
     /// The one that is being taken.
     #[serde(default)]
-    pub taking: Option<TakingStatus>,
+    pub taking: Option<WriterStatus>,
     /// Slot of the checkpoint that the running server was brought back from; `None`: it was started
     /// and given the log from its first slot.
     #[serde(default)]
@@ -189,7 +189,7 @@ pub enum Query {
     /// Send the server a signal (its number, 1 to 64), through the log.
     Signal(u32, oneshot::Sender<Ordered>),
     /// Take a checkpoint, and tell when it is whole.
-    Checkpoint(oneshot::Sender<Taken>),
+    Checkpoint(oneshot::Sender<CheckpointResult>),
     /// Stop the server and end.
     Shutdown,
 }
@@ -243,7 +243,7 @@ impl NodeHandle {
     /// Has the node take a checkpoint, for threads that may wait for all of it; `None` when the node has
     /// ended.
     #[must_use]
-    pub fn checkpoint(&self) -> Option<Taken> {
+    pub fn checkpoint(&self) -> Option<CheckpointResult> {
         let (reply, answer) = oneshot::channel();
         self.ask(Query::Checkpoint(reply));
         answer.blocking_recv().ok()

@@ -1,4 +1,4 @@
-//! Everything that a node knows at a slot apart from its server, as it lies in a checkpoint (file `node`).
+//! The state of a node at a slot, apart from its server, as it lies in a checkpoint (file `node`).
 //!
 //! The server is at slot *k*, and so are the records that it has written. What the log says of
 //! connections may be known further, up to `seen`: that is kept as it is, because events that are shown
@@ -23,8 +23,8 @@ pub const FILE_NAME: &str = "node";
 pub const SERVER_DIR: &str = "server";
 /// Version of the format.
 const VERSION: u32 = 1;
-/// Slots before *k* whose hashes are kept, so that a difference found later can be traced back.
-pub const TRAIL_SLOTS: u64 = 4096;
+/// Slots before *k* whose hashes are kept, so that a divergence found later can be traced back.
+pub const HASHES_KEPT: u64 = 4096;
 
 /// Frontend and counter.
 type Id = (u64, u64);
@@ -37,9 +37,9 @@ pub(crate) fn conn_of((frontend, counter): Id) -> ConnId {
     ConnId { frontend, counter }
 }
 
-/// See the module's description.
+/// The state of a node: see the description of this module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Snapshot {
+pub struct NodeState {
     pub(crate) version: u32,
     /// Slot *k* and the hashes there.
     pub applied: SlotHashes,
@@ -52,13 +52,13 @@ pub struct Snapshot {
     /// The time of the last entry seen.
     pub time_ns: u64,
     /// Hashes of some slots up to *k*, in order.
-    pub trail: Vec<SlotHashes>,
+    pub hashes: Vec<SlotHashes>,
     /// Where the server listens.
     pub ports: Vec<SavedPort>,
     /// What the log has said of connections.
     pub conns: SavedConns,
-    /// Output that sidecars have not acknowledged.
-    pub retained: Vec<SavedOutput>,
+    /// Output that stand-alone frontends have not acknowledged.
+    pub unacked_output: Vec<SavedOutput>,
 }
 
 /// A port of the server.
@@ -86,7 +86,7 @@ impl SavedPort {
 /// A connection that is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedConn {
-    /// Which.
+    /// The connection.
     pub id: Id,
     /// The frontend that has it.
     pub owner: u64,
@@ -101,7 +101,7 @@ pub struct SavedConn {
 /// A frontend that the log knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedFrontend {
-    /// Which.
+    /// The frontend.
     pub id: u64,
     /// Its node.
     pub node: u64,
@@ -128,10 +128,10 @@ pub struct SavedConns {
     pub answered: Vec<u64>,
 }
 
-/// Output of one connection that is held for its sidecar.
+/// Output of one connection that is held for its stand-alone frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SavedOutput {
-    /// Which connection.
+    /// The connection.
     pub id: Id,
     /// Position of the first byte.
     pub base: u64,
@@ -145,8 +145,8 @@ pub struct SavedOutput {
     pub closed: Option<bool>,
 }
 
-impl Snapshot {
-    /// One of this version, to be filled in.
+impl NodeState {
+    /// A state of this version, to be filled in.
     pub fn new(applied: SlotHashes) -> Self {
         Self {
             version: VERSION,
@@ -155,7 +155,7 @@ impl Snapshot {
         }
     }
 
-    /// As it lies on disk.
+    /// Writes it to the checkpoint in `directory`.
     ///
     /// # Errors
     /// It cannot be written.
@@ -171,13 +171,13 @@ impl Snapshot {
     /// It cannot be read, or is of another version.
     pub fn load(directory: &Path) -> io::Result<Self> {
         let bytes = fs::read(directory.join(FILE_NAME))?;
-        let (snapshot, _): (Self, usize) =
+        let (state, _): (Self, usize) =
             bincode::serde::decode_from_slice(&bytes, bincode::config::standard())
                 .map_err(io::Error::other)?;
-        if snapshot.version != VERSION {
-            let what = format!("the node's part is of version {}", snapshot.version);
+        if state.version != VERSION {
+            let what = format!("the node state is of version {}", state.version);
             return Err(io::Error::other(what));
         }
-        Ok(snapshot)
+        Ok(state)
     }
 }

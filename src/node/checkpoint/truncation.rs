@@ -1,36 +1,36 @@
-//! How much of the log is kept.
+//! Log truncation: how much of the log is kept.
 //!
-//! What is dropped is dropped for all who come later: a node that lacks it needs a checkpoint. So this
-//! node drops its log up to the least of
+//! What is dropped is dropped for every node that comes later: a node that lacks it needs a checkpoint.
+//! So this node drops its log up to the least of
 //!
-//! * the oldest checkpoint that it keeps itself: the next older one is of use when the newest is damaged;
-//! * what checkpoints of a majority of the members cover, itself included: as long as any of them has its
-//!   disk there is one to be fetched, and what follows it is in this log;
+//! * the oldest checkpoint that it keeps itself: the next older one is used when the newest is damaged;
+//! * the slot that checkpoints of a majority of the members cover, itself included: as long as any of
+//!   them has its disk there is one to be fetched, and the log behind it is here;
 //! * the checkpoint that a node is fetching at the moment: its log goes on from there.
 //!
-//! The last is bounded, in time and in bytes, so that nobody fills the others' disks: a node that
-//! takes too long fetches a newer one. A member that is merely slow finds in the log what was chosen
-//! since the oldest checkpoint that is kept: with two kept at least an interval between checkpoints.
+//! The last is bounded, in time and in bytes, so that a fetching node cannot fill the others' disks: one
+//! that takes too long fetches a newer checkpoint. A member that is merely slow finds in the log what was
+//! chosen since the oldest checkpoint that is kept: with two kept at least an interval between checkpoints.
 //!
 //! Nobody gets the log of a learner: it drops what its own oldest checkpoint covers.
 //!
-//! Sans-IO. Others' words count until they say something else, also when they are away: their disks
-//! are not lost by that.
+//! Sans-IO. What a node has told counts until it tells something else, also while it is away: its disk is
+//! not lost by that.
 
 use brolga_consensus::NodeId;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Who fetches says so this often.
-pub const SAY_AGAIN: Duration = Duration::from_secs(1);
-/// A node that has not said so for longer does not fetch any more.
+/// How often a fetching node renews its hold on the log.
+pub const RENEW_EVERY: Duration = Duration::from_secs(1);
+/// A hold that is not renewed for longer has ended.
 const SILENCE_MAX: Duration = Duration::from_secs(10);
 /// The log is kept no longer than this for a node that fetches.
 const HOLD_MAX: Duration = Duration::from_secs(15 * 60);
-/// Nor any more of it.
+/// The log is kept no longer than for so many bytes for a node that fetches.
 const HOLD_BYTES_MAX: u64 = 1 << 30;
 
-/// A node fetches.
+/// The hold of a node that fetches a checkpoint.
 #[derive(Clone, Copy, Debug)]
 struct Hold {
     slot: u64,
@@ -40,18 +40,18 @@ struct Hold {
     logged: u64,
 }
 
-/// See the module's description.
+/// The rule, and what it needs to know of the other nodes.
 #[derive(Debug)]
-pub struct Retention {
+pub struct Truncation {
     /// The newest checkpoint of each other member.
     others: BTreeMap<NodeId, u64>,
-    /// Whether this node is one.
+    /// This node is a member.
     member: bool,
     holds: BTreeMap<NodeId, Hold>,
 }
 
-impl Retention {
-    /// Of node `id` in a cluster of `members`.
+impl Truncation {
+    /// The rule for node `id` in a cluster of `members`.
     pub fn new(id: NodeId, members: impl IntoIterator<Item = NodeId>) -> Self {
         let members: Vec<NodeId> = members.into_iter().collect();
         let others = members.iter().filter(|member| **member != id);
@@ -62,14 +62,14 @@ impl Retention {
         }
     }
 
-    /// The newest checkpoint of another node is of this slot; 0: it has none.
+    /// Another node has told the slot of its newest checkpoint; 0: it has none.
     pub fn told(&mut self, node: NodeId, slot: u64) {
         if let Some(known) = self.others.get_mut(&node) {
             *known = slot;
         }
     }
 
-    /// The same; 0: it has none, or has not told.
+    /// The slot of the newest checkpoint of another node; 0: it has none, or has not told.
     pub fn newest_of(&self, node: NodeId) -> u64 {
         self.others.get(&node).copied().unwrap_or_default()
     }
@@ -92,7 +92,7 @@ impl Retention {
         self.holds.insert(node, hold);
     }
 
-    /// Up to which slot the log may be dropped. `own`: slots of the checkpoints here, the newest first.
+    /// The slot up to which the log may be truncated. `own`: slots of the checkpoints here, the newest first.
     pub fn droppable(&self, own: &[u64], logged: u64, now: Instant) -> Option<u64> {
         let (newest, oldest) = (*own.first()?, *own.last()?);
         if !self.member {
@@ -117,40 +117,40 @@ impl Retention {
 mod tests {
     use super::*;
 
-    fn three() -> Retention {
-        Retention::new(1, [1, 2, 3])
+    fn three() -> Truncation {
+        Truncation::new(1, [1, 2, 3])
     }
 
     #[test]
     fn a_majority_and_the_own_oldest_have_to_cover_what_is_dropped() {
         let now = Instant::now();
-        let mut retention = three();
-        assert_eq!(retention.droppable(&[20, 10], 0, now), None);
-        retention.told(2, 15);
-        assert_eq!(retention.droppable(&[20, 10], 0, now), Some(10));
-        assert_eq!(retention.droppable(&[20], 0, now), Some(15));
-        assert_eq!(retention.droppable(&[], 0, now), None);
+        let mut truncation = three();
+        assert_eq!(truncation.droppable(&[20, 10], 0, now), None);
+        truncation.told(2, 15);
+        assert_eq!(truncation.droppable(&[20, 10], 0, now), Some(10));
+        assert_eq!(truncation.droppable(&[20], 0, now), Some(15));
+        assert_eq!(truncation.droppable(&[], 0, now), None);
         // The third adds nothing to a majority, but may make a better one.
-        retention.told(3, 30);
-        assert_eq!(retention.droppable(&[20], 0, now), Some(20));
+        truncation.told(3, 30);
+        assert_eq!(truncation.droppable(&[20], 0, now), Some(20));
         // One that has lost its disk counts no more.
-        retention.told(3, 0);
-        retention.told(2, 0);
-        assert_eq!(retention.droppable(&[20], 0, now), None);
+        truncation.told(3, 0);
+        truncation.told(2, 0);
+        assert_eq!(truncation.droppable(&[20], 0, now), None);
         // Nobody knows this one.
-        retention.told(9, 100);
-        assert_eq!(retention.droppable(&[20], 0, now), None);
+        truncation.told(9, 100);
+        assert_eq!(truncation.droppable(&[20], 0, now), None);
     }
 
     #[test]
     fn small_clusters_and_those_that_are_no_members() {
         let now = Instant::now();
-        assert_eq!(Retention::new(1, [1]).droppable(&[7], 0, now), Some(7));
-        let mut two = Retention::new(1, [1, 2]);
+        assert_eq!(Truncation::new(1, [1]).droppable(&[7], 0, now), Some(7));
+        let mut two = Truncation::new(1, [1, 2]);
         assert_eq!(two.droppable(&[7], 0, now), None);
         two.told(2, 5);
         assert_eq!(two.droppable(&[7], 0, now), Some(5));
-        let mut learner = Retention::new(4, [1, 2, 3]);
+        let mut learner = Truncation::new(4, [1, 2, 3]);
         learner.told(1, 9);
         let alone = learner.droppable(&[7, 5], 0, now);
         assert_eq!(alone, Some(5), "nobody gets its log");
@@ -159,27 +159,27 @@ mod tests {
     #[test]
     fn the_log_is_kept_for_who_fetches_but_not_for_ever() {
         let begin = Instant::now();
-        let mut retention = three();
-        retention.told(2, 50);
-        let drop_at = |it: &Retention, logged, now| it.droppable(&[50], logged, now);
-        retention.fetches(3, 20, 100, begin);
-        assert_eq!(drop_at(&retention, 100, begin), Some(20));
-        assert_eq!(drop_at(&retention, 100, begin + SILENCE_MAX), Some(50));
+        let mut truncation = three();
+        truncation.told(2, 50);
+        let drop_at = |it: &Truncation, logged, now| it.droppable(&[50], logged, now);
+        truncation.fetches(3, 20, 100, begin);
+        assert_eq!(drop_at(&truncation, 100, begin), Some(20));
+        assert_eq!(drop_at(&truncation, 100, begin + SILENCE_MAX), Some(50));
         // It goes on with a newer one; what was kept for it counts all the same.
         let mut now = begin;
         while now < begin + HOLD_MAX {
-            assert_eq!(drop_at(&retention, 100, now), Some(20));
-            now += SAY_AGAIN;
-            retention.fetches(3, 20, 200, now);
+            assert_eq!(drop_at(&truncation, 100, now), Some(20));
+            now += RENEW_EVERY;
+            truncation.fetches(3, 20, 200, now);
         }
-        assert_eq!(drop_at(&retention, 100, now), Some(50));
+        assert_eq!(drop_at(&truncation, 100, now), Some(50));
         // Another one, some time later.
         let later = now + SILENCE_MAX;
-        retention.fetches(3, 30, 1000, later);
-        assert_eq!(drop_at(&retention, 1000, later), Some(30));
-        assert_eq!(drop_at(&retention, 1000 + HOLD_BYTES_MAX, later), Some(50));
-        retention.fetches(3, 0, 1000, later);
-        assert_eq!(drop_at(&retention, 1000, later), Some(50));
+        truncation.fetches(3, 30, 1000, later);
+        assert_eq!(drop_at(&truncation, 1000, later), Some(30));
+        assert_eq!(drop_at(&truncation, 1000 + HOLD_BYTES_MAX, later), Some(50));
+        truncation.fetches(3, 0, 1000, later);
+        assert_eq!(drop_at(&truncation, 1000, later), Some(50));
     }
 
     /// Whatever is told in whatever order: what was dropped is covered by a checkpoint of its own and by
@@ -189,15 +189,15 @@ mod tests {
         let mut rng = fastrand::Rng::with_seed(7);
         let now = Instant::now();
         for size in 1..=5 {
-            let mut retention = Retention::new(1, 1..=size);
+            let mut truncation = Truncation::new(1, 1..=size);
             let mut told = BTreeMap::new();
             for _ in 0..2000 {
                 let (node, slot) = (2 + rng.u64(..size), rng.u64(..10));
-                retention.told(node, slot);
+                truncation.told(node, slot);
                 told.insert(node, slot);
                 let mut own = [rng.u64(..10), rng.u64(..10)];
                 own.sort_unstable_by(|one, other| other.cmp(one));
-                let Some(upto) = retention.droppable(&own, 0, now) else {
+                let Some(upto) = truncation.droppable(&own, 0, now) else {
                     continue;
                 };
                 assert!(upto <= own[1]);

@@ -1,7 +1,7 @@
-//! The thread that takes a checkpoint: the server is dumped, and what was written is hashed, synced, read
-//! back and named. How far that is can be asked meanwhile.
+//! The checkpoint writer: a thread that dumps the server, then hashes, syncs, reads back and names what was
+//! written. Its progress can be read meanwhile.
 
-use crate::checkpoint::node_state::{SERVER_DIR, Snapshot};
+use crate::checkpoint::node_state::{NodeState, SERVER_DIR};
 use crate::server::process::Dumper;
 use brolga_checkpoint::image::compress_image;
 use brolga_checkpoint::{Checkpoint, CheckpointError, Compression, Provenance, Staged};
@@ -9,42 +9,43 @@ use mio::Waker;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::fs;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-/// What the thread tells.
+/// A message of the thread.
 #[derive(Debug)]
-pub(crate) enum Word {
+pub(crate) enum Message {
     /// The server may go on.
     Dumped,
-    /// It is over.
+    /// The checkpoint is complete, or there is none.
     Done(Result<u64, CheckpointError>),
 }
 
-/// How the thread speaks to the reactor.
-#[derive(Debug)]
-pub(crate) struct Mouth {
-    pub(crate) words_tx: Sender<Word>,
+/// The way of its messages to the event loop.
+#[derive(Clone, Debug)]
+pub(crate) struct WriterHandle {
+    pub(crate) messages: Sender<Message>,
     pub(crate) waker: Arc<Waker>,
 }
 
-impl Mouth {
-    pub(crate) fn say(&self, word: Word) {
+impl WriterHandle {
+    fn send(&self, message: Message) {
         // The node may have ended.
-        let _ = self.words_tx.send(word);
+        let _ = self.messages.send(message);
         let _ = self.waker.wake();
     }
 }
 
-/// A checkpoint that is being taken, for people.
+/// The progress of a checkpoint, for people.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TakingStatus {
-    /// Its slot.
+pub struct WriterStatus {
+    /// The slot of the checkpoint.
     pub slot: u64,
-    /// Bytes dealt with since the server goes on: all that is kept, twice, and what is compressed.
+    /// Bytes dealt with since the server goes on: everything that is kept, twice, and what is compressed.
     pub done: u64,
     /// Bytes to be dealt with; 0: the server is being dumped.
     pub all: u64,
@@ -54,7 +55,7 @@ pub struct TakingStatus {
     pub left_ms: Option<u64>,
 }
 
-impl fmt::Display for TakingStatus {
+impl fmt::Display for WriterStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { slot, all, .. } = self;
         if *all == 0 {
@@ -75,9 +76,9 @@ impl fmt::Display for TakingStatus {
     }
 }
 
-/// How far it is.
+/// The progress, shared with the thread.
 #[derive(Debug)]
-pub(crate) struct Gauge {
+pub(crate) struct Progress {
     slot: u64,
     started: Instant,
     /// When the server was dumped, in milliseconds since then.
@@ -86,7 +87,7 @@ pub(crate) struct Gauge {
     all: AtomicU64,
 }
 
-impl Gauge {
+impl Progress {
     pub(crate) fn new(slot: u64) -> Self {
         Self {
             slot,
@@ -106,7 +107,7 @@ impl Gauge {
         self.all.store(bytes, Ordering::Relaxed);
     }
 
-    pub(crate) fn status(&self) -> TakingStatus {
+    pub(crate) fn status(&self) -> WriterStatus {
         let (done, all) = (
             self.done.load(Ordering::Relaxed),
             self.all.load(Ordering::Relaxed),
@@ -115,7 +116,7 @@ impl Gauge {
         let took = self.started.elapsed().saturating_sub(dumped).as_secs_f64();
         let rate = done as f64 / took.max(0.001);
         let left = all.saturating_sub(done) as f64 * 1000.0 / rate.max(1.0);
-        TakingStatus {
+        WriterStatus {
             slot: self.slot,
             done,
             all,
@@ -125,11 +126,11 @@ impl Gauge {
     }
 }
 
-/// Between two lines in the log.
+/// Time between two lines in the log.
 const LINE_EVERY: Duration = Duration::from_secs(2);
 
-/// Notes in the log, now and then, how far a checkpoint was checked.
-pub(crate) fn told_in_log(slot: u64, bytes: u64) -> impl FnMut(u64) {
+/// Logs from time to time how much of a checkpoint was verified.
+pub(crate) fn log_verification(slot: u64, bytes: u64) -> impl FnMut(u64) {
     let started = Instant::now();
     let (mut done, mut said) = (0, started);
     move |more| {
@@ -143,7 +144,7 @@ pub(crate) fn told_in_log(slot: u64, bytes: u64) -> impl FnMut(u64) {
         let left = bytes.saturating_sub(done) as f64 / rate.max(1.0);
         tracing::info!(
             slot,
-            "the checkpoint is being checked: {} of {} MiB, {:.0} MiB/s, {left:.1} s left",
+            "verifying the checkpoint: {} of {} MiB, {:.0} MiB/s, {left:.1} s left",
             done >> 20,
             bytes >> 20,
             rate / f64::from(1 << 20)
@@ -164,43 +165,58 @@ fn bytes_below(directory: &Path) -> u64 {
     bytes.sum()
 }
 
-/// What is dumped, and how it is kept.
-pub(crate) struct Dump {
+/// A checkpoint that is to be written.
+pub(crate) struct Writer {
+    pub(crate) staged: Staged,
+    pub(crate) about: Provenance,
+    /// The node's part.
+    pub(crate) state: NodeState,
+    /// The server's process.
     pub(crate) pid: u32,
     pub(crate) dumper: Dumper,
     pub(crate) compression: Compression,
+    pub(crate) handle: WriterHandle,
+    pub(crate) progress: Arc<Progress>,
 }
 
-/// Takes it.
-pub(crate) fn write(
-    staged: Staged,
-    about: Provenance,
-    snapshot: &Snapshot,
-    dump: Dump,
-    (mouth, gauge): (&Mouth, &Gauge),
-) -> Result<Checkpoint, CheckpointError> {
-    let server = staged.path().join(SERVER_DIR);
-    let made = fs::create_dir(&server).map_err(CheckpointError::from);
-    let dumped = made.and_then(|()| (dump.dumper)(dump.pid, about.position, &server));
-    // Whatever came of it, the server runs, if nothing of CRIU's is in it.
-    if !matches!(dumped, Err(CheckpointError::Interrupted(_))) {
-        mouth.say(Word::Dumped);
+impl Writer {
+    /// Starts the thread.
+    pub(crate) fn spawn(self) -> io::Result<()> {
+        let work = move || {
+            let handle = self.handle.clone();
+            let done = self.write();
+            handle.send(Message::Done(done.map(|checkpoint| checkpoint.slot())));
+        };
+        let thread = std::thread::Builder::new().name("checkpoint".into());
+        thread.spawn(work).map(drop)
     }
-    dumped?;
-    snapshot.save(staged.path())?;
-    let mut seen = |more| {
-        gauge.done.fetch_add(more, Ordering::Relaxed);
-    };
-    let plain = bytes_below(staged.path());
-    gauge.dumped(2 * plain);
-    if dump.compression != Compression::None {
-        // Nobody knows yet how small it gets.
-        gauge.dumped(3 * plain);
-        compress_image(&server, dump.compression, &mut seen)?;
-        let read = gauge.done.load(Ordering::Relaxed);
-        gauge.dumped(read + 2 * bytes_below(staged.path()));
+
+    fn write(self) -> Result<Checkpoint, CheckpointError> {
+        let server = self.staged.path().join(SERVER_DIR);
+        let made = fs::create_dir(&server).map_err(CheckpointError::from);
+        let position = self.about.position;
+        let dumped = made.and_then(|()| (self.dumper)(self.pid, position, &server));
+        // Whatever came of it, the server runs, if nothing of CRIU's is in it.
+        if !matches!(dumped, Err(CheckpointError::Interrupted(_))) {
+            self.handle.send(Message::Dumped);
+        }
+        dumped?;
+        self.state.save(self.staged.path())?;
+        let progress = &self.progress;
+        let mut seen = |more| {
+            progress.done.fetch_add(more, Ordering::Relaxed);
+        };
+        let plain = bytes_below(self.staged.path());
+        progress.dumped(2 * plain);
+        if self.compression != Compression::None {
+            // The compressed size is not known yet.
+            progress.dumped(3 * plain);
+            compress_image(&server, self.compression, &mut seen)?;
+            let read = progress.done.load(Ordering::Relaxed);
+            progress.dumped(read + 2 * bytes_below(self.staged.path()));
+        }
+        self.staged.commit(self.about, &mut seen)
     }
-    staged.commit(about, &mut seen)
 }
 
 #[cfg(test)]
@@ -215,17 +231,17 @@ mod tests {
         fs::write(dir.path().join("file"), vec![0; 1 << 20]).unwrap();
         let bytes = bytes_below(dir.path());
         assert_eq!(bytes, 4 << 20);
-        let gauge = Gauge::new(7);
+        let progress = Progress::new(7);
         assert!(
-            gauge
+            progress
                 .status()
                 .to_string()
                 .ends_with("slot 7: the server is being dumped")
         );
-        gauge.dumped(2 * bytes);
-        assert_eq!(gauge.status().left_ms, None);
-        gauge.done.fetch_add(bytes, Ordering::Relaxed);
-        let status = gauge.status();
+        progress.dumped(2 * bytes);
+        assert_eq!(progress.status().left_ms, None);
+        progress.done.fetch_add(bytes, Ordering::Relaxed);
+        let status = progress.status();
         assert!(status.rate > 0 && status.left_ms.is_some());
         let said = status.to_string();
         assert!(

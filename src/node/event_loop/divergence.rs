@@ -1,7 +1,7 @@
 //! Divergence, as far as it concerns the rest of the node: hashes are exchanged, output is released, and a
 //! server that a majority has found wrong is taken out of service.
 
-use crate::checkpoint::procedure::Back;
+use crate::checkpoint::restore::StartPoint;
 use crate::clients::connection_table::Conns;
 use crate::divergence::agreement::{Dispute, Ledger, Question, Verdict};
 use crate::divergence::messages::Exchange;
@@ -326,8 +326,8 @@ impl<H: ServerHost> Node<H> {
             return self.start_server();
         }
         match self.restore_server(true, wrong_from)? {
-            Back::Restored | Back::Waits => Ok(()),
-            Back::FromGenesis => self.start_server(),
+            StartPoint::Restored | StartPoint::Waits => Ok(()),
+            StartPoint::FromGenesis => self.start_server(),
         }
     }
 

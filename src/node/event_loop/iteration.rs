@@ -131,7 +131,7 @@ impl<H: ServerHost> Node<H> {
         if leadership.leader != Some(self.id) {
             self.operator.leader_changed(leadership.leader);
         }
-        self.turns_start_over();
+        self.token_ballot_changed();
         self.alive_at = None;
         self.upstream.lost();
     }
@@ -143,7 +143,7 @@ impl<H: ServerHost> Node<H> {
         self.transfer.link(peer, true);
         self.tell_of_checkpoint(Some(peer));
         self.absent.remove(&peer);
-        self.greet_about_turns(peer);
+        self.tell_activity(peer);
         if self.leadership.leader == Some(peer) {
             self.upstream.lost();
         }
@@ -153,7 +153,7 @@ impl<H: ServerHost> Node<H> {
         self.company.lost(peer);
         self.checking.peer_down(peer);
         self.transfer.link(peer, false);
-        self.checkpoints.turns.lost(peer);
+        self.checkpoints.peer_down(peer);
         self.absent.entry(peer).or_insert(now);
         self.learners.lost(peer);
         if self.leadership.leader == Some(peer) {
@@ -180,7 +180,9 @@ impl<H: ServerHost> Node<H> {
             Some(PeerFrame::Alive(numbers)) => self.sidecars_live(numbers, now),
             Some(PeerFrame::Checkpoint(slot)) => self.told_of_checkpoint(from, slot, now),
             Some(PeerFrame::Fetching(slot)) => self.told_of_fetch(from, slot, now),
-            Some(PeerFrame::Turn(word, ballot)) => self.hear_of_turns(from, word, ballot, now),
+            Some(PeerFrame::CheckpointToken(message, ballot)) => {
+                self.token_message(from, (message, ballot), now);
+            }
             Some(PeerFrame::Compare(message)) => self.compare_frame(from, message, now),
             Some(PeerFrame::Introduce(message)) => self.hear_introduction(from, message),
             None => tracing::warn!(
@@ -339,7 +341,7 @@ impl<H: ServerHost> Node<H> {
         let mut given_up = false;
         let mut signals = Vec::new();
         feeder.observe(replica, |slot, bytes| {
-            checkpoints.triggers.logged(bytes.len());
+            checkpoints.logged(bytes.len());
             let mut committed = Committed {
                 conns,
                 frontend,

@@ -1,6 +1,7 @@
 //! The reactor: one `mio` poll, one thread.
 
-use crate::checkpoint::procedure::{Back, Checkpoints};
+use crate::checkpoint::procedure::Checkpoints;
+use crate::checkpoint::restore::StartPoint;
 use crate::clients::connection_table::Conns;
 use crate::clients::frontend::{Frontend, Tokens};
 use crate::clients::unix_sockets::UnixSockets;
@@ -245,7 +246,7 @@ impl<H: ServerHost> Node<H> {
         // The server goes before its host is used again, sockets and files before their names are.
         drop((process, tape, frontend, sidecars, checking, trail));
         replica.close();
-        let (identity, waker) = checkpoints.into_lasting();
+        let (identity, waker) = checkpoints.into_carryover();
         let lore = transfer.into_lore();
         Self::assemble(Lasting {
             config,
@@ -284,7 +285,7 @@ impl<H: ServerHost> Node<H> {
             );
             self.stand_aside(Instant::now())?;
         }
-        if self.restore_server(true, u64::MAX)? == Back::FromGenesis {
+        if self.restore_server(true, u64::MAX)? == StartPoint::FromGenesis {
             self.start_server()?;
         }
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -363,7 +364,7 @@ impl<H: ServerHost> Node<H> {
                 Ok(Query::Status(reply)) => drop(reply.send(self.status())),
                 Ok(Query::HashesAt(slot, reply)) => drop(reply.send(self.output.hashes_at(slot))),
                 Ok(Query::Signal(signal, reply)) => self.signal(signal, reply),
-                Ok(Query::Checkpoint(reply)) => self.wish_checkpoint(reply),
+                Ok(Query::Checkpoint(reply)) => self.checkpoints.request(reply),
                 Ok(Query::Shutdown) => return true,
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => return false,
             }

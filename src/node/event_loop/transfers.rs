@@ -1,6 +1,6 @@
 //! Checkpoints that go from one node to another, as far as they concern the rest of the node.
 
-use crate::checkpoint::truncation::SAY_AGAIN;
+use crate::checkpoint::truncation::RENEW_EVERY;
 use crate::error::NodeError;
 use crate::event_loop::node::Node;
 use crate::peers::frames::PeerFrame;
@@ -56,7 +56,7 @@ impl<H: ServerHost> Node<H> {
         if self.transfer.say_at.is_some_and(|at| at > now) {
             return;
         }
-        self.transfer.say_at = Some(now + SAY_AGAIN);
+        self.transfer.say_at = Some(now + RENEW_EVERY);
         self.say_that_log_is_needed(slot);
     }
 

@@ -4,7 +4,7 @@
 //! frame := kind u8, 3 zero bytes | count u32 | payload
 //! ```
 
-use crate::checkpoint::schedule::Word;
+use crate::checkpoint::coordination::TokenMessage;
 use brolga_consensus::Ballot;
 
 /// One frame. Borrowed from the received bytes.
@@ -20,8 +20,8 @@ pub enum PeerFrame<'a> {
     Checkpoint(u64),
     /// The sender fetches the checkpoint of this slot, or has, and needs the log behind it; 0: no more.
     Fetching(u64),
-    /// Who takes a checkpoint when, under the sender's ballot (its round and its leader).
-    Turn(Word, Ballot),
+    /// About the checkpoint token, under the sender's ballot (its round and its leader).
+    CheckpointToken(TokenMessage, Ballot),
     /// What a server is made of; see [`crate::peers::compatibility::Introduction`].
     Introduce(&'a [u8]),
     /// Servers are compared; see [`crate::divergence::messages::Exchange`].
@@ -35,7 +35,7 @@ const ALIVE: u8 = 3;
 const COMPARE: u8 = 4;
 const CHECKPOINT: u8 = 5;
 const INTRODUCE: u8 = 6;
-const TURN: u8 = 8;
+const CHECKPOINT_TOKEN: u8 = 8;
 const FETCHING: u8 = 9;
 
 impl<'a> PeerFrame<'a> {
@@ -51,10 +51,10 @@ impl<'a> PeerFrame<'a> {
                 slot = of.to_le_bytes();
                 (FETCHING, 0, &slot)
             }
-            Self::Turn(word, under) => {
+            Self::CheckpointToken(message, under) => {
                 ballot = under.round.to_le_bytes().to_vec();
                 ballot.extend_from_slice(&under.node.to_le_bytes());
-                (TURN, word.number(), &ballot)
+                (CHECKPOINT_TOKEN, message.number(), &ballot)
             }
             Self::Forward(count, events) => (FORWARD, count, events),
             Self::NotLeader => (NOT_LEADER, 0, &[]),
@@ -82,13 +82,16 @@ impl<'a> PeerFrame<'a> {
                 payload.try_into().ok()?,
             ))),
             FETCHING => Some(Self::Fetching(u64::from_le_bytes(payload.try_into().ok()?))),
-            TURN => {
+            CHECKPOINT_TOKEN => {
                 let (round, node) = payload.split_first_chunk()?;
                 let ballot = Ballot {
                     round: u64::from_le_bytes(*round),
                     node: u64::from_le_bytes(node.try_into().ok()?),
                 };
-                Some(Self::Turn(Word::of_number(count)?, ballot))
+                Some(Self::CheckpointToken(
+                    TokenMessage::of_number(count)?,
+                    ballot,
+                ))
             }
             _ => None,
         }
@@ -111,7 +114,7 @@ mod tests {
             PeerFrame::Introduce(b"{}"),
             PeerFrame::Checkpoint(1 << 40),
             PeerFrame::Fetching(1 << 41),
-            PeerFrame::Turn(Word::Idle, Ballot { round: 7, node: 2 }),
+            PeerFrame::CheckpointToken(TokenMessage::Idle, Ballot { round: 7, node: 2 }),
         ] {
             frame.encode(&mut bytes);
             assert_eq!(PeerFrame::decode(&bytes), Some(frame));

@@ -1,7 +1,7 @@
 //! The server's life: started on a fresh tape, watched, started again when it dies by accident, left
 //! alone when it ends by itself; and the node's answer to "how are you?".
 
-use crate::checkpoint::procedure::Back;
+use crate::checkpoint::restore::StartPoint;
 use crate::clients::frontend::Published;
 use crate::error::NodeError;
 use crate::event_loop::node::{DOORBELL, Node, PROCESS};
@@ -215,8 +215,8 @@ impl<H: ServerHost> Node<H> {
         }
         tracing::warn!(%how, slot, "the server died; it is started again and replays the log");
         match self.restore_server(false, u64::MAX)? {
-            Back::Restored | Back::Waits => Ok(()),
-            Back::FromGenesis => self.start_server(),
+            StartPoint::Restored | StartPoint::Waits => Ok(()),
+            StartPoint::FromGenesis => self.start_server(),
         }
     }
 
@@ -336,8 +336,8 @@ impl<H: ServerHost> Node<H> {
             peers: self.peers(),
             learners: self.learner_statuses(),
             checkpoint: self.checkpoints.newest(),
-            taking: self.checkpoints.taking(),
-            checkpoint_trouble: self.checkpoints.triggers.trouble(),
+            taking: self.checkpoints.writing(),
+            checkpoint_trouble: self.checkpoints.trouble(),
             restored_from: self.life.restored_from,
             live_at: self.life.live_at.filter(|_| self.life.live),
             log_begins: self.replica.first_slot(),

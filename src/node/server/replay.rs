@@ -7,7 +7,7 @@
 //! before `main`, until it is traced, and gets a SIGTRAP when the last slot is done. Nothing ends
 //! before the debugger does.
 
-use crate::checkpoint::node_state::{SERVER_DIR, Snapshot, TRAIL_SLOTS};
+use crate::checkpoint::node_state::{HASHES_KEPT, NodeState, SERVER_DIR};
 use crate::divergence::hash_log;
 use crate::error::NodeError;
 use crate::server::feeder::{Feeder, Log};
@@ -243,11 +243,11 @@ impl Run {
     }
 
     /// The server has done everything up to the slot of the snapshot.
-    fn begin_after(&mut self, snapshot: Snapshot) {
+    fn begin_after(&mut self, snapshot: NodeState) {
         let applied = snapshot.applied;
         self.feeder.restart_after(applied.slot);
         self.feeder.resume(applied.slot, applied.slot);
-        let (deadline_ns, trail) = (snapshot.deadline_ns, &snapshot.trail);
+        let (deadline_ns, trail) = (snapshot.deadline_ns, &snapshot.hashes);
         self.output
             .resume(applied, deadline_ns, trail, Instant::now());
         self.result.last = applied;
@@ -425,7 +425,7 @@ impl Run {
         };
         self.await_sleep()?;
         let applied = self.output.applied();
-        let oldest = applied.slot.saturating_sub(TRAIL_SLOTS);
+        let oldest = applied.slot.saturating_sub(HASHES_KEPT);
         let trail = self.output.history().between(oldest, applied.slot - 1);
         let snapshot = self.knowledge.snapshot(applied, clock.deadline_ns, trail);
         let about = Provenance {
@@ -471,8 +471,8 @@ fn bring_back(
     checkpoint: &Checkpoint,
     host: &mut impl ServerHost,
     tape_bytes: u64,
-) -> Result<(Snapshot, Objects, Started), NodeError> {
-    let snapshot = Snapshot::load(&checkpoint.path).map_err(CheckpointError::from)?;
+) -> Result<(NodeState, Objects, Started), NodeError> {
+    let snapshot = NodeState::load(&checkpoint.path).map_err(CheckpointError::from)?;
     let image = checkpoint.path.join(SERVER_DIR);
     let (objects, started) = host.restore(&image, tape_bytes)?;
     Ok((snapshot, objects, started))

@@ -4,7 +4,7 @@
 //! It is the node's bookkeeping of connections, ports and held output, without anybody on the other
 //! side.
 
-use crate::checkpoint::node_state::{SavedPort, Snapshot};
+use crate::checkpoint::node_state::{NodeState, SavedPort};
 use crate::clients::connection_table::Conns;
 use crate::proxy::server::is_sidecar;
 use crate::proxy::unacked_output::Retained;
@@ -26,14 +26,14 @@ pub struct Knowledge {
 
 impl Knowledge {
     /// What a node knew when it took a checkpoint.
-    pub fn load(snapshot: Snapshot) -> Self {
+    pub fn load(state: NodeState) -> Self {
         Self {
-            conns: Conns::load(&snapshot.conns),
-            retained: Retained::load(snapshot.retained),
-            ports: snapshot.ports,
-            seen: snapshot.seen,
-            last_entry: snapshot.last_entry,
-            time_ns: snapshot.time_ns,
+            conns: Conns::load(&state.conns),
+            retained: Retained::load(state.unacked_output),
+            ports: state.ports,
+            seen: state.seen,
+            last_entry: state.last_entry,
+            time_ns: state.time_ns,
         }
     }
 
@@ -42,18 +42,18 @@ impl Knowledge {
         &self,
         applied: SlotHashes,
         deadline_ns: u64,
-        trail: Vec<SlotHashes>,
-    ) -> Snapshot {
-        Snapshot {
+        hashes: Vec<SlotHashes>,
+    ) -> NodeState {
+        NodeState {
             deadline_ns,
             seen: self.seen,
             last_entry: self.last_entry,
             time_ns: self.time_ns,
-            trail,
+            hashes,
             ports: self.ports.clone(),
             conns: self.conns.save(),
-            retained: self.retained.save(),
-            ..Snapshot::new(applied)
+            unacked_output: self.retained.save(),
+            ..NodeState::new(applied)
         }
     }
 

@@ -2,7 +2,8 @@
 
 use crate::testing::fake_server::{Dumps, FakeHost};
 use crate::{
-    Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar, SidecarConfig, Taken,
+    CheckpointResult, Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar,
+    SidecarConfig,
 };
 use brolga_checkpoint::ServerFingerprint;
 use brolga_config::Containment;
@@ -163,7 +164,7 @@ impl Cluster {
     }
 
     /// Has a node take a checkpoint.
-    pub(crate) fn checkpoint(&self, id: u64) -> Taken {
+    pub(crate) fn checkpoint(&self, id: u64) -> CheckpointResult {
         let running = self.nodes[id as usize - 1].as_ref().unwrap();
         running.handle.checkpoint().expect("the node answers")
     }

@@ -51,7 +51,7 @@ fn of_two_nodes_on_one_directory_one_restores() {
         cluster.wait_for("the dead node", View::whole);
         client.exchange(&["INCR", "counted"], &format!(":{round}\r\n"));
         cluster.settle();
-        let back = log.text().matches("brought back from a checkpoint").count();
+        let back = log.text().matches("restored from a checkpoint").count();
         assert_eq!(back, 1, "{}", log.text());
         checkpoint_well(&cluster, "verify", node);
         say(&format!("{name}: {}", said.trim()));

@@ -117,7 +117,7 @@ pub fn come_back<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
     same(&dumps);
     let log = cluster.node_dir(goes).join("node.log");
     let log = std::fs::read_to_string(log).unwrap();
-    let back = log.contains("the server is brought back from a checkpoint");
+    let back = log.contains("the server is restored from a checkpoint");
     assert!(back, "it replayed the whole log:\n{log}");
     let (hashes, steps) = (cluster.settle().hashes(), stage.steps());
     say(&format!(
