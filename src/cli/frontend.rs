@@ -6,7 +6,7 @@ use super::run::Stops;
 use super::{Outcome, runtime};
 use crate::cluster;
 use brolga_config::ClusterId;
-use brolga_node::{Sidecar, SidecarConfig};
+use brolga_node::{ProxyConfig, ProxyFrontend};
 use std::io::stderr;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub fn main(options: &Options) -> Outcome {
         .with_env_filter(filter)
         .with_writer(stderr)
         .init();
-    let (sidecar, handle) = Sidecar::open(config(options)?)?;
+    let (frontend, handle) = ProxyFrontend::open(config(options)?)?;
     let (runtime, stops) = {
         let runtime = runtime()?;
         let entered = runtime.enter();
@@ -61,10 +61,10 @@ pub fn main(options: &Options) -> Outcome {
             runtime.block_on(stops.next());
             handle.shutdown();
         })?;
-    Ok(sidecar.run()?)
+    Ok(frontend.run()?)
 }
 
-fn config(options: &Options) -> Result<SidecarConfig, super::Failure> {
+fn config(options: &Options) -> Result<ProxyConfig, super::Failure> {
     let (cluster, nodes) = match (&options.data, options.cluster) {
         (Some(data), _) => {
             let file = cluster::read(data)?;
@@ -74,7 +74,7 @@ fn config(options: &Options) -> Result<SidecarConfig, super::Failure> {
         (None, Some(cluster)) => (cluster, options.nodes.clone()),
         (None, None) => return Err(anyhow::anyhow!("give --data, or --cluster and --nodes").into()),
     };
-    Ok(SidecarConfig {
+    Ok(ProxyConfig {
         cluster: cluster.0,
         publish: options.listen,
         nodes,

@@ -7,7 +7,7 @@ use crate::admin::Client;
 use crate::cluster::{ClusterFile, node_dir, shown};
 use brolga_config::{ClusterId, Member, Policy};
 use brolga_node::{
-    Difference, FilterState, LearnerStatus, NodeStatus, Role, ServerState, SlotHashes,
+    DivergenceReport, FilterState, LearnerStatus, NodeStatus, Role, ServerState, SlotHashes,
 };
 use serde::Serialize;
 use std::fmt;
@@ -40,7 +40,7 @@ pub struct ClusterStatus {
     /// True if all live replicas had equal hashes there; `None` with fewer than two.
     pub equal: Option<bool>,
     /// The last divergence between two replicas that any of them has found since it started.
-    pub difference: Option<Difference>,
+    pub difference: Option<DivergenceReport>,
     /// Something the user should know, as a sentence.
     pub warning: Option<String>,
     /// All members.
@@ -123,7 +123,7 @@ impl ClusterStatus {
     }
 
     /// The most detailed divergence report.
-    fn best_difference(&self) -> Option<&Difference> {
+    fn best_difference(&self) -> Option<&DivergenceReport> {
         let found = self.statuses().filter_map(|it| it.difference.as_ref());
         found.max_by_key(|it| (it.place.is_some(), it.minority.len(), it.slot))
     }

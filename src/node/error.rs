@@ -43,9 +43,9 @@ pub enum NodeError {
         /// The end of its standard error.
         last_words: String,
     },
-    /// The address for sidecars can't be listened on.
-    #[error("cannot listen on {address} for sidecar frontends: {source}")]
-    SidecarListen {
+    /// The address for stand-alone frontends can't be listened on.
+    #[error("cannot listen on {address} for stand-alone frontends: {source}")]
+    ProxyListen {
         /// This node's address.
         address: SocketAddr,
         /// The reason.

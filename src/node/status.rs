@@ -3,11 +3,11 @@
 use crate::checkpoint::procedure::CheckpointResult;
 use crate::checkpoint::writer::WriterStatus;
 use crate::clients::datagrams::DatagramCounts;
+use crate::divergence::hashes::SlotHashes;
 use crate::divergence::quarantine::Quarantine;
-use crate::divergence::report::Difference;
+use crate::divergence::report::DivergenceReport;
 use crate::ordering::operator_signals::Ordered;
 use crate::ordering::proposer::Proposed;
-use crate::server::output::SlotHashes;
 use crate::server::syscall_filter::Backstop;
 use crate::transfer::TransferStatus;
 use brolga_config::Policy;
@@ -106,7 +106,7 @@ pub struct NodeStatus {
     /// A slot at which the restarted server did something else than before.
     pub divergence: Option<SlotHashes>,
     /// The last difference found between this replica and another one, since the node was started.
-    pub difference: Option<Difference>,
+    pub difference: Option<DivergenceReport>,
     /// Why this replica serves nobody: a majority has found its server wrong.
     pub quarantine: Option<Quarantine>,
     /// Answers wait until a majority has computed the same.

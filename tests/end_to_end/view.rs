@@ -1,6 +1,6 @@
 //! What `brolga status --json` says.
 
-use brolga_node::{Difference, LearnerStatus, NodeStatus, ServerState};
+use brolga_node::{DivergenceReport, LearnerStatus, NodeStatus, ServerState};
 use serde::Deserialize;
 
 #[derive(Clone, Debug, Deserialize)]
@@ -10,7 +10,7 @@ pub struct View {
     pub majority: usize,
     pub compared_slot: Option<u64>,
     pub equal: Option<bool>,
-    pub difference: Option<Difference>,
+    pub difference: Option<DivergenceReport>,
     pub warning: Option<String>,
     pub replicas: Vec<Replica>,
     pub learners: Vec<LearnerStatus>,

@@ -191,9 +191,11 @@ impl Token {
     /// Takes note of a message.
     fn receive(&mut self, from: NodeId, message: TokenMessage, ballot: Ballot) {
         match message {
-            TokenMessage::Busy => drop(self.busy.insert(from)),
+            TokenMessage::Busy => {
+                self.busy.insert(from);
+            }
             TokenMessage::Request | TokenMessage::Idle | TokenMessage::Release => {
-                drop(self.busy.remove(&from))
+                self.busy.remove(&from);
             }
             // It comes from the leader and says nothing about the leader's own checkpoints.
             TokenMessage::Grant => return,

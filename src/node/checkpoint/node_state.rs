@@ -8,7 +8,7 @@
 //! clients (the next daemon's frontend ends their connections through the log), leadership, membership,
 //! what is under way to the leader.
 
-use crate::server::output::SlotHashes;
+use crate::divergence::hashes::SlotHashes;
 use brolga_tape::ConnId;
 use brolga_tape::record::Transport;
 use serde::{Deserialize, Serialize};

@@ -1,24 +1,24 @@
-//! Who is away for good: the leader lets go of the clients of nodes and sidecars that have been
+//! Who is away for good: the leader lets go of the clients of nodes and proxies that have been
 //! silent for long, so that a server does not keep their connections for ever; and soon of what the
 //! server has opened through a node that is away.
 
 use crate::clients::connection_table::KnownFrontend;
 use crate::event_loop::node::Node;
 use crate::peers::frames::PeerFrame;
-use crate::proxy::server::is_sidecar;
+use crate::proxy::server::is_proxy;
 use crate::server::process::ServerHost;
 use brolga_tape::entry::{CloseHow, EntryBuilder, Event};
 use std::time::{Duration, Instant};
 
 /// A node that is away for longer has lost its clients.
 const NODE_AWAY_MAX: Duration = Duration::from_secs(60);
-/// A sidecar that is attached to no node for longer has lost its clients. It gives up by itself
+/// A stand-alone frontend that is attached to no node for longer has lost its clients. It gives up by itself
 /// well before, and what a node tells of it is up to [`ALIVE_INTERVAL`] old.
-const SIDECAR_AWAY_MAX: Duration = Duration::from_secs(30);
+const PROXY_AWAY_MAX: Duration = Duration::from_secs(30);
 /// A node that is away for longer has lost the connections that the server has opened through it. Much
 /// shorter: nobody sends on them meanwhile, while the server waits for answers; and it can open others.
 const DIALLER_AWAY_MAX: Duration = Duration::from_secs(1);
-/// The leader is told this often which sidecars are attached.
+/// The leader is told this often which proxies are attached.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 impl<H: ServerHost> Node<H> {
@@ -29,13 +29,13 @@ impl<H: ServerHost> Node<H> {
         }
         let Self {
             conns,
-            sidecars,
+            proxies,
             absent,
             ..
         } = self;
         let deadline = |(frontend, known)| {
-            if is_sidecar(frontend, known) {
-                return Some(sidecars.last_seen(frontend, now) + SIDECAR_AWAY_MAX);
+            if is_proxy(frontend, known) {
+                return Some(proxies.last_seen(frontend, now) + PROXY_AWAY_MAX);
             }
             Some(*absent.get(&known.node)? + NODE_AWAY_MAX)
         };
@@ -76,18 +76,18 @@ impl<H: ServerHost> Node<H> {
         self.give_up_diallers(now, &mut gone);
         let Self {
             conns,
-            sidecars,
+            proxies,
             absent,
             ..
         } = self;
         for (frontend, known) in conns.frontends() {
             // Should the proposal get lost, it is made again after the same time: the clock of
             // whoever is given up starts over.
-            if is_sidecar(frontend, known) {
-                if sidecars.last_seen(frontend, now) + SIDECAR_AWAY_MAX > now {
+            if is_proxy(frontend, known) {
+                if proxies.last_seen(frontend, now) + PROXY_AWAY_MAX > now {
                     continue;
                 }
-                sidecars.lives(frontend, now);
+                proxies.lives(frontend, now);
             } else {
                 match absent.get_mut(&known.node) {
                     Some(since) if *since + NODE_AWAY_MAX <= now => *since = now,
@@ -123,19 +123,19 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    /// Tells the leader now and then which sidecars are attached here.
-    pub(crate) fn report_sidecars(&mut self, now: Instant) {
+    /// Tells the leader now and then which proxies are attached here.
+    pub(crate) fn report_proxies(&mut self, now: Instant) {
         if self.alive_at.is_some_and(|at| at > now) {
             return;
         }
-        let attached: Vec<u64> = self.sidecars.attached().collect();
+        let attached: Vec<u64> = self.proxies.attached().collect();
         self.alive_at = (!attached.is_empty()).then(|| now + ALIVE_INTERVAL);
         let Some(leader) = self.leadership.leader.filter(|_| !attached.is_empty()) else {
             return;
         };
         if leader == self.id {
             for frontend in attached {
-                self.sidecars.lives(frontend, now);
+                self.proxies.lives(frontend, now);
             }
             return;
         }
@@ -145,11 +145,11 @@ impl<H: ServerHost> Node<H> {
         let _ = self.replica.send_app(leader, &self.frame);
     }
 
-    /// Another node has told which sidecars are attached there.
-    pub(crate) fn sidecars_live(&mut self, numbers: &[u8], now: Instant) {
+    /// Another node has told which proxies are attached there.
+    pub(crate) fn proxies_live(&mut self, numbers: &[u8], now: Instant) {
         for number in numbers.chunks_exact(8) {
             if let Ok(number) = number.try_into() {
-                self.sidecars.lives(u64::from_le_bytes(number), now);
+                self.proxies.lives(u64::from_le_bytes(number), now);
             }
         }
     }

@@ -1,17 +1,19 @@
-//! Which replicas agree with this one, up to where, and who is in the minority where they do not.
+//! Agreement: up to which slot other replicas agree with this one, and which are in the minority where they
+//! do not.
 //!
 //! Hashes are cumulative: replicas that agree at one slot agree at all slots before it. So each node
 //! needs to say only where its server is now. When a hash differs, the first slot that does is
 //! searched for between the last one known to be equal and this one; there all replicas vote with
 //! their hashes, and each node comes to the verdict by itself:
 //!
-//! * a majority has this node's hash: the others are wrong, and nothing changes here;
-//! * a majority has another hash: this node's server is wrong ([`Verdict::Minority`]);
+//! * a majority has this node's hash: the others are faulty, and nothing changes here;
+//! * a majority has another hash: this node's server is faulty ([`Verdict::SelfFaulty`]);
 //! * neither: nobody knows who is right. That stays so until more replicas have told.
 //!
-//! Sans-IO: says what it wants to ask in [`Ledger::next_question`], and is told the answers.
+//! Sans-IO: questions to other nodes are returned by [`Agreement::next_question`], and answers are passed
+//! in.
 
-use crate::server::output::{History, SlotHashes};
+use crate::divergence::hashes::{History, SlotHashes};
 use brolga_consensus::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 
@@ -20,7 +22,7 @@ const AHEAD_MAX: usize = 1024;
 /// Slots told in answer to one probe.
 const SAMPLES_MAX: u64 = 32;
 
-/// What this node knows of one other replica.
+/// The state of one other replica, as far as it is known.
 #[derive(Debug, Default)]
 struct Peer {
     up: bool,
@@ -28,8 +30,8 @@ struct Peer {
     agreed: u64,
     /// The first slot known to differ, as the peer has it.
     differs: Option<SlotHashes>,
-    /// A majority has found it wrong; it is not listened to until it agrees again.
-    condemned: bool,
+    /// A majority has found it faulty; it does not vote until it agrees again.
+    faulty: bool,
     /// The first slot that differs could not be made out any closer.
     forgotten: bool,
     asked: bool,
@@ -50,7 +52,7 @@ pub struct Question {
     pub high: u64,
 }
 
-/// Where replicas differ, and who with whom.
+/// A slot at which replicas differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dispute {
     /// The first slot that differs.
@@ -65,29 +67,29 @@ pub struct Dispute {
     pub theirs: SlotHashes,
 }
 
-/// How a dispute has ended.
+/// The end of a dispute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// These replicas are wrong.
-    Others(Vec<NodeId>),
-    /// This one is wrong.
-    Minority,
+    /// These replicas are faulty.
+    OthersFaulty(Vec<NodeId>),
+    /// This one is faulty.
+    SelfFaulty,
 }
 
-/// See the module's description.
+/// The agreement of this replica with each of the others.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct Agreement {
     majority: usize,
     /// 1 if what this node computes counts, 0 if it is a learner.
     own: usize,
     peers: BTreeMap<NodeId, Peer>,
     dispute: Option<Dispute>,
     applied: u64,
-    /// This server is wrong, and nothing more is to be said about it until it starts again.
-    sentenced: bool,
+    /// A majority has found the own server faulty: nothing is compared until it starts again.
+    self_faulty: bool,
 }
 
-impl Ledger {
+impl Agreement {
     /// Nothing is known of `peers`, which are all other members.
     pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
         Self::with_own(1, peers)
@@ -108,7 +110,7 @@ impl Ledger {
             peers,
             dispute: None,
             applied: 0,
-            sentenced: false,
+            self_faulty: false,
         }
     }
 
@@ -117,7 +119,7 @@ impl Ledger {
         for peer in self.peers.values_mut() {
             *peer = Peer {
                 up: peer.up,
-                condemned: peer.condemned,
+                faulty: peer.faulty,
                 latest: peer.latest,
                 ahead: [peer.latest].into(),
                 ..Peer::default()
@@ -125,7 +127,7 @@ impl Ledger {
         }
         self.dispute = None;
         self.applied = 0;
-        self.sentenced = false;
+        self.self_faulty = false;
     }
 
     /// The link to a node works.
@@ -156,7 +158,7 @@ impl Ledger {
     /// Some replica differs, and it is not settled that it is the one that is wrong.
     pub fn in_doubt(&self) -> bool {
         let mut peers = self.peers.values();
-        self.sentenced || peers.any(|peer| peer.differs.is_some() && !peer.condemned)
+        self.self_faulty || peers.any(|peer| peer.differs.is_some() && !peer.faulty)
     }
 
     /// What the replicas do not agree about and no majority has settled yet.
@@ -253,7 +255,7 @@ impl Ledger {
             }
             if peer.differs.is_none() {
                 peer.forgotten = false;
-                peer.condemned = false;
+                peer.faulty = false;
             }
             return;
         }
@@ -271,14 +273,14 @@ impl Ledger {
 
     /// The next thing to ask, if any; it counts as asked.
     pub fn next_question(&mut self, history: &History) -> Option<Question> {
-        if self.sentenced {
+        if self.self_faulty {
             return None;
         }
         let disputed = self.dispute.as_ref().map(|dispute| dispute.slot);
         let ids = self.ids();
         let (to, low, high) = ids.into_iter().find_map(|id| {
             let peer = &self.peers[&id];
-            if !peer.up || peer.asked || peer.condemned {
+            if !peer.up || peer.asked || peer.faulty {
                 return None;
             }
             let (low, high) = match peer.differs {
@@ -299,11 +301,11 @@ impl Ledger {
 
     /// Looks for the first difference; true when there is a new one to be told of.
     pub fn find_dispute(&mut self, history: &History) -> bool {
-        if self.sentenced {
+        if self.self_faulty {
             return false;
         }
         let located = self.peers.iter().filter_map(|(id, peer)| {
-            let theirs = peer.differs.filter(|_| !peer.condemned)?;
+            let theirs = peer.differs.filter(|_| !peer.faulty)?;
             is_located(peer, history).then_some((*id, theirs, !peer.forgotten))
         });
         let first = located.min_by_key(|(_, theirs, _)| theirs.slot);
@@ -328,23 +330,24 @@ impl Ledger {
     pub fn decide(&mut self) -> Option<(Dispute, Verdict)> {
         let dispute = self.dispute.as_ref()?;
         let slot = dispute.slot;
-        let peers = || self.peers.values().filter(|peer| !peer.condemned);
+        let peers = || self.peers.values().filter(|peer| !peer.faulty);
         let with_us = self.own + peers().filter(|peer| peer.agreed >= slot).count();
         let same = |hashes: SlotHashes| peers().filter(|it| it.differs == Some(hashes)).count();
         let others = peers().filter_map(|peer| peer.differs);
         let most = others.map(same).max().unwrap_or_default();
         let verdict = if with_us >= self.majority {
-            let wrong = self.peers.iter_mut().filter(|(_, peer)| {
-                !peer.condemned && peer.differs.is_some_and(|it| it.slot <= slot)
-            });
-            let condemn = |(id, peer): (&NodeId, &mut Peer)| {
-                peer.condemned = true;
+            let faulty = self
+                .peers
+                .iter_mut()
+                .filter(|(_, peer)| !peer.faulty && peer.differs.is_some_and(|it| it.slot <= slot));
+            let convict = |(id, peer): (&NodeId, &mut Peer)| {
+                peer.faulty = true;
                 *id
             };
-            Verdict::Others(wrong.map(condemn).collect())
+            Verdict::OthersFaulty(faulty.map(convict).collect())
         } else if most >= self.majority {
-            self.sentenced = true;
-            Verdict::Minority
+            self.self_faulty = true;
+            Verdict::SelfFaulty
         } else {
             return None;
         };
@@ -366,262 +369,4 @@ fn is_located(peer: &Peer, history: &History) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Three replicas that all apply slots 1 to `slots`, of which some do something else from a slot on.
-    struct Room {
-        histories: BTreeMap<NodeId, History>,
-        ledgers: BTreeMap<NodeId, Ledger>,
-    }
-
-    fn hashes(slot: u64, kind: u64) -> SlotHashes {
-        SlotHashes {
-            slot,
-            output_hash: slot * 10 + kind,
-            schedule_hash: slot,
-        }
-    }
-
-    impl Room {
-        /// `wrong`: who differs, from which slot on, and in which way.
-        fn new(slots: u64, wrong: &[(NodeId, u64, u64)]) -> Self {
-            Self::with_slots(&(1..=slots), wrong)
-        }
-
-        fn with_slots(
-            slots: &(impl IntoIterator<Item = u64> + Clone),
-            wrong: &[(NodeId, u64, u64)],
-        ) -> Self {
-            let mut room = Self {
-                histories: BTreeMap::new(),
-                ledgers: BTreeMap::new(),
-            };
-            for id in 1..=3 {
-                room.histories.insert(id, History::default());
-                let ledger = Ledger::new((1..=3).filter(|peer| *peer != id));
-                room.ledgers.insert(id, ledger);
-                for slot in slots.clone() {
-                    let kind = wrong
-                        .iter()
-                        .find(|(who, from, _)| *who == id && slot >= *from);
-                    room.apply(id, hashes(slot, kind.map_or(0, |(_, _, kind)| *kind)));
-                }
-            }
-            room
-        }
-
-        fn apply(&mut self, id: NodeId, hashes: SlotHashes) {
-            let history = self.histories.get_mut(&id).unwrap();
-            history.put(hashes);
-            let ledger = self.ledgers.get_mut(&id).unwrap();
-            ledger.progressed(hashes.slot, history);
-        }
-
-        fn link(&mut self, ids: &[NodeId]) {
-            for one in ids {
-                for other in ids.iter().filter(|other| *other != one) {
-                    self.ledgers.get_mut(one).unwrap().peer_up(*other);
-                    let last = self.ledgers[other].applied;
-                    let said = self.histories[other].at(last);
-                    self.report(*other, *one, said.unwrap());
-                }
-            }
-        }
-
-        fn report(&mut self, from: NodeId, to: NodeId, hashes: SlotHashes) {
-            let ledger = self.ledgers.get_mut(&to).unwrap();
-            ledger.report(from, hashes, &self.histories[&to]);
-        }
-
-        /// Asks and answers until nobody has a question, and counts the votes.
-        fn settle(&mut self, id: NodeId) -> (Option<(Dispute, Verdict)>, u32) {
-            let ledger = self.ledgers.get_mut(&id).unwrap();
-            let history = &self.histories[&id];
-            let mut asked = 0;
-            loop {
-                ledger.find_dispute(history);
-                let decided = ledger.decide();
-                if decided.is_some() {
-                    return (decided, asked);
-                }
-                let Some(Question { to, low, high }) = ledger.next_question(history) else {
-                    return (None, asked);
-                };
-                asked += 1;
-                let told = Ledger::answer(low, high, &self.histories[&to]);
-                ledger.samples(to, (low, high), &told, history);
-            }
-        }
-    }
-
-    #[test]
-    fn replicas_that_are_equal_say_so() {
-        let mut room = Room::new(50, &[]);
-        room.link(&[1, 2, 3]);
-        let ledger = &room.ledgers[&1];
-        assert_eq!(ledger.agreed_upto(), 50);
-        assert!(!ledger.in_doubt());
-        assert_eq!(room.settle(1), (None, 0));
-        assert_eq!(Ledger::new([]).agreed_upto(), u64::MAX);
-        assert_eq!(Ledger::new([2]).agreed_upto(), 0);
-    }
-
-    #[test]
-    fn a_learner_is_judged_by_a_majority_of_the_members_alone() {
-        // Node 4 is no member. It stands alone against three, or with one of two who differ.
-        for wrong in [vec![(4, 2, 1)], vec![(3, 2, 1), (4, 2, 1)]] {
-            let (verdict, _) = learner_room(&wrong).settle(4);
-            assert_eq!(verdict.unwrap().1, Verdict::Minority, "{wrong:?}");
-        }
-        let mut right = learner_room(&[(3, 2, 1)]);
-        let (verdict, _) = right.settle(4);
-        assert_eq!(verdict.unwrap().1, Verdict::Others(vec![3]));
-        assert_eq!(right.ledgers[&4].agreed_upto(), 3);
-        // One member is as good as the learner's own word: not good enough.
-        let mut ledger = Ledger::of_learner(1..=3);
-        assert_eq!(ledger.agreed_upto(), 0);
-        let mut history = History::default();
-        history.put(hashes(1, 0));
-        ledger.progressed(1, &history);
-        ledger.report(1, hashes(1, 0), &history);
-        assert_eq!(ledger.agreed_upto(), 0);
-        ledger.report(2, hashes(1, 0), &history);
-        assert_eq!(ledger.agreed_upto(), 1);
-    }
-
-    /// Three members and a learner, number 4, all linked.
-    fn learner_room(wrong: &[(NodeId, u64, u64)]) -> Room {
-        let mut room = Room::new(3, wrong);
-        room.histories.insert(4, History::default());
-        room.ledgers.insert(4, Ledger::of_learner(1..=3));
-        let kind = wrong.iter().find(|(who, ..)| *who == 4);
-        for slot in 1..=3 {
-            let kind = kind.filter(|(_, from, _)| slot >= *from);
-            room.apply(4, hashes(slot, kind.map_or(0, |(_, _, kind)| *kind)));
-        }
-        room.link(&[1, 2, 3, 4]);
-        room
-    }
-
-    #[test]
-    fn the_first_slot_is_found_and_the_minority_named() {
-        let mut room = Room::new(40_000, &[(2, 7_777, 1)]);
-        room.link(&[1, 2, 3]);
-        assert!(room.ledgers[&1].in_doubt());
-        let (found, asked) = room.settle(1);
-        let (dispute, verdict) = found.unwrap();
-        assert_eq!(
-            (dispute.slot, dispute.exact, dispute.with),
-            (7_777, true, 2)
-        );
-        assert_eq!(dispute.theirs, hashes(7_777, 1));
-        assert_eq!(verdict, Verdict::Others(vec![2]));
-        assert!(asked <= 5, "{asked} questions");
-        assert!(!room.ledgers[&1].in_doubt());
-        let (found, _) = room.settle(2);
-        let (dispute, verdict) = found.unwrap();
-        assert_eq!((dispute.slot, verdict), (7_777, Verdict::Minority));
-        assert!(room.ledgers[&2].in_doubt());
-        assert_eq!(room.ledgers[&2].agreed_upto(), 7_776);
-    }
-
-    #[test]
-    fn slots_without_entries_do_not_confuse_the_search() {
-        let mut room = Room::with_slots(&[3, 4, 9, 20, 21, 300], &[(3, 20, 1)]);
-        room.link(&[1, 2, 3]);
-        let (dispute, verdict) = room.settle(1).0.unwrap();
-        assert_eq!((dispute.slot, dispute.exact), (20, true));
-        assert_eq!(verdict, Verdict::Others(vec![3]));
-    }
-
-    #[test]
-    fn two_alone_do_not_know_who_is_right_until_the_third_comes() {
-        let mut room = Room::new(20, &[(2, 5, 1)]);
-        room.link(&[1, 2]);
-        for id in [1, 2] {
-            assert_eq!(room.settle(id).0, None);
-            let ledger = &room.ledgers[&id];
-            assert!(ledger.in_doubt());
-            assert_eq!(ledger.dispute().unwrap().slot, 5);
-            assert!(ledger.agreed_upto() < 5);
-        }
-        room.link(&[1, 2, 3]);
-        assert_eq!(room.settle(1).0.unwrap().1, Verdict::Others(vec![2]));
-        assert_eq!(room.settle(2).0.unwrap().1, Verdict::Minority);
-        assert_eq!(room.settle(3).0.unwrap().1, Verdict::Others(vec![2]));
-    }
-
-    #[test]
-    fn three_opinions_make_no_majority() {
-        let mut room = Room::new(20, &[(2, 5, 1), (3, 5, 2)]);
-        room.link(&[1, 2, 3]);
-        for id in 1..=3 {
-            assert_eq!(room.settle(id).0, None);
-            assert!(room.ledgers[&id].in_doubt());
-        }
-    }
-
-    #[test]
-    fn one_after_the_other_may_be_wrong() {
-        let mut room = Room::new(20, &[(2, 5, 1), (3, 9, 2)]);
-        room.link(&[1, 2, 3]);
-        let (dispute, verdict) = room.settle(1).0.unwrap();
-        assert_eq!((dispute.slot, verdict), (5, Verdict::Others(vec![2])));
-        let (found, _) = room.settle(1);
-        assert_eq!(found, None, "at 9 there are three opinions");
-        assert_eq!(room.ledgers[&1].dispute().unwrap().slot, 9);
-        assert_eq!(room.settle(2).0.unwrap().1, Verdict::Minority);
-    }
-
-    #[test]
-    fn who_starts_again_and_agrees_is_forgiven() {
-        let mut room = Room::new(20, &[(2, 5, 1)]);
-        room.link(&[1, 2, 3]);
-        room.settle(1).0.unwrap();
-        room.settle(2).0.unwrap();
-        room.histories.insert(2, History::default());
-        room.ledgers.get_mut(&2).unwrap().restart();
-        for slot in 1..=20 {
-            room.apply(2, hashes(slot, 0));
-            room.report(2, 1, hashes(slot, 0));
-        }
-        assert_eq!(
-            room.ledgers[&2].agreed_upto(),
-            20,
-            "the peers' last word is kept"
-        );
-        assert!(!room.ledgers[&2].in_doubt());
-        room.apply(2, hashes(21, 1));
-        room.apply(1, hashes(21, 0));
-        room.report(2, 1, hashes(21, 1));
-        assert!(room.ledgers[&1].in_doubt(), "it is listened to again");
-    }
-
-    #[test]
-    fn a_server_far_behind_keeps_some_of_what_it_is_told() {
-        let mut room = Room::new(1, &[]);
-        room.link(&[1, 2, 3]);
-        for slot in 2..10_000 {
-            room.report(2, 1, hashes(slot, 0));
-        }
-        for slot in 2..10_000 {
-            room.apply(1, hashes(slot, 0));
-        }
-        assert_eq!(room.ledgers[&1].agreed_upto(), 9_999);
-    }
-
-    #[test]
-    fn what_is_forgotten_is_said_to_be_inexact() {
-        let mut room = Room::new(20, &[(2, 5, 1)]);
-        let mut short = History::default();
-        for slot in 15..=20 {
-            short.put(hashes(slot, 1));
-        }
-        room.histories.insert(2, short);
-        room.link(&[1, 2, 3]);
-        let (dispute, verdict) = room.settle(1).0.unwrap();
-        assert_eq!((dispute.slot, dispute.exact), (15, false));
-        assert_eq!(verdict, Verdict::Others(vec![2]));
-    }
-}
+mod tests;

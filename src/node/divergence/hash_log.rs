@@ -1,5 +1,5 @@
-//! The hashes of every slot on disk, beside the log, so that a later replay has something to be compared
-//! with. One record of 24 bytes for each slot that had an entry: slot, output hash, schedule hash.
+//! The hash log: the hashes of every slot on disk, beside the log, so that a later replay can be compared
+//! with them. One record of 24 bytes for each slot that had an entry: slot, output hash, schedule hash.
 //!
 //! What is about slots that the log has dropped is given back to the file system: a hole takes its
 //! place at the beginning of the file.
@@ -7,7 +7,7 @@
 //! It is a help and not a part of the log: it is not synced, the last moments before a `kill -9` are
 //! missing from it, and a node that cannot write it goes on without.
 
-use crate::server::output::SlotHashes;
+use crate::divergence::hashes::SlotHashes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};
@@ -19,14 +19,14 @@ use std::time::{Duration, Instant};
 
 /// Bytes of one record.
 const RECORD_BYTES: usize = 24;
-/// What is left of one in a hole.
+/// A record in a hole.
 const FORGOTTEN: [u8; RECORD_BYTES] = [0; RECORD_BYTES];
 /// Records that are written at once while there are many.
 const BATCH_RECORDS: usize = 340;
 /// How long a record waits at most.
 const WAIT_MOST: Duration = Duration::from_millis(50);
 
-/// Where the hashes of a node are, given its data directory.
+/// The path of the hash log in a data directory.
 pub fn path(data_dir: &Path) -> PathBuf {
     data_dir.join("hashes")
 }
@@ -57,8 +57,8 @@ fn decode(bytes: &[u8; RECORD_BYTES]) -> SlotHashes {
 /// # Errors
 /// The file is there and cannot be read.
 pub fn read(path: &Path) -> io::Result<Vec<SlotHashes>> {
-    let (_, trail) = read_whole(path)?;
-    Ok(trail)
+    let (_, log) = read_whole(path)?;
+    Ok(log)
 }
 
 /// The same, and at which byte the last of them ends.
@@ -76,19 +76,19 @@ fn read_whole(path: &Path) -> io::Result<(u64, Vec<SlotHashes>)> {
     let forgotten = records.iter().take_while(|record| **record == FORGOTTEN);
     let records = &records[forgotten.count()..];
     at += (bytes.len() / RECORD_BYTES - records.len()) as u64 * RECORD_BYTES as u64;
-    let mut trail: Vec<SlotHashes> = Vec::with_capacity(records.len());
+    let mut log: Vec<SlotHashes> = Vec::with_capacity(records.len());
     for hashes in records.iter().map(decode) {
-        let last = trail.last().map_or(0, |last| last.slot);
+        let last = log.last().map_or(0, |last| last.slot);
         if hashes.slot <= last {
             break;
         }
-        trail.push(hashes);
+        log.push(hashes);
     }
-    let end = match trail.len() {
+    let end = match log.len() {
         0 => 0,
         count => at + (count * RECORD_BYTES) as u64,
     };
-    Ok((end, trail))
+    Ok((end, log))
 }
 
 /// The first byte that is not in a hole.
@@ -105,7 +105,7 @@ fn data_begins(file: &File) -> io::Result<u64> {
 /// The writing side. Hashes of slots that are there already are left out: a server that was started again
 /// repeats them.
 #[derive(Debug)]
-pub struct Trail {
+pub struct HashLog {
     path: PathBuf,
     file: Option<File>,
     last: u64,
@@ -113,21 +113,21 @@ pub struct Trail {
     due: Option<Instant>,
 }
 
-impl Trail {
+impl HashLog {
     /// Goes on where an earlier run has stopped.
     pub fn open(data_dir: &Path) -> Self {
         let path = path(data_dir);
-        let mut trail = Self {
+        let mut log = Self {
             path,
             file: None,
             last: 0,
             batch: Vec::new(),
             due: None,
         };
-        if let Err(error) = trail.resume() {
-            trail.give_up(&error);
+        if let Err(error) = log.resume() {
+            log.give_up(&error);
         }
-        trail
+        log
     }
 
     fn resume(&mut self) -> io::Result<()> {
@@ -179,7 +179,7 @@ impl Trail {
         }
     }
 
-    /// When [`Trail::tick`] wants to be called.
+    /// When [`HashLog::tick`] wants to be called.
     pub fn wakeup(&self) -> Option<Instant> {
         self.due
     }
@@ -232,7 +232,7 @@ fn forget(file: &File, first: u64) -> io::Result<()> {
     Ok(fallocate(file, how, 0, bytes)?)
 }
 
-impl Drop for Trail {
+impl Drop for HashLog {
     fn drop(&mut self) {
         self.write();
     }
@@ -261,9 +261,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let now = Instant::now();
         for last in [3, 1000, 1001] {
-            let mut trail = Trail::open(dir.path());
+            let mut log = HashLog::open(dir.path());
             for slot in (1..=last).filter(|slot| slot % 5 != 0) {
-                trail.note(&hashes(slot), now);
+                log.note(&hashes(slot), now);
             }
         }
         let expected: Vec<u64> = (1..=1001).filter(|slot| slot % 5 != 0).collect();
@@ -274,13 +274,13 @@ mod tests {
     fn a_record_does_not_wait_for_ever() {
         let dir = tempfile::tempdir().unwrap();
         let now = Instant::now();
-        let mut trail = Trail::open(dir.path());
-        trail.note(&hashes(1), now);
-        trail.tick(now);
+        let mut log = HashLog::open(dir.path());
+        log.note(&hashes(1), now);
+        log.tick(now);
         assert_eq!(slots(dir.path()), [0; 0]);
-        let due = trail.wakeup().unwrap();
-        trail.tick(due);
-        assert_eq!((slots(dir.path()), trail.wakeup()), (vec![1], None));
+        let due = log.wakeup().unwrap();
+        log.tick(due);
+        assert_eq!((slots(dir.path()), log.wakeup()), (vec![1], None));
     }
 
     #[test]
@@ -289,36 +289,36 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let now = Instant::now();
         let used = || std::fs::metadata(path(dir.path())).unwrap().blocks();
-        let mut trail = Trail::open(dir.path());
-        trail.forget(7);
+        let mut log = HashLog::open(dir.path());
+        log.forget(7);
         for slot in 1..=100_000 {
-            trail.note(&hashes(2 * slot), now);
+            log.note(&hashes(2 * slot), now);
         }
-        trail.forget(1);
+        log.forget(1);
         let before = used();
         for first in [50_000, 30_000, 180_001] {
-            trail.forget(first);
+            log.forget(first);
         }
         let expected = |last: u64| (90_001..=last).map(|slot| 2 * slot).collect::<Vec<_>>();
         assert_eq!(slots(dir.path()), expected(100_000));
         // Unless the file system has no holes.
         let holes = used() < before;
         assert!(!holes || used() <= before / 9, "{before} {}", used());
-        trail.note(&hashes(200_002), now);
-        drop(trail);
+        log.note(&hashes(200_002), now);
+        drop(log);
         assert_eq!(slots(dir.path()), expected(100_001));
-        let mut trail = Trail::open(dir.path());
-        trail.note(&hashes(200_002), now);
-        trail.note(&hashes(200_004), now);
-        drop(trail);
+        let mut log = HashLog::open(dir.path());
+        log.note(&hashes(200_002), now);
+        log.note(&hashes(200_004), now);
+        drop(log);
         assert_eq!(slots(dir.path()), expected(100_002));
-        let mut trail = Trail::open(dir.path());
-        trail.forget(1_000_000);
+        let mut log = HashLog::open(dir.path());
+        log.forget(1_000_000);
         assert_eq!(slots(dir.path()), [0; 0]);
-        drop(trail);
-        let mut trail = Trail::open(dir.path());
-        trail.note(&hashes(3), now);
-        drop(trail);
+        drop(log);
+        let mut log = HashLog::open(dir.path());
+        log.note(&hashes(3), now);
+        drop(log);
         assert_eq!(slots(dir.path()), [3]);
     }
 
@@ -328,12 +328,12 @@ mod tests {
         let mut bytes = [encode(&hashes(1)), encode(&hashes(2)), [0; 24]].concat();
         bytes.extend_from_slice(b"torn");
         std::fs::write(path(dir.path()), bytes).unwrap();
-        let mut trail = Trail::open(dir.path());
-        trail.note(&hashes(2), Instant::now());
-        trail.note(&hashes(7), Instant::now());
-        drop(trail);
+        let mut log = HashLog::open(dir.path());
+        log.note(&hashes(2), Instant::now());
+        log.note(&hashes(7), Instant::now());
+        drop(log);
         assert_eq!(slots(dir.path()), [1, 2, 7]);
-        Trail::open(dir.path()).clear();
+        HashLog::open(dir.path()).clear();
         assert_eq!(slots(dir.path()), [0; 0]);
     }
 }

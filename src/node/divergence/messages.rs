@@ -1,16 +1,16 @@
-//! What nodes say to each other to compare their servers.
+//! Divergence messages: what nodes send each other to compare their servers.
 //!
 //! ```text
 //! message := kind u64 | words | bytes
 //! ```
 
-use crate::server::output::SlotHashes;
+use crate::divergence::hashes::SlotHashes;
 
-/// One message.
+/// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Exchange {
-    /// The sender's server is here.
-    Report(SlotHashes),
+pub enum DivergenceMessage {
+    /// The last slot that the sender's server has applied, and its hashes.
+    Applied(SlotHashes),
     /// Tell of slots above `low` and up to `high`, `high` itself among them.
     Probe {
         /// Not this one.
@@ -20,9 +20,9 @@ pub enum Exchange {
     },
     /// Answer to `Probe`, with its limits: what is still known.
     Samples {
-        /// See [`Exchange::Probe`].
+        /// See [`DivergenceMessage::Probe`].
         low: u64,
-        /// See [`Exchange::Probe`].
+        /// See [`DivergenceMessage::Probe`].
         high: u64,
         /// In the order of slots.
         hashes: Vec<SlotHashes>,
@@ -43,20 +43,21 @@ pub enum Exchange {
         /// Empty when there is none, or it was forgotten.
         record: Vec<u8>,
     },
-    /// A majority has found the sender's server wrong; a [`super::Difference`] as JSON. It starts
-    /// again and forgets, so that others may have to hear of it in this way.
-    Confession(Vec<u8>),
+    /// A majority has found the sender's server faulty: its divergence report
+    /// ([`super::report::DivergenceReport`]) as JSON. The sender starts again and forgets, so that others
+    /// may have to hear of it in this way.
+    Report(Vec<u8>),
 }
 
-const REPORT: u64 = 1;
+const APPLIED: u64 = 1;
 const PROBE: u64 = 2;
 const SAMPLES: u64 = 3;
 const INSPECT: u64 = 4;
 const FINDING: u64 = 5;
-const CONFESSION: u64 = 6;
+const REPORT: u64 = 6;
 
-impl Exchange {
-    /// Its bytes.
+impl DivergenceMessage {
+    /// Encodes the message.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let mut put = |words: &[u64]| {
@@ -65,8 +66,8 @@ impl Exchange {
             }
         };
         match self {
-            Self::Report(hashes) => {
-                put(&[REPORT]);
+            Self::Applied(hashes) => {
+                put(&[APPLIED]);
                 put(&words(*hashes));
             }
             Self::Probe { low, high } => put(&[PROBE, *low, *high]),
@@ -88,15 +89,15 @@ impl Exchange {
                 put(&[FINDING, *slot, *index]);
                 out.extend_from_slice(record);
             }
-            Self::Confession(difference) => {
-                put(&[CONFESSION]);
-                out.extend_from_slice(difference);
+            Self::Report(report) => {
+                put(&[REPORT]);
+                out.extend_from_slice(report);
             }
         }
         out
     }
 
-    /// Reads a message; `None` when it makes no sense.
+    /// Decodes a message; `None` when it is malformed.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes;
         let mut word = || {
@@ -105,7 +106,7 @@ impl Exchange {
             Some(u64::from_le_bytes(*first))
         };
         Some(match word()? {
-            REPORT => Self::Report(all_hashes(rest).filter(|all| all.len() == 1)?[0]),
+            APPLIED => Self::Applied(all_hashes(rest).filter(|all| all.len() == 1)?[0]),
             PROBE => {
                 let (low, high) = (word()?, word()?);
                 rest.is_empty().then_some(Self::Probe { low, high })?
@@ -124,7 +125,7 @@ impl Exchange {
                 index: word()?,
                 record: rest.to_vec(),
             },
-            CONFESSION => Self::Confession(rest.to_vec()),
+            REPORT => Self::Report(rest.to_vec()),
             _ => return None,
         })
     }
@@ -163,32 +164,35 @@ mod tests {
             schedule_hash: u64::MAX,
         };
         let messages = [
-            Exchange::Report(hashes),
-            Exchange::Probe { low: 3, high: 9 },
-            Exchange::Samples {
+            DivergenceMessage::Applied(hashes),
+            DivergenceMessage::Probe { low: 3, high: 9 },
+            DivergenceMessage::Samples {
                 low: 3,
                 high: 9,
                 hashes: vec![hashes, hashes],
             },
-            Exchange::Inspect {
+            DivergenceMessage::Inspect {
                 slot: 9,
                 hashes: vec![1, 2, 3],
             },
-            Exchange::Finding {
+            DivergenceMessage::Finding {
                 slot: 9,
                 index: 2,
                 record: b"record".to_vec(),
             },
-            Exchange::Confession(b"{}".to_vec()),
+            DivergenceMessage::Report(b"{}".to_vec()),
         ];
         for message in messages {
             let bytes = message.encode();
-            assert_eq!(Exchange::decode(&bytes), Some(message.clone()));
-            let whole = matches!(message, Exchange::Finding { .. } | Exchange::Confession(_));
-            let cut = Exchange::decode(&bytes[..bytes.len() - 1]);
+            assert_eq!(DivergenceMessage::decode(&bytes), Some(message.clone()));
+            let whole = matches!(
+                message,
+                DivergenceMessage::Finding { .. } | DivergenceMessage::Report(_)
+            );
+            let cut = DivergenceMessage::decode(&bytes[..bytes.len() - 1]);
             assert_eq!(cut.is_some(), whole, "{message:?}");
         }
-        assert_eq!(Exchange::decode(&[]), None);
-        assert_eq!(Exchange::decode(&[9; 8]), None);
+        assert_eq!(DivergenceMessage::decode(&[]), None);
+        assert_eq!(DivergenceMessage::decode(&[9; 8]), None);
     }
 }

@@ -1,13 +1,17 @@
 //! Replicas are compared as they go, and the one that differs is found.
 //!
-//! * `monitor`: drives the comparison; `agreement`: who agrees with whom; `messages`: what nodes
-//!   tell each other;
-//! * `report`: a divergence in words; `quarantine`: a replica that is wrong;
+//! * `monitor`: drives the comparison, and owns the state of this room;
+//! * `agreement`: which replicas agree up to where; `messages`: what nodes tell each other;
+//! * `report`: a divergence in words; `quarantine`: a replica that is faulty; `fallback`: the frontend that
+//!   serves its clients meanwhile;
 //! * `output_commit`: output that is held back until it is confirmed;
-//! * `recent_outputs`: hashes of the last slots in memory; `hash_log`: all of them on disk.
+//! * `hashes`: hashes of the last slots in memory; `recent_outputs`: the last records; `hash_log`: hashes of
+//!   all slots on disk.
 
 pub(crate) mod agreement;
+pub(crate) mod fallback;
 pub(crate) mod hash_log;
+pub(crate) mod hashes;
 pub(crate) mod messages;
 pub(crate) mod monitor;
 pub(crate) mod output_commit;

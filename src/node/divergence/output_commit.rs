@@ -1,5 +1,5 @@
-//! Holds output back from clients until enough replicas have computed the same (`vote`), or while it
-//! is not settled which replica is right.
+//! Output commit: output is held back from clients until enough replicas have computed the same (`vote`), or
+//! while it is not settled which replica is right.
 //!
 //! What is held is what the server said, in order and as it was encoded, in batches that end with a
 //! slot; agreement comes slot by slot.
@@ -15,9 +15,9 @@ struct Batch {
     bytes: Vec<u8>,
 }
 
-/// See the module's description.
+/// Output on its way to clients, held back as far as it is not confirmed.
 #[derive(Debug)]
-pub struct Gate {
+pub struct OutputCommit {
     /// Slots up to this one may pass.
     limit: u64,
     held: VecDeque<Batch>,
@@ -25,7 +25,7 @@ pub struct Gate {
     open: Vec<u8>,
 }
 
-impl Gate {
+impl OutputCommit {
     /// Lets everything pass, or nothing yet.
     pub fn new(is_open: bool) -> Self {
         Self {
@@ -62,8 +62,8 @@ impl Gate {
     }
 
     /// A sink in front of `sink`.
-    pub fn before<'a, S: Sink>(&'a mut self, sink: &'a mut S) -> Gated<'a, S> {
-        Gated { gate: self, sink }
+    pub fn before<'a, S: Sink>(&'a mut self, sink: &'a mut S) -> Committing<'a, S> {
+        Committing { commit: self, sink }
     }
 
     fn is_open(&self) -> bool {
@@ -79,39 +79,39 @@ fn pour(mut bytes: &[u8], sink: &mut impl Sink) {
     }
 }
 
-/// See [`Gate::before`].
+/// See [`OutputCommit::before`].
 #[derive(Debug)]
-pub struct Gated<'a, S> {
-    gate: &'a mut Gate,
+pub struct Committing<'a, S> {
+    commit: &'a mut OutputCommit,
     sink: &'a mut S,
 }
 
-impl<S: Sink> Sink for Gated<'_, S> {
+impl<S: Sink> Sink for Committing<'_, S> {
     fn record(&mut self, record: &Record<'_>, encoded: &[u8]) {
-        if self.gate.is_open() {
+        if self.commit.is_open() {
             self.sink.record(record, encoded);
         } else if self.sink.concerns(record) {
-            self.gate.open.extend_from_slice(encoded);
+            self.commit.open.extend_from_slice(encoded);
         } else {
             self.sink.record(record, encoded);
         }
     }
 
     fn done(&mut self, slot: u64) {
-        let gate = &mut *self.gate;
-        if gate.is_open() {
+        let commit = &mut *self.commit;
+        if commit.is_open() {
             return self.sink.done(slot);
         }
-        if gate.open.is_empty() {
+        if commit.open.is_empty() {
             return;
         }
-        let bytes = std::mem::take(&mut gate.open);
-        if slot <= gate.limit && gate.held.is_empty() {
+        let bytes = std::mem::take(&mut commit.open);
+        if slot <= commit.limit && commit.held.is_empty() {
             // The others were faster.
             pour(&bytes, self.sink);
             return self.sink.done(slot);
         }
-        gate.held.push_back(Batch { slot, bytes });
+        commit.held.push_back(Batch { slot, bytes });
     }
 }
 
@@ -136,54 +136,54 @@ mod tests {
     }
 
     /// Two records for each slot: its number times ten, and one more.
-    fn slot(gate: &mut Gate, seen: &mut Seen, slot: u64, ends: bool) {
+    fn slot(commit: &mut OutputCommit, seen: &mut Seen, slot: u64, ends: bool) {
         for upto in [slot * 10, slot * 10 + 1] {
             let conn = ConnId::default();
             let record = Record::Consumed { conn, upto };
             let mut bytes = Vec::new();
             encode(&record, |piece| bytes.extend_from_slice(piece));
-            gate.before(seen).record(&record, &bytes);
+            commit.before(seen).record(&record, &bytes);
         }
         if ends {
-            gate.before(seen).done(slot);
+            commit.before(seen).done(slot);
         }
     }
 
     #[test]
-    fn an_open_gate_lets_everything_pass_at_once() {
-        let (mut gate, mut seen) = (Gate::new(true), Seen::default());
-        slot(&mut gate, &mut seen, 1, false);
+    fn without_a_limit_everything_passes_at_once() {
+        let (mut commit, mut seen) = (OutputCommit::new(true), Seen::default());
+        slot(&mut commit, &mut seen, 1, false);
         assert_eq!(seen.0, [10, 11]);
-        assert_eq!(gate.held_bytes(), 0);
+        assert_eq!(commit.held_bytes(), 0);
     }
 
     #[test]
     fn slots_pass_in_order_when_they_may() {
-        let (mut gate, mut seen) = (Gate::new(false), Seen::default());
-        slot(&mut gate, &mut seen, 1, true);
-        slot(&mut gate, &mut seen, 2, true);
+        let (mut commit, mut seen) = (OutputCommit::new(false), Seen::default());
+        slot(&mut commit, &mut seen, 1, true);
+        slot(&mut commit, &mut seen, 2, true);
         assert_eq!(seen.0, [0; 0]);
-        gate.set_limit(1, &mut seen);
+        commit.set_limit(1, &mut seen);
         assert_eq!(seen.0, [10, 11]);
-        gate.set_limit(3, &mut seen);
-        slot(&mut gate, &mut seen, 3, true);
+        commit.set_limit(3, &mut seen);
+        slot(&mut commit, &mut seen, 3, true);
         assert_eq!(seen.0, [10, 11, 20, 21, 30, 31]);
-        slot(&mut gate, &mut seen, 4, false);
+        slot(&mut commit, &mut seen, 4, false);
         assert_eq!(seen.0.len(), 6, "a slot under way is not agreed on");
-        gate.set_limit(u64::MAX, &mut seen);
+        commit.set_limit(u64::MAX, &mut seen);
         assert_eq!(seen.0[6..], [40, 41]);
     }
 
     #[test]
-    fn a_gate_that_closes_keeps_the_order() {
-        let (mut gate, mut seen) = (Gate::new(true), Seen::default());
-        slot(&mut gate, &mut seen, 1, true);
-        gate.set_limit(1, &mut seen);
-        slot(&mut gate, &mut seen, 2, true);
-        slot(&mut gate, &mut seen, 3, true);
+    fn a_limit_that_is_lowered_keeps_the_order() {
+        let (mut commit, mut seen) = (OutputCommit::new(true), Seen::default());
+        slot(&mut commit, &mut seen, 1, true);
+        commit.set_limit(1, &mut seen);
+        slot(&mut commit, &mut seen, 2, true);
+        slot(&mut commit, &mut seen, 3, true);
         assert_eq!(seen.0, [10, 11]);
-        gate.restart();
-        gate.set_limit(u64::MAX, &mut seen);
+        commit.restart();
+        commit.set_limit(u64::MAX, &mut seen);
         assert_eq!(seen.0, [10, 11]);
     }
 }

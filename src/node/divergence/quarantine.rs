@@ -1,28 +1,25 @@
-//! A replica whose server a majority has found wrong: what is remembered of it on disk, and the
-//! frontend that serves its clients meanwhile.
+//! Quarantine: a majority has found the server of this replica faulty. It is remembered on disk until the
+//! server agrees again.
 
-use crate::error::NodeError;
-use crate::proxy::frontend::{Sidecar, SidecarConfig, SidecarHandle};
-use brolga_config::{ConfigError, NodeConfig, read_toml};
+use brolga_config::{ConfigError, read_toml};
 use brolga_os::files::{FileError, write_whole};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread::{self, JoinHandle};
 
-/// Why a node is in quarantine. Kept in its data directory until its server agrees again.
+/// The reason why a node is in quarantine. Kept in its data directory until its server agrees again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantine {
-    /// The first slot at which its server is wrong.
+    /// The first slot at which its server is faulty.
     pub slot: u64,
-    /// The difference, in words.
+    /// The divergence report, in words.
     pub reason: String,
-    /// How often its server was started from its genesis since, to see whether it agrees then.
+    /// Number of times that its server was started from its genesis since, to see whether it agrees then.
     pub replays: u32,
 }
 
-/// Why what is on disk about it cannot be read or written.
+/// The file of a quarantine cannot be read, written or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum QuarantineError {
     /// It cannot be read.
@@ -46,7 +43,7 @@ fn file(data_dir: &Path) -> PathBuf {
 }
 
 impl Quarantine {
-    /// What an earlier run has left.
+    /// Loads the quarantine that an earlier run has left, if it has.
     ///
     /// # Errors
     /// It is there and cannot be read.
@@ -58,7 +55,7 @@ impl Quarantine {
         }
     }
 
-    /// Makes sure that a restart finds it.
+    /// Saves it, so that a restart finds it.
     ///
     /// # Errors
     /// It cannot be written.
@@ -72,7 +69,7 @@ impl Quarantine {
         Ok(write_whole(&file(data_dir), &text)?)
     }
 
-    /// It is over.
+    /// Ends it.
     ///
     /// # Errors
     /// The file stays.
@@ -84,47 +81,6 @@ impl Quarantine {
             }
             _ => Ok(()),
         }
-    }
-}
-
-/// Serves clients at this node's address from the other replicas, as a frontend alone does.
-#[derive(Debug)]
-pub struct StandIn {
-    handle: SidecarHandle,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl StandIn {
-    /// Starts it; the node itself must have closed its ports.
-    ///
-    /// # Errors
-    /// The operating system refuses something.
-    pub fn start(config: &NodeConfig) -> Result<Self, NodeError> {
-        let others = config.members.iter().filter(|it| it.id != config.node);
-        let (sidecar, handle) = Sidecar::open(SidecarConfig {
-            cluster: config.cluster.0,
-            publish: config.publish_address(),
-            nodes: others.map(|member| member.sidecar).collect(),
-        })?;
-        let run = move || {
-            if let Err(error) = sidecar.run() {
-                tracing::warn!(%error, "clients cannot be served from other replicas");
-            }
-        };
-        let thread = thread::Builder::new().name("stand-in".into()).spawn(run);
-        let thread = thread.map_err(NodeError::doing("cannot start a thread"))?;
-        Ok(Self {
-            handle,
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for StandIn {
-    fn drop(&mut self) {
-        self.handle.shutdown();
-        // A panic of the thread has been shown already; its ports are closed either way.
-        let _ = self.thread.take().map(JoinHandle::join);
     }
 }
 

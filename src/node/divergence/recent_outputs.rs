@@ -1,8 +1,8 @@
-//! The last records of the server, slot by slot, so that a difference between replicas can be named.
+//! The last records of the server, slot by slot, so that a divergence can be located.
 //!
 //! Each record leaves a *mark*: the output hash just after it. Two replicas that agree on the slot
 //! before find the first record in which they differ by comparing marks alone. The bytes of recent
-//! records are kept beside, so that the difference can be shown.
+//! records are kept beside, so that the divergence can be shown.
 
 use brolga_tape::record::RECORD_HEADER_BYTES;
 use std::collections::VecDeque;
@@ -24,9 +24,9 @@ struct Mark {
     kept: usize,
 }
 
-/// See the module's description.
+/// The last records of the server, and the output hash after each.
 #[derive(Debug, Default)]
-pub struct Recent {
+pub struct RecentOutputs {
     marks: VecDeque<Mark>,
     /// Marks at the end that belong to the slot under way.
     open: usize,
@@ -34,7 +34,7 @@ pub struct Recent {
     written: u64,
 }
 
-impl Recent {
+impl RecentOutputs {
     /// A fresh server begins from slot 1 again.
     pub fn restart(&mut self) {
         *self = Self::default();
@@ -144,7 +144,7 @@ mod tests {
 
     #[test]
     fn the_records_of_a_slot_are_found() {
-        let mut recent = Recent::default();
+        let mut recent = RecentOutputs::default();
         for slot in 1..=100_u64 {
             recent.push(&data(&slot.to_le_bytes()), slot * 10);
             recent.push(&data(&[7; 4000]), slot * 10 + 1);
@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn old_and_long_records_are_cut_and_forgotten() {
-        let mut recent = Recent::default();
+        let mut recent = RecentOutputs::default();
         for slot in 1..=30 {
             recent.push(&data(&[slot as u8; 100_000]), slot);
             recent.done(slot);

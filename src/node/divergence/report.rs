@@ -1,9 +1,10 @@
-//! A difference between two replicas, in words: slot, connection, position, thread, both values.
+//! The divergence report: where two replicas differ first, in words: slot, connection, position, thread,
+//! both values.
 
 use crate::clients::connection_table::Conns;
 use crate::divergence::agreement::Dispute;
-use crate::divergence::recent_outputs::Recent;
-use crate::server::output::SlotHashes;
+use crate::divergence::hashes::SlotHashes;
+use crate::divergence::recent_outputs::RecentOutputs;
 use brolga_tape::record::{Record, decode, thread_of};
 use brolga_tape::{ConnId, OUTGOING, operation};
 use serde::{Deserialize, Serialize};
@@ -14,9 +15,9 @@ const SHOWN_BYTES: usize = 24;
 /// Records of a slot that are compared.
 pub const RECORDS_MAX: usize = 8192;
 
-/// Where two replicas differ first.
+/// The first difference between two replicas.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Difference {
+pub struct DivergenceReport {
     /// The slot.
     pub slot: u64,
     /// The slots before it are known to be equal; otherwise they are forgotten.
@@ -32,7 +33,7 @@ pub struct Difference {
     /// The replicas that a majority has found wrong; empty while there is no majority.
     pub minority: Vec<u64>,
     /// What was done differently; `None` until the other has told, or when it is forgotten.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
     /// Microseconds from the moment this node's server had computed the slot until a majority's
     /// verdict was known.
     pub judged_after_us: Option<u64>,
@@ -40,9 +41,9 @@ pub struct Difference {
     pub named_after_us: Option<u64>,
 }
 
-/// What two servers did differently.
+/// The operation that two servers did differently.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Place {
+pub struct Location {
     /// The connection, when one is concerned.
     pub connection: Option<Connection>,
     /// Position in the connection's output stream, when bytes differ.
@@ -68,7 +69,7 @@ pub struct Connection {
     pub node: Option<u64>,
 }
 
-impl Difference {
+impl DivergenceReport {
     /// What is known when the slot was found.
     pub fn new(node: u64, dispute: &Dispute) -> Self {
         Self {
@@ -88,7 +89,11 @@ impl Difference {
 
 /// Finds the first record in which this server differs from one with these output hashes; gives its
 /// number, and the record if there is one. `None`: the slot is forgotten.
-pub fn first_other(slot: u64, theirs: &[u64], recent: &Recent) -> Option<(usize, Option<Vec<u8>>)> {
+pub fn first_difference(
+    slot: u64,
+    theirs: &[u64],
+    recent: &RecentOutputs,
+) -> Option<(usize, Option<Vec<u8>>)> {
     let ours = recent.hashes(slot, RECORDS_MAX);
     if ours.is_empty() {
         return None;
@@ -101,8 +106,8 @@ pub fn first_other(slot: u64, theirs: &[u64], recent: &Recent) -> Option<(usize,
     Some((index, recent.record(slot, index)))
 }
 
-/// Says what differs between two records; an empty one stands for none.
-pub fn place(ours: &[u8], theirs: &[u8], conns: &Conns) -> Option<Place> {
+/// Locates the difference between two records; an empty one stands for none.
+pub fn locate(ours: &[u8], theirs: &[u8], conns: &Conns) -> Option<Location> {
     let (mine, other) = (Side::read(ours), Side::read(theirs));
     let of = |side: &Side<'_>| side.record.as_ref().and_then(connection_of);
     let conn = of(&mine).or_else(|| of(&other));
@@ -134,7 +139,7 @@ pub fn place(ours: &[u8], theirs: &[u8], conns: &Conns) -> Option<Place> {
         (None, Some(Record::Data { offset, .. })) => (0, Some(*offset)),
         _ => (0, None),
     };
-    Some(Place {
+    Some(Location {
         connection,
         offset,
         thread: mine.thread,
@@ -262,7 +267,7 @@ impl fmt::Display for Connection {
     }
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for DivergenceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             slot, node, peer, ..
@@ -285,7 +290,7 @@ impl fmt::Display for Difference {
     }
 }
 
-impl Place {
+impl Location {
     /// In words, with the numbers of both replicas.
     #[must_use]
     pub fn between(&self, node: u64, peer: u64) -> String {
@@ -338,7 +343,7 @@ mod tests {
             node: 1,
             frontend: 7,
         });
-        let place = place(
+        let place = locate(
             &data(100, b"value=1\r\n"),
             &data(100, b"value=2\r\n"),
             &conns,
@@ -363,27 +368,27 @@ mod tests {
                 reset: false,
             },
         );
-        let told = place(&data(9, b"more"), &close, &conns).unwrap();
+        let told = locate(&data(9, b"more"), &close, &conns).unwrap();
         assert!(
             told.between(1, 2)
                 .contains("2 (thread 5) closes the connection")
         );
-        let told = place(&[], &data(9, b"more"), &conns).unwrap();
+        let told = locate(&[], &data(9, b"more"), &conns).unwrap();
         assert_eq!((told.offset, &*told.ours), (Some(9), "nothing more"));
-        assert_eq!(place(&[], &[], &conns), None);
+        assert_eq!(locate(&[], &[], &conns), None);
     }
 
     #[test]
     fn the_first_record_that_differs_is_found() {
-        let mut recent = Recent::default();
+        let mut recent = RecentOutputs::default();
         for (hash, text) in [(1, b"one"), (2, b"two"), (3, b"six")] {
             recent.push(&data(0, text), hash);
         }
         recent.done(4);
-        let found = |theirs: &[u64]| first_other(4, theirs, &recent);
+        let found = |theirs: &[u64]| first_difference(4, theirs, &recent);
         assert_eq!(found(&[1, 9, 9]), Some((1, Some(data(0, b"two")))));
         assert_eq!(found(&[1, 2]), Some((2, Some(data(0, b"six")))));
         assert_eq!(found(&[1, 2, 3, 4]), Some((3, None)));
-        assert_eq!(first_other(5, &[1], &recent), None);
+        assert_eq!(first_difference(5, &[1], &recent), None);
     }
 }

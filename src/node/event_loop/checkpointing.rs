@@ -35,7 +35,7 @@ impl<H: ServerHost> Node<H> {
 
     /// The server is worth a checkpoint.
     fn is_sound(&self) -> bool {
-        self.is_running() && self.checking.quarantine().is_none()
+        self.is_running() && self.monitor.quarantine().is_none()
     }
 
     fn cluster_view(&self) -> ClusterView {
@@ -146,8 +146,8 @@ impl<H: ServerHost> Node<H> {
         ServerView {
             ended: self.life.ended.is_some(),
             running: self.is_running(),
-            quarantined: self.checking.quarantine().is_some(),
-            output_held: self.checking.gate.held_bytes() > 0,
+            quarantined: self.monitor.quarantine().is_some(),
+            output_held: self.monitor.output_commit.held_bytes() > 0,
             applied_all: clock.is_some() && applied == self.feeder.fed(),
             idle: clock.is_some_and(|clock| clock.idle),
             asleep: self.tape.as_ref().is_some_and(asleep),
@@ -189,7 +189,7 @@ impl<H: ServerHost> Node<H> {
             hashes: self.output.history().between(oldest, applied.slot - 1),
             ports: self.frontend.known().into_iter().map(port).collect(),
             conns: self.conns.save(),
-            unacked_output: self.sidecars.save(),
+            unacked_output: self.proxies.save(),
             ..NodeState::new(applied)
         }
     }
@@ -321,7 +321,7 @@ impl<H: ServerHost> Node<H> {
         self.checkpoints.set_missing(first);
         self.replica.abstain(Instant::now(), true);
         self.frontend.retire();
-        self.sidecars.detach_all();
+        self.proxies.detach_all();
         self.life.offline();
         Ok(())
     }
@@ -348,7 +348,7 @@ impl<H: ServerHost> Node<H> {
         let now = Instant::now();
         self.output
             .resume(state.applied, state.deadline_ns, &state.hashes, now);
-        self.checking.restart();
+        self.monitor.restart();
         self.replica.install(now, slot);
         if at_start {
             self.take_over(state, now)?;
@@ -361,7 +361,7 @@ impl<H: ServerHost> Node<H> {
     /// The node has the state again that it had when the checkpoint was taken.
     fn take_over(&mut self, state: NodeState, now: Instant) -> Result<(), CheckpointError> {
         self.conns = Conns::load(&state.conns);
-        self.sidecars.load(state.unacked_output);
+        self.proxies.load(state.unacked_output);
         self.feeder.resume(state.seen, state.last_entry);
         if state.time_ns > 0 {
             self.proposer.observe_time(state.time_ns, now);

@@ -11,7 +11,7 @@ use crate::event_loop::node::{Leadership, Node};
 use crate::ordering::operator_signals::Ordered;
 use crate::ordering::proposer::View;
 use crate::peers::frames::PeerFrame;
-use crate::proxy::server::Sidecars;
+use crate::proxy::server::ProxyServer;
 use crate::server::feeder::Log;
 use crate::server::lifecycle::ServerNews;
 use crate::server::output::{ServerClock, Sink};
@@ -60,9 +60,9 @@ impl<H: ServerHost> Node<H> {
         self.replica.turn(now, flush, &mut self.replica_events);
         self.take_replica_events(now);
         self.observe_and_feed(now)?;
-        self.report_sidecars(now);
-        self.sidecars.flush();
-        self.trail.tick(now);
+        self.report_proxies(now);
+        self.proxies.flush();
+        self.hash_log.tick(now);
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl<H: ServerHost> Node<H> {
         let rests = |clock: ServerClock| clock.idle && clock.slot == last;
         let serves = self.frontend.client_count() > 0
             || self.frontend.outgoing_count() > 0
-            || self.sidecars.attached().next().is_some()
+            || self.proxies.attached().next().is_some()
             || !self.frontend.datagram_addresses().is_empty();
         match self.output.clock().is_some_and(rests) || !serves {
             true => Flush::Here,
@@ -101,7 +101,7 @@ impl<H: ServerHost> Node<H> {
                 ReplicaEvent::Damaged { message } => tracing::error!("{message}"),
                 ReplicaEvent::Behind { first } => self.checkpoints.lacks(first),
                 ReplicaEvent::Truncated { first } => {
-                    self.trail.forget(first);
+                    self.hash_log.forget(first);
                     tracing::info!(first, "the log begins at this slot now");
                 }
             }
@@ -122,7 +122,7 @@ impl<H: ServerHost> Node<H> {
             self.proposer.clear();
         } else {
             // Nobody has told this node who lives: the time of all starts now.
-            self.sidecars.forget_who_lives();
+            self.proxies.forget_who_lives();
             self.count_lost_learners(now);
             for since in self.absent.values_mut() {
                 *since = now;
@@ -139,7 +139,7 @@ impl<H: ServerHost> Node<H> {
     fn peer_up(&mut self, peer: NodeId) {
         self.life.refused = None;
         self.introduce(peer);
-        self.checking.peer_up(peer);
+        self.monitor.peer_up(peer);
         self.transfer.link(peer, true);
         self.tell_of_checkpoint(Some(peer));
         self.absent.remove(&peer);
@@ -151,7 +151,7 @@ impl<H: ServerHost> Node<H> {
 
     fn peer_down(&mut self, peer: NodeId, now: Instant) {
         self.company.lost(peer);
-        self.checking.peer_down(peer);
+        self.monitor.peer_down(peer);
         self.transfer.link(peer, false);
         self.checkpoints.peer_down(peer);
         self.absent.entry(peer).or_insert(now);
@@ -177,13 +177,13 @@ impl<H: ServerHost> Node<H> {
                     self.upstream.hold(now);
                 }
             }
-            Some(PeerFrame::Alive(numbers)) => self.sidecars_live(numbers, now),
+            Some(PeerFrame::Alive(numbers)) => self.proxies_live(numbers, now),
             Some(PeerFrame::Checkpoint(slot)) => self.told_of_checkpoint(from, slot, now),
             Some(PeerFrame::Fetching(slot)) => self.told_of_fetch(from, slot, now),
             Some(PeerFrame::CheckpointToken(message, ballot)) => {
                 self.token_message(from, (message, ballot), now);
             }
-            Some(PeerFrame::Compare(message)) => self.compare_frame(from, message, now),
+            Some(PeerFrame::Compare(message)) => self.divergence_message(from, message, now),
             Some(PeerFrame::Introduce(message)) => self.hear_introduction(from, message),
             None => tracing::warn!(
                 from,
@@ -200,7 +200,7 @@ impl<H: ServerHost> Node<H> {
         let leader = self.leadership.leader;
         let leader = leader.filter(|node| !self.absent.contains_key(node));
         let Some(leader) = leader.filter(|_| !self.upstream.is_held(now)) else {
-            if !self.frontend.outbox().is_empty() || !self.wishes.is_empty() {
+            if !self.frontend.outbox().is_empty() || !self.requests.is_empty() {
                 // Frontends keep what is not committed; it all goes when there is a way.
                 self.drop_queued();
                 self.upstream.needs_resend();
@@ -209,13 +209,13 @@ impl<H: ServerHost> Node<H> {
         };
         if self.upstream.take_resend() {
             self.frontend.resend(now);
-            self.sidecars.ask_again();
+            self.proxies.ask_again();
         }
         let mut sent = true;
         while let Some(chunk) = self.frontend.outbox().pop() {
             sent = sent && self.send_up(leader, chunk.event_count(), chunk.encoded_events(), now);
         }
-        for wish in std::mem::take(&mut self.wishes) {
+        for wish in std::mem::take(&mut self.requests) {
             sent = sent && self.send_up(leader, wish.count, &wish.events, now);
         }
         if !sent {
@@ -225,7 +225,7 @@ impl<H: ServerHost> Node<H> {
 
     fn drop_queued(&mut self) {
         self.frontend.outbox().clear();
-        self.wishes.clear();
+        self.requests.clear();
     }
 
     /// Sends events to the leader; false when the way is blocked, and nothing may follow them.
@@ -332,7 +332,7 @@ impl<H: ServerHost> Node<H> {
             replica,
             conns,
             frontend,
-            sidecars,
+            proxies,
             proposer,
             operator,
             checkpoints,
@@ -345,7 +345,7 @@ impl<H: ServerHost> Node<H> {
             let mut committed = Committed {
                 conns,
                 frontend,
-                sidecars,
+                proxies,
                 given_up: false,
                 signals: &mut signals,
             };
@@ -380,13 +380,13 @@ impl<H: ServerHost> Node<H> {
             tape: Some(tape),
             output,
             frontend,
-            sidecars,
+            proxies,
             conns,
             life,
-            checking,
+            monitor,
             leadership,
             id,
-            trail,
+            hash_log,
             trace_file,
             ..
         } = self
@@ -401,20 +401,20 @@ impl<H: ServerHost> Node<H> {
         let mut records = Records {
             own,
             frontend,
-            sidecars,
+            proxies,
             conns,
             news: &mut life.news,
             leads: leadership.leader == Some(*id),
         };
         let used = output
-            .take(bytes, now, &mut checking.gate.before(&mut records))
+            .take(bytes, now, &mut monitor.output_commit.before(&mut records))
             .map_err(NodeError::Tape)?;
         if let Some(file) = trace_file {
             file.append(&bytes[..used]);
         }
         tape.release_output(used);
         for hashes in output.drain_fresh() {
-            trail.note(&hashes, now);
+            hash_log.note(&hashes, now);
         }
         if let Some(clock) = output.clock() {
             self.proposer.observe_server(&clock);
@@ -430,10 +430,10 @@ impl<H: ServerHost> Node<H> {
         };
         let Self {
             frontend,
-            sidecars,
+            proxies,
             conns,
             life,
-            checking,
+            monitor,
             leadership,
             id,
             ..
@@ -441,23 +441,23 @@ impl<H: ServerHost> Node<H> {
         let mut records = Records {
             own: frontend.id(),
             frontend,
-            sidecars,
+            proxies,
             conns,
             news: &mut life.news,
             leads: leadership.leader == Some(*id),
         };
-        checking.gate.before(&mut records).done(slot);
+        monitor.output_commit.before(&mut records).done(slot);
         true
     }
 
     /// Gives output up to slot `limit`, as far as it was held back, to those it concerns.
-    pub(crate) fn pass_gate(&mut self, limit: u64) {
+    pub(crate) fn release_output(&mut self, limit: u64) {
         let Self {
             frontend,
-            sidecars,
+            proxies,
             conns,
             life,
-            checking,
+            monitor,
             leadership,
             id,
             ..
@@ -466,12 +466,12 @@ impl<H: ServerHost> Node<H> {
         let mut records = Records {
             own,
             frontend,
-            sidecars,
+            proxies,
             conns,
             news: &mut life.news,
             leads: leadership.leader == Some(*id),
         };
-        checking.gate.set_limit(limit, &mut records);
+        monitor.output_commit.set_limit(limit, &mut records);
     }
 }
 
@@ -479,7 +479,7 @@ impl<H: ServerHost> Node<H> {
 struct Committed<'a> {
     conns: &'a mut Conns,
     frontend: &'a mut Frontend,
-    sidecars: &'a mut Sidecars,
+    proxies: &'a mut ProxyServer,
     /// The node's own frontend was given up.
     given_up: bool,
     /// Operators' signals, with their slots.
@@ -510,8 +510,7 @@ impl Committed<'_> {
             self.frontend.answered(conn, owner);
         }
         if owner != self.frontend.id() {
-            self.sidecars
-                .committed(owner, conn.counter, event, progress);
+            self.proxies.committed(owner, conn.counter, event, progress);
         } else if progress != Progress::Nothing {
             self.given_up |= progress == Progress::Gone;
             self.frontend.committed(conn, progress);
@@ -541,7 +540,7 @@ fn owner(event: &Event<'_>, conns: &Conns) -> (u64, ConnId) {
 struct Records<'a> {
     own: u64,
     frontend: &'a mut Frontend,
-    sidecars: &'a mut Sidecars,
+    proxies: &'a mut ProxyServer,
     conns: &'a mut Conns,
     news: &'a mut Vec<ServerNews>,
     /// This node leads, as far as it knows.
@@ -553,7 +552,7 @@ impl Records<'_> {
         if conn.frontend == self.own || conn.is_outgoing() {
             self.frontend.record(record);
         } else {
-            self.sidecars.record(conn, record, self.conns);
+            self.proxies.record(conn, record, self.conns);
         }
     }
 }
@@ -567,7 +566,7 @@ impl Sink for Records<'_> {
             | Record::Closed { conn, .. } => {
                 conn.frontend == self.own
                     || conn.is_outgoing()
-                    || self.sidecars.retains_for(conn.frontend, self.conns)
+                    || self.proxies.retains_for(conn.frontend, self.conns)
             }
             _ => true,
         }
@@ -591,7 +590,7 @@ impl Sink for Records<'_> {
                 transport,
                 chosen,
             } => {
-                self.sidecars.ports_changed(record);
+                self.proxies.ports_changed(record);
                 self.news.push(ServerNews::Listen(Published {
                     listener,
                     address,
@@ -600,14 +599,14 @@ impl Sink for Records<'_> {
                 }));
             }
             Record::Unlisten { listener } => {
-                self.sidecars.ports_changed(record);
+                self.proxies.ports_changed(record);
                 self.news.push(ServerNews::Unlisten(listener));
             }
             Record::Datagram { frontend: 0, .. } => self.frontend.unasked(record, self.leads),
             Record::Datagram { frontend, .. } if frontend == self.own => {
                 self.frontend.record(record);
             }
-            Record::Datagram { frontend, .. } => self.sidecars.datagram(frontend, record),
+            Record::Datagram { frontend, .. } => self.proxies.datagram(frontend, record),
             Record::Lost { total } => self.frontend.server_lost(total),
             Record::Exit { status } => self.news.push(ServerNews::Exit(status)),
             Record::Fault { message } => {

@@ -5,8 +5,8 @@ use crate::checkpoint::restore::StartPoint;
 use crate::clients::connection_table::Conns;
 use crate::clients::frontend::{Frontend, Tokens};
 use crate::clients::unix_sockets::UnixSockets;
-use crate::divergence::hash_log::Trail;
-use crate::divergence::monitor::Checking;
+use crate::divergence::hash_log::HashLog;
+use crate::divergence::monitor::Monitor;
 use crate::divergence::quarantine::Quarantine;
 use crate::error::NodeError;
 use crate::join::Receptionist;
@@ -15,7 +15,7 @@ use crate::ordering::operator_signals::Operator;
 use crate::ordering::proposer::{Knobs, Proposer};
 use crate::peers::compatibility::Company;
 use crate::peers::learners::Learners;
-use crate::proxy::server::{Desk, Sidecars, Wish};
+use crate::proxy::server::{Handshake, ProxyServer, Request};
 use crate::server::feeder::Feeder;
 use crate::server::output::Output;
 use crate::server::process::{Process, ServerHost};
@@ -39,11 +39,11 @@ pub(crate) const WAKER: Token = Token(0);
 pub(crate) const TIMER: Token = Token(1);
 pub(crate) const DOORBELL: Token = Token(2);
 pub(crate) const PROCESS: Token = Token(3);
-const SIDECAR_LISTENER: Token = Token(4);
+const PROXY_LISTENER: Token = Token(4);
 /// Tokens of the links between nodes start here.
 const FIRST_REPLICA_TOKEN: usize = 1 << 10;
-/// Tokens of sidecars' wires start here.
-const FIRST_SIDECAR_TOKEN: usize = 1 << 19;
+/// Tokens of proxies' wires start here.
+const FIRST_PROXY_TOKEN: usize = 1 << 19;
 /// One token for each port that the server can listen on.
 const FIRST_LISTENER_TOKEN: usize = 1 << 20;
 /// One token for each port at which the server can take datagrams, and some more.
@@ -104,20 +104,20 @@ pub struct Node<H> {
     pub(crate) conns: Conns,
     pub(crate) output: Output,
     pub(crate) frontend: Frontend,
-    pub(crate) sidecars: Sidecars,
-    pub(crate) wishes: Vec<Wish>,
-    /// When the leader is told which sidecars live.
+    pub(crate) proxies: ProxyServer,
+    pub(crate) requests: Vec<Request>,
+    /// When the leader is told which proxies live.
     pub(crate) alive_at: Option<Instant>,
     pub(crate) upstream: Upstream,
     pub(crate) proposer: Proposer,
     pub(crate) frame: Vec<u8>,
     pub(crate) life: crate::server::lifecycle::Life,
     pub(crate) company: Company,
-    pub(crate) checking: Checking,
+    pub(crate) monitor: Monitor,
     pub(crate) operator: Operator,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) transfer: Transfer,
-    pub(crate) trail: Trail,
+    pub(crate) hash_log: HashLog,
     pub(crate) trace_file: Option<TraceFile>,
 }
 
@@ -178,12 +178,12 @@ impl<H: ServerHost> Node<H> {
         let transfer = Transfer::new(&config, directory.clone(), Arc::clone(&waker), lore);
         let checkpoints = Checkpoints::open(directory, identity, &config, waker);
         let frontend = open_frontend(&config, &poll).map_err(system("cannot open the frontend"))?;
-        let sidecars = open_sidecars(&config, &poll)?;
+        let proxies = open_proxies(&config, &poll)?;
         let knobs = Knobs {
             clocks_per_event: config.clocks_per_event,
             starvation_wait: Duration::from_micros(config.bubble_wait_us),
         };
-        let checking = Checking::new(&config, Quarantine::load(&config.data_dir)?);
+        let monitor = Monitor::new(&config, Quarantine::load(&config.data_dir)?);
         let perturb = Duration::from_micros(u64::from(config.perturb_us));
         let now = Instant::now();
         let id = config.node;
@@ -206,19 +206,19 @@ impl<H: ServerHost> Node<H> {
             conns: Conns::new(),
             output: Output::new(),
             frontend,
-            sidecars,
-            wishes: Vec::new(),
+            proxies,
+            requests: Vec::new(),
             alive_at: None,
             upstream: Upstream::default(),
             proposer: Proposer::new(knobs),
             frame: Vec::new(),
             life: crate::server::lifecycle::Life::default(),
             company,
-            checking,
+            monitor,
             operator: Operator::default(),
             checkpoints,
             transfer,
-            trail: Trail::open(&config.data_dir),
+            hash_log: HashLog::open(&config.data_dir),
             trace_file: None,
             config,
         })
@@ -238,13 +238,13 @@ impl<H: ServerHost> Node<H> {
             process,
             tape,
             frontend,
-            sidecars,
-            checking,
-            trail,
+            proxies,
+            monitor,
+            hash_log,
             ..
         } = self;
         // The server goes before its host is used again, sockets and files before their names are.
-        drop((process, tape, frontend, sidecars, checking, trail));
+        drop((process, tape, frontend, proxies, monitor, hash_log));
         replica.close();
         let (identity, waker) = checkpoints.into_carryover();
         let lore = transfer.into_lore();
@@ -277,7 +277,7 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn live(&mut self) -> Result<Ended, NodeError> {
-        if let Some(quarantine) = self.checking.quarantine() {
+        if let Some(quarantine) = self.monitor.quarantine() {
             tracing::warn!(
                 slot = quarantine.slot,
                 "in quarantine: {}",
@@ -340,21 +340,21 @@ impl<H: ServerHost> Node<H> {
                         self.receptionist.welcome(newcomer);
                     }
                 }
-                token if self.sidecars.owns(token) => self.sidecar_ready(event),
+                token if self.proxies.owns(token) => self.proxy_ready(event),
                 token => tracing::debug!(?token, "event for nobody"),
             }
         }
         Ok(false)
     }
 
-    fn sidecar_ready(&mut self, event: &mio::event::Event) {
+    fn proxy_ready(&mut self, event: &mio::event::Event) {
         let listeners = self.frontend.known_listeners();
-        let desk = Desk {
+        let handshake = Handshake {
             cluster: self.config.cluster.0,
             conns: &self.conns,
             listeners: listeners.as_deref(),
         };
-        self.sidecars.handle(event, &desk, &mut self.wishes);
+        self.proxies.handle(event, &handshake, &mut self.requests);
     }
 
     fn answer_queries(&mut self) -> bool {
@@ -381,8 +381,8 @@ impl<H: ServerHost> Node<H> {
             self.upstream.wakeup(),
             self.absence_deadline(now),
             self.alive_at,
-            self.checking.wakeup(now),
-            self.trail.wakeup(),
+            self.monitor.wakeup(now),
+            self.hash_log.wakeup(),
             self.checkpoints.wakeup(now),
             self.transfer.wakeup(),
         ];
@@ -452,12 +452,12 @@ fn replica_config(config: &NodeConfig) -> ReplicaConfig {
     }
 }
 
-fn open_sidecars(config: &NodeConfig, poll: &Poll) -> Result<Sidecars, NodeError> {
+fn open_proxies(config: &NodeConfig, poll: &Poll) -> Result<ProxyServer, NodeError> {
     let registry = poll.registry().try_clone();
     let registry = registry.map_err(NodeError::doing("cannot clone the poll"))?;
     let address = config.place().sidecar;
-    Sidecars::open(address, registry, SIDECAR_LISTENER, FIRST_SIDECAR_TOKEN)
-        .map_err(|source| NodeError::SidecarListen { address, source })
+    ProxyServer::open(address, registry, PROXY_LISTENER, FIRST_PROXY_TOKEN)
+        .map_err(|source| NodeError::ProxyListen { address, source })
 }
 
 fn open_frontend(config: &NodeConfig, poll: &Poll) -> io::Result<Frontend> {

@@ -77,12 +77,12 @@ impl<H: ServerHost> Node<H> {
         let directory = self.checkpoints.directory();
         let begun = directory.partials()?;
         let begun = begun.iter().find(|it| it.position.slot >= at_least);
-        let wishes = Wishes {
+        let requests = Wishes {
             at_least,
             leader: self.leadership.leader,
             begun: begun.map(|manifest| manifest.node),
         };
-        let donor = match self.transfer.donors.choose(wishes, now) {
+        let donor = match self.transfer.donors.choose(requests, now) {
             Choice::Ask(donor) => donor,
             Choice::Wait(at) => {
                 // News come before that.

@@ -24,7 +24,7 @@ pub enum PeerFrame<'a> {
     CheckpointToken(TokenMessage, Ballot),
     /// What a server is made of; see [`crate::peers::compatibility::Introduction`].
     Introduce(&'a [u8]),
-    /// Servers are compared; see [`crate::divergence::messages::Exchange`].
+    /// Servers are compared; see [`crate::divergence::messages::DivergenceMessage`].
     Compare(&'a [u8]),
 }
 

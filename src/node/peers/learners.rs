@@ -3,8 +3,8 @@
 //! Nothing here counts for anything: a learner that is wrong finds that out by itself, from the hashes
 //! of the members. What is known of one ends with the link to it.
 
+use crate::divergence::hashes::{History, SlotHashes};
 use crate::event_loop::node::Node;
-use crate::server::output::{History, SlotHashes};
 use crate::server::process::ServerHost;
 use crate::status::LearnerStatus;
 use brolga_consensus::NodeId;

@@ -1,12 +1,12 @@
-//! A sidecar: a frontend that runs alone, next to the clients, attached to any one node at a time.
+//! The stand-alone frontend: a frontend that runs alone, next to the clients, attached to any one node at a time.
 //!
 //! Its clients' connections end here, so they outlive every node: when the node it is attached to
 //! dies, it attaches to the next and goes on at its own positions in both directions. It knows
 //! nothing of consensus and keeps nothing on disk.
 
 use crate::clients::frontend::{Frontend, Published, Tokens};
-use crate::error::NodeError;
 use crate::ordering::leader_link::Upstream;
+use crate::proxy::error::ProxyError;
 use crate::proxy::wire::{self, Hello, Kind, Wire, each_progress};
 use brolga_os::sys;
 use brolga_os::timer::Timer;
@@ -42,29 +42,29 @@ const RETRY_PAUSE: Duration = Duration::from_millis(50);
 /// before, so that nobody's bytes end in the void.
 const DETACHED_MAX: Duration = Duration::from_secs(15);
 
-/// Settings of a sidecar.
+/// Settings of a stand-alone frontend.
 #[derive(Clone, Debug)]
-pub struct SidecarConfig {
+pub struct ProxyConfig {
     /// The cluster.
     pub cluster: u128,
     /// Where the server's ports are opened for clients.
     pub publish: IpAddr,
-    /// The nodes' addresses for sidecars.
+    /// The nodes' addresses for proxies.
     pub nodes: Vec<SocketAddr>,
 }
 
-/// Stops a sidecar, from any thread.
+/// Stops a stand-alone frontend, from any thread.
 #[derive(Clone, Debug)]
-pub struct SidecarHandle {
+pub struct ProxyHandle {
     stop: Arc<AtomicBool>,
     waker: Arc<Waker>,
 }
 
-impl SidecarHandle {
-    /// Makes [`Sidecar::run`] return. It may have done so already.
+impl ProxyHandle {
+    /// Makes [`ProxyFrontend::run`] return. It may have done so already.
     pub fn shutdown(&self) {
         self.stop.store(true, Ordering::Release);
-        // When the poll is gone, so is the sidecar.
+        // When the poll is gone, so is the stand-alone frontend.
         let _ = self.waker.wake();
     }
 }
@@ -81,8 +81,8 @@ struct Uplink {
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct Sidecar {
-    config: SidecarConfig,
+pub struct ProxyFrontend {
+    config: ProxyConfig,
     poll: Poll,
     timer: Timer,
     frontend: Frontend,
@@ -95,20 +95,20 @@ pub struct Sidecar {
     buffer: Vec<u8>,
 }
 
-impl Sidecar {
-    /// A sidecar that is not attached yet.
+impl ProxyFrontend {
+    /// A stand-alone frontend that is not attached yet.
     ///
     /// # Errors
     /// The operating system refuses something.
-    pub fn open(config: SidecarConfig) -> Result<(Self, SidecarHandle), NodeError> {
-        Self::open_io(config).map_err(NodeError::doing("cannot open the frontend"))
+    pub fn open(config: ProxyConfig) -> Result<(Self, ProxyHandle), ProxyError> {
+        Self::open_io(config).map_err(ProxyError::doing("cannot open the frontend"))
     }
 
-    fn open_io(config: SidecarConfig) -> io::Result<(Self, SidecarHandle)> {
+    fn open_io(config: ProxyConfig) -> io::Result<(Self, ProxyHandle)> {
         let poll = Poll::new()?;
         let waker = Arc::new(Waker::new(poll.registry(), WAKER)?);
         let stop = Arc::new(AtomicBool::new(false));
-        let handle = SidecarHandle {
+        let handle = ProxyHandle {
             stop: Arc::clone(&stop),
             waker,
         };
@@ -119,7 +119,7 @@ impl Sidecar {
         frontend.say_farewell();
         let timer = Timer::new(poll.registry(), TIMER)?;
         let now = Instant::now();
-        let sidecar = Self {
+        let proxy = Self {
             config,
             poll,
             timer,
@@ -132,20 +132,20 @@ impl Sidecar {
             stop,
             buffer: vec![0; READ_BYTES],
         };
-        Ok((sidecar, handle))
+        Ok((proxy, handle))
     }
 
     /// Works until asked to stop.
     ///
     /// # Errors
-    /// See [`NodeError`].
-    pub fn run(mut self) -> Result<(), NodeError> {
+    /// See [`ProxyError`].
+    pub fn run(mut self) -> Result<(), ProxyError> {
         let mut events = Events::with_capacity(EVENTS_MAX);
         let mut wait = Some(Duration::ZERO);
         loop {
             match self.poll.poll(&mut events, wait) {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-                other => other.map_err(NodeError::doing("cannot poll"))?,
+                other => other.map_err(ProxyError::doing("cannot poll"))?,
             }
             if self.stop.load(Ordering::Acquire) {
                 return Ok(());
@@ -164,11 +164,11 @@ impl Sidecar {
             let deadline = self.deadline();
             self.timer
                 .arm(deadline, now)
-                .map_err(NodeError::doing("cannot set a timer"))?;
+                .map_err(ProxyError::doing("cannot set a timer"))?;
         }
     }
 
-    fn turn(&mut self, now: Instant) -> Result<(), NodeError> {
+    fn turn(&mut self, now: Instant) -> Result<(), ProxyError> {
         self.look_after_uplink(now)?;
         self.frontend.tick(now);
         self.frontend.serve_touched();
@@ -191,7 +191,7 @@ impl Sidecar {
 
     // ---- attaching ----
 
-    fn look_after_uplink(&mut self, now: Instant) -> Result<(), NodeError> {
+    fn look_after_uplink(&mut self, now: Instant) -> Result<(), ProxyError> {
         match &mut self.uplink {
             None if self.retry_at <= now => self.connect(now),
             None => {}
@@ -267,8 +267,8 @@ impl Sidecar {
         self.upstream.lost();
     }
 
-    fn start_over(&mut self) -> Result<(), NodeError> {
-        let id = sys::random_u64().map_err(NodeError::doing("cannot get random bytes"))?;
+    fn start_over(&mut self) -> Result<(), ProxyError> {
+        let id = sys::random_u64().map_err(ProxyError::doing("cannot get random bytes"))?;
         self.frontend.start_over(id);
         self.frontend.belongs_to(id);
         // A wire that was opened under the old identity must not carry events of the new one.
@@ -281,7 +281,7 @@ impl Sidecar {
 
     // ---- talking ----
 
-    fn listen_up(&mut self, now: Instant) -> Result<(), NodeError> {
+    fn listen_up(&mut self, now: Instant) -> Result<(), ProxyError> {
         let Some(uplink) = &mut self.uplink else {
             return Ok(());
         };
@@ -306,7 +306,7 @@ impl Sidecar {
         Ok(())
     }
 
-    fn take_frame(&mut self, kind: Kind, payload: &[u8], now: Instant) -> Result<(), NodeError> {
+    fn take_frame(&mut self, kind: Kind, payload: &[u8], now: Instant) -> Result<(), ProxyError> {
         match kind {
             Kind::Welcome => self.welcome(payload),
             Kind::Refused => {
@@ -352,13 +352,13 @@ impl Sidecar {
             }
             Kind::Pong => Ok(()),
             Kind::Hello | Kind::Events | Kind::Ping => {
-                self.leave("it speaks like a sidecar", now);
+                self.leave("it speaks like a stand-alone frontend", now);
                 Ok(())
             }
         }
     }
 
-    fn welcome(&mut self, payload: &[u8]) -> Result<(), NodeError> {
+    fn welcome(&mut self, payload: &[u8]) -> Result<(), ProxyError> {
         if let Some(uplink) = &mut self.uplink {
             tracing::info!(node = %uplink.node, "attached");
             uplink.welcome = true;
@@ -381,7 +381,7 @@ impl Sidecar {
                     chosen,
                 });
             }
-            Ok::<(), NodeError>(())
+            Ok::<(), ProxyError>(())
         })?;
         self.frontend.listen_exactly(&ports)?;
         Ok(self.frontend.go_live()?)
@@ -416,12 +416,12 @@ impl Sidecar {
     }
 }
 
-fn each_record<E: Into<NodeError>>(
+fn each_record<E: Into<ProxyError>>(
     mut bytes: &[u8],
     mut each: impl FnMut(&Record<'_>) -> Result<(), E>,
-) -> Result<(), NodeError> {
+) -> Result<(), ProxyError> {
     while !bytes.is_empty() {
-        let (record, used) = decode(bytes).map_err(NodeError::Tape)?;
+        let (record, used) = decode(bytes)?;
         each(&record).map_err(Into::into)?;
         bytes = &bytes[used..];
     }

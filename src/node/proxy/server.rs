@@ -1,13 +1,14 @@
-//! The node's side of sidecar frontends: their wires, and what every node keeps for all of them.
+//! The node's side of stand-alone frontends: their connections, and the output that every node keeps for all
+//! of them.
 //!
-//! A sidecar is known by the log as a frontend that is its own node. Whichever node it is attached
+//! A stand-alone frontend is known by the log as a frontend that is its own node. Whichever node it is attached
 //! to passes its events on as if they came from the node's own frontend, tells it what is committed,
 //! and gives it the output of the replica there.
 
 use crate::checkpoint::node_state::SavedOutput;
 use crate::clients::connection_table::{Conns, IdMap, KnownFrontend, Progress};
 use crate::clients::frontend::Published;
-use crate::proxy::unacked_output::Retained;
+use crate::proxy::unacked_output::UnackedOutput;
 use crate::proxy::wire::{self, BATCH_BYTES, Hello, Kind, Wire};
 use brolga_tape::ConnId;
 use brolga_tape::ENTRY_BYTES_MAX;
@@ -21,16 +22,16 @@ use std::time::Instant;
 
 const READ_BYTES: usize = 64 * 1024;
 
-/// Events that a sidecar wants ordered.
+/// Events of a stand-alone frontend, to be ordered.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Wish {
+pub struct Request {
     /// How many.
     pub count: u32,
     /// Their encoding.
     pub events: Vec<u8>,
 }
 
-/// One attached sidecar, or somebody who has not said hello yet.
+/// One attached stand-alone frontend, or somebody who has not said hello yet.
 #[derive(Debug)]
 struct Link {
     wire: Wire,
@@ -40,9 +41,9 @@ struct Link {
     committed: Vec<u8>,
 }
 
-/// What a node knows that a hello is answered from.
+/// The state of the node that a hello is answered from.
 #[derive(Clone, Copy, Debug)]
-pub struct Desk<'a> {
+pub struct Handshake<'a> {
     /// The cluster.
     pub cluster: u128,
     /// Connections and frontends, as the log knows them.
@@ -51,28 +52,28 @@ pub struct Desk<'a> {
     pub listeners: Option<&'a [Published]>,
 }
 
-/// See the module's description.
+/// The stand-alone frontends, as a node sees them.
 #[derive(Debug)]
-pub struct Sidecars {
+pub struct ProxyServer {
     registry: Registry,
     listener: TcpListener,
     listener_token: Token,
     first_token: usize,
     links: Vec<Option<Link>>,
     attached: IdMap<u64, usize>,
-    retained: Retained,
-    /// When each sidecar that the log knows was last heard to live; only the leader looks.
+    unacked: UnackedOutput,
+    /// When each stand-alone frontend that the log knows was last heard to live; only the leader looks.
     seen: IdMap<u64, Instant>,
     buffer: Vec<u8>,
 }
 
-/// True when the log knows this frontend as a sidecar.
-pub fn is_sidecar(frontend: u64, known: KnownFrontend) -> bool {
+/// Returns true when the log knows this frontend as a stand-alone frontend.
+pub fn is_proxy(frontend: u64, known: KnownFrontend) -> bool {
     known.node == frontend
 }
 
-impl Sidecars {
-    /// Listens for sidecars.
+impl ProxyServer {
+    /// Listens for proxies.
     ///
     /// # Errors
     /// The address can't be listened on.
@@ -91,31 +92,36 @@ impl Sidecars {
             first_token,
             links: Vec::new(),
             attached: IdMap::default(),
-            retained: Retained::default(),
+            unacked: UnackedOutput::default(),
             seen: IdMap::default(),
             buffer: vec![0; READ_BYTES],
         })
     }
 
-    /// True when the poll token belongs to a sidecar's wire.
+    /// Returns true when the poll token belongs to a stand-alone frontend's wire.
     pub fn owns(&self, token: Token) -> bool {
         let index = token.0.wrapping_sub(self.first_token);
         token == self.listener_token || index < self.links.len()
     }
 
-    /// Sidecars attached here.
+    /// ProxyServer attached here.
     pub fn attached(&self) -> impl Iterator<Item = u64> + '_ {
         self.attached.keys().copied()
     }
 
     /// Something happened at a socket.
-    pub fn handle(&mut self, event: &mio::event::Event, desk: &Desk<'_>, wishes: &mut Vec<Wish>) {
+    pub fn handle(
+        &mut self,
+        event: &mio::event::Event,
+        handshake: &Handshake<'_>,
+        requests: &mut Vec<Request>,
+    ) {
         if event.token() == self.listener_token {
             return self.accept();
         }
         let index = event.token().0 - self.first_token;
-        if let Err(error) = self.converse(index, desk, wishes) {
-            tracing::info!(%error, "a sidecar's wire ended");
+        if let Err(error) = self.converse(index, handshake, requests) {
+            tracing::info!(%error, "the connection of a stand-alone frontend ended");
             self.detach(index);
         }
     }
@@ -124,14 +130,14 @@ impl Sidecars {
         loop {
             match self.listener.accept() {
                 Ok((stream, peer)) => {
-                    tracing::info!(%peer, "a sidecar connects");
+                    tracing::info!(%peer, "a stand-alone frontend connects");
                     self.add(Wire::new(stream));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    // Out of descriptors: the sidecar tries again, here or elsewhere.
-                    tracing::warn!(%error, "cannot accept a sidecar");
+                    // Out of descriptors: the stand-alone frontend tries again, here or elsewhere.
+                    tracing::warn!(%error, "cannot accept a stand-alone frontend");
                     return;
                 }
             }
@@ -147,7 +153,7 @@ impl Sidecars {
         let token = Token(self.first_token + index);
         let interest = Interest::READABLE | Interest::WRITABLE;
         if let Err(error) = self.registry.register(wire.stream(), token, interest) {
-            tracing::warn!(%error, "cannot watch a sidecar's wire");
+            tracing::warn!(%error, "cannot watch the connection of a stand-alone frontend");
             return;
         }
         self.links[index] = Some(Link {
@@ -161,8 +167,8 @@ impl Sidecars {
     fn converse(
         &mut self,
         index: usize,
-        desk: &Desk<'_>,
-        wishes: &mut Vec<Wish>,
+        handshake: &Handshake<'_>,
+        requests: &mut Vec<Request>,
     ) -> io::Result<()> {
         let Some(link) = &mut self.links[index] else {
             return Ok(());
@@ -173,7 +179,7 @@ impl Sidecars {
                 break;
             };
             match (kind, link.frontend) {
-                (Kind::Hello, None) => self.greet(index, &payload, desk)?,
+                (Kind::Hello, None) => self.greet(index, &payload, handshake)?,
                 (Kind::Ping, Some(_)) => link.wire.send(Kind::Pong, &[]),
                 (Kind::Events, Some(frontend)) => {
                     let (count, events) =
@@ -182,7 +188,7 @@ impl Sidecars {
                         return Err(io::ErrorKind::InvalidData.into());
                     }
                     let events = events.to_vec();
-                    wishes.push(Wish { count, events });
+                    requests.push(Request { count, events });
                 }
                 _ => return Err(io::ErrorKind::InvalidData.into()),
             }
@@ -193,21 +199,21 @@ impl Sidecars {
         }
     }
 
-    fn greet(&mut self, index: usize, payload: &[u8], desk: &Desk<'_>) -> io::Result<()> {
+    fn greet(&mut self, index: usize, payload: &[u8], handshake: &Handshake<'_>) -> io::Result<()> {
         let hello = Hello::decode(payload).ok_or(io::ErrorKind::InvalidData)?;
         let refusal = if hello.version != wire::VERSION {
             Some(format!("this node speaks version {}", wire::VERSION))
-        } else if hello.cluster != desk.cluster {
+        } else if hello.cluster != handshake.cluster {
             Some(format!(
                 "this node belongs to cluster {:032x}",
-                desk.cluster
+                handshake.cluster
             ))
-        } else if desk.listeners.is_none() {
+        } else if handshake.listeners.is_none() {
             Some("this node is still replaying the log".to_owned())
         } else {
             None
         };
-        // An older wire of the same sidecar is dead, even if nobody has noticed.
+        // An older wire of the same stand-alone frontend is dead, even if nobody has noticed.
         if let Some(old) = self.attached.get(&hello.frontend).copied() {
             self.detach(old);
         }
@@ -220,7 +226,7 @@ impl Sidecars {
         }
         link.frontend = Some(hello.frontend);
         let mut ports = Vec::new();
-        for port in desk.listeners.unwrap_or_default() {
+        for port in handshake.listeners.unwrap_or_default() {
             let listen = Record::Listen {
                 listener: port.listener,
                 address: port.address,
@@ -231,11 +237,11 @@ impl Sidecars {
         }
         link.wire.send(Kind::Welcome, &[&ports]);
         self.attached.insert(hello.frontend, index);
-        self.resume(index, &hello, desk.conns);
+        self.resume(index, &hello, handshake.conns);
         Ok(())
     }
 
-    /// Tells a sidecar that has come from elsewhere where each of its connections stands.
+    /// Tells a stand-alone frontend that has come from elsewhere where each of its connections stands.
     fn resume(&mut self, index: usize, hello: &Hello, conns: &Conns) {
         let Some(link) = &mut self.links[index] else {
             return;
@@ -266,7 +272,7 @@ impl Sidecars {
                     let ended = Progress::Ended(brolga_tape::entry::CloseHow::Fin);
                     wire::put_progress(&mut link.committed, counter, ended);
                 }
-            } else if !self.retained.knows(conn) {
+            } else if !self.unacked.knows(conn) {
                 let gone = Record::Closed {
                     conn,
                     offset: *next,
@@ -274,32 +280,32 @@ impl Sidecars {
                 };
                 encode(&gone, |piece| link.records.extend_from_slice(piece));
             }
-            self.retained.replay(conn, *next, &mut link.records);
+            self.unacked.replay(conn, *next, &mut link.records);
         }
     }
 
-    /// Sends all sidecars away to other nodes, and forgets what the server told them.
+    /// Sends all proxies away to other nodes, and forgets what the server told them.
     pub fn detach_all(&mut self) {
         for index in 0..self.links.len() {
             self.detach(index);
         }
-        self.retained = Retained::default();
+        self.unacked = UnackedOutput::default();
     }
 
     /// Output that is held, for a checkpoint.
     pub fn save(&self) -> Vec<SavedOutput> {
-        self.retained.save()
+        self.unacked.save()
     }
 
     /// Holds what was held then.
     pub fn load(&mut self, saved: Vec<SavedOutput>) {
-        self.retained = Retained::load(saved);
+        self.unacked = UnackedOutput::load(saved);
     }
 
-    /// True when output of this frontend's connections is held here for a sidecar.
+    /// Returns true when output of this frontend's connections is held here for a stand-alone frontend.
     pub fn retains_for(&self, frontend: u64, conns: &Conns) -> bool {
         let known = conns.frontend(frontend);
-        known.is_some_and(|known| is_sidecar(frontend, known))
+        known.is_some_and(|known| is_proxy(frontend, known))
     }
 
     fn detach(&mut self, index: usize) {
@@ -322,14 +328,14 @@ impl Sidecars {
         if !self.retains_for(conn.frontend, conns) {
             return;
         }
-        self.retained.record(conn, record, conns);
+        self.unacked.record(conn, record, conns);
         let index = self.attached.get(&conn.frontend);
         if let Some(Some(link)) = index.and_then(|index| self.links.get_mut(*index)) {
             encode(record, |piece| link.records.extend_from_slice(piece));
         }
     }
 
-    /// A datagram of the server for somebody that a sidecar has heard of. It is not held: whoever
+    /// A datagram of the server for somebody that a stand-alone frontend has heard of. It is not held: whoever
     /// misses the answer asks again.
     pub fn datagram(&mut self, frontend: u64, record: &Record<'_>) {
         let index = self.attached.get(&frontend);
@@ -358,7 +364,7 @@ impl Sidecars {
         event: &Event<'_>,
         progress: Progress,
     ) {
-        self.retained.event(event);
+        self.unacked.event(event);
         let Some(Some(link)) = self
             .attached
             .get(&frontend)
@@ -373,7 +379,7 @@ impl Sidecars {
         }
     }
 
-    /// Events of attached sidecars may have been lost.
+    /// Events of attached proxies may have been lost.
     pub fn ask_again(&mut self) {
         for link in self
             .links
@@ -397,7 +403,7 @@ impl Sidecars {
             }
             send_records(&mut link.wire, &mut link.records);
             if let Err(error) = link.wire.flush() {
-                tracing::info!(%error, "a sidecar's wire ended");
+                tracing::info!(%error, "the connection of a stand-alone frontend ended");
                 self.detach(index);
             }
         }
@@ -405,7 +411,7 @@ impl Sidecars {
 
     // ---- who lives ----
 
-    /// A sidecar lives.
+    /// A stand-alone frontend lives.
     pub fn lives(&mut self, frontend: u64, now: Instant) {
         self.seen.insert(frontend, now);
     }
@@ -415,7 +421,7 @@ impl Sidecars {
         self.seen.clear();
     }
 
-    /// When a sidecar was last heard to live; it is `now` if nobody has asked before.
+    /// When a stand-alone frontend was last heard to live; it is `now` if nobody has asked before.
     pub fn last_seen(&mut self, frontend: u64, now: Instant) -> Instant {
         *self.seen.entry(frontend).or_insert(now)
     }
@@ -428,7 +434,7 @@ fn send_records(wire: &mut Wire, records: &mut Vec<u8>) {
         let mut batch = 0;
         while batch < rest.len().min(BATCH_BYTES) {
             let Ok((_, used)) = brolga_tape::record::decode(&rest[batch..]) else {
-                tracing::error!("records for a sidecar are broken");
+                tracing::error!("records for a stand-alone frontend are broken");
                 records.clear();
                 return;
             };
@@ -445,7 +451,7 @@ fn send_records(wire: &mut Wire, records: &mut Vec<u8>) {
 /// entry, and an entry that does not fit on a tape would end every node.
 const EVENTS_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
 
-/// True when the bytes are whole events, all of `frontend`, which it may send.
+/// Returns true when the bytes are whole events, all of `frontend`, which it may send.
 fn are_of(count: u32, events: &[u8], frontend: u64) -> bool {
     if events.len() > EVENTS_BYTES_MAX {
         return false;
@@ -476,7 +482,7 @@ mod tests {
     use brolga_tape::entry::EntryBuilder;
 
     #[test]
-    fn a_sidecar_says_no_more_at_once_than_fits_in_an_entry() {
+    fn a_frontend_sends_no_more_at_once_than_fits_in_an_entry() {
         let of_bytes = |len: usize| {
             let mut events = EntryBuilder::new();
             events.push(&Event::Data {
@@ -495,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sidecar_can_only_speak_for_itself() {
+    fn a_frontend_can_only_speak_for_itself() {
         let mut events = EntryBuilder::new();
         events.push(&Event::FrontendUp {
             node: 7,

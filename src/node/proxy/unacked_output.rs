@@ -1,5 +1,6 @@
-//! Output of sidecars' connections, held by every node until the sidecar has acknowledged it: when
-//! its node dies, a sidecar goes on at any other, at its own position (DESIGN section 5).
+//! Unacknowledged output: every node keeps the server's output for connections of stand-alone frontends until
+//! the frontend has acknowledged it. When its node dies, the frontend goes on at any other node, at its own
+//! position.
 
 use crate::checkpoint::node_state::{self, SavedOutput};
 use crate::clients::connection::ByteQueue;
@@ -8,7 +9,7 @@ use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::record::{Record, encode};
 use brolga_tape::{ConnId, StreamStep, stream_step};
 
-/// Largest piece of retained output in one record.
+/// Largest piece of unacked output in one record.
 const PIECE_BYTES: usize = 256 * 1024;
 
 /// One connection's output.
@@ -38,12 +39,12 @@ impl Held {
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub struct Retained {
+pub struct UnackedOutput {
     held: IdMap<ConnId, Held>,
 }
 
-impl Retained {
-    /// The server did something to a connection of a sidecar.
+impl UnackedOutput {
+    /// The server did something to a connection of a stand-alone frontend.
     pub fn record(&mut self, conn: ConnId, record: &Record<'_>, conns: &Conns) {
         let held = match (self.held.get_mut(&conn), conns.get(conn)) {
             (Some(held), _) => held,
@@ -55,7 +56,7 @@ impl Retained {
                 };
                 self.held.entry(conn).or_insert(fresh)
             }
-            // Gone for the sidecar already: this is a replay.
+            // Gone for the stand-alone frontend already: this is a replay.
             (None, None) => return,
         };
         match *record {
@@ -71,7 +72,7 @@ impl Retained {
         }
     }
 
-    /// Takes note of a committed event: what the sidecar has got is dropped.
+    /// Takes note of a committed event: what the stand-alone frontend has got is dropped.
     pub fn event(&mut self, event: &Event<'_>) {
         match *event {
             Event::Credit { conn, upto } => {
@@ -199,11 +200,11 @@ mod tests {
     #[test]
     fn output_is_held_until_it_is_credited_and_given_again_from_any_position() {
         let conns = open();
-        let mut retained = Retained::default();
-        retained.record(CONN, &data(0, b"hello "), &conns);
-        retained.record(CONN, &data(6, b"world"), &conns);
-        retained.record(CONN, &data(0, b"hello "), &conns);
-        retained.event(&Event::Credit {
+        let mut unacked = UnackedOutput::default();
+        unacked.record(CONN, &data(0, b"hello "), &conns);
+        unacked.record(CONN, &data(6, b"world"), &conns);
+        unacked.record(CONN, &data(0, b"hello "), &conns);
+        unacked.event(&Event::Credit {
             conn: CONN,
             upto: 3,
         });
@@ -212,26 +213,26 @@ mod tests {
             offset: 11,
             reset: false,
         };
-        retained.record(CONN, &closed, &conns);
+        unacked.record(CONN, &closed, &conns);
         let mut out = Vec::new();
-        retained.replay(CONN, 4, &mut out);
+        unacked.replay(CONN, 4, &mut out);
         let (first, used) = decode(&out).unwrap();
         assert_eq!(first, data(3, b"lo world"));
         assert_eq!(decode(&out[used..]).unwrap().0, closed);
-        retained.event(&Event::Close {
+        unacked.event(&Event::Close {
             conn: CONN,
             offset: 0,
             how: CloseHow::Reset,
         });
-        assert!(!retained.knows(CONN));
+        assert!(!unacked.knows(CONN));
     }
 
     #[test]
     fn a_replay_of_a_connection_that_is_gone_is_not_held() {
         let mut conns = open();
         conns.apply(&Event::FrontendGone { frontend: 7 });
-        let mut retained = Retained::default();
-        retained.record(CONN, &data(0, b"old"), &conns);
-        assert!(!retained.knows(CONN));
+        let mut unacked = UnackedOutput::default();
+        unacked.record(CONN, &data(0, b"old"), &conns);
+        assert!(!unacked.knows(CONN));
     }
 }

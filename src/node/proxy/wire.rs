@@ -1,10 +1,10 @@
-//! The wire between a sidecar frontend and a node: framed messages over TCP.
+//! The wire between a stand-alone frontend and a node: framed messages over TCP.
 //!
 //! ```text
 //! frame := payload_len u32 | kind u32 | payload
 //! ```
 //!
-//! The sidecar says `Hello` with the connections it has and how much output of each it has got; the
+//! The stand-alone frontend says `Hello` with the connections it has and how much output of each it has got; the
 //! node answers `Welcome` with the ports to open, then tells of every connection what is committed
 //! and gives the output from there on. After that events go up, commits and output come down.
 
@@ -23,7 +23,7 @@ const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Batches of records are cut here.
 pub const BATCH_BYTES: usize = 1024 * 1024;
 
-/// What a frame is about.
+/// The kind of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum Kind {
@@ -67,10 +67,10 @@ impl Kind {
     }
 }
 
-/// What a sidecar says first.
+/// The first frame of a stand-alone frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`VERSION`] of the sidecar.
+    /// [`VERSION`] of the stand-alone frontend.
     pub version: u32,
     /// The cluster it was told to join.
     pub cluster: u128,
@@ -80,7 +80,7 @@ pub struct Hello {
     pub conns: Vec<(u64, u64)>,
 }
 
-/// Fixed-size integers, so that no other version of a sidecar can be misread by its first field.
+/// Fixed-size integers, so that no other version of a stand-alone frontend can be misread by its first field.
 const HELLO: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Fixint,
@@ -88,7 +88,7 @@ const HELLO: bincode::config::Configuration<
 > = bincode::config::legacy().with_limit::<PAYLOAD_BYTES_MAX>();
 
 impl Hello {
-    /// Its bytes.
+    /// Encodes it.
     pub fn encode(&self) -> Vec<u8> {
         // Only a list beyond the limit fails, and a frontend has far fewer connections.
         bincode::serde::encode_to_vec(self, HELLO).unwrap_or_default()
@@ -108,7 +108,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 /// Bytes of one commit.
 const PROGRESS_BYTES: usize = 24;
 
-/// Appends what is committed of one connection: `counter u64 | what u64 | position u64`.
+/// Appends a commit of one connection: `counter u64 | what u64 | position u64`.
 pub fn put_progress(out: &mut Vec<u8>, counter: u64, progress: Progress) {
     let (what, position): (u64, u64) = match progress {
         Progress::Nothing | Progress::Gone => return,
@@ -125,7 +125,7 @@ pub fn put_progress(out: &mut Vec<u8>, counter: u64, progress: Progress) {
     }
 }
 
-/// Reads what [`put_progress`] has appended.
+/// Reads the commits that [`put_progress`] has appended.
 pub fn each_progress(bytes: &[u8]) -> impl Iterator<Item = (u64, Progress)> + '_ {
     bytes.chunks_exact(PROGRESS_BYTES).filter_map(|one| {
         let position = word(one, 16)?;

@@ -127,7 +127,7 @@ impl<H: ServerHost> Node<H> {
         self.output.restart();
         self.conns.server_restarts();
         self.life.repeated_at = None;
-        self.checking.restart();
+        self.monitor.restart();
         Ok(())
     }
 
@@ -281,7 +281,7 @@ impl<H: ServerHost> Node<H> {
 
     /// Opens the ports once the server has repeated what was in the log when the node came up.
     pub(crate) fn go_live_when_caught_up(&mut self) -> Result<(), NodeError> {
-        let barred = !self.may_serve()? || self.checking.quarantine().is_some();
+        let barred = !self.may_serve()? || self.monitor.quarantine().is_some();
         if self.life.live || self.leadership.leader.is_none() || barred {
             return Ok(());
         }
@@ -323,11 +323,11 @@ impl<H: ServerHost> Node<H> {
             last_entry: self.feeder.last_entry(),
             applied: self.output.applied(),
             divergence: self.output.divergence(),
-            difference: self.checking.difference().cloned(),
-            quarantine: self.checking.quarantine().cloned(),
+            difference: self.monitor.report().cloned(),
+            quarantine: self.monitor.quarantine().cloned(),
             vote: self.config.vote,
             policy: self.config.policy,
-            held_bytes: self.checking.gate.held_bytes(),
+            held_bytes: self.monitor.output_commit.held_bytes(),
             connections: self.frontend.client_count(),
             outgoing: self.frontend.outgoing_count(),
             listeners: self.frontend.addresses(),
@@ -384,7 +384,7 @@ impl<H: ServerHost> Node<H> {
         self.fetching()
             .or_else(|| self.consensus_waiting())
             .or_else(|| self.company.waiting())
-            .or_else(|| self.checking.waiting())
+            .or_else(|| self.monitor.waiting())
             .or_else(|| self.life.stall.as_ref().map(described))
     }
 

@@ -4,72 +4,13 @@
 //! Every replica hashes the same record bytes in the same order, so equal hashes at a slot mean
 //! equal outputs from the start up to that slot.
 
-use crate::divergence::recent_outputs::Recent;
+use crate::divergence::hashes::{History, SlotHashes};
+use crate::divergence::recent_outputs::RecentOutputs;
 use brolga_tape::entry::EntryError;
 use brolga_tape::record::{Record, decode};
-use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
 use std::time::Instant;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
-
-/// Slots of which the hashes are kept.
-pub const HISTORY_SLOTS: usize = 64 * 1024;
-
-/// Both hashes after one slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SlotHashes {
-    /// The slot.
-    pub slot: u64,
-    /// Hash of every record from the start up to this slot.
-    pub output_hash: u64,
-    /// The scheduler's own hash.
-    pub schedule_hash: u64,
-}
-
-/// The hashes of the last [`HISTORY_SLOTS`] slots.
-#[derive(Debug, Default)]
-pub struct History {
-    slots: Vec<SlotHashes>,
-}
-
-impl History {
-    /// The hashes at `slot`, if they are still known.
-    pub fn at(&self, slot: u64) -> Option<SlotHashes> {
-        let found = self.slots.get(Self::index(slot))?;
-        (found.slot == slot && slot != 0).then_some(*found)
-    }
-
-    /// The last known slot above `low` and up to `high`.
-    pub fn last_between(&self, low: u64, high: u64) -> Option<SlotHashes> {
-        let oldest = high.saturating_sub(HISTORY_SLOTS as u64);
-        let slots = oldest.max(low) + 1..=high;
-        slots.rev().find_map(|slot| self.at(slot))
-    }
-
-    /// The known slots above `low` and up to `high`, in order.
-    pub fn between(&self, low: u64, high: u64) -> Vec<SlotHashes> {
-        let oldest = high.saturating_sub(HISTORY_SLOTS as u64).max(low);
-        (oldest + 1..=high)
-            .filter_map(|slot| self.at(slot))
-            .collect()
-    }
-
-    /// Remembers `hashes`. When the same slot is there already, from before the server was started
-    /// again, and differs, it is returned: the server is not deterministic.
-    pub(crate) fn put(&mut self, hashes: SlotHashes) -> Option<SlotHashes> {
-        let index = Self::index(hashes.slot);
-        if index >= self.slots.len() {
-            let grown = (index + 1).next_power_of_two().min(HISTORY_SLOTS);
-            self.slots.resize(grown, SlotHashes::default());
-        }
-        let before = std::mem::replace(&mut self.slots[index], hashes);
-        (before.slot == hashes.slot && before != hashes).then_some(before)
-    }
-
-    fn index(slot: u64) -> usize {
-        (slot % HISTORY_SLOTS as u64) as usize
-    }
-}
 
 /// The server's state after the last `Done`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,7 +48,7 @@ pub struct Output {
     last: SlotHashes,
     history: History,
     divergence: Option<SlotHashes>,
-    recent: Recent,
+    recent: RecentOutputs,
     /// The server has said that it ends.
     ended: bool,
     /// The last slot of each batch, and when it came.
@@ -133,18 +74,18 @@ impl Output {
         self.fresh.clear();
     }
 
-    /// A server goes on after `applied`, idle, until a timer is due at `deadline_ns`. `trail`: hashes of
+    /// A server goes on after `applied`, idle, until a timer is due at `deadline_ns`. `hashes`: those of
     /// slots before.
     pub fn resume(
         &mut self,
         applied: SlotHashes,
         deadline_ns: u64,
-        trail: &[SlotHashes],
+        hashes: &[SlotHashes],
         now: Instant,
     ) {
         self.restart();
-        for hashes in trail.iter().chain([&applied]) {
-            let before = self.history.put(*hashes);
+        for one in hashes.iter().chain([&applied]) {
+            let before = self.history.put(*one);
             self.divergence = self.divergence.or(before);
         }
         self.hash = applied.output_hash;
@@ -235,12 +176,12 @@ impl Output {
     }
 
     /// The last records.
-    pub fn recent(&self) -> &Recent {
+    pub fn recent(&self) -> &RecentOutputs {
         &self.recent
     }
 
     /// Takes the last records away.
-    pub fn take_recent(&mut self) -> Recent {
+    pub fn take_recent(&mut self) -> RecentOutputs {
         std::mem::take(&mut self.recent)
     }
 
@@ -300,6 +241,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::divergence::hashes::HISTORY_SLOTS;
     use brolga_tape::ConnId;
     use brolga_tape::record::{NO_DEADLINE, encode};
 

@@ -9,10 +9,11 @@
 
 use crate::checkpoint::node_state::{HASHES_KEPT, NodeState, SERVER_DIR};
 use crate::divergence::hash_log;
+use crate::divergence::hashes::SlotHashes;
 use crate::error::NodeError;
 use crate::server::feeder::{Feeder, Log};
 use crate::server::lifecycle::parameters;
-use crate::server::output::{Output, Sink, SlotHashes};
+use crate::server::output::{Output, Sink};
 use crate::server::process::{Objects, Process, ServerHost, Started};
 use crate::server::replayed_state::Knowledge;
 use crate::server::tape::TapeMap;

@@ -6,9 +6,9 @@
 
 use crate::checkpoint::node_state::{NodeState, SavedPort};
 use crate::clients::connection_table::Conns;
-use crate::proxy::server::is_sidecar;
-use crate::proxy::unacked_output::Retained;
-use crate::server::output::SlotHashes;
+use crate::divergence::hashes::SlotHashes;
+use crate::proxy::server::is_proxy;
+use crate::proxy::unacked_output::UnackedOutput;
 use brolga_tape::entry::Entry;
 use brolga_tape::record::{Record, Transport};
 
@@ -16,7 +16,7 @@ use brolga_tape::record::{Record, Transport};
 #[derive(Debug, Default)]
 pub struct Knowledge {
     conns: Conns,
-    retained: Retained,
+    unacked: UnackedOutput,
     ports: Vec<SavedPort>,
     /// Every slot up to this one was looked at.
     seen: u64,
@@ -29,7 +29,7 @@ impl Knowledge {
     pub fn load(state: NodeState) -> Self {
         Self {
             conns: Conns::load(&state.conns),
-            retained: Retained::load(state.unacked_output),
+            unacked: UnackedOutput::load(state.unacked_output),
             ports: state.ports,
             seen: state.seen,
             last_entry: state.last_entry,
@@ -52,7 +52,7 @@ impl Knowledge {
             hashes,
             ports: self.ports.clone(),
             conns: self.conns.save(),
-            unacked_output: self.retained.save(),
+            unacked_output: self.unacked.save(),
             ..NodeState::new(applied)
         }
     }
@@ -69,7 +69,7 @@ impl Knowledge {
         self.time_ns = entry.time_ns;
         for event in entry.events().flatten() {
             self.conns.apply(&event);
-            self.retained.event(&event);
+            self.unacked.event(&event);
         }
     }
 
@@ -81,8 +81,8 @@ impl Knowledge {
             | Record::Fin { conn, .. }
             | Record::Closed { conn, .. } => {
                 let known = self.conns.frontend(conn.frontend);
-                if known.is_some_and(|known| is_sidecar(conn.frontend, known)) {
-                    self.retained.record(conn, record, &self.conns);
+                if known.is_some_and(|known| is_proxy(conn.frontend, known)) {
+                    self.unacked.record(conn, record, &self.conns);
                 }
                 if matches!(record, Record::Closed { .. }) {
                     self.conns.closed_by_server(conn);

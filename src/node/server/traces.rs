@@ -6,7 +6,7 @@
 //! writes a beginning of them.
 
 use crate::clients::connection_table::Conns;
-use crate::divergence::report::{Place, place};
+use crate::divergence::report::{Location, locate};
 use brolga_consensus::journal::LogReader;
 use brolga_tape::ConnId;
 use brolga_tape::entry::{Entry, Event};
@@ -121,7 +121,7 @@ pub struct Fork {
     /// Records before, the same in both.
     pub equal_records: u64,
     /// What each of them did there.
-    pub place: Option<Place>,
+    pub place: Option<Location>,
     /// The last ordered operation before, the same in both, and its thread.
     pub before: Option<(u16, u16)>,
     /// The input of the slot, in words.
@@ -167,7 +167,7 @@ pub fn compare(ours: &Path, theirs: &Path, log: Option<&mut LogReader>) -> io::R
             return Ok(Compared::Forked(Box::new(Fork {
                 slot: number.unwrap_or(slot + 1),
                 equal_records,
-                place: place(mine, their, &conns),
+                place: locate(mine, their, &conns),
                 before,
                 input,
             })));

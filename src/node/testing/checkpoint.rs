@@ -1,8 +1,8 @@
 //! Replicas that take checkpoints, die, and come back from them, while clients go on.
 
 use crate::testing::cluster::{Cluster, address, await_that, noise, ping};
-use crate::{Sidecar, SidecarConfig};
-use brolga_checkpoint::Directory;
+use crate::{ProxyConfig, ProxyFrontend};
+use brolga_checkpoint::directory::Directory;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -69,7 +69,7 @@ fn a_connection_through_a_sidecar_outlives_the_restored_node() {
     // It prefers the node that is going to be restored.
     let mut nodes = vec![members[id as usize - 1].sidecar];
     nodes.extend(members.iter().filter(|it| it.id != id).map(|it| it.sidecar));
-    let (sidecar, handle) = Sidecar::open(SidecarConfig {
+    let (sidecar, handle) = ProxyFrontend::open(ProxyConfig {
         cluster: 0xC0FFEE,
         publish: address(77),
         nodes,

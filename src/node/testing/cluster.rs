@@ -2,8 +2,8 @@
 
 use crate::testing::fake_server::{Dumps, FakeHost};
 use crate::{
-    CheckpointResult, Node, NodeError, NodeHandle, NodeStatus, Role, ServerState, Sidecar,
-    SidecarConfig,
+    CheckpointResult, Node, NodeError, NodeHandle, NodeStatus, ProxyConfig, ProxyFrontend, Role,
+    ServerState,
 };
 use brolga_checkpoint::ServerFingerprint;
 use brolga_config::Containment;
@@ -627,7 +627,7 @@ fn a_port_that_is_taken_ends_the_node_with_one_line() {
 fn a_sidecar_keeps_its_clients_when_its_node_dies() {
     let mut cluster = Cluster::start(3);
     cluster.await_leader();
-    let (sidecar, handle) = Sidecar::open(SidecarConfig {
+    let (sidecar, handle) = ProxyFrontend::open(ProxyConfig {
         cluster: 0xC0FFEE,
         publish: address(9),
         nodes: cluster

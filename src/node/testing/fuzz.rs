@@ -1,12 +1,12 @@
-//! Random bytes for the decoders of what nodes and sidecars say to each other. Half of the time whole
+//! Random bytes for the decoders of what nodes and proxies say to each other. Half of the time whole
 //! messages with a few bytes changed.
 //!
 //! `BROLGA_FUZZ` says how many inputs (20000 if not set), `BROLGA_FUZZ_SEED` repeats a run.
 
-use crate::divergence::messages::Exchange;
+use crate::divergence::hashes::SlotHashes;
+use crate::divergence::messages::DivergenceMessage;
 use crate::peers::frames::PeerFrame;
 use crate::proxy::wire::{Hello, each_progress, put_progress, split_events};
-use crate::server::output::SlotHashes;
 use fastrand::Rng;
 
 pub(crate) fn seeded_rng(name: &str) -> Rng {
@@ -50,26 +50,26 @@ fn hashes(rng: &mut Rng) -> SlotHashes {
     }
 }
 
-fn exchange(rng: &mut Rng) -> Exchange {
+fn exchange(rng: &mut Rng) -> DivergenceMessage {
     let (low, high) = (rng.u64(..u64::MAX), rng.u64(..u64::MAX));
     match rng.u64(..6) {
-        0 => Exchange::Report(hashes(rng)),
-        1 => Exchange::Probe { low, high },
-        2 => Exchange::Samples {
+        0 => DivergenceMessage::Applied(hashes(rng)),
+        1 => DivergenceMessage::Probe { low, high },
+        2 => DivergenceMessage::Samples {
             low,
             high,
             hashes: (0..rng.u64(..5)).map(|_| hashes(rng)).collect(),
         },
-        3 => Exchange::Inspect {
+        3 => DivergenceMessage::Inspect {
             slot: low,
             hashes: (0..rng.u64(..9)).map(|_| rng.u64(..u64::MAX)).collect(),
         },
-        4 => Exchange::Finding {
+        4 => DivergenceMessage::Finding {
             slot: low,
             index: high,
             record: bytes(rng, 60),
         },
-        _ => Exchange::Confession(bytes(rng, 60)),
+        _ => DivergenceMessage::Report(bytes(rng, 60)),
     }
 }
 
@@ -80,11 +80,11 @@ fn no_bytes_break_what_nodes_say() {
     for _ in 0..iterations() {
         let message = exchange(&mut rng);
         let mut encoded = message.encode();
-        assert_eq!(Exchange::decode(&encoded), Some(message));
+        assert_eq!(DivergenceMessage::decode(&encoded), Some(message));
         damage(&mut rng, &mut encoded);
-        if let Some(message) = Exchange::decode(&encoded) {
+        if let Some(message) = DivergenceMessage::decode(&encoded) {
             whole += 1;
-            assert_eq!(Exchange::decode(&message.encode()), Some(message));
+            assert_eq!(DivergenceMessage::decode(&message.encode()), Some(message));
         }
         let mut frame = Vec::new();
         PeerFrame::Compare(&encoded).encode(&mut frame);
