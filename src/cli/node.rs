@@ -55,7 +55,7 @@ fn config_of(options: &Options) -> anyhow::Result<PathBuf> {
             join: Some(member),
             data: Some(data),
             ..
-        } => join::join(&join::Wish {
+        } => join::join(&join::JoinOptions {
             member: member.clone(),
             data: data.clone(),
             listen: options.listen,

@@ -15,6 +15,7 @@ mod clients;
 mod divergence;
 mod error;
 mod event_loop;
+mod frame;
 pub mod join;
 mod ordering;
 mod peers;

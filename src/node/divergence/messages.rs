@@ -155,6 +155,57 @@ fn all_hashes(bytes: &[u8]) -> Option<Vec<SlotHashes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::hexadecimal;
+
+    #[test]
+    fn golden_bytes() {
+        let hashes = SlotHashes {
+            slot: 7,
+            output_hash: 1,
+            schedule_hash: 2,
+        };
+        let golden = [
+            (
+                DivergenceMessage::Applied(hashes),
+                "0100000000000000070000000000000001000000000000000200000000000000",
+            ),
+            (
+                DivergenceMessage::Probe { low: 3, high: 9 },
+                "020000000000000003000000000000000900000000000000",
+            ),
+            (
+                DivergenceMessage::Samples {
+                    low: 3,
+                    high: 9,
+                    hashes: vec![hashes],
+                },
+                "0300000000000000030000000000000009000000000000000700000000000000\
+                 01000000000000000200000000000000",
+            ),
+            (
+                DivergenceMessage::Inspect {
+                    slot: 7,
+                    hashes: vec![5],
+                },
+                "040000000000000007000000000000000500000000000000",
+            ),
+            (
+                DivergenceMessage::Finding {
+                    slot: 7,
+                    index: 2,
+                    record: b"record".to_vec(),
+                },
+                "0500000000000000070000000000000002000000000000007265636f7264",
+            ),
+            (
+                DivergenceMessage::Report(b"{}".to_vec()),
+                "06000000000000007b7d",
+            ),
+        ];
+        for (message, golden) in golden {
+            assert_eq!(hexadecimal(&message.encode()), golden, "{message:?}");
+        }
+    }
 
     #[test]
     fn messages_survive_the_round_trip_and_broken_ones_are_refused() {

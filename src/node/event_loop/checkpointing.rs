@@ -334,7 +334,7 @@ impl<H: ServerHost> Node<H> {
         self.checkpoints
             .check_origin(checkpoint, self.config.cluster.0)?;
         // A checkpoint that was fetched just now was read back just now.
-        let verified = self.transfer.lore.fetched.take() == Some(checkpoint.slot());
+        let verified = self.transfer.take_fetched(checkpoint.slot());
         let state = load(checkpoint, verified)?;
         let slot = state.applied.slot;
         let bytes = self.tape_bytes();

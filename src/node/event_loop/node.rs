@@ -9,7 +9,7 @@ use crate::divergence::hash_log::HashLog;
 use crate::divergence::monitor::Monitor;
 use crate::divergence::quarantine::Quarantine;
 use crate::error::NodeError;
-use crate::join::Receptionist;
+use crate::join::JoinHandler;
 use crate::ordering::leader_link::Upstream;
 use crate::ordering::operator_signals::Operator;
 use crate::ordering::proposer::{Knobs, Proposer};
@@ -22,7 +22,7 @@ use crate::server::process::{Process, ServerHost};
 use crate::server::tape::TapeMap;
 use crate::server::traces::TraceFile;
 use crate::status::{NodeHandle, Query};
-use crate::transfer::{Lore, Transfer};
+use crate::transfer::{Coordinator, TransferState};
 use brolga_checkpoint::{Directory, ServerFingerprint};
 use brolga_config::NodeConfig;
 use brolga_consensus::{Ballot, Event as ReplicaEvent, NodeId, Replica, ReplicaConfig};
@@ -69,7 +69,7 @@ struct Lasting<H> {
     timer: Timer,
     waker: Arc<Waker>,
     queries: Receiver<Query>,
-    lore: Lore,
+    transfer_state: TransferState,
 }
 
 /// Why a node's life is over.
@@ -94,7 +94,7 @@ pub struct Node<H> {
     /// Links to the other nodes that are up; the time says since when one is down.
     pub(crate) absent: BTreeMap<NodeId, Instant>,
     pub(crate) learners: Learners,
-    receptionist: Receptionist,
+    join_handler: JoinHandler,
     /// When connections of the server were last given up because their node was away.
     pub(crate) dialler_given_up: Option<Instant>,
     pub(crate) host: H,
@@ -116,7 +116,7 @@ pub struct Node<H> {
     pub(crate) monitor: Monitor,
     pub(crate) operator: Operator,
     pub(crate) checkpoints: Checkpoints,
-    pub(crate) transfer: Transfer,
+    pub(crate) transfer: Coordinator,
     pub(crate) hash_log: HashLog,
     pub(crate) trace_file: Option<TraceFile>,
 }
@@ -154,7 +154,7 @@ impl<H: ServerHost> Node<H> {
             timer,
             waker,
             queries,
-            lore: Lore::default(),
+            transfer_state: TransferState::default(),
         };
         Ok((Self::assemble(lasting)?, handle))
     }
@@ -168,14 +168,19 @@ impl<H: ServerHost> Node<H> {
             timer,
             waker,
             queries,
-            lore,
+            transfer_state,
         } = lasting;
         let system = NodeError::doing;
         let replica = open_replica(&config, &poll, &waker)?;
         forget_that_it_is_new(&config)?;
         let directory = Directory::open(config.checkpoint_dir())?;
         let company = Company::new(&config, identity.clone());
-        let transfer = Transfer::new(&config, directory.clone(), Arc::clone(&waker), lore);
+        let transfer = Coordinator::new(
+            &config,
+            (directory.clone(), identity.clone()),
+            Arc::clone(&waker),
+            transfer_state,
+        );
         let checkpoints = Checkpoints::open(directory, identity, &config, waker);
         let frontend = open_frontend(&config, &poll).map_err(system("cannot open the frontend"))?;
         let proxies = open_proxies(&config, &poll)?;
@@ -197,7 +202,7 @@ impl<H: ServerHost> Node<H> {
             leadership: Leadership::default(),
             absent: config.others().map(|other| (other, now)).collect(),
             learners: Learners::default(),
-            receptionist: Receptionist::new(&config),
+            join_handler: JoinHandler::new(&config),
             dialler_given_up: None,
             host,
             process: None,
@@ -247,7 +252,7 @@ impl<H: ServerHost> Node<H> {
         drop((process, tape, frontend, proxies, monitor, hash_log));
         replica.close();
         let (identity, waker) = checkpoints.into_carryover();
-        let lore = transfer.into_lore();
+        let transfer_state = transfer.into_state();
         Self::assemble(Lasting {
             config,
             identity,
@@ -256,7 +261,7 @@ impl<H: ServerHost> Node<H> {
             timer,
             waker,
             queries,
-            lore,
+            transfer_state,
         })
     }
 
@@ -335,9 +340,9 @@ impl<H: ServerHost> Node<H> {
                 token if self.frontend.owns(token) => self.frontend.handle(event, now),
                 token if self.replica.owns(token) => {
                     self.replica.handle(event, now, &mut self.replica_events);
-                    self.serve_streams();
-                    for newcomer in self.replica.take_joiners() {
-                        self.receptionist.welcome(newcomer);
+                    self.serve_fetchers();
+                    for joiner in self.replica.take_joiners() {
+                        self.join_handler.accept(joiner);
                     }
                 }
                 token if self.proxies.owns(token) => self.proxy_ready(event),

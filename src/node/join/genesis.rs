@@ -1,12 +1,12 @@
-//! The files that a server starts with, on their way to a newcomer.
+//! The genesis, that is the files that a server starts with, on its way to a joiner.
 //!
 //! ```text
 //! { frame: entry as JSON | frames of bytes, if it is a file } … frame: empty
 //! ```
 //!
 //! Directories come before what is in them. Owners are kept where that can be (by root), times are not:
-//! the server's working directory has constant ones anyway. That all of it is as it should be is found
-//! when the nodes compare what their servers are made of.
+//! the server's working directory has constant ones anyway. Nodes compare the files when
+//! they connect.
 
 use super::wire::{read_frame, write_frame};
 use nix::unistd::geteuid;
@@ -105,7 +105,7 @@ fn send_bytes(path: &Path, bytes: u64, to: &mut impl Write) -> io::Result<()> {
 /// Makes `directory`, which must not be there, of what comes.
 ///
 /// # Errors
-/// Files cannot be written, the other side is gone, or sends what makes no sense.
+/// Files cannot be written, the other side is gone, or what it sends is malformed.
 pub fn receive(from: &mut impl Read, directory: &Path) -> io::Result<()> {
     let mut directories = Vec::new();
     loop {

@@ -1,7 +1,8 @@
-//! The member's side: newcomers are told what the cluster is, each on a thread of its own.
+//! The join handler, the member's side: joiners are told the cluster's configuration and genesis, each on a
+//! thread of its own.
 
-use super::wire::{Question, read_frame, write_frame};
-use super::{Introduction, PATIENCE, genesis};
+use super::wire::{ClusterInfo, Request, read_frame, write_frame};
+use super::{PATIENCE, genesis};
 use brolga_config::NodeConfig;
 use std::io;
 use std::net::TcpStream;
@@ -9,81 +10,83 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-/// Newcomers at once.
-const NEWCOMERS_MAX: usize = 4;
+/// Joiners at once.
+const JOINERS_MAX: usize = 4;
 
-/// What every newcomer is told.
+/// The answers to every joiner.
 #[derive(Debug)]
-struct Folder {
-    introduction: Vec<u8>,
+struct Answers {
+    info: Vec<u8>,
     genesis: Option<PathBuf>,
 }
 
-/// See the module's description.
+/// Answers joiners.
 #[derive(Debug)]
-pub struct Receptionist {
-    folder: Arc<Folder>,
-    /// Held by each thread that talks to a newcomer.
-    desk: Arc<()>,
+pub struct JoinHandler {
+    answers: Arc<Answers>,
+    /// Held by each thread that talks to a joiner.
+    place: Arc<()>,
 }
 
-impl Receptionist {
-    /// Of a node with this configuration.
+impl JoinHandler {
+    /// The handler of a node with this configuration.
     #[must_use]
     pub fn new(config: &NodeConfig) -> Self {
-        let introduction = Introduction::of(config);
-        let introduction = introduction.and_then(|it| serde_json::to_vec(&it));
+        let info = ClusterInfo::of(config);
+        let info = info.and_then(|it| serde_json::to_vec(&it));
         Self {
-            folder: Arc::new(Folder {
+            answers: Arc::new(Answers {
                 // A configuration is made of numbers and texts, which always can be written.
-                introduction: introduction.unwrap_or_default(),
+                info: info.unwrap_or_default(),
                 genesis: config.genesis.clone(),
             }),
-            desk: Arc::new(()),
+            place: Arc::new(()),
         }
     }
 
-    /// Somebody wants to know the cluster. Never waits; whoever is too much is sent away.
-    pub fn welcome(&self, newcomer: TcpStream) {
-        if Arc::strong_count(&self.desk) > NEWCOMERS_MAX {
-            tracing::warn!("too many newcomers at once");
+    /// Talks to a joiner on a thread of its own, unless there are too many. Never waits.
+    pub fn accept(&self, joiner: TcpStream) {
+        if Arc::strong_count(&self.place) > JOINERS_MAX {
+            tracing::warn!("too many joiners at once");
             return;
         }
-        let (folder, desk) = (Arc::clone(&self.folder), Arc::clone(&self.desk));
+        let (answers, place) = (Arc::clone(&self.answers), Arc::clone(&self.place));
         let talk = move || {
-            let _desk = desk;
-            match folder.talk(newcomer) {
+            let _place = place;
+            match answers.talk(joiner) {
                 Ok(()) => {}
-                Err(error) => tracing::warn!(%error, "a newcomer was not told everything"),
+                Err(error) => tracing::warn!(%error, "a joiner did not get all answers"),
             }
         };
-        let named = thread::Builder::new().name("newcomer".into());
+        let named = thread::Builder::new().name("joiner".into());
         if let Err(error) = named.spawn(talk) {
-            tracing::warn!(%error, "no thread for a newcomer");
+            tracing::warn!(%error, "cannot start a thread for a joiner");
         }
     }
 }
 
-impl Folder {
-    fn talk(&self, mut newcomer: TcpStream) -> io::Result<()> {
-        newcomer.set_read_timeout(Some(PATIENCE))?;
-        newcomer.set_write_timeout(Some(PATIENCE))?;
-        if let Ok(address) = newcomer.peer_addr() {
-            tracing::info!(%address, "a newcomer asks what this cluster is");
+impl Answers {
+    fn talk(&self, mut joiner: TcpStream) -> io::Result<()> {
+        joiner.set_read_timeout(Some(PATIENCE))?;
+        joiner.set_write_timeout(Some(PATIENCE))?;
+        if let Ok(address) = joiner.peer_addr() {
+            tracing::info!(%address, "a joiner asks for the configuration of the cluster");
         }
         loop {
-            let question = match read_frame(&mut newcomer) {
-                Ok(question) => question,
+            let request = match read_frame(&mut joiner) {
+                Ok(request) => request,
                 Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
                 Err(error) => return Err(error),
             };
-            match Question::decode(&question) {
-                Some(Question::Introduction) => write_frame(&mut newcomer, &self.introduction)?,
-                Some(Question::Genesis) => match &self.genesis {
-                    Some(genesis) => genesis::send(genesis, &mut newcomer)?,
-                    None => return Err(io::Error::other("it wants files that there are none of")),
+            match Request::decode(&request) {
+                Some(Request::ClusterInfo) => write_frame(&mut joiner, &self.info)?,
+                Some(Request::Genesis) => match &self.genesis {
+                    Some(genesis) => genesis::send(genesis, &mut joiner)?,
+                    None => {
+                        return Err(io::Error::other("it requests a genesis and there is none"));
+                    }
                 },
-                None => return Err(io::Error::other("its question makes no sense")),
+                None => return Err(io::Error::other("malformed request")),
             }
         }
     }

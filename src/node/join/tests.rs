@@ -1,8 +1,15 @@
-//! A newcomer and a receptionist, without a cluster around them.
+//! A joiner and a join handler, without a cluster around them.
 
+use super::joiner::{LEARNERS_UNTIL, check_addresses};
+use super::wire::ClusterInfo;
 use super::*;
+use brolga_config::NodeConfig;
+use brolga_consensus::LEARNERS_FROM;
 use brolga_consensus::transport;
+use std::fs;
+use std::net::SocketAddr;
 use std::net::TcpListener;
+use std::path::Path;
 
 fn config(dir: &Path, genesis: Option<&Path>) -> NodeConfig {
     let genesis = genesis.map(|path| format!("genesis = {:?}\n", path.display().to_string()));
@@ -18,21 +25,21 @@ fn config(dir: &Path, genesis: Option<&Path>) -> NodeConfig {
     NodeConfig::load(&path).unwrap()
 }
 
-/// A member's door, behind which `config` is told to one newcomer.
-fn door(config: &NodeConfig) -> (SocketAddr, std::thread::JoinHandle<()>) {
+/// A member that answers one joiner, with this configuration.
+fn member(config: &NodeConfig) -> (SocketAddr, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
-    let receptionist = Receptionist::new(config);
+    let handler = JoinHandler::new(config);
     let open = move || {
         let (mut socket, _) = listener.accept().unwrap();
         transport::receive_joiner(&mut socket).unwrap();
-        receptionist.welcome(socket);
+        handler.accept(socket);
     };
     (address, std::thread::spawn(open))
 }
 
-fn wish(address: SocketAddr, data: &Path) -> Wish {
-    Wish {
+fn options(address: SocketAddr, data: &Path) -> JoinOptions {
+    JoinOptions {
         member: address.to_string(),
         data: data.to_owned(),
         listen: Some("127.0.0.9".parse().unwrap()),
@@ -41,16 +48,16 @@ fn wish(address: SocketAddr, data: &Path) -> Wish {
 }
 
 #[test]
-fn a_newcomer_gets_a_configuration_and_the_genesis() {
+fn a_joiner_gets_a_configuration_and_the_genesis() {
     let top = tempfile::tempdir().unwrap();
     let files = top.path().join("files");
     fs::create_dir(&files).unwrap();
     fs::write(files.join("db"), "content").unwrap();
     let theirs = config(top.path(), Some(&files));
-    let (address, door) = door(&theirs);
+    let (address, member) = member(&theirs);
     let data = top.path().join("learner");
-    let path = join(&wish(address, &data)).unwrap();
-    door.join().unwrap();
+    let path = join(&options(address, &data)).unwrap();
+    member.join().unwrap();
     let ours = NodeConfig::load(&path).unwrap();
     assert!(ours.node >= LEARNERS_FROM && ours.node < LEARNERS_UNTIL);
     assert_eq!(ours.data_dir, data.join("."));
@@ -61,7 +68,7 @@ fn a_newcomer_gets_a_configuration_and_the_genesis() {
     let genesis = ours.genesis.as_ref().unwrap();
     assert_eq!(fs::read_to_string(genesis.join("db")).unwrap(), "content");
     // Nobody is asked again.
-    assert_eq!(join(&wish(address, &data)).unwrap(), path);
+    assert_eq!(join(&options(address, &data)).unwrap(), path);
     assert_eq!(NodeConfig::load(&path).unwrap(), ours);
 }
 
@@ -69,7 +76,7 @@ fn a_newcomer_gets_a_configuration_and_the_genesis() {
 fn a_directory_that_is_somebody_elses_is_left_alone() {
     let top = tempfile::tempdir().unwrap();
     let nobody: SocketAddr = "127.0.0.1:1".parse().unwrap();
-    let complaint = |data: &Path| join(&wish(nobody, data)).unwrap_err().to_string();
+    let complaint = |data: &Path| join(&options(nobody, data)).unwrap_err().to_string();
     let member = top.path().join("member");
     fs::create_dir(&member).unwrap();
     let text = toml::to_string(&config(top.path(), None)).unwrap();
@@ -87,10 +94,10 @@ fn a_directory_that_is_somebody_elses_is_left_alone() {
 #[test]
 fn what_cannot_be_understood_is_said_with_both_versions() {
     let top = tempfile::tempdir().unwrap();
-    let mut introduction = Introduction::of(&config(top.path(), None)).unwrap();
-    introduction.version = "99.1".into();
-    introduction.config["a_key_of_the_future"] = 1.into();
-    let error = format!("{:#}", introduction.config().unwrap_err());
+    let mut info = ClusterInfo::of(&config(top.path(), None)).unwrap();
+    info.version = "99.1".into();
+    info.config["a_key_of_the_future"] = 1.into();
+    let error = format!("{:#}", info.config().unwrap_err());
     for words in [
         "brolga 99.1 there",
         env!("CARGO_PKG_VERSION"),

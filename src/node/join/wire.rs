@@ -1,4 +1,4 @@
-//! What is said on a connection of a newcomer.
+//! The protocol between a joiner and a member.
 //!
 //! ```text
 //! frame := length u32 | XXH3 (64 bits) of the payload | payload
@@ -6,38 +6,89 @@
 //!
 //! All integers are little-endian.
 
+use crate::frame::Layout;
+use anyhow::{Context, bail};
+use brolga_config::NodeConfig;
+use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
-use xxhash_rust::xxh3::xxh3_64;
 
 /// No payload is longer.
 pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
-/// Bytes before the payload.
-const HEADER_BYTES: usize = 12;
+/// The layout of frames.
+const LAYOUT: Layout = Layout {
+    header_bytes: 12,
+    length_at: 0,
+    kind_at: None,
+    hash_at: Some(4),
+    payload_bytes_max: PAYLOAD_BYTES_MAX,
+};
 
-/// What a newcomer wants.
+/// A request of a joiner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Question {
-    /// Which cluster is this?
-    Introduction,
-    /// The files that the server starts with.
+pub enum Request {
+    /// For the cluster's configuration: a [`ClusterInfo`] as JSON.
+    ClusterInfo,
+    /// For the files that the server starts with.
     Genesis,
 }
 
-impl Question {
-    /// Its payload.
+impl Request {
+    /// Encodes the payload.
     pub fn encode(self) -> [u8; 1] {
         match self {
-            Self::Introduction => [1],
+            Self::ClusterInfo => [1],
             Self::Genesis => [2],
         }
     }
 
-    /// The other way round.
+    /// Decodes a payload.
     pub fn decode(payload: &[u8]) -> Option<Self> {
         match payload {
-            [1] => Some(Self::Introduction),
+            [1] => Some(Self::ClusterInfo),
             [2] => Some(Self::Genesis),
             _ => None,
+        }
+    }
+}
+
+/// The cluster, as a member tells it to a joiner.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ClusterInfo {
+    /// The version of the member's program, for the message when the rest cannot be understood.
+    pub version: String,
+    /// The configuration of the member.
+    pub config: serde_json::Value,
+}
+
+impl ClusterInfo {
+    /// Makes it of a member's configuration.
+    ///
+    /// # Errors
+    /// The configuration cannot be written as JSON.
+    pub fn of(config: &NodeConfig) -> serde_json::Result<Self> {
+        Ok(Self {
+            version: env!("CARGO_PKG_VERSION").into(),
+            config: serde_json::to_value(config)?,
+        })
+    }
+
+    /// Reads the configuration.
+    ///
+    /// # Errors
+    /// It is of another version, or cannot work.
+    pub fn config(self) -> anyhow::Result<NodeConfig> {
+        let (theirs, ours) = (self.version, env!("CARGO_PKG_VERSION"));
+        let mut config: NodeConfig = serde_json::from_value(self.config).with_context(|| {
+            format!("the cluster's configuration cannot be read here (brolga {theirs} there, {ours} here)")
+        })?;
+        // It is checked again when it is complete; files of another machine cannot be checked.
+        let genesis = config.genesis.take();
+        match config.problem() {
+            Some(what) => bail!("the cluster's configuration cannot work: {what}"),
+            None => {
+                config.genesis = genesis;
+                Ok(config)
+            }
         }
     }
 }
@@ -47,43 +98,37 @@ impl Question {
 /// # Errors
 /// As the connection has them; a payload that is too long.
 pub fn write_frame(to: &mut impl Write, payload: &[u8]) -> io::Result<()> {
-    let length = u32::try_from(payload.len()).ok();
-    let length = length.filter(|length| *length as usize <= PAYLOAD_BYTES_MAX);
-    let length = length.ok_or_else(|| io::Error::other("too much for one frame"))?;
-    let mut header = [0; HEADER_BYTES];
-    header[..4].copy_from_slice(&length.to_le_bytes());
-    header[4..].copy_from_slice(&xxh3_64(payload).to_le_bytes());
-    to.write_all(&header)?;
-    to.write_all(payload)
+    to.write_all(&LAYOUT.frame(0, payload)?)
 }
 
-/// Reads one frame; no more than it says is set aside, and no more than [`PAYLOAD_BYTES_MAX`].
+/// Reads one frame.
 ///
 /// # Errors
-/// As the connection has them; [`io::ErrorKind::InvalidData`] for what makes no sense.
+/// As the connection has them; [`io::ErrorKind::InvalidData`] for what is no frame.
 pub fn read_frame(from: &mut impl Read) -> io::Result<Vec<u8>> {
-    let senseless = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut header = [0; HEADER_BYTES];
-    from.read_exact(&mut header)?;
-    let [a, b, c, d, hash @ ..] = header;
-    let length = u32::from_le_bytes([a, b, c, d]) as usize;
-    if length > PAYLOAD_BYTES_MAX {
-        return Err(senseless("frame of a senseless length"));
-    }
     let mut payload = Vec::new();
-    from.take(length as u64).read_to_end(&mut payload)?;
-    if payload.len() < length {
-        return Err(io::ErrorKind::UnexpectedEof.into());
-    }
-    match xxh3_64(&payload) == u64::from_le_bytes(hash) {
-        true => Ok(payload),
-        false => Err(senseless("frame with a wrong checksum")),
-    }
+    LAYOUT.read(from, &mut payload)?;
+    Ok(payload)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::hexadecimal;
+
+    #[test]
+    fn golden_bytes() {
+        let mut bytes = Vec::new();
+        write_frame(&mut bytes, &Request::ClusterInfo.encode()).unwrap();
+        write_frame(&mut bytes, &Request::Genesis.encode()).unwrap();
+        write_frame(&mut bytes, &[]).unwrap();
+        assert_eq!(
+            hexadecimal(&bytes),
+            "01000000ebce86ebd2f92ee101\
+             01000000ffdf939e6c2ef4c902\
+             00000000c294d3380580062d"
+        );
+    }
 
     #[test]
     fn a_frame_is_read_as_it_was_written_or_not_at_all() {
@@ -105,12 +150,12 @@ mod tests {
     }
 
     #[test]
-    fn questions_survive_and_nothing_else_is_one() {
-        for question in [Question::Introduction, Question::Genesis] {
-            assert_eq!(Question::decode(&question.encode()), Some(question));
+    fn requests_survive_and_nothing_else_is_one() {
+        for request in [Request::ClusterInfo, Request::Genesis] {
+            assert_eq!(Request::decode(&request.encode()), Some(request));
         }
         for wrong in [&b""[..], &[0], &[3], &[1, 1], &[2, 0]] {
-            assert_eq!(Question::decode(wrong), None);
+            assert_eq!(Request::decode(wrong), None);
         }
     }
 }

@@ -101,6 +101,30 @@ impl<'a> PeerFrame<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::hexadecimal;
+
+    #[test]
+    fn golden_bytes() {
+        let ballot = Ballot { round: 7, node: 2 };
+        let golden = [
+            (PeerFrame::Forward(3, b"abc"), "0100000003000000616263"),
+            (PeerFrame::NotLeader, "0200000000000000"),
+            (PeerFrame::Alive(&[7; 2]), "03000000000000000707"),
+            (PeerFrame::Compare(b"ab"), "04000000000000006162"),
+            (PeerFrame::Checkpoint(9), "05000000000000000900000000000000"),
+            (PeerFrame::Introduce(b"{}"), "06000000000000007b7d"),
+            (
+                PeerFrame::CheckpointToken(TokenMessage::Release, ballot),
+                "080000000400000007000000000000000200000000000000",
+            ),
+            (PeerFrame::Fetching(9), "09000000000000000900000000000000"),
+        ];
+        for (frame, golden) in golden {
+            let mut bytes = Vec::new();
+            frame.encode(&mut bytes);
+            assert_eq!(hexadecimal(&bytes), golden, "{frame:?}");
+        }
+    }
 
     #[test]
     fn frames_survive_the_round_trip() {

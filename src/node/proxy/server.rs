@@ -452,7 +452,7 @@ fn send_records(wire: &mut Wire, records: &mut Vec<u8>) {
 const EVENTS_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
 
 /// Returns true when the bytes are whole events, all of `frontend`, which it may send.
-fn are_of(count: u32, events: &[u8], frontend: u64) -> bool {
+pub(crate) fn are_of(count: u32, events: &[u8], frontend: u64) -> bool {
     if events.len() > EVENTS_BYTES_MAX {
         return false;
     }

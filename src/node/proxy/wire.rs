@@ -10,16 +10,25 @@
 
 use crate::clients::connection::ByteQueue;
 use crate::clients::connection_table::Progress;
+use crate::frame::Layout;
 use brolga_tape::entry::CloseHow;
 use mio::net::TcpStream;
 use serde::{Deserialize, Serialize};
 use std::io::{self, Read, Write};
+use std::ops::Range;
 
 /// Changes whenever a frame does.
 pub const VERSION: u32 = 3;
-const HEADER_BYTES: usize = 8;
 /// No frame is larger: events go up in chunks far below, records come down in batches.
 const PAYLOAD_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// The layout of frames.
+const LAYOUT: Layout = Layout {
+    header_bytes: 8,
+    length_at: 0,
+    kind_at: Some(4),
+    hash_at: None,
+    payload_bytes_max: PAYLOAD_BYTES_MAX,
+};
 /// Batches of records are cut here.
 pub const BATCH_BYTES: usize = 1024 * 1024;
 
@@ -156,6 +165,19 @@ pub fn split_events(payload: &[u8]) -> Option<(u32, &[u8])> {
     Some((u32::from_le_bytes(header[..4].try_into().ok()?), events))
 }
 
+/// Finds the first frame in `bytes`: its kind, and where its payload is; `None` when it is not whole yet.
+///
+/// # Errors
+/// It is no frame of this protocol.
+pub fn parse(bytes: &[u8]) -> io::Result<Option<(Kind, Range<usize>)>> {
+    let Some(header) = LAYOUT.parse(bytes)? else {
+        return Ok(None);
+    };
+    let kind = Kind::from_number(header.kind).ok_or(io::ErrorKind::InvalidData)?;
+    let payload = LAYOUT.header_bytes..LAYOUT.header_bytes + header.length;
+    Ok((payload.end <= bytes.len()).then_some((kind, payload)))
+}
+
 /// One end of a wire: a nonblocking socket with what was not read apart or written yet.
 #[derive(Debug)]
 pub struct Wire {
@@ -184,9 +206,9 @@ impl Wire {
     /// Puts a frame on its way, in several pieces if that saves a copy.
     pub fn send(&mut self, kind: Kind, pieces: &[&[u8]]) {
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
-        assert!(len <= PAYLOAD_BYTES_MAX, "a frame is far below its limit");
-        self.output.push(&(len as u32).to_le_bytes());
-        self.output.push(&(kind as u32).to_le_bytes());
+        let header = LAYOUT.header(kind as u32, len);
+        let header = header.expect("a frame is far below its limit");
+        self.output.push(&header[..LAYOUT.header_bytes]);
         for piece in pieces {
             self.output.push(piece);
         }
@@ -231,20 +253,12 @@ impl Wire {
     /// It is none of ours.
     pub fn next(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
         let bytes = self.input.as_slice();
-        let Some((header, rest)) = bytes.split_at_checked(HEADER_BYTES) else {
+        let Some((kind, payload)) = parse(bytes)? else {
             return Ok(None);
         };
-        let number = |at: usize| {
-            u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
-        };
-        let len = number(0) as usize;
-        let kind = Kind::from_number(number(4)).filter(|_| len <= PAYLOAD_BYTES_MAX);
-        let kind = kind.ok_or(io::ErrorKind::InvalidData)?;
-        let Some(payload) = rest.get(..len) else {
-            return Ok(None);
-        };
-        let payload = payload.to_vec();
-        self.input.consume(HEADER_BYTES + len);
+        let end = payload.end;
+        let payload = bytes[payload].to_vec();
+        self.input.consume(end);
         Ok(Some((kind, payload)))
     }
 }
@@ -252,6 +266,7 @@ impl Wire {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::hexadecimal;
 
     #[test]
     fn a_hello_survives_the_round_trip() {
@@ -264,6 +279,33 @@ mod tests {
         assert_eq!(Hello::decode(&hello.encode()), Some(hello.clone()));
         assert_eq!(Hello::decode(&hello.encode()[..40]), None);
         assert_eq!(Hello::decode(&[]), None);
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let hello = Hello {
+            version: VERSION,
+            cluster: 5,
+            frontend: 7,
+            conns: vec![(1, 2)],
+        };
+        assert_eq!(
+            hexadecimal(&hello.encode()),
+            "030000000500000000000000000000000000000007000000000000000100000000000000\
+             01000000000000000200000000000000"
+        );
+        let header = LAYOUT.header(Kind::Events as u32, 0x0102).unwrap();
+        let header = hexadecimal(&header[..LAYOUT.header_bytes]);
+        assert_eq!(header, "0201000002000000");
+        assert_eq!(hexadecimal(&events_header(3)), "0300000000000000");
+        let mut progress = Vec::new();
+        put_progress(&mut progress, 9, Progress::Credited(8));
+        let golden = "090000000000000006000000000000000800000000000000";
+        assert_eq!(hexadecimal(&progress), golden);
+        let kinds: Vec<u32> = (0..20)
+            .filter(|it| Kind::from_number(*it).is_some())
+            .collect();
+        assert_eq!(kinds, (1..=10).collect::<Vec<u32>>());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::testing::cluster::{Cluster, address, await_that, noise, ping};
 use crate::{ProxyConfig, ProxyFrontend};
-use brolga_checkpoint::directory::Directory;
+use brolga_checkpoint::Directory;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpStream;

@@ -1,4 +1,4 @@
-//! The side that has the checkpoint.
+//! The donor: the side that has the checkpoint.
 //!
 //! Each fetcher has a thread and a connection of its own, so that the reactor and the links of
 //! consensus have nothing to do with it. The checkpoint is held as long as the connection, and all
@@ -15,7 +15,7 @@
 
 use super::throttle::Throttle;
 use super::wire::{
-    CHUNK_HEAD_BYTES, HEADER_BYTES, MANIFEST, Message, Piece, Wanted, begin_chunk, end_chunk,
+    CHUNK_HEAD_BYTES, CheckpointId, HEADER_BYTES, MANIFEST, Message, Piece, begin_chunk, end_chunk,
     receive, send,
 };
 use brolga_checkpoint::{Checkpoint, CheckpointError, Directory, Hold, PartKind, manifest};
@@ -24,6 +24,7 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::fs::FileExt;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ const IDLE_MAX: Duration = Duration::from_secs(30);
 /// Fetchers at once.
 const FETCHERS_MAX: usize = 8;
 
-/// All that fetch here. Dropping it sends them away.
+/// The nodes that fetch here. Dropping it disconnects them.
 #[derive(Debug)]
 pub struct Serving {
     directory: Directory,
@@ -58,7 +59,7 @@ impl Serving {
         }
     }
 
-    /// Serves a connection handed off by the transport. Never blocks.
+    /// Serves a node on a thread of its own. Never waits.
     pub fn serve(&mut self, stream: UpgradedStream) {
         self.fetchers.retain(|it| !it.thread.is_finished());
         if self.fetchers.len() >= FETCHERS_MAX {
@@ -73,7 +74,7 @@ impl Serving {
         let begun = socket.try_clone().and_then(|own| {
             let (directory, throttle) = (self.directory.clone(), Arc::clone(&self.throttle));
             let work = move || {
-                super::set_nice();
+                super::lower_priority();
                 match serve(socket, &directory, &throttle) {
                     Ok(()) => tracing::info!(node = from, "a fetcher of a checkpoint is gone"),
                     Err(error) => tracing::warn!(node = from, "a fetcher of a checkpoint: {error}"),
@@ -103,8 +104,27 @@ impl Drop for Serving {
     }
 }
 
-/// A checkpoint that is given away.
-struct Gift {
+/// A piece cannot be sent. The fetcher is told in words.
+#[derive(Debug, thiserror::Error)]
+enum ReadError {
+    /// The manifest ends before the piece does.
+    #[error("the manifest is not as long as that")]
+    ManifestEnds,
+    /// The manifest names no such file.
+    #[error("there is no such file")]
+    NoSuchFile,
+    /// The file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The reason.
+        source: io::Error,
+    },
+}
+
+/// A checkpoint that is being served.
+struct OpenCheckpoint {
     checkpoint: Checkpoint,
     manifest: Vec<u8>,
     /// The file that was read last.
@@ -122,32 +142,35 @@ fn serve(
     socket.set_read_timeout(Some(IDLE_MAX))?;
     socket.set_write_timeout(Some(IDLE_MAX))?;
     let (mut input, mut output) = (Vec::new(), Vec::new());
-    let mut gift: Option<Gift> = None;
+    let mut served: Option<OpenCheckpoint> = None;
     loop {
         let kind = match receive(&mut socket, &mut input) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(()),
             other => other?,
         };
-        match (Message::decode(kind, &input), &mut gift) {
+        match (Message::decode(kind, &input), &mut served) {
             (
                 Some(Message::Ask {
                     at_least,
-                    rather,
+                    preferred,
                     except,
                 }),
                 _,
             ) => {
-                gift = find(directory, at_least, rather, except).map_err(io::Error::other)?;
-                send(&mut socket, &offer(gift.as_ref()), &mut output)?;
+                served = find(directory, at_least, preferred, except).map_err(io::Error::other)?;
+                send(&mut socket, &offer(served.as_ref()), &mut output)?;
             }
-            (Some(Message::Read(piece)), Some(gift)) => match gift.read(piece, &mut output) {
+            (Some(Message::Read(piece)), Some(served)) => match served.read(piece, &mut output) {
                 Ok(()) => {
                     thread::sleep(wait_for(throttle, output.len()));
                     socket.write_all(&output)?;
                 }
-                Err(why) => return send(&mut socket, &Message::Nothing(&why), &mut output),
+                Err(why) => {
+                    let why = why.to_string();
+                    return send(&mut socket, &Message::Nothing(&why), &mut output);
+                }
             },
-            _ => return Err(io::Error::other("it does not keep to the rules")),
+            _ => return Err(io::Error::other("protocol violation")),
         }
     }
 }
@@ -157,15 +180,15 @@ fn wait_for(throttle: &Mutex<Throttle>, bytes: usize) -> Duration {
     throttle.wait_for(bytes as u64, Instant::now())
 }
 
-fn offer(gift: Option<&Gift>) -> Message<'static> {
-    match gift {
+fn offer(served: Option<&OpenCheckpoint>) -> Message<'static> {
+    match served {
         None => Message::Nothing("there is no checkpoint that would be of use"),
-        Some(gift) => Message::Offer {
-            what: Wanted {
-                slot: gift.checkpoint.slot(),
-                manifest: xxh3_128(&gift.manifest),
+        Some(served) => Message::Offer {
+            what: CheckpointId {
+                slot: served.checkpoint.slot(),
+                manifest: xxh3_128(&served.manifest),
             },
-            manifest_bytes: gift.manifest.len() as u64,
+            manifest_bytes: served.manifest.len() as u64,
         },
     }
 }
@@ -174,9 +197,9 @@ fn offer(gift: Option<&Gift>) -> Message<'static> {
 fn find(
     directory: &Directory,
     at_least: u64,
-    rather: Option<Wanted>,
+    preferred: Option<CheckpointId>,
     except: &[u8],
-) -> Result<Option<Gift>, CheckpointError> {
+) -> Result<Option<OpenCheckpoint>, CheckpointError> {
     let mut best = None;
     for checkpoint in directory.list()?.whole {
         if checkpoint.slot() < at_least {
@@ -186,8 +209,8 @@ fn find(
             continue; // Removed meanwhile.
         };
         let hash = xxh3_128(&manifest);
-        let wanted = rather
-            == Some(Wanted {
+        let wanted = preferred
+            == Some(CheckpointId {
                 slot: checkpoint.slot(),
                 manifest: hash,
             });
@@ -199,7 +222,7 @@ fn find(
         let Some(hold) = checkpoint.hold()? else {
             continue; // It is being removed.
         };
-        best = Some(Gift {
+        best = Some(OpenCheckpoint {
             checkpoint,
             manifest,
             open: None,
@@ -209,9 +232,9 @@ fn find(
     Ok(best)
 }
 
-impl Gift {
-    /// Makes `out` the answer; `Err` says in words why there is none.
-    fn read(&mut self, piece: Piece, out: &mut Vec<u8>) -> Result<(), String> {
+impl OpenCheckpoint {
+    /// Makes `out` the answer.
+    fn read(&mut self, piece: Piece, out: &mut Vec<u8>) -> Result<(), ReadError> {
         let Piece {
             file,
             offset,
@@ -222,7 +245,7 @@ impl Gift {
         if file == MANIFEST {
             let begin = usize::try_from(offset).ok();
             let content = begin.and_then(|at| self.manifest.get(at..)?.get(..bytes as usize));
-            out.extend_from_slice(content.ok_or("the manifest is not as long as that")?);
+            out.extend_from_slice(content.ok_or(ReadError::ManifestEnds)?);
         } else {
             out.resize(head + bytes as usize, 0);
             self.read_file(piece, &mut out[head..])?;
@@ -235,13 +258,16 @@ impl Gift {
         Ok(())
     }
 
-    fn read_file(&mut self, piece: Piece, to: &mut [u8]) -> Result<(), String> {
+    fn read_file(&mut self, piece: Piece, to: &mut [u8]) -> Result<(), ReadError> {
         let index = usize::try_from(piece.file).ok();
         let part = index.and_then(|at| self.checkpoint.manifest.parts.get(at));
         let part = part.filter(|part| matches!(part.kind, PartKind::File { .. }));
-        let part = part.ok_or("there is no such file")?;
+        let part = part.ok_or(ReadError::NoSuchFile)?;
         let path = self.checkpoint.path.join(&part.path);
-        let failed = |error: io::Error| format!("cannot read {}: {error}", path.display());
+        let failed = |source: io::Error| ReadError::File {
+            path: path.clone(),
+            source,
+        };
         let file = match &self.open {
             Some((open, file)) if *open == piece.file => file,
             _ => {

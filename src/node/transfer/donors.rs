@@ -1,8 +1,8 @@
-//! Which node is asked for a checkpoint.
+//! Donors: which node is asked for a checkpoint.
 //!
-//! One that has failed less often before one that has failed more often; then the one whose checkpoint
-//! is here in part already; then a follower before the leader, which has enough to do; then who has
-//! the newest. Who has failed is left alone for a while, twice as long each time.
+//! A node that has failed less often before one that has failed more often; then the one whose checkpoint
+//! is here in part already; then a follower before the leader, which has enough to do; then the
+//! one that has the newest. A node that has failed is left alone for a while, twice as long each time.
 //!
 //! Sans-IO: what other nodes have is told, and time is given.
 
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 const PAUSE_LEAST: Duration = Duration::from_millis(200);
 const PAUSE_MOST: Duration = Duration::from_secs(30);
 
-/// What is known of a node.
+/// The state of a node, as far as it is known.
 #[derive(Clone, Copy, Debug, Default)]
 struct Donor {
     /// There is a link to it.
@@ -26,7 +26,7 @@ struct Donor {
     not_before: Option<Instant>,
 }
 
-/// What to do.
+/// The choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// Ask this one.
@@ -35,9 +35,9 @@ pub enum Choice {
     Wait(Option<Instant>),
 }
 
-/// What matters beside what is known of each.
+/// The requirements of one fetch.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Wishes {
+pub struct Requirements {
     /// Older checkpoints are of no use.
     pub at_least: u64,
     /// The leader.
@@ -46,7 +46,7 @@ pub struct Wishes {
     pub begun: Option<NodeId>,
 }
 
-/// See the module's description.
+/// The nodes that may have a checkpoint.
 #[derive(Debug)]
 pub struct Donors {
     all: BTreeMap<NodeId, Donor>,
@@ -86,16 +86,20 @@ impl Donors {
         }
     }
 
-    /// Who is asked now.
-    pub fn choose(&self, wishes: Wishes, now: Instant) -> Choice {
-        let of_use = |donor: &Donor| donor.newest.is_none_or(|slot| slot >= wishes.at_least);
+    /// Chooses the node that is asked now.
+    pub fn choose(&self, requirements: Requirements, now: Instant) -> Choice {
+        let of_use = |donor: &Donor| {
+            donor
+                .newest
+                .is_none_or(|slot| slot >= requirements.at_least)
+        };
         let donors = self.all.iter();
         let donors = donors.filter(|(_, donor)| donor.up && of_use(donor));
         let ready = |donor: &Donor| donor.not_before.is_none_or(|at| at <= now);
         let best = donors.clone().filter(|(_, donor)| ready(donor));
         let best = best.min_by_key(|(id, donor)| {
-            let begun = wishes.begun == Some(**id);
-            let leads = wishes.leader == Some(**id);
+            let begun = requirements.begun == Some(**id);
+            let leads = requirements.leader == Some(**id);
             // Nothing is less than something: who has told of none comes last.
             (donor.failures, !begun, leads, Reverse(donor.newest), **id)
         });
@@ -118,8 +122,8 @@ mod tests {
         donors
     }
 
-    fn wishes(at_least: u64, leader: NodeId) -> Wishes {
-        Wishes {
+    fn requirements(at_least: u64, leader: NodeId) -> Requirements {
+        Requirements {
             at_least,
             leader: Some(leader),
             begun: None,
@@ -133,15 +137,15 @@ mod tests {
         for (id, slot) in [(1, 30), (2, 20), (3, 10)] {
             donors.told(id, slot);
         }
-        assert_eq!(donors.choose(wishes(5, 1), now), Choice::Ask(2));
-        assert_eq!(donors.choose(wishes(5, 2), now), Choice::Ask(1));
-        assert_eq!(donors.choose(wishes(25, 1), now), Choice::Ask(1));
-        assert_eq!(donors.choose(wishes(31, 1), now), Choice::Wait(None));
+        assert_eq!(donors.choose(requirements(5, 1), now), Choice::Ask(2));
+        assert_eq!(donors.choose(requirements(5, 2), now), Choice::Ask(1));
+        assert_eq!(donors.choose(requirements(25, 1), now), Choice::Ask(1));
+        assert_eq!(donors.choose(requirements(31, 1), now), Choice::Wait(None));
         donors.link(1, false);
-        assert_eq!(donors.choose(wishes(25, 1), now), Choice::Wait(None));
-        let begun = Wishes {
+        assert_eq!(donors.choose(requirements(25, 1), now), Choice::Wait(None));
+        let begun = Requirements {
             begun: Some(3),
-            ..wishes(5, 1)
+            ..requirements(5, 1)
         };
         assert_eq!(donors.choose(begun, now), Choice::Ask(3));
     }
@@ -153,28 +157,31 @@ mod tests {
         donors.link(3, false);
         donors.told(1, 10);
         donors.told(2, 20);
-        assert_eq!(donors.choose(wishes(5, 1), now), Choice::Ask(2));
+        assert_eq!(donors.choose(requirements(5, 1), now), Choice::Ask(2));
         donors.failed(2, now);
-        assert_eq!(donors.choose(wishes(5, 1), now), Choice::Ask(1));
+        assert_eq!(donors.choose(requirements(5, 1), now), Choice::Ask(1));
         donors.failed(1, now);
         let again = Choice::Wait(Some(now + PAUSE_LEAST));
-        assert_eq!(donors.choose(wishes(5, 1), now), again);
+        assert_eq!(donors.choose(requirements(5, 1), now), again);
         now += PAUSE_LEAST;
-        assert_eq!(donors.choose(wishes(5, 1), now), Choice::Ask(2));
+        assert_eq!(donors.choose(requirements(5, 1), now), Choice::Ask(2));
         donors.failed(2, now);
-        assert_eq!(donors.choose(wishes(5, 1), now), Choice::Ask(1));
+        assert_eq!(donors.choose(requirements(5, 1), now), Choice::Ask(1));
         for _ in 0..40 {
             donors.failed(1, now);
         }
         now += PAUSE_MOST;
-        assert_eq!(donors.choose(wishes(5, 1), now), Choice::Ask(2));
+        assert_eq!(donors.choose(requirements(5, 1), now), Choice::Ask(2));
         // News, or a new link, end the pause.
         donors.failed(2, now);
         donors.failed(1, now);
         donors.told(2, 20);
-        assert!(matches!(donors.choose(wishes(5, 1), now), Choice::Wait(_)));
+        assert!(matches!(
+            donors.choose(requirements(5, 1), now),
+            Choice::Wait(_)
+        ));
         donors.told(2, 21);
-        assert_eq!(donors.choose(wishes(5, 1), now), Choice::Ask(2));
+        assert_eq!(donors.choose(requirements(5, 1), now), Choice::Ask(2));
     }
 
     #[test]
@@ -182,8 +189,8 @@ mod tests {
         let now = Instant::now();
         let mut donors = donors();
         donors.told(3, 7);
-        assert_eq!(donors.choose(wishes(1, 9), now), Choice::Ask(3));
+        assert_eq!(donors.choose(requirements(1, 9), now), Choice::Ask(3));
         donors.link(3, false);
-        assert_eq!(donors.choose(wishes(1, 9), now), Choice::Ask(1));
+        assert_eq!(donors.choose(requirements(1, 9), now), Choice::Ask(1));
     }
 }

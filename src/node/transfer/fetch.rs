@@ -1,9 +1,9 @@
-//! The side that wants a checkpoint: one attempt with one donor, on a thread that may wait.
+//! The fetcher: one attempt with one donor, on a thread that may wait.
 
 use super::files::{Files, Whole};
 use super::pieces::{Came, PATIENCE, Pieces};
 use super::progress::Progress;
-use super::wire::{EXCEPT_BYTES_MAX, MANIFEST, Message, Piece, Wanted, receive, send};
+use super::wire::{CheckpointId, EXCEPT_BYTES_MAX, MANIFEST, Message, Piece, receive, send};
 use brolga_checkpoint::{
     Checkpoint, CheckpointError, Directory, Manifest, Partial, ServerFingerprint,
 };
@@ -90,15 +90,15 @@ fn attempt(plan: &FetchPlan, progress: &Progress) -> Result<Checkpoint, FetchErr
         output: Vec::new(),
     };
     let begun = begun(plan)?;
-    let rather = match &begun {
-        Some(manifest) => Some(Wanted {
+    let preferred = match &begun {
+        Some(manifest) => Some(CheckpointId {
             slot: manifest.position.slot,
             manifest: manifest.hash()?,
         }),
         None => None,
     };
-    let (what, manifest_bytes) = line.ask(plan, rather)?;
-    let manifest = match begun.filter(|_| rather == Some(what)) {
+    let (what, manifest_bytes) = line.ask(plan, preferred)?;
+    let manifest = match begun.filter(|_| preferred == Some(what)) {
         Some(manifest) => manifest,
         None => line.manifest(what, manifest_bytes, progress)?,
     };
@@ -169,8 +169,8 @@ impl Line {
     fn ask(
         &mut self,
         plan: &FetchPlan,
-        rather: Option<Wanted>,
-    ) -> Result<(Wanted, u64), FetchError> {
+        preferred: Option<CheckpointId>,
+    ) -> Result<(CheckpointId, u64), FetchError> {
         let newest = plan.except.len().saturating_sub(EXCEPT_BYTES_MAX / 16);
         let except: Vec<u8> = plan.except[newest..]
             .iter()
@@ -178,7 +178,7 @@ impl Line {
             .collect();
         self.say(&Message::Ask {
             at_least: plan.at_least,
-            rather,
+            preferred,
             except: &except,
         })?;
         let kind = receive(&mut self.socket, &mut self.input)?;
@@ -223,7 +223,7 @@ impl Line {
     /// Memory is set aside for what has come only.
     fn manifest(
         &mut self,
-        what: Wanted,
+        what: CheckpointId,
         bytes: u64,
         progress: &Progress,
     ) -> Result<Manifest, FetchError> {

@@ -3,12 +3,12 @@
 //!
 //! `BROLGA_FUZZ` says how many inputs (20000 if not set), `BROLGA_FUZZ_SEED` repeats a run.
 
-use super::wire::{HEADER_BYTES, Message, Piece, Wanted, receive};
+use super::wire::{CheckpointId, HEADER_BYTES, Message, Piece, receive};
 use crate::testing::fuzz::{bytes, damage, iterations, seeded_rng};
 use fastrand::Rng;
 
 fn message<'a>(rng: &mut Rng, bytes: &'a [u8]) -> Message<'a> {
-    let wanted = Wanted {
+    let wanted = CheckpointId {
         slot: rng.u64(..u64::MAX),
         manifest: rng.u64(..u64::MAX).into(),
     };
@@ -20,7 +20,7 @@ fn message<'a>(rng: &mut Rng, bytes: &'a [u8]) -> Message<'a> {
     match rng.u64(..6) {
         0 => Message::Ask {
             at_least: rng.u64(..u64::MAX),
-            rather: (rng.u64(..2) == 0).then_some(wanted),
+            preferred: (rng.u64(..2) == 0).then_some(wanted),
             except: &bytes[..bytes.len() / 16 * 16],
         },
         1 => Message::Read(piece),

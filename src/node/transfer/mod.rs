@@ -11,16 +11,16 @@
 //!
 //! A node fetches when the leader has told it that its log cannot be continued, or when it has no
 //! usable checkpoint of what is before its log. It goes on voting meanwhile. When a checkpoint is
-//! whole, the node starts anew with it, inside its process, and does what any node does that starts:
+//! whole, the node restarts with it, inside its process, and does what any node does that starts:
 //! the server is brought back, the log goes on behind it.
 //!
 //! The data goes over a TCP connection of its own, to the same address as the links of consensus
 //! ([`brolga_consensus::open_stream`]), between two threads that read, hash and write. So no message of
-//! consensus waits behind a piece of a file, and no reactor reads a disk.
+//! consensus waits behind a piece of a file, and no event loop reads a disk.
 //!
-//! Both threads are nice: where processors are scarce, servers and reactors come first.
+//! Both threads have a lower priority: where processors are scarce, servers and event loops come first.
 //!
-//! What has come of a checkpoint is kept when the fetcher, the donor or the connection dies, and
+//! The part of a checkpoint that has come is kept when the fetcher, the donor or the connection dies, and
 //! continued with any donor that has the same one, told by the hash of its manifest. Replicas take
 //! checkpoints of their own, so another donor mostly has another one: then that is fetched from its
 //! start, except for files that are here with the same content.
@@ -31,33 +31,33 @@
 //!   with its manifest.
 //! * A donor's bytes go nowhere but into files that a checked manifest names, below the directory of
 //!   the checkpoint.
-//! * Nothing is asked of a donor that is known to be of no use.
+//! * A checkpoint that is known to be unusable is not asked for.
 //!
 //! Deliberately absent: encryption, and trust in more than the cluster's number, as on the links of
 //! consensus.
 
-pub(crate) mod coordinator;
+mod coordinator;
 mod donor;
-pub(crate) mod donors;
-pub(crate) mod fetch;
+mod donors;
+mod fetch;
 mod files;
 mod pieces;
 mod progress;
 mod throttle;
-mod wire;
+pub(crate) mod wire;
 
 use brolga_os::sys;
 
-/// What both threads begin with.
-fn set_nice() {
+/// Lowers the priority of the calling thread: servers and event loops come first.
+fn lower_priority() {
     const BY: i32 = 10;
     if let Err(error) = sys::set_nice(BY) {
-        tracing::debug!(%error, "a transfer is as important as all else");
+        tracing::debug!(%error, "the priority of a transfer cannot be lowered");
     }
 }
 
 pub use coordinator::TransferStatus;
-pub(crate) use coordinator::{Lore, Transfer};
+pub(crate) use coordinator::{Coordinator, TransferState};
 pub use fetch::{FetchError, FetchPlan, fetch};
 pub use progress::{Progress, Seen};
 

@@ -3,7 +3,7 @@
 use super::donor::Serving;
 use super::fetch::{FetchError, FetchPlan, fetch};
 use super::progress::Progress;
-use super::wire::{Message, Wanted, receive, send};
+use super::wire::{CheckpointId, Message, receive, send};
 use brolga_checkpoint::{
     Checkpoint, Directory, Manifest, Position, Provenance, ServerFingerprint, manifest,
 };
@@ -325,7 +325,7 @@ fn liar(offered: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
         while let Ok(kind) = receive(&mut socket, &mut input) {
             let answer = match Message::decode(kind, &input).unwrap() {
                 Message::Ask { .. } => Message::Offer {
-                    what: Wanted {
+                    what: CheckpointId {
                         slot: 9,
                         manifest: xxh3_128(&offered),
                     },

@@ -1,10 +1,10 @@
-//! What is said over a connection on which a checkpoint is fetched.
+//! The protocol of a connection on which a checkpoint is fetched.
 //!
 //! ```text
 //! frame   := kind u8, 3 zero bytes | length u32 | hash u64 | payload
 //! hash    := XXH3 (64 bits) of the payload, seeded with the kind
 //!
-//! fetcher ── Ask {at least this slot, rather this one, none of these} ──▶ donor
+//! fetcher ── Ask {least slot, preferred checkpoint, refused ones} ──▶ donor
 //!         ◀── Offer {slot, length and hash of its manifest} ── or Nothing {why}
 //!         ── Read {file, offset, length} ──▶             several at once, answered in order
 //!         ◀── Chunk {file, offset, bytes} ── or Hole {file, offset, length}: as many zeros
@@ -14,8 +14,8 @@
 //! little-endian. Nothing is taken for granted that comes in: lengths are bounded before memory is set
 //! aside, checksums are compared.
 
+use crate::frame::Layout;
 use std::io::{self, Read, Write};
-use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// Bytes of a file that are asked for at once, at most.
 pub const CHUNK_BYTES: u32 = 256 << 10;
@@ -27,6 +27,14 @@ pub const HEADER_BYTES: usize = 16;
 pub const CHUNK_HEAD_BYTES: usize = 16;
 /// No payload is longer.
 const PAYLOAD_BYTES_MAX: usize = CHUNK_BYTES as usize + CHUNK_HEAD_BYTES;
+/// The layout of frames.
+const LAYOUT: Layout = Layout {
+    header_bytes: HEADER_BYTES,
+    length_at: 4,
+    kind_at: Some(0),
+    hash_at: Some(8),
+    payload_bytes_max: PAYLOAD_BYTES_MAX,
+};
 /// No reason is longer.
 const WHY_BYTES_MAX: usize = 1 << 10;
 /// Room for so many hashes of what is of no use.
@@ -50,9 +58,9 @@ pub struct Piece {
     pub bytes: u32,
 }
 
-/// A checkpoint, exactly this one.
+/// The identity of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct CheckpointId {
     /// Its slot.
     pub slot: u64,
     /// Hash of its manifest.
@@ -68,7 +76,7 @@ pub enum Message<'a> {
         /// Older ones are of no use.
         at_least: u64,
         /// See above.
-        rather: Option<Wanted>,
+        preferred: Option<CheckpointId>,
         /// Hashes of manifests, 16 bytes each: these are of no use either.
         except: &'a [u8],
     },
@@ -77,7 +85,7 @@ pub enum Message<'a> {
     /// This one is there, and stays as long as the connection.
     Offer {
         /// Which.
-        what: Wanted,
+        what: CheckpointId,
         /// Length of the manifest.
         manifest_bytes: u64,
     },
@@ -104,13 +112,13 @@ impl<'a> Message<'a> {
         let kind = match *self {
             Self::Ask {
                 at_least,
-                rather,
+                preferred,
                 except,
             } => {
                 out.extend_from_slice(&at_least.to_le_bytes());
-                out.extend_from_slice(&u64::from(rather.is_some()).to_le_bytes());
-                if let Some(rather) = rather {
-                    put_wanted(out, rather);
+                out.extend_from_slice(&u64::from(preferred.is_some()).to_le_bytes());
+                if let Some(preferred) = preferred {
+                    put_id(out, preferred);
                 }
                 out.extend_from_slice(except);
                 ASK
@@ -123,7 +131,7 @@ impl<'a> Message<'a> {
                 what,
                 manifest_bytes,
             } => {
-                put_wanted(out, what);
+                put_id(out, what);
                 out.extend_from_slice(&manifest_bytes.to_le_bytes());
                 OFFER
             }
@@ -156,9 +164,9 @@ impl<'a> Message<'a> {
         let message = match kind {
             ASK => Self::Ask {
                 at_least: rest.u64()?,
-                rather: match rest.u64()? {
+                preferred: match rest.u64()? {
                     0 => None,
-                    1 => Some(rest.wanted()?),
+                    1 => Some(rest.checkpoint_id()?),
                     _ => return None,
                 },
                 except: {
@@ -169,7 +177,7 @@ impl<'a> Message<'a> {
             },
             READ => Self::Read(rest.piece()?),
             OFFER => Self::Offer {
-                what: rest.wanted()?,
+                what: rest.checkpoint_id()?,
                 manifest_bytes: rest.u64()?,
             },
             NOTHING => {
@@ -216,9 +224,9 @@ pub fn end_chunk(out: &mut [u8]) {
     seal(out, CHUNK);
 }
 
-fn put_wanted(out: &mut Vec<u8>, wanted: Wanted) {
-    out.extend_from_slice(&wanted.slot.to_le_bytes());
-    out.extend_from_slice(&wanted.manifest.to_le_bytes());
+fn put_id(out: &mut Vec<u8>, id: CheckpointId) {
+    out.extend_from_slice(&id.slot.to_le_bytes());
+    out.extend_from_slice(&id.manifest.to_le_bytes());
 }
 
 fn put_piece(out: &mut Vec<u8>, piece: Piece) {
@@ -234,11 +242,7 @@ fn seal(out: &mut [u8], kind: u8) {
         let content = u32::try_from(content).unwrap_or(u32::MAX);
         out[HEADER_BYTES + 4..HEADER_BYTES + 8].copy_from_slice(&content.to_le_bytes());
     }
-    let (header, payload) = out.split_at_mut(HEADER_BYTES);
-    let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    header[0] = kind;
-    header[4..8].copy_from_slice(&length.to_le_bytes());
-    header[8..].copy_from_slice(&xxh3_64_with_seed(payload, kind.into()).to_le_bytes());
+    LAYOUT.seal(out, kind.into());
 }
 
 struct Rest<'a>(&'a [u8]);
@@ -258,8 +262,8 @@ impl Rest<'_> {
         self.take().map(u64::from_le_bytes)
     }
 
-    fn wanted(&mut self) -> Option<Wanted> {
-        Some(Wanted {
+    fn checkpoint_id(&mut self) -> Option<CheckpointId> {
+        Some(CheckpointId {
             slot: self.u64()?,
             manifest: self.take().map(u128::from_le_bytes)?,
         })
@@ -279,28 +283,13 @@ impl Rest<'_> {
     }
 }
 
-/// Reads one frame from `from` into `buffer`; gives its kind.
+/// Reads one frame from `from` into `buffer`; returns its kind.
 ///
 /// # Errors
 /// The connection broke, or what came is no frame.
 pub fn receive(from: &mut impl Read, buffer: &mut Vec<u8>) -> io::Result<u8> {
-    let senseless = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    let mut header = [0; HEADER_BYTES];
-    from.read_exact(&mut header)?;
-    let [kind, 0, 0, 0, a, b, c, d, hash @ ..] = header else {
-        return Err(senseless("not a frame"));
-    };
-    let length = u32::from_le_bytes([a, b, c, d]) as usize;
-    if length > PAYLOAD_BYTES_MAX {
-        return Err(senseless("a frame of a senseless length"));
-    }
-    // Grows once, to the size of a chunk.
-    buffer.resize(length, 0);
-    from.read_exact(buffer)?;
-    if xxh3_64_with_seed(buffer, kind.into()) != u64::from_le_bytes(hash) {
-        return Err(senseless("a frame with a wrong checksum"));
-    }
-    Ok(kind)
+    let kind = LAYOUT.read(from, buffer)?;
+    u8::try_from(kind).map_err(|_| io::Error::new(io::ErrorKind::InvalidData, "not a frame"))
 }
 
 /// Writes one message.
@@ -315,13 +304,14 @@ pub fn send(to: &mut impl Write, message: &Message<'_>, buffer: &mut Vec<u8>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::hexadecimal;
 
     const PIECE: Piece = Piece {
         file: 3,
         offset: 1 << 40,
         bytes: 5,
     };
-    const WANTED: Wanted = Wanted {
+    const ID: CheckpointId = CheckpointId {
         slot: 77,
         manifest: 1 << 100,
     };
@@ -330,17 +320,17 @@ mod tests {
         vec![
             Message::Ask {
                 at_least: 9,
-                rather: None,
+                preferred: None,
                 except: &[],
             },
             Message::Ask {
                 at_least: 9,
-                rather: Some(WANTED),
+                preferred: Some(ID),
                 except: &[7; 32],
             },
             Message::Read(PIECE),
             Message::Offer {
-                what: WANTED,
+                what: ID,
                 manifest_bytes: 1234,
             },
             Message::Nothing("there is none"),
@@ -366,6 +356,28 @@ mod tests {
             assert_eq!(Message::decode(kind, &buffer), Some(message));
         }
         assert!(from.is_empty());
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let golden = [
+            "01000000100000004139ed8a87d8b49809000000000000000000000000000000",
+            "010000004800000082d925357fc6a483090000000000000001000000000000004d000000\
+             000000000000000000000000000000001000000007070707070707070707070707070707\
+             07070707070707070707070707070707",
+            "020000001000000060aa7cc9b07ee82203000000050000000000000000010000",
+            "03000000200000005a9d8fb098d44fed4d00000000000000000000000000000000000000\
+             10000000d204000000000000",
+            "040000000d000000f484630b9f941b217468657265206973206e6f6e65",
+            "050000001500000013585576403ca2430300000005000000090000000000000062797465\
+             73",
+            "06000000100000003b8d9e3f1d51635303000000050000000000000000010000",
+        ];
+        for (message, golden) in messages().iter().zip(golden) {
+            let mut frame = Vec::new();
+            message.encode(&mut frame);
+            assert_eq!(hexadecimal(&frame), golden, "{message:?}");
+        }
     }
 
     #[test]
