@@ -16,6 +16,8 @@ mod divergence;
 mod error;
 mod event_loop;
 mod frame;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod join;
 mod ordering;
 mod peers;

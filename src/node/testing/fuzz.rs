@@ -1,10 +1,11 @@
-//! Random bytes for the decoders of what nodes and proxies say to each other. Half of the time whole
+//! Random bytes for the decoders of the messages between nodes and stand-alone frontends. Half of the time whole
 //! messages with a few bytes changed.
 //!
 //! `BROLGA_FUZZ` says how many inputs (20000 if not set), `BROLGA_FUZZ_SEED` repeats a run.
 
 use crate::divergence::hashes::SlotHashes;
 use crate::divergence::messages::DivergenceMessage;
+use crate::fuzzing;
 use crate::peers::frames::PeerFrame;
 use crate::proxy::wire::{Hello, each_progress, put_progress, split_events};
 use fastrand::Rng;
@@ -50,7 +51,7 @@ fn hashes(rng: &mut Rng) -> SlotHashes {
     }
 }
 
-fn exchange(rng: &mut Rng) -> DivergenceMessage {
+fn message(rng: &mut Rng) -> DivergenceMessage {
     let (low, high) = (rng.u64(..u64::MAX), rng.u64(..u64::MAX));
     match rng.u64(..6) {
         0 => DivergenceMessage::Applied(hashes(rng)),
@@ -74,11 +75,11 @@ fn exchange(rng: &mut Rng) -> DivergenceMessage {
 }
 
 #[test]
-fn no_bytes_break_what_nodes_say() {
-    let mut rng = seeded_rng("no_bytes_break_what_nodes_say");
+fn no_bytes_break_the_messages_of_nodes() {
+    let mut rng = seeded_rng("no_bytes_break_the_messages_of_nodes");
     let mut whole = 0;
     for _ in 0..iterations() {
-        let message = exchange(&mut rng);
+        let message = message(&mut rng);
         let mut encoded = message.encode();
         assert_eq!(DivergenceMessage::decode(&encoded), Some(message));
         damage(&mut rng, &mut encoded);
@@ -99,8 +100,8 @@ fn no_bytes_break_what_nodes_say() {
 }
 
 #[test]
-fn no_bytes_break_what_sidecars_say() {
-    let mut rng = seeded_rng("no_bytes_break_what_sidecars_say");
+fn no_bytes_break_the_messages_of_stand_alone_frontends() {
+    let mut rng = seeded_rng("no_bytes_break_the_messages_of_stand_alone_frontends");
     let mut whole = 0;
     for _ in 0..iterations() {
         let conns = 0..rng.u64(..6);
@@ -127,4 +128,17 @@ fn no_bytes_break_what_sidecars_say() {
         assert_eq!(split_events(&random).is_some(), random.len() >= 8);
     }
     assert!(whole > 0);
+}
+
+#[test]
+fn no_random_bytes_break_any_decoder() {
+    let mut rng = seeded_rng("no_random_bytes_break_any_decoder");
+    for _ in 0..iterations() / 10 {
+        let random = bytes(&mut rng, 300);
+        fuzzing::divergence_messages(&random);
+        fuzzing::join_wire(&random);
+        fuzzing::peer_frames(&random);
+        fuzzing::proxy_wire(&random);
+        fuzzing::transfer_wire(&random);
+    }
 }
