@@ -1,13 +1,14 @@
-//! Frames: one header and one payload of bounded length, as the protocols between machines send them.
+//! Frames: one header and one payload of bounded length, as the protocols between machines send
+//! them.
 //!
-//! A [`Layout`] says where in the header a protocol keeps the length of the payload, the kind of the
-//! message and the checksum of the payload. All numbers are little-endian; other bytes of a header are
-//! zero.
+//! A [`Layout`] says where in the header a protocol keeps the length of the payload, the kind of
+//! the message and the checksum of the payload. All numbers are little-endian; other bytes of a
+//! header are zero.
 //!
 //! # Invariants
 //!
-//! * What comes in is not trusted: a length is checked before memory is set aside, and a checksum before
-//!   the payload is handed out.
+//! * What comes in is not trusted: a length is checked before memory is set aside, and a checksum
+//!   before the payload is handed out.
 //! * The layouts of protocols that are in use never change; `golden` tests hold their bytes.
 
 use std::io::{self, Read};
@@ -96,8 +97,8 @@ impl Layout {
         Ok(frame)
     }
 
-    /// Makes the header of a frame without a checksum, for a payload that is sent in pieces: the first
-    /// `header_bytes` of what is returned.
+    /// Makes the header of a frame without a checksum, for a payload that is sent in pieces: the
+    /// first `header_bytes` of what is returned.
     ///
     /// # Errors
     /// The payload is too long.
@@ -143,8 +144,8 @@ impl Layout {
         }
     }
 
-    /// Reads one frame from `from` and its payload into `payload`, replacing what was there; returns the
-    /// kind. No more memory is used than what comes.
+    /// Reads one frame from `from` and its payload into `payload`, replacing what was there;
+    /// returns the kind. No more memory is used than what comes.
     ///
     /// # Errors
     /// The connection broke, or what came is no frame ([`io::ErrorKind::InvalidData`]).

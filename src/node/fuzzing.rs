@@ -1,5 +1,5 @@
-//! Entry points for fuzzing: each takes bytes as another machine may send them, decodes them, and checks
-//! that what can be decoded is encoded to the same message again.
+//! Entry points for fuzzing: each takes bytes as another machine may send them, decodes them, and
+//! checks that what can be decoded is encoded to the same message again.
 //!
 //! Used by the coverage-guided targets in `fuzz/` and by the tests of this crate; not part of the
 //! interface.
@@ -33,8 +33,8 @@ pub fn peer_frames(bytes: &[u8]) {
     }
 }
 
-/// Frames of a connection on which a checkpoint is fetched: `bytes` as a stream, and as one payload behind
-/// the kind.
+/// Frames of a connection on which a checkpoint is fetched: `bytes` as a stream, and as one payload
+/// behind the kind.
 ///
 /// # Panics
 /// A decoder has a bug.
@@ -59,7 +59,8 @@ fn transfer_message(kind: u8, payload: &[u8]) {
     assert_eq!(transfer::Message::decode(received, &again), Some(message));
 }
 
-/// Frames of a joiner and a member: `bytes` as a stream, as a request, and as the cluster's configuration.
+/// Frames of a joiner and a member: `bytes` as a stream, as a request, and as the cluster's
+/// configuration.
 ///
 /// # Panics
 /// A decoder has a bug.

@@ -1,5 +1,5 @@
-//! The container of a wrapped server: namespaces for processes, mounts, network and host name, and a
-//! root directory in which every replica finds the same files at the same paths.
+//! The container of a wrapped server: namespaces for processes, mounts, network and host name, and
+//! a root directory in which every replica finds the same files at the same paths.
 //!
 //! ```text
 //! /                  the machine's root, with changes in STATE/N/changes (overlay); the same for its
@@ -10,17 +10,18 @@
 //! ```
 //!
 //! A container consists of a thread of this process that has entered the namespaces, and an empty
-//! process 1. [`Container::run`] executes code inside. A process that is started there is a child of this
-//! process, so that it can be traced, waited for, and restored as a sibling of CRIU. When the thread ends
-//! (with the container, or because this process was killed), process 1 dies, and the kernel kills all
-//! other processes of the container.
+//! process 1. [`Container::run`] executes code inside. A process that is started there is a child
+//! of this process, so that it can be traced, waited for, and restored as a sibling of CRIU. When
+//! the thread ends (with the container, or because this process was killed), process 1 dies, and
+//! the kernel kills all other processes of the container.
 //!
-//! Process numbers below [`FIRST_PID`] are kept free for CRIU, which runs inside and must not occupy a
-//! number that it has to restore. The server's IPC namespace is created when the server is started: CRIU
-//! saves only those namespaces that differ from its own.
+//! Process numbers below [`FIRST_PID`] are kept free for CRIU, which runs inside and must not
+//! occupy a number that it has to restore. The server's IPC namespace is created when the server is
+//! started: CRIU saves only those namespaces that differ from its own.
 //!
-//! runc is not used: it would start and restore the server as process 1, which this process could neither
-//! trace nor wait for, and would put all mounts into the image. docs/decisions/no-runc.md tells more.
+//! runc is not used: it would start and restore the server as process 1, which this process could
+//! neither trace nor wait for, and would put all mounts into the image. docs/decisions/no-runc.md
+//! tells more.
 //!
 //! Deliberately absent: isolation. The server has the same privileges as outside.
 
@@ -67,8 +68,8 @@ pub struct Plan {
 pub struct RootDirectory {
     /// The directory. It is not modified.
     pub directory: PathBuf,
-    /// The files that CRIU needs to run inside, where its libraries do not exist: CRIU first, its dynamic
-    /// linker second. They are bound into [`TOOLS`] under their file names.
+    /// The files that CRIU needs to run inside, where its libraries do not exist: CRIU first, its
+    /// dynamic linker second. They are bound into [`TOOLS`] under their file names.
     pub criu: Vec<PathBuf>,
 }
 
@@ -265,7 +266,8 @@ impl Container {
         RestoreDirectories(&self.state).shared_memory()
     }
 
-    /// Returns the first process that was started or restored in the container: a child of this process.
+    /// Returns the first process that was started or restored in the container: a child of this
+    /// process.
     ///
     /// # Errors
     /// There is no such process.
@@ -290,8 +292,8 @@ impl Container {
         children_beside(init)
     }
 
-    /// Runs `work` on the container's thread and returns its result: paths are those of the container, and
-    /// processes that it starts are inside.
+    /// Runs `work` on the container's thread and returns its result: paths are those of the
+    /// container, and processes that it starts are inside.
     ///
     /// # Panics
     /// Panics if `work` does.
@@ -318,8 +320,8 @@ impl Container {
     pub fn end(&self) {
         let mut init = self.init.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(init) = init.take() {
-            // Nothing else waits for this child. The kernel reports its end when all other processes of the
-            // namespace have ended.
+            // Nothing else waits for this child. The kernel reports its end when all other
+            // processes of the namespace have ended.
             let left = children_beside(init);
             let _ = kill(init, Signal::SIGKILL);
             for process in left.into_iter().flatten() {

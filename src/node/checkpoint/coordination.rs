@@ -1,4 +1,5 @@
-//! One replica at a time takes a checkpoint: the one that holds the checkpoint token.
+//! Checkpoint coordination: one replica at a time takes a checkpoint, the one that holds the
+//! checkpoint token.
 //!
 //! ```text
 //!  due ──▶ a follower requests the token from the leader  ◀─ no answer: requests again
@@ -9,15 +10,16 @@
 //!
 //! # Invariants
 //!
-//! * The leader grants the token to one node at a time, and to none while it takes a checkpoint itself,
-//!   while any node says that it is busy, or before every connected node has said under *this* ballot
-//!   whether it is busy: so a token that an earlier leader granted is respected by the next.
+//! * The leader grants the token to one node at a time, and to none while it takes a checkpoint
+//!   itself, while any node says that it is busy, or before every connected node has said under
+//!   *this* ballot whether it is busy: so a token that an earlier leader granted is respected by
+//!   the next.
 //! * A node holds the token until it says that it is done or its link goes down.
-//! * The leader goes last: when every connected follower has a newer checkpoint than it has itself, or
-//!   when a checkpoint is overdue: a follower may be unable to take any.
+//! * The leader goes last: when every connected follower has a newer checkpoint than it has itself,
+//!   or when a checkpoint is overdue: a follower may be unable to take any.
 //!
-//! A checkpoint that an operator has requested needs the token too, but waits for no follower, and needs
-//! no token when there is no leader to grant it.
+//! A checkpoint that an operator has requested needs the token too, but waits for no follower, and
+//! needs no token when there is no leader to grant it.
 //!
 //! Sans-IO: messages to be sent are returned.
 
@@ -76,13 +78,13 @@ impl ClusterView {
     }
 }
 
-/// What this node does now.
+/// The decision of this node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Decision {
     Nothing,
-    /// It takes a checkpoint.
+    /// To take a checkpoint.
     Begin,
-    /// It sends a message.
+    /// To send a message.
     Send(NodeId, TokenMessage),
 }
 
@@ -94,7 +96,7 @@ pub(crate) struct Coordination {
 }
 
 impl Coordination {
-    /// Nobody holds the token.
+    /// A coordination in which nobody holds the token.
     pub(crate) fn new(schedule: Schedule) -> Self {
         Self {
             schedule,
@@ -102,8 +104,8 @@ impl Coordination {
         }
     }
 
-    /// Decides about a checkpoint that is wanted here while none is being taken. `requested`: an operator
-    /// waits for it; `followers_ahead`: all connected nodes have a newer one.
+    /// Decides about a checkpoint that is wanted here while none is being taken. `requested`: an
+    /// operator waits for it; `followers_ahead`: all connected nodes have a newer one.
     pub(crate) fn consider(
         &mut self,
         requested: bool,
@@ -127,8 +129,8 @@ impl Coordination {
         Decision::Nothing
     }
 
-    /// Takes in a message of another node. `busy`: a checkpoint is being taken here; `wanted`: one is
-    /// wanted here.
+    /// Takes in a message of another node. `busy`: a checkpoint is being taken here; `wanted`: one
+    /// is wanted here.
     pub(crate) fn receive(
         &mut self,
         (from, message, ballot): (NodeId, TokenMessage, Ballot),
@@ -220,8 +222,8 @@ impl Token {
         self.holder = None;
     }
 
-    /// Returns true when none of the `connected` nodes holds the token, or may hold it from an earlier
-    /// leader.
+    /// Returns true when none of the `connected` nodes holds the token, or may hold it from an
+    /// earlier leader.
     fn is_free(&self, cluster: &ClusterView) -> bool {
         let told = |node: &NodeId| self.told.get(node) == Some(&cluster.ballot);
         self.holder.is_none() && self.busy.is_empty() && cluster.connected.iter().all(told)

@@ -1,12 +1,12 @@
 //! The state of a node at a slot, apart from its server, as it lies in a checkpoint (file `node`).
 //!
 //! The server is at slot *k*, and so are the records that it has written. What the log says of
-//! connections may be known further, up to `seen`: that is kept as it is, because events that are shown
-//! twice change nothing, and the rest of the log is shown from there on.
+//! connections may be known further, up to `seen`: that is kept as it is, because events that are
+//! shown twice change nothing, and the rest of the log is shown from there on.
 //!
-//! Not in it, because it does not outlive a node daemon or is the log's own business: the node's own
-//! clients (the next daemon's frontend ends their connections through the log), leadership, membership,
-//! what is under way to the leader.
+//! Not in it, because it does not outlive a node daemon or is the log's own business: the node's
+//! own clients (the next daemon's frontend ends their connections through the log), leadership,
+//! membership, what is under way to the leader.
 
 use crate::divergence::hashes::SlotHashes;
 use brolga_tape::ConnId;
@@ -53,9 +53,9 @@ pub struct NodeState {
     pub time_ns: u64,
     /// Hashes of some slots up to *k*, in order.
     pub hashes: Vec<SlotHashes>,
-    /// Where the server listens.
+    /// Ports of the server.
     pub ports: Vec<SavedPort>,
-    /// What the log has said of connections.
+    /// Connections, as far as the log tells.
     pub conns: SavedConns,
     /// Output that stand-alone frontends have not acknowledged.
     pub unacked_output: Vec<SavedOutput>,
@@ -66,9 +66,9 @@ pub struct NodeState {
 pub struct SavedPort {
     /// The server's listener.
     pub listener: u32,
-    /// Its port.
+    /// The port.
     pub address: SocketAddr,
-    /// It takes datagrams.
+    /// The port takes datagrams.
     pub datagrams: bool,
     /// The server did not ask for this port.
     pub chosen: bool,
@@ -103,13 +103,13 @@ pub struct SavedConn {
 pub struct SavedFrontend {
     /// The frontend.
     pub id: u64,
-    /// Its node.
+    /// The node that it belongs to.
     pub node: u64,
     /// The last connection it opened.
     pub last_counter: u64,
     /// The number of the last datagram from it.
     pub heard: u64,
-    /// How many connections it has that the server opened.
+    /// Number of its connections that the server opened.
     pub outgoing: u64,
 }
 

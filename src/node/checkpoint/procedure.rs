@@ -1,4 +1,4 @@
-//! One checkpoint, from the request for it to the log that is truncated behind it.
+//! The procedure of a checkpoint, from the request for it to the log that is truncated behind it.
 //!
 //! ```text
 //! wanted here, and this node's turn      coordination: schedule and checkpoint token
@@ -14,20 +14,21 @@
 //!
 //! # Invariants
 //!
-//! * The log is truncated only up to the *oldest* checkpoint that is kept here, and only up to the slot
-//!   that checkpoints of a majority of the members cover ([`crate::checkpoint::truncation`]). So the next
-//!   older checkpoint can be used when the newest is damaged, and a member that lacks what was dropped
-//!   finds a checkpoint to fetch.
+//! * The log is truncated only up to the *oldest* checkpoint that is kept here, and only up to the
+//!   slot that checkpoints of a majority of the members cover ([`crate::checkpoint::truncation`]).
+//!   So the next older checkpoint can be used when the newest is damaged, and a member that lacks
+//!   what was dropped finds a checkpoint to fetch.
 //! * What is told to others was verified after it was written.
 //! * Output that is held back is in no checkpoint: while there is any, none is taken.
-//! * A server in which CRIU was killed gets no more entries: it is replaced by one that is restored.
-//! * A node without a usable checkpoint of the slots before its log has no server until it has fetched
-//!   one, and does not lead.
+//! * A server in which CRIU was killed gets no more entries: it is replaced by one that is
+//!   restored.
+//! * A node without a usable checkpoint of the slots before its log has no server until it has
+//!   fetched one, and does not lead.
 //!
-//! Sans-IO apart from the directory of checkpoints and the writer's thread: the event loop asks for the
-//! next step and carries it out. Deliberately absent: how a server is dumped (the host's business), going
-//! back to a checkpoint ([`crate::checkpoint::restore`]), and how one comes from another node
-//! ([`crate::transfer`]).
+//! Sans-IO apart from the directory of checkpoints and the writer's thread: the event loop asks for
+//! the next step and carries it out. Deliberately absent: how a server is dumped (the host's
+//! business), going back to a checkpoint ([`crate::checkpoint::restore`]), and how one comes from
+//! another node ([`crate::transfer`]).
 
 use crate::checkpoint::coordination::{ClusterView, Coordination, Decision, TokenMessage};
 use crate::checkpoint::node_state::NodeState;
@@ -58,7 +59,7 @@ pub enum NotTaken {
     /// The server ended before the checkpoint was complete.
     #[error("the server has ended")]
     Ended,
-    /// It could not be written.
+    /// The checkpoint could not be written.
     #[error("{0}")]
     Failed(String),
 }
@@ -76,7 +77,7 @@ enum Stage {
     None,
     /// The server gets no more entries until it is idle.
     Settling,
-    /// It is being written.
+    /// The thread writes it.
     Writing {
         messages: Receiver<Message>,
         /// The server's process.
@@ -90,30 +91,30 @@ enum Stage {
 /// The server, as a checkpoint that is to begin finds it.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ServerView {
-    /// It has ended for good.
+    /// The server has ended for good.
     pub(crate) ended: bool,
-    /// Its process is there.
+    /// The process is there.
     pub(crate) running: bool,
     /// A majority has found it wrong.
     pub(crate) quarantined: bool,
     /// Some of its output is held back.
     pub(crate) output_held: bool,
-    /// It has applied all entries that it was given.
+    /// All entries that it was given are applied.
     pub(crate) applied_all: bool,
-    /// It can do nothing until the next entry.
+    /// The server can do nothing until the next entry.
     pub(crate) idle: bool,
-    /// It sleeps: only there can it be restored. It says that it is idle a moment before.
+    /// The server sleeps, and can only be restored there. It tells that it is idle a moment before.
     pub(crate) asleep: bool,
 }
 
-/// What the event loop does next for the checkpoint.
+/// The next step of the event loop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// The server gets so many more entries; `None`: all.
     Feed(Option<u64>),
     /// The server is dumped, and gets no entry until then.
     Dump,
-    /// Nobody waits for the checkpoint and the server is not worth it.
+    /// No operator waits for the checkpoint and the server is not worth it.
     Abandon,
     /// There will be no checkpoint.
     Fail(NotTaken),
@@ -145,12 +146,14 @@ pub(crate) struct Checkpoints {
     look_again: bool,
     /// The other nodes' logs begin at this slot, and slots before it are missing here.
     behind: Option<u64>,
-    /// The own log begins at this slot, and no checkpoint covers the slots before: there is no server.
+    /// The own log begins at this slot, and no checkpoint covers the slots before: there is no
+    /// server.
     missing: Option<u64>,
     coordination: Coordination,
 }
 
 impl Checkpoints {
+    /// The checkpoints below `directory`.
     pub(crate) fn open(
         directory: Directory,
         identity: ServerFingerprint,
@@ -177,7 +180,7 @@ impl Checkpoints {
         }
     }
 
-    /// The directory and what outlives this node: see [`crate::Node`].
+    /// The parts that outlive a restart of the node.
     pub(crate) fn into_carryover(self) -> (ServerFingerprint, Arc<Waker>) {
         (self.identity, self.waker)
     }
@@ -195,8 +198,8 @@ impl Checkpoints {
         self.slots.first().copied()
     }
 
-    /// The time to go on: soon while a server is about to sleep, which it does not announce; otherwise
-    /// when a checkpoint is due.
+    /// The time to go on: soon while a server is about to sleep, which it does not announce;
+    /// otherwise when a checkpoint is due.
     pub(crate) fn wakeup(&mut self, now: Instant) -> Option<Instant> {
         let look = std::mem::take(&mut self.look_again).then(|| now + LOOK_AGAIN);
         let due = (!self.is_busy()).then(|| self.coordination.schedule.wakeup(now));
@@ -313,8 +316,8 @@ impl Checkpoints {
         matches!(self.stage, Stage::Settling)
     }
 
-    /// Returns true while the server is being dumped: it sleeps, and output that comes all the same is
-    /// CRIU's doing and does not count.
+    /// Returns true while the server is being dumped: it sleeps, and output that comes all the same
+    /// is CRIU's doing and does not count.
     pub(crate) fn is_dumping(&self) -> bool {
         matches!(self.stage, Stage::Writing { dumped: false, .. })
     }
@@ -355,7 +358,8 @@ impl Checkpoints {
         Step::Dump
     }
 
-    /// Starts the thread that dumps the server and writes the checkpoint. `state`: the node's part of it.
+    /// Starts the thread that dumps the server and writes the checkpoint. `state`: the node's part
+    /// of it.
     pub(crate) fn dump(
         &mut self,
         state: NodeState,
@@ -494,7 +498,8 @@ impl Checkpoints {
 
     // ---- what is missing here ----
 
-    /// The leader says that its log begins at slot `first`, behind what is here. It says so repeatedly.
+    /// The leader says that its log begins at slot `first`, behind what is here. It says so
+    /// repeatedly.
     pub(crate) fn lacks(&mut self, first: u64) {
         if self.behind.replace(first) != Some(first) {
             tracing::warn!(
@@ -504,8 +509,8 @@ impl Checkpoints {
         }
     }
 
-    /// The least slot of which a checkpoint has to be fetched, if the log, of which all up to `chosen` is
-    /// here, cannot be continued without.
+    /// The least slot of which a checkpoint has to be fetched, if the log, of which all up to
+    /// `chosen` is here, cannot be continued without.
     pub(crate) fn lacking(&self, chosen: u64) -> Option<u64> {
         let behind = self.behind.filter(|first| chosen + 1 < *first);
         behind.max(self.missing).map(|first| first - 1)

@@ -9,7 +9,7 @@ use brolga_checkpoint::{Checkpoint, CheckpointError};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub(crate) enum StartPoint {
-    /// It was restored from a checkpoint.
+    /// The server was restored from a checkpoint.
     Restored,
     /// The whole log is here: the server is to be started, and fed all of it.
     FromGenesis,
@@ -18,8 +18,8 @@ pub(crate) enum StartPoint {
 }
 
 impl Checkpoints {
-    /// Lists the checkpoints that a log continues which begins at slot `first`, the newest first. Only
-    /// those of slots before `limit` count.
+    /// Lists the checkpoints that a log continues which begins at slot `first`, the newest first.
+    /// Only those of slots before `limit` count.
     pub(crate) fn usable(
         &mut self,
         first: u64,
@@ -47,7 +47,8 @@ impl Checkpoints {
         }
     }
 
-    /// Removes the checkpoints of slot `limit` and later ones: the server that was dumped was wrong.
+    /// Removes the checkpoints of slot `limit` and later ones: the server that was dumped was
+    /// wrong.
     pub(crate) fn remove_from(&mut self, limit: u64) -> Result<(), CheckpointError> {
         for checkpoint in self.directory().list()?.whole {
             if checkpoint.slot() >= limit {
@@ -58,8 +59,8 @@ impl Checkpoints {
     }
 }
 
-/// Compares all of a checkpoint with its manifest, unless it is `verified` already, and reads the node's
-/// part of it.
+/// Compares all of a checkpoint with its manifest, unless it is `verified` already, and reads the
+/// node's part of it.
 pub(crate) fn load(checkpoint: &Checkpoint, verified: bool) -> Result<NodeState, CheckpointError> {
     if !verified {
         let bytes = checkpoint.manifest.bytes();

@@ -1,13 +1,13 @@
-//! When this replica takes a checkpoint without being asked: its log has grown by so many bytes, or so
-//! much time has passed.
+//! When this replica takes a checkpoint without being asked: its log has grown by so many bytes, or
+//! so much time has passed.
 //!
 //! # Invariants
 //!
 //! * A log that does not grow causes nothing: no checkpoint, no message, no timer.
 //! * After a failure there is a pause, which doubles with each further failure.
 //!
-//! Sans-IO. Deliberately absent: which replica goes first ([`crate::checkpoint::coordination`]) and how a
-//! checkpoint is taken ([`crate::checkpoint::procedure`]).
+//! Sans-IO. Deliberately absent: which replica goes first ([`crate::checkpoint::coordination`]) and
+//! how a checkpoint is taken ([`crate::checkpoint::procedure`]).
 
 use std::time::{Duration, Instant};
 
@@ -37,7 +37,7 @@ pub struct Schedule {
 }
 
 impl Schedule {
-    /// `every`: a period; `log_bytes`: growth of the log; either may be missing.
+    /// A schedule. `every`: a period; `log_bytes`: growth of the log; either may be missing.
     pub fn new(every: Option<Duration>, log_bytes: Option<u64>, now: Instant) -> Self {
         Self {
             every,
@@ -63,8 +63,8 @@ impl Schedule {
         self.seen
     }
 
-    /// Returns true when twice as much is due as makes a checkpoint due: the replicas that were to go
-    /// first cannot, or take too long.
+    /// Returns true when twice as much is due as makes a checkpoint due: the replicas that were to
+    /// go first cannot, or take too long.
     pub fn is_overdue(&self, now: Instant) -> bool {
         let grown = self.seen - self.covered;
         let by_log = self.log_bytes.is_some_and(|most| grown / 2 >= most);
@@ -106,7 +106,8 @@ impl Schedule {
         due
     }
 
-    /// Forgets the last request: it went to a node that does not lead, or nothing is wanted any more.
+    /// Forgets the last request: it went to a node that does not lead, or nothing is wanted any
+    /// more.
     pub fn forget_request(&mut self) {
         self.request_at = None;
     }

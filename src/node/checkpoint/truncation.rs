@@ -1,21 +1,23 @@
 //! Log truncation: how much of the log is kept.
 //!
-//! What is dropped is dropped for every node that comes later: a node that lacks it needs a checkpoint.
-//! So this node drops its log up to the least of
+//! The log is dropped for every node that comes later: a node that lacks a part of it needs a
+//! checkpoint. So this node drops its log up to the least of
 //!
-//! * the oldest checkpoint that it keeps itself: the next older one is used when the newest is damaged;
-//! * the slot that checkpoints of a majority of the members cover, itself included: as long as any of
-//!   them has its disk there is one to be fetched, and the log behind it is here;
+//! * the oldest checkpoint that it keeps itself: the next older one is used when the newest is
+//!   damaged;
+//! * the slot that checkpoints of a majority of the members cover, itself included: as long as any
+//!   of them has its disk there is one to be fetched, and the log behind it is here;
 //! * the checkpoint that a node is fetching at the moment: its log goes on from there.
 //!
-//! The last is bounded, in time and in bytes, so that a fetching node cannot fill the others' disks: one
-//! that takes too long fetches a newer checkpoint. A member that is merely slow finds in the log what was
-//! chosen since the oldest checkpoint that is kept: with two kept at least an interval between checkpoints.
+//! The last is bounded, in time and in bytes, so that a fetching node cannot fill the others'
+//! disks: one that takes too long fetches a newer checkpoint. A member that is merely slow finds in
+//! the log what was chosen since the oldest checkpoint that is kept: with two kept at least an
+//! interval between checkpoints.
 //!
-//! Nobody gets the log of a learner: it drops what its own oldest checkpoint covers.
+//! No node gets the log of a learner: it drops what its own oldest checkpoint covers.
 //!
-//! Sans-IO. What a node has told counts until it tells something else, also while it is away: its disk is
-//! not lost by that.
+//! Sans-IO. What a node has told counts until it tells something else, also while it is away: its
+//! disk is not lost by that.
 
 use brolga_consensus::NodeId;
 use std::collections::BTreeMap;
@@ -92,7 +94,8 @@ impl Truncation {
         self.holds.insert(node, hold);
     }
 
-    /// The slot up to which the log may be truncated. `own`: slots of the checkpoints here, the newest first.
+    /// The slot up to which the log may be truncated. `own`: slots of the checkpoints here, the
+    /// newest first.
     pub fn droppable(&self, own: &[u64], logged: u64, now: Instant) -> Option<u64> {
         let (newest, oldest) = (*own.first()?, *own.last()?);
         if !self.member {
@@ -182,8 +185,8 @@ mod tests {
         assert_eq!(drop_at(&truncation, 1000, later), Some(50));
     }
 
-    /// Whatever is told in whatever order: what was dropped is covered by a checkpoint of its own and by
-    /// those of a majority.
+    /// Whatever is told in whatever order: what was dropped is covered by a checkpoint of its own
+    /// and by those of a majority.
     #[test]
     fn nothing_is_dropped_that_a_majority_has_not_covered() {
         let mut rng = fastrand::Rng::with_seed(7);

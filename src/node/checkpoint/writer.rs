@@ -1,5 +1,5 @@
-//! The checkpoint writer: a thread that dumps the server, then hashes, syncs, reads back and names what was
-//! written. Its progress can be read meanwhile.
+//! The checkpoint writer: a thread that dumps the server, then hashes, syncs, reads back and names
+//! what was written. Its progress can be read meanwhile.
 
 use crate::checkpoint::node_state::{NodeState, SERVER_DIR};
 use crate::server::process::Dumper;
@@ -45,7 +45,8 @@ impl WriterHandle {
 pub struct WriterStatus {
     /// The slot of the checkpoint.
     pub slot: u64,
-    /// Bytes dealt with since the server goes on: everything that is kept, twice, and what is compressed.
+    /// Bytes dealt with since the server goes on: everything that is kept, twice, and what is
+    /// compressed.
     pub done: u64,
     /// Bytes to be dealt with; 0: the server is being dumped.
     pub all: u64,

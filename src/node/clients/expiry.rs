@@ -12,11 +12,12 @@ use std::time::{Duration, Instant};
 
 /// A node that is away for longer has lost its clients.
 const NODE_AWAY_MAX: Duration = Duration::from_secs(60);
-/// A stand-alone frontend that is attached to no node for longer has lost its clients. It gives up by itself
-/// well before, and what a node tells of it is up to [`ALIVE_INTERVAL`] old.
+/// A stand-alone frontend that is attached to no node for longer has lost its clients. It gives up
+/// by itself well before, and what a node tells of it is up to [`ALIVE_INTERVAL`] old.
 const PROXY_AWAY_MAX: Duration = Duration::from_secs(30);
-/// A node that is away for longer has lost the connections that the server has opened through it. Much
-/// shorter: nobody sends on them meanwhile, while the server waits for answers; and it can open others.
+/// A node that is away for longer has lost the connections that the server has opened through it.
+/// Much shorter: nobody sends on them meanwhile, while the server waits for answers; and it can
+/// open others.
 const DIALLER_AWAY_MAX: Duration = Duration::from_secs(1);
 /// The leader is told this often which proxies are attached.
 const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
@@ -51,8 +52,8 @@ impl<H: ServerHost> Node<H> {
             .min()
     }
 
-    /// When a frontend has been away for too long to keep the server's connections. Should the proposal
-    /// to give them up get lost, it is made again after the same time.
+    /// When a frontend has been away for too long to keep the server's connections. Should the
+    /// proposal to give them up get lost, it is made again after the same time.
     fn dialler_away_at(&self, known: KnownFrontend) -> Option<Instant> {
         let since = *self
             .absent

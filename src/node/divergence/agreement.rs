@@ -1,8 +1,8 @@
-//! Agreement: up to which slot other replicas agree with this one, and which are in the minority where they
-//! do not.
+//! Agreement: up to which slot other replicas agree with this one, and which are in the minority
+//! where they do not.
 //!
-//! Hashes are cumulative: replicas that agree at one slot agree at all slots before it. So each node
-//! needs to say only where its server is now. When a hash differs, the first slot that does is
+//! Hashes are cumulative: replicas that agree at one slot agree at all slots before it. So each
+//! node needs to say only where its server is now. When a hash differs, the first slot that does is
 //! searched for between the last one known to be equal and this one; there all replicas vote with
 //! their hashes, and each node comes to the verdict by itself:
 //!
@@ -10,8 +10,8 @@
 //! * a majority has another hash: this node's server is faulty ([`Verdict::SelfFaulty`]);
 //! * neither: nobody knows who is right. That stays so until more replicas have told.
 //!
-//! Sans-IO: questions to other nodes are returned by [`Agreement::next_question`], and answers are passed
-//! in.
+//! Sans-IO: questions to other nodes are returned by [`Agreement::next_question`], and answers are
+//! passed in.
 
 use crate::divergence::hashes::{History, SlotHashes};
 use brolga_consensus::NodeId;
@@ -35,9 +35,9 @@ struct Peer {
     /// The first slot that differs could not be made out any closer.
     forgotten: bool,
     asked: bool,
-    /// Where it says that its server is.
+    /// The last slot that it has told, with its hashes.
     latest: SlotHashes,
-    /// What it has said of slots that are still to come here.
+    /// Hashes that it has told of slots that are still to come here.
     ahead: VecDeque<SlotHashes>,
 }
 
@@ -46,7 +46,7 @@ struct Peer {
 pub struct Question {
     /// The node.
     pub to: NodeId,
-    /// It is to tell of slots above this one
+    /// The question is about slots above this one
     pub low: u64,
     /// up to this one.
     pub high: u64,
@@ -63,7 +63,7 @@ pub struct Dispute {
     pub ours: SlotHashes,
     /// Another replica that has other ones.
     pub with: NodeId,
-    /// Its hashes.
+    /// The hashes there.
     pub theirs: SlotHashes,
 }
 
@@ -90,12 +90,12 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Nothing is known of `peers`, which are all other members.
+    /// The agreement of a member. Nothing is known of `peers`, which are all other members.
     pub fn new(peers: impl IntoIterator<Item = NodeId>) -> Self {
         Self::with_own(1, peers)
     }
 
-    /// The same for a node that is no member: only what a majority of `peers` has computed counts.
+    /// The agreement of a learner: only what a majority of `peers` has computed counts.
     pub fn of_learner(peers: impl IntoIterator<Item = NodeId>) -> Self {
         Self::with_own(0, peers)
     }
@@ -155,13 +155,13 @@ impl Agreement {
         agreed.get(others).copied().unwrap_or_default()
     }
 
-    /// Some replica differs, and it is not settled that it is the one that is wrong.
+    /// Returns true when a replica differs that was not found faulty.
     pub fn in_doubt(&self) -> bool {
         let mut peers = self.peers.values();
         self.self_faulty || peers.any(|peer| peer.differs.is_some() && !peer.faulty)
     }
 
-    /// What the replicas do not agree about and no majority has settled yet.
+    /// The dispute that no majority has settled yet.
     pub fn dispute(&self) -> Option<&Dispute> {
         self.dispute.as_ref()
     }
@@ -231,7 +231,7 @@ impl Agreement {
         peer.forgotten |= searched && !hashes.iter().any(between);
     }
 
-    /// What a replica that asks is told.
+    /// Answers a question of another replica.
     pub fn answer(low: u64, high: u64, history: &History) -> Vec<SlotHashes> {
         let steps = high.saturating_sub(low).min(SAMPLES_MAX);
         let mut told: Vec<SlotHashes> = Vec::new();

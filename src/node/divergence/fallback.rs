@@ -1,4 +1,5 @@
-//! The fallback frontend: while a node is in quarantine, its clients are served from the other replicas.
+//! The fallback frontend: while a node is in quarantine, its clients are served from the other
+//! replicas.
 
 use crate::proxy::error::ProxyError;
 use crate::proxy::frontend::{ProxyConfig, ProxyFrontend, ProxyHandle};

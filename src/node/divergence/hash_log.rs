@@ -1,11 +1,12 @@
-//! The hash log: the hashes of every slot on disk, beside the log, so that a later replay can be compared
-//! with them. One record of 24 bytes for each slot that had an entry: slot, output hash, schedule hash.
+//! The hash log: the hashes of every slot on disk, beside the log, so that a later replay can be
+//! compared with them. One record of 24 bytes for each slot that had an entry: slot, output hash,
+//! schedule hash.
 //!
-//! What is about slots that the log has dropped is given back to the file system: a hole takes its
+//! Records of slots that the log has dropped are given back to the file system: a hole takes their
 //! place at the beginning of the file.
 //!
-//! It is a help and not a part of the log: it is not synced, the last moments before a `kill -9` are
-//! missing from it, and a node that cannot write it goes on without.
+//! The file is a help and not a part of the log: it is not synced, the last moments before a `kill
+//! -9` are missing from it, and a node that cannot write it goes on without.
 
 use crate::divergence::hashes::SlotHashes;
 use nix::errno::Errno;
@@ -23,7 +24,7 @@ const RECORD_BYTES: usize = 24;
 const FORGOTTEN: [u8; RECORD_BYTES] = [0; RECORD_BYTES];
 /// Records that are written at once while there are many.
 const BATCH_RECORDS: usize = 340;
-/// How long a record waits at most.
+/// The longest time that a record waits.
 const WAIT_MOST: Duration = Duration::from_millis(50);
 
 /// The path of the hash log in a data directory.
@@ -61,7 +62,7 @@ pub fn read(path: &Path) -> io::Result<Vec<SlotHashes>> {
     Ok(log)
 }
 
-/// The same, and at which byte the last of them ends.
+/// Reads all records, and the byte at which the last of them ends.
 fn read_whole(path: &Path) -> io::Result<(u64, Vec<SlotHashes>)> {
     let mut file = match File::open(path) {
         Ok(file) => file,
@@ -102,8 +103,8 @@ fn data_begins(file: &File) -> io::Result<u64> {
     }
 }
 
-/// The writing side. Hashes of slots that are there already are left out: a server that was started again
-/// repeats them.
+/// The writing side. Hashes of slots that are there already are left out: a server that was started
+/// again repeats them.
 #[derive(Debug)]
 pub struct HashLog {
     path: PathBuf,
@@ -114,7 +115,7 @@ pub struct HashLog {
 }
 
 impl HashLog {
-    /// Goes on where an earlier run has stopped.
+    /// Opens the file and continues after its last record.
     pub fn open(data_dir: &Path) -> Self {
         let path = path(data_dir);
         let mut log = Self {
@@ -142,7 +143,7 @@ impl HashLog {
         Ok(())
     }
 
-    /// The server has done a slot.
+    /// Notes the hashes of a slot.
     pub fn note(&mut self, hashes: &SlotHashes, now: Instant) {
         if hashes.slot <= self.last || self.file.is_none() {
             return;
@@ -155,7 +156,7 @@ impl HashLog {
         }
     }
 
-    /// What was noted was wrong: the server begins again.
+    /// Drops all records: the server was faulty and begins again.
     pub fn clear(&mut self) {
         self.batch.clear();
         self.due = None;
@@ -167,7 +168,7 @@ impl HashLog {
         }
     }
 
-    /// The log begins at slot `first`: what is about earlier ones is of no use any more.
+    /// Drops the records before slot `first`, where the log begins.
     pub fn forget(&mut self, first: u64) {
         self.write();
         let Some(file) = &self.file else { return };
@@ -179,7 +180,7 @@ impl HashLog {
         }
     }
 
-    /// When [`HashLog::tick`] wants to be called.
+    /// The time to call [`HashLog::tick`].
     pub fn wakeup(&self) -> Option<Instant> {
         self.due
     }

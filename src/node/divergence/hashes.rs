@@ -1,7 +1,7 @@
 //! Hashes of what a server has done, slot by slot.
 //!
-//! Every replica hashes the same record bytes in the same order, so equal hashes at a slot mean equal
-//! outputs from the start up to that slot.
+//! Every replica hashes the same record bytes in the same order, so equal hashes at a slot mean
+//! equal outputs from the start up to that slot.
 
 use serde::{Deserialize, Serialize};
 

@@ -27,7 +27,8 @@ pub enum DivergenceMessage {
         /// In the order of slots.
         hashes: Vec<SlotHashes>,
     },
-    /// The sender's output hash after each record of a slot: which of them is the first that differs?
+    /// The sender's output hash after each record of a slot: which of them is the first that
+    /// differs?
     Inspect {
         /// The slot.
         slot: u64,
@@ -38,14 +39,14 @@ pub enum DivergenceMessage {
     Finding {
         /// The slot.
         slot: u64,
-        /// How many records before it are the same.
+        /// Number of equal records before it.
         index: u64,
         /// Empty when there is none, or it was forgotten.
         record: Vec<u8>,
     },
     /// A majority has found the sender's server faulty: its divergence report
-    /// ([`super::report::DivergenceReport`]) as JSON. The sender starts again and forgets, so that others
-    /// may have to hear of it in this way.
+    /// ([`super::report::DivergenceReport`]) as JSON. The sender starts again and forgets, so that
+    /// others may have to hear of it in this way.
     Report(Vec<u8>),
 }
 

@@ -2,11 +2,11 @@
 //!
 //! * `monitor`: drives the comparison, and owns the state of this room;
 //! * `agreement`: which replicas agree up to where; `messages`: what nodes tell each other;
-//! * `report`: a divergence in words; `quarantine`: a replica that is faulty; `fallback`: the frontend that
-//!   serves its clients meanwhile;
+//! * `report`: a divergence in words; `quarantine`: a replica that is faulty; `fallback`: the
+//!   frontend that serves its clients meanwhile;
 //! * `output_commit`: output that is held back until it is confirmed;
-//! * `hashes`: hashes of the last slots in memory; `recent_outputs`: the last records; `hash_log`: hashes of
-//!   all slots on disk.
+//! * `hashes`: hashes of the last slots in memory; `recent_outputs`: the last records; `hash_log`:
+//!   hashes of all slots on disk.
 
 pub(crate) mod agreement;
 pub(crate) mod fallback;

@@ -1,19 +1,19 @@
-//! Divergence monitor: compares the hashes of this server's output with the peers', decides how much
-//! output is released, and puts a server that is found faulty into quarantine.
+//! Divergence monitor: compares the hashes of this server's output with the peers', decides how
+//! much output is released, and puts a server that is found faulty into quarantine.
 //!
 //! Output leaves a node
 //!
 //! * at once, as long as no replica is known to differ (the default);
-//! * when a majority has computed the same, up to the same slot (`vote`, and whenever replicas differ
-//!   and no majority has settled yet which is right).
+//! * when a majority has computed the same, up to the same slot (`vote`, and whenever replicas
+//!   differ and no majority has settled yet which is right).
 //!
 //! A node whose server is in the minority goes into *quarantine*: its clients are disconnected, a
-//! frontend that uses the other replicas takes its ports over, it does not lead. Its log is sound, so it
-//! goes on to vote on slots. Its server starts from the genesis once: when it then agrees with a majority
-//! at the slot where it was faulty, or later, the quarantine ends.
+//! frontend that uses the other replicas takes its ports over, it does not lead. Its log is sound,
+//! so it goes on to vote on slots. Its server starts from the genesis once: when it then agrees
+//! with a majority at the slot where it was faulty, or later, the quarantine ends.
 //!
-//! The monitor keeps the state and decides; messages to be sent gather in [`Monitor::take_outbox`], and
-//! the event loop does what concerns the rest of the node.
+//! The monitor keeps the state and decides; messages to be sent gather in [`Monitor::take_outbox`],
+//! and the event loop does what concerns the rest of the node.
 
 use crate::clients::connection_table::Conns;
 use crate::divergence::agreement::{Agreement, Dispute, Question, Verdict};
@@ -30,8 +30,8 @@ use brolga_consensus::NodeId;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-/// How often the others are told how far the server is, while it moves. With `vote` they are told at
-/// once, because clients wait for it.
+/// How often the others are told how far the server is, while it moves. With `vote` they are told
+/// at once, because clients wait for it.
 const TELL_INTERVAL: Duration = Duration::from_millis(10);
 /// Replays from the genesis in one quarantine: a server that is faulty again will always be.
 const REPLAYS_MAX: u32 = 1;
@@ -156,7 +156,8 @@ impl Monitor {
 
     // ---- comparing ----
 
-    /// Compares what the own server has applied since the last call. Returns false when nothing is new.
+    /// Compares what the own server has applied since the last call. Returns false when nothing is
+    /// new.
     pub(crate) fn progressed(&mut self, output: &Output) -> bool {
         let applied = output.applied().slot;
         let stirred = std::mem::take(&mut self.stirred);
@@ -168,8 +169,8 @@ impl Monitor {
         true
     }
 
-    /// Goes on with disputes: reports them, counts votes, asks questions. Returns the slot at which a
-    /// majority has found the own server faulty; then it is to be called again.
+    /// Goes on with disputes: reports them, counts votes, asks questions. Returns the slot at which
+    /// a majority has found the own server faulty; then it is to be called again.
     pub(crate) fn settle(&mut self, output: &Output, now: Instant) -> Option<u64> {
         let history = output.history();
         loop {
@@ -378,8 +379,8 @@ impl Monitor {
 
     // ---- quarantine ----
 
-    /// Puts the own server, which is faulty at `slot`, into quarantine. Returns true when it is to start
-    /// again from its genesis.
+    /// Puts the own server, which is faulty at `slot`, into quarantine. Returns true when it is to
+    /// start again from its genesis.
     pub(crate) fn enter_quarantine(&mut self, slot: u64) -> Result<bool, QuarantineError> {
         let before = self.quarantine.take();
         let known = before.is_some();

@@ -1,7 +1,7 @@
-//! Output commit: output is held back from clients until enough replicas have computed the same (`vote`), or
-//! while it is not settled which replica is right.
+//! Output commit: output is held back from clients until enough replicas have computed the same
+//! (`vote`), or while it is not settled which replica is right.
 //!
-//! What is held is what the server said, in order and as it was encoded, in batches that end with a
+//! Records are held in order and as the server encoded them, in batches that end with a
 //! slot; agreement comes slot by slot.
 
 use crate::server::output::Sink;

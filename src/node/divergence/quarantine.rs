@@ -1,5 +1,5 @@
-//! Quarantine: a majority has found the server of this replica faulty. It is remembered on disk until the
-//! server agrees again.
+//! Quarantine: a majority has found the server of this replica faulty. It is remembered on disk
+//! until the server agrees again.
 
 use brolga_config::{ConfigError, read_toml};
 use brolga_os::files::{FileError, write_whole};
@@ -8,14 +8,16 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// The reason why a node is in quarantine. Kept in its data directory until its server agrees again.
+/// The reason why a node is in quarantine. Kept in its data directory until its server agrees
+/// again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Quarantine {
     /// The first slot at which its server is faulty.
     pub slot: u64,
     /// The divergence report, in words.
     pub reason: String,
-    /// Number of times that its server was started from its genesis since, to see whether it agrees then.
+    /// Number of times that its server was started from its genesis since, to see whether it agrees
+    /// then.
     pub replays: u32,
 }
 

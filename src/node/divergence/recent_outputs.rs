@@ -14,12 +14,12 @@ const BYTES_MAX: usize = 1 << 20;
 /// Of one record, no more than this is kept.
 const RECORD_BYTES_MAX: usize = 64 * 1024;
 
-/// One record of the server.
+/// The mark of one record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Mark {
     slot: u64,
     hash: u64,
-    /// Where its bytes begin, counted from the first record on.
+    /// Position of its bytes, counted from the first record on.
     at: u64,
     kept: usize,
 }
@@ -40,7 +40,7 @@ impl RecentOutputs {
         *self = Self::default();
     }
 
-    /// One more record, and the output hash after it.
+    /// Adds a record and the output hash after it.
     pub fn push(&mut self, record: &[u8], hash: u64) {
         if self.marks.len() == MARKS_MAX {
             self.marks.pop_front();
@@ -90,7 +90,8 @@ impl RecentOutputs {
         self.marks.range(upto - count..upto)
     }
 
-    /// The output hash after each record of `slot`, of the first `most`; empty when they are forgotten.
+    /// The output hash after each record of `slot`, of the first `most`; empty when they are
+    /// forgotten.
     pub fn hashes(&self, slot: u64, most: usize) -> Vec<u64> {
         self.of_slot(slot)
             .map(|mark| mark.hash)
@@ -98,8 +99,8 @@ impl RecentOutputs {
             .collect()
     }
 
-    /// The record of `slot` with number `index`, cut short when it was long; `None` when there is none
-    /// or its bytes are forgotten.
+    /// The record of `slot` with number `index`, cut short when it was long; `None` when there is
+    /// none or its bytes are forgotten.
     pub fn record(&self, slot: u64, index: usize) -> Option<Vec<u8>> {
         let mark = self.of_slot(slot).nth(index)?;
         if self.written - mark.at > BYTES_MAX as u64 {

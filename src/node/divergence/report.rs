@@ -1,5 +1,5 @@
-//! The divergence report: where two replicas differ first, in words: slot, connection, position, thread,
-//! both values.
+//! The divergence report: where two replicas differ first, in words: slot, connection, position,
+//! thread, both values.
 
 use crate::clients::connection_table::Conns;
 use crate::divergence::agreement::Dispute;
@@ -32,12 +32,12 @@ pub struct DivergenceReport {
     pub theirs: SlotHashes,
     /// The replicas that a majority has found wrong; empty while there is no majority.
     pub minority: Vec<u64>,
-    /// What was done differently; `None` until the other has told, or when it is forgotten.
+    /// The operation that differs; `None` until the other has told, or when it is forgotten.
     pub place: Option<Location>,
     /// Microseconds from the moment this node's server had computed the slot until a majority's
     /// verdict was known.
     pub judged_after_us: Option<u64>,
-    /// The same until `place` was known.
+    /// Microseconds from the same moment until `place` was known.
     pub named_after_us: Option<u64>,
 }
 
@@ -52,9 +52,9 @@ pub struct Location {
     pub thread: u16,
     /// The thread of the other's.
     pub their_thread: u16,
-    /// What the node's server did.
+    /// The node's operation, in words.
     pub ours: String,
-    /// What the other did.
+    /// The other's operation, in words.
     pub theirs: String,
 }
 
@@ -63,14 +63,14 @@ pub struct Location {
 pub struct Connection {
     /// Frontend that it came to.
     pub frontend: u64,
-    /// Its number there, from 1.
+    /// Number of the connection there, from 1.
     pub counter: u64,
     /// The node of the frontend; `None` when the frontend stands alone or is gone.
     pub node: Option<u64>,
 }
 
 impl DivergenceReport {
-    /// What is known when the slot was found.
+    /// Begins the report on a dispute.
     pub fn new(node: u64, dispute: &Dispute) -> Self {
         Self {
             slot: dispute.slot,

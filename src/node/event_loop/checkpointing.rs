@@ -1,5 +1,6 @@
-//! Checkpoints, as far as they concern the rest of the node: the server gets no entries until it is idle,
-//! it is dumped, the others are told, the log is truncated; and the server goes back to a checkpoint.
+//! Checkpoints, as far as they concern the rest of the node: the server gets no entries until it is
+//! idle, it is dumped, the others are told, the log is truncated; and the server goes back to a
+//! checkpoint.
 
 use crate::checkpoint::coordination::{ClusterView, TokenMessage};
 use crate::checkpoint::node_state::{HASHES_KEPT, NodeState, SERVER_DIR, SavedPort};
@@ -219,8 +220,8 @@ impl<H: ServerHost> Node<H> {
         Ok(())
     }
 
-    /// The interrupted dump has changed the server in a way that other replicas' servers know nothing of:
-    /// another takes its place, from the last checkpoint or from the start.
+    /// The interrupted dump has changed the server in a way that other replicas' servers know
+    /// nothing of: another takes its place, from the last checkpoint or from the start.
     fn replace_server(&mut self, why: &str) -> Result<(), NodeError> {
         tracing::warn!(%why, "the dump was interrupted and left the server unusable; restarting it");
         match self.restore_server(false, u64::MAX)? {
@@ -275,8 +276,8 @@ impl<H: ServerHost> Node<H> {
     // ---- going back ----
 
     /// Restores the server from the newest checkpoint that is complete and that the log continues.
-    /// `at_start`: the node knows nothing yet, and takes over the state that it had then. Only checkpoints
-    /// of slots before `limit` count.
+    /// `at_start`: the node knows nothing yet, and takes over the state that it had then. Only
+    /// checkpoints of slots before `limit` count.
     pub(crate) fn restore_server(
         &mut self,
         at_start: bool,
@@ -290,8 +291,8 @@ impl<H: ServerHost> Node<H> {
                 return Ok(StartPoint::Restored);
             };
             tracing::error!(slot, "{error}; trying the next older checkpoint");
-            // One that cannot be restored here is not fetched from others; one that is only damaged here
-            // may be.
+            // One that cannot be restored here is not fetched from others; one that is only damaged
+            // here may be.
             if !matches!(error, CheckpointError::Corrupt { .. })
                 && let Ok(hash) = checkpoint.manifest.hash()
             {

@@ -1,5 +1,5 @@
-//! Divergence, as far as it concerns the rest of the node: messages are exchanged, output is released, and
-//! a server that a majority has found faulty is taken out of service.
+//! Divergence, as far as it concerns the rest of the node: messages are exchanged, output is
+//! released, and a server that a majority has found faulty is taken out of service.
 
 use crate::checkpoint::restore::StartPoint;
 use crate::clients::connection_table::Conns;

@@ -14,8 +14,8 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    /// Goes on with a fetch, if one is needed. Returns true when a checkpoint was fetched and the node is
-    /// to restart with it.
+    /// Goes on with a fetch, if one is needed. Returns true when a checkpoint was fetched and the
+    /// node is to restart with it.
     pub(crate) fn advance_transfer(&mut self, now: Instant) -> Result<bool, NodeError> {
         self.transfer.apply_result(now);
         let newest = self.checkpoints.newest();

@@ -1,10 +1,11 @@
 //! A member without the files that the server starts with gets them from another one.
 //!
-//! It asks one after the other, before it does anything else, and waits for as long as none has them: a
-//! node that began without would only have to be started anew. What came is named when it is complete.
+//! The member asks one after the other, before it does anything else, and waits for as long as none
+//! has them: a node that began without would only have to be started anew. What came is named when
+//! it is complete.
 //!
-//! Deliberately absent: a check that the files are those of the others. Nodes compare them when they
-//! connect, as always.
+//! Deliberately absent: a check that the files are those of the others. Nodes compare them when
+//! they connect, as always.
 
 use super::joiner::{ask, fetch_genesis, lock, reach};
 use super::wire::{ClusterInfo, Request};
@@ -19,8 +20,8 @@ use std::time::Duration;
 /// Time between two rounds of requests.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// Gets the genesis of a node that is to fetch it; returns when it is there. What keeps it from that goes
-/// to the log, once each.
+/// Gets the genesis of a node that is to fetch it; returns when it is there. What keeps it from
+/// that goes to the log, once each.
 ///
 /// # Errors
 /// The data directory cannot be used.

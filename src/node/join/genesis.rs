@@ -4,9 +4,9 @@
 //! { frame: entry as JSON | frames of bytes, if it is a file } … frame: empty
 //! ```
 //!
-//! Directories come before what is in them. Owners are kept where that can be (by root), times are not:
-//! the server's working directory has constant ones anyway. Nodes compare the files when
-//! they connect.
+//! Directories come before what is in them. Owners are kept where that can be (by root), times are
+//! not: the server's working directory has constant ones anyway. Nodes compare the files when they
+//! connect.
 
 use super::wire::{read_frame, write_frame};
 use nix::unistd::geteuid;
@@ -146,7 +146,8 @@ pub fn receive(from: &mut impl Read, directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// A directory that its owner may not read cannot be synced by whoever is not root, and need not be.
+/// A directory that its owner may not read cannot be synced by whoever is not root, and need not
+/// be.
 fn readable(error: io::Error) -> io::Result<File> {
     match error.kind() {
         io::ErrorKind::PermissionDenied => File::open("/dev/null"),

@@ -1,5 +1,5 @@
-//! The join handler, the member's side: joiners are told the cluster's configuration and genesis, each on a
-//! thread of its own.
+//! The join handler, the member's side: joiners are told the cluster's configuration and genesis,
+//! each on a thread of its own.
 
 use super::wire::{ClusterInfo, Request, read_frame, write_frame};
 use super::{PATIENCE, genesis};

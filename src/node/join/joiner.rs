@@ -25,7 +25,8 @@ pub struct JoinOptions {
     pub member: String,
     /// The node's data directory.
     pub data: PathBuf,
-    /// The address at which its clients find the server's ports; otherwise the one that the member sees.
+    /// The address at which its clients find the server's ports; otherwise the one that the member
+    /// sees.
     pub listen: Option<IpAddr>,
     /// The containment of the server; otherwise the member's.
     pub container: Option<Containment>,

@@ -8,19 +8,21 @@
 //!        ◀── entries and their bytes
 //! ```
 //!
-//! The joiner makes its own configuration of that, with a number of its own, and starts as any node does:
-//! it dials all members, follows the log, and runs its own replica of the server.
+//! The joiner makes its own configuration of that, with a number of its own, and starts as any node
+//! does: it dials all members, follows the log, and runs its own replica of the server.
 //!
 //! * `joiner`: the joining side; `handler`: the member's side; `wire`: the protocol between them;
-//! * `genesis`: the files that a server starts with, on their way; `await_genesis`: a member without them.
+//! * `genesis`: the files that a server starts with, on their way; `await_genesis`: a member
+//!   without them.
 //!
 //! # Invariants
 //!
-//! * `config.toml` is written last: a directory that has one has everything. One without is begun again.
+//! * `config.toml` is written last: a directory that has one has everything. One without is begun
+//!   again.
 //! * Nothing that comes in is trusted: lengths are bounded, paths stay below the genesis.
 //!
-//! Deliberately absent: encryption and authentication. A machine that reaches a peer address learns the
-//! configuration, environment included; peer addresses belong in a closed network.
+//! Deliberately absent: encryption and authentication. A machine that reaches a peer address learns
+//! the configuration, environment included; peer addresses belong in a closed network.
 
 mod await_genesis;
 mod genesis;

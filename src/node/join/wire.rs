@@ -75,7 +75,7 @@ impl ClusterInfo {
     /// Reads the configuration.
     ///
     /// # Errors
-    /// It is of another version, or cannot work.
+    /// The configuration is of another version, or cannot work.
     pub fn config(self) -> anyhow::Result<NodeConfig> {
         let (theirs, ours) = (self.version, env!("CARGO_PKG_VERSION"));
         let mut config: NodeConfig = serde_json::from_value(self.config).with_context(|| {

@@ -1,8 +1,7 @@
 //! Nodes introduce themselves: whose server is made of something else serves nobody.
 //!
-//! Each node says at the beginning of a link what its server is made of ([`ServerFingerprint`]), and whether
-//! it has
-//! ever served clients. Who is wrong is settled by each node for itself:
+//! Each node says at the beginning of a link what its server is made of ([`ServerFingerprint`]),
+//! and whether it has ever served clients. Who is wrong is settled by each node for itself:
 //!
 //! * it is *kin* when a majority of the members, itself among them, is the same as it, when it has
 //!   served

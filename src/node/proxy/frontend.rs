@@ -1,6 +1,7 @@
-//! The stand-alone frontend: a frontend that runs alone, next to the clients, attached to any one node at a time.
+//! The stand-alone frontend: a frontend that runs alone, next to the clients, attached to any one
+//! node at a time.
 //!
-//! Its clients' connections end here, so they outlive every node: when the node it is attached to
+//! Clients' connections end here, so they outlive every node: when the node it is attached to
 //! dies, it attaches to the next and goes on at its own positions in both directions. It knows
 //! nothing of consensus and keeps nothing on disk.
 
@@ -47,7 +48,7 @@ const DETACHED_MAX: Duration = Duration::from_secs(15);
 pub struct ProxyConfig {
     /// The cluster.
     pub cluster: u128,
-    /// Where the server's ports are opened for clients.
+    /// The address at which the server's ports are opened for clients.
     pub publish: IpAddr,
     /// The nodes' addresses for proxies.
     pub nodes: Vec<SocketAddr>,
@@ -79,7 +80,7 @@ struct Uplink {
     pinged: Instant,
 }
 
-/// See the module's description.
+/// The stand-alone frontend.
 #[derive(Debug)]
 pub struct ProxyFrontend {
     config: ProxyConfig,
@@ -295,7 +296,7 @@ impl ProxyFrontend {
                 Ok(Some((kind, payload))) => self.take_frame(kind, &payload, now)?,
                 Ok(None) => break,
                 Err(_) => {
-                    self.leave("it speaks another language", now);
+                    self.leave("malformed frame", now);
                     return Ok(());
                 }
             }

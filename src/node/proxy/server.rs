@@ -1,9 +1,9 @@
-//! The node's side of stand-alone frontends: their connections, and the output that every node keeps for all
-//! of them.
+//! The node's side of stand-alone frontends: their connections, and the output that every node
+//! keeps for all of them.
 //!
-//! A stand-alone frontend is known by the log as a frontend that is its own node. Whichever node it is attached
-//! to passes its events on as if they came from the node's own frontend, tells it what is committed,
-//! and gives it the output of the replica there.
+//! A stand-alone frontend is known by the log as a frontend that is its own node. Whichever node it
+//! is attached to passes its events on as if they came from the node's own frontend, tells it what
+//! is committed, and gives it the output of the replica there.
 
 use crate::checkpoint::node_state::SavedOutput;
 use crate::clients::connection_table::{Conns, IdMap, KnownFrontend, Progress};
@@ -25,13 +25,13 @@ const READ_BYTES: usize = 64 * 1024;
 /// Events of a stand-alone frontend, to be ordered.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Request {
-    /// How many.
+    /// Number of events.
     pub count: u32,
     /// Their encoding.
     pub events: Vec<u8>,
 }
 
-/// One attached stand-alone frontend, or somebody who has not said hello yet.
+/// The connection of a stand-alone frontend, which may not have said hello yet.
 #[derive(Debug)]
 struct Link {
     wire: Wire,
@@ -62,7 +62,8 @@ pub struct ProxyServer {
     links: Vec<Option<Link>>,
     attached: IdMap<u64, usize>,
     unacked: UnackedOutput,
-    /// When each stand-alone frontend that the log knows was last heard to live; only the leader looks.
+    /// When each stand-alone frontend that the log knows was last heard to live; only the leader
+    /// looks.
     seen: IdMap<u64, Instant>,
     buffer: Vec<u8>,
 }
@@ -241,7 +242,8 @@ impl ProxyServer {
         Ok(())
     }
 
-    /// Tells a stand-alone frontend that has come from elsewhere where each of its connections stands.
+    /// Tells a stand-alone frontend that has come from elsewhere where each of its connections
+    /// stands.
     fn resume(&mut self, index: usize, hello: &Hello, conns: &Conns) {
         let Some(link) = &mut self.links[index] else {
             return;
@@ -302,7 +304,8 @@ impl ProxyServer {
         self.unacked = UnackedOutput::load(saved);
     }
 
-    /// Returns true when output of this frontend's connections is held here for a stand-alone frontend.
+    /// Returns true when output of this frontend's connections is held here for a stand-alone
+    /// frontend.
     pub fn retains_for(&self, frontend: u64, conns: &Conns) -> bool {
         let known = conns.frontend(frontend);
         known.is_some_and(|known| is_proxy(frontend, known))
@@ -335,8 +338,8 @@ impl ProxyServer {
         }
     }
 
-    /// A datagram of the server for somebody that a stand-alone frontend has heard of. It is not held: whoever
-    /// misses the answer asks again.
+    /// A datagram of the server for somebody that a stand-alone frontend has heard of. It is not
+    /// held: whoever misses the answer asks again.
     pub fn datagram(&mut self, frontend: u64, record: &Record<'_>) {
         let index = self.attached.get(&frontend);
         if let Some(Some(link)) = index.and_then(|index| self.links.get_mut(*index)) {
@@ -416,7 +419,7 @@ impl ProxyServer {
         self.seen.insert(frontend, now);
     }
 
-    /// Nobody was listened to so far: all count as living now.
+    /// This node becomes the leader: all frontends count as alive from now on.
     pub fn forget_who_lives(&mut self) {
         self.seen.clear();
     }

@@ -1,6 +1,6 @@
-//! Unacknowledged output: every node keeps the server's output for connections of stand-alone frontends until
-//! the frontend has acknowledged it. When its node dies, the frontend goes on at any other node, at its own
-//! position.
+//! Unacknowledged output: every node keeps the server's output for connections of stand-alone
+//! frontends until the frontend has acknowledged it. When its node dies, the frontend goes on at
+//! any other node, at its own position.
 
 use crate::checkpoint::node_state::{self, SavedOutput};
 use crate::clients::connection::ByteQueue;
@@ -12,7 +12,7 @@ use brolga_tape::{ConnId, StreamStep, stream_step};
 /// Largest piece of unacked output in one record.
 const PIECE_BYTES: usize = 256 * 1024;
 
-/// One connection's output.
+/// The output of one connection.
 #[derive(Debug, Default)]
 struct Held {
     /// Position of the first byte held.
@@ -37,7 +37,7 @@ impl Held {
     }
 }
 
-/// See the module's description.
+/// The output of all connections of stand-alone frontends.
 #[derive(Debug, Default)]
 pub struct UnackedOutput {
     held: IdMap<ConnId, Held>,

@@ -4,9 +4,10 @@
 //! frame := payload_len u32 | kind u32 | payload
 //! ```
 //!
-//! The stand-alone frontend says `Hello` with the connections it has and how much output of each it has got; the
-//! node answers `Welcome` with the ports to open, then tells of every connection what is committed
-//! and gives the output from there on. After that events go up, commits and output come down.
+//! The stand-alone frontend says `Hello` with the connections it has and how much output of each it
+//! has got; the node answers `Welcome` with the ports to open, then tells of every connection what
+//! is committed and gives the output from there on. After that events go up, commits and output
+//! come down.
 
 use crate::clients::connection::ByteQueue;
 use crate::clients::connection_table::Progress;
@@ -83,13 +84,14 @@ pub struct Hello {
     pub version: u32,
     /// The cluster it was told to join.
     pub cluster: u128,
-    /// Its identity.
+    /// The identity of the frontend.
     pub frontend: u64,
-    /// Its connections: counter, and the next output byte it wants.
+    /// Connections: counter, and the next output byte that it wants.
     pub conns: Vec<(u64, u64)>,
 }
 
-/// Fixed-size integers, so that no other version of a stand-alone frontend can be misread by its first field.
+/// Fixed-size integers, so that no other version of a stand-alone frontend can be misread by its
+/// first field.
 const HELLO: bincode::config::Configuration<
     bincode::config::LittleEndian,
     bincode::config::Fixint,
@@ -165,10 +167,11 @@ pub fn split_events(payload: &[u8]) -> Option<(u32, &[u8])> {
     Some((u32::from_le_bytes(header[..4].try_into().ok()?), events))
 }
 
-/// Finds the first frame in `bytes`: its kind, and where its payload is; `None` when it is not whole yet.
+/// Finds the first frame in `bytes`: its kind, and where its payload is; `None` when it is not
+/// whole yet.
 ///
 /// # Errors
-/// It is no frame of this protocol.
+/// The bytes are no frame of this protocol.
 pub fn parse(bytes: &[u8]) -> io::Result<Option<(Kind, Range<usize>)>> {
     let Some(header) = LAYOUT.parse(bytes)? else {
         return Ok(None);
@@ -178,7 +181,7 @@ pub fn parse(bytes: &[u8]) -> io::Result<Option<(Kind, Range<usize>)>> {
     Ok((payload.end <= bytes.len()).then_some((kind, payload)))
 }
 
-/// One end of a wire: a nonblocking socket with what was not read apart or written yet.
+/// The end of a connection: a nonblocking socket, with bytes that were not decoded or written yet.
 #[derive(Debug)]
 pub struct Wire {
     stream: TcpStream,
@@ -250,7 +253,7 @@ impl Wire {
     /// Takes the next whole frame out.
     ///
     /// # Errors
-    /// It is none of ours.
+    /// The bytes are no frame of this protocol.
     pub fn next(&mut self) -> io::Result<Option<(Kind, Vec<u8>)>> {
         let bytes = self.input.as_slice();
         let Some((kind, payload)) = parse(bytes)? else {

@@ -1,5 +1,5 @@
-//! Random bytes for the decoders of the messages between nodes and stand-alone frontends. Half of the time whole
-//! messages with a few bytes changed.
+//! Random bytes for the decoders of the messages between nodes and stand-alone frontends. Half of
+//! the time whole messages with a few bytes changed.
 //!
 //! `BROLGA_FUZZ` says how many inputs (20000 if not set), `BROLGA_FUZZ_SEED` repeats a run.
 

@@ -22,8 +22,8 @@ use std::time::{Duration, Instant};
 /// Time between two looks for a donor when there is none.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
-/// After a checkpoint was fetched the log behind it comes within this time, or as much of it as others
-/// keep.
+/// After a checkpoint was fetched the log behind it comes within this time, or as much of it as
+/// others keep.
 const CATCHING_UP: Duration = Duration::from_secs(120);
 
 /// The progress of a fetch, for people.
@@ -31,7 +31,7 @@ const CATCHING_UP: Duration = Duration::from_secs(120);
 pub struct TransferStatus {
     /// The node that it comes from.
     pub donor: u64,
-    /// Its slot; 0: not known yet.
+    /// Slot of the checkpoint; 0: not known yet.
     pub slot: u64,
     /// Bytes that are here.
     pub here: u64,
@@ -61,7 +61,7 @@ impl fmt::Display for TransferStatus {
     }
 }
 
-/// One attempt with one donor. Dropping it ends it and waits for its thread.
+/// An attempt with one donor. Dropping it ends it and waits for its thread.
 #[derive(Debug)]
 struct Attempt {
     donor: NodeId,
@@ -119,7 +119,7 @@ pub(crate) struct TransferState {
     refused: Vec<u128>,
     /// The slot of a checkpoint that was fetched, and verified, just now.
     fetched: Option<u64>,
-    /// The same slot, and the time until which the log behind it may be needed.
+    /// The slot that was fetched, and the time until which the log behind it may be needed.
     needs_log: Option<(u64, Instant)>,
 }
 
@@ -227,7 +227,8 @@ impl Coordinator {
         self.state.fetched.is_some()
     }
 
-    /// Returns true, once, when the checkpoint of `slot` was fetched, and thereby verified, just now.
+    /// Returns true, once, when the checkpoint of `slot` was fetched, and thereby verified, just
+    /// now.
     pub(crate) fn take_fetched(&mut self, slot: u64) -> bool {
         self.state.fetched.take() == Some(slot)
     }
@@ -261,8 +262,8 @@ impl Coordinator {
                 tracing::warn!(donor, "no checkpoint was fetched: {error}");
                 self.trouble = Some(format!("replica {donor}: {error}"));
                 match error {
-                    // The fault is on this node; the donor is as good as before, but the disk needs a
-                    // pause too.
+                    // The fault is on this node; the donor is as good as before, but the disk needs
+                    // a pause too.
                     FetchError::Here(_) | FetchError::Donor(_) | FetchError::Nothing(_) => {
                         self.donors.failed(donor, now);
                     }
@@ -278,8 +279,8 @@ impl Coordinator {
 
     // ---- the log behind the checkpoint ----
 
-    /// The slot behind which the others' logs are needed here, if they are to be told now; 0: they are
-    /// needed no more. `newest`: the newest checkpoint here.
+    /// The slot behind which the others' logs are needed here, if they are to be told now; 0: they
+    /// are needed no more. `newest`: the newest checkpoint here.
     pub(crate) fn hold_to_tell(&mut self, newest: Option<u64>, now: Instant) -> Option<u64> {
         let over = |(slot, until): &mut (u64, Instant)| newest > Some(*slot) || *until <= now;
         if self.state.needs_log.take_if(over).is_some() && self.attempt.is_none() {
@@ -307,7 +308,8 @@ impl Coordinator {
 
     // ---- fetching ----
 
-    /// Goes on with a fetch. `lacking`: the least slot of which a checkpoint is needed; `None`: none is.
+    /// Goes on with a fetch. `lacking`: the least slot of which a checkpoint is needed; `None`:
+    /// none is.
     pub(crate) fn fetch(
         &mut self,
         lacking: Option<u64>,

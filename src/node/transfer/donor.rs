@@ -7,11 +7,11 @@
 //! # Invariants
 //!
 //! * Only files are read that the manifest names, and nothing but checkpoints is looked at.
-//! * A fetcher that asks for nothing for [`IDLE_MAX`] is sent away: it would keep an old checkpoint
-//!   for ever.
+//! * A fetcher that asks for nothing for [`IDLE_MAX`] is disconnected: it would keep an old
+//!   checkpoint for ever.
 //!
-//! Deliberately absent: whether what is read is as it should be: the fetcher compares it with the
-//! manifest anyway.
+//! Deliberately absent: a check of what is read, which the fetcher compares with the manifest
+//! anyway.
 
 use super::throttle::Throttle;
 use super::wire::{
@@ -50,7 +50,7 @@ struct Fetcher {
 }
 
 impl Serving {
-    /// Nobody yet. `bytes_per_second` is for all together; 0: no bound.
+    /// Serves no node yet. `bytes_per_second` is for all together; 0: no bound.
     pub fn new(directory: Directory, bytes_per_second: u64) -> Self {
         Self {
             directory,
@@ -279,7 +279,8 @@ impl OpenCheckpoint {
     }
 }
 
-/// Whether there is nothing but zeros. Compares with itself, moved by one, which is as fast as memory.
+/// Returns true when all bytes are zero. Compares the bytes with themselves, moved by one, which is
+/// as fast as memory.
 pub fn is_zero(bytes: &[u8]) -> bool {
     match bytes.first() {
         Some(0) => bytes[1..] == bytes[..bytes.len() - 1],

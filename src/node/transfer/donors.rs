@@ -1,8 +1,9 @@
 //! Donors: which node is asked for a checkpoint.
 //!
-//! A node that has failed less often before one that has failed more often; then the one whose checkpoint
-//! is here in part already; then a follower before the leader, which has enough to do; then the
-//! one that has the newest. A node that has failed is left alone for a while, twice as long each time.
+//! A node that has failed less often before one that has failed more often; then the one whose
+//! checkpoint is here in part already; then a follower before the leader, which has enough to do;
+//! then the one that has the newest. A node that has failed is left alone for a while, twice as
+//! long each time.
 //!
 //! Sans-IO: what other nodes have is told, and time is given.
 
@@ -31,7 +32,7 @@ struct Donor {
 pub enum Choice {
     /// Ask this one.
     Ask(NodeId),
-    /// Nobody now; look again then, or when something is told.
+    /// Ask no node now; look again then, or when a node has told something.
     Wait(Option<Instant>),
 }
 
@@ -77,7 +78,7 @@ impl Donors {
         }
     }
 
-    /// It came to nothing.
+    /// An attempt with a node has failed.
     pub fn failed(&mut self, node: NodeId, now: Instant) {
         if let Some(donor) = self.all.get_mut(&node) {
             let pause = PAUSE_LEAST.saturating_mul(1 << donor.failures.min(16));

@@ -16,7 +16,7 @@ use xxhash_rust::xxh3::xxh3_128;
 /// A longer manifest is not taken.
 const MANIFEST_BYTES_MAX: u64 = 64 << 20;
 
-/// What is wanted, from whom.
+/// A plan: the checkpoint that is needed, and the node that is asked.
 #[derive(Clone, Debug)]
 pub struct FetchPlan {
     /// The cluster.
@@ -25,51 +25,52 @@ pub struct FetchPlan {
     pub node: NodeId,
     /// Peer address of a node that may have a checkpoint.
     pub donor: SocketAddr,
-    /// Where it goes.
+    /// The directory that it goes to.
     pub directory: Directory,
-    /// What it has to be of.
+    /// The identity that it has to have.
     pub identity: ServerFingerprint,
-    /// The least slot that is of use.
+    /// The least slot that is needed.
     pub at_least: u64,
-    /// Hashes of manifests ([`Manifest::hash`]) of checkpoints that are of no use.
+    /// Hashes of manifests ([`Manifest::hash`]) of checkpoints that cannot be used.
     pub except: Vec<u128>,
 }
 
-/// Why none was fetched. What is there of one is kept, and continued by the next attempt.
+/// The reason why no checkpoint was fetched. The part that is here is kept, and continued by the
+/// next attempt.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The donor has none that is of use.
+    /// The donor has none that can be used.
     #[error("{0}")]
     Nothing(String),
-    /// It cannot be reached, or went away, or does not keep to the rules.
+    /// The donor cannot be reached, went away, or violates the protocol.
     #[error("{0}")]
     Donor(#[from] io::Error),
-    /// Its checkpoint is damaged, or of something else than this node's server.
-    #[error("the checkpoint of slot {slot} is of no use: {what}")]
+    /// The checkpoint is damaged, or is not one of this node's server.
+    #[error("the checkpoint of slot {slot} cannot be used: {what}")]
     OfNoUse {
-        /// Its slot.
+        /// The slot.
         slot: u64,
         /// Hash of its manifest.
         manifest: u128,
         /// In words.
         what: String,
     },
-    /// It cannot be stored here.
+    /// The checkpoint cannot be stored here.
     #[error(transparent)]
     Here(#[from] CheckpointError),
-    /// Somebody wanted it to end ([`Progress::stop`]).
+    /// The fetch was stopped ([`Progress::stop`]).
     #[error("it was stopped")]
     Stopped,
 }
 
 /// Fetches the donor's newest checkpoint that is of use, and verifies it; with one that is here in
-/// part, goes on with that if the donor has it too. If it is here already, nothing is fetched. To be
-/// called on a thread of its own: it waits for the network and for the disk.
+/// part, goes on with that if the donor has it too. If it is here already, nothing is fetched. To
+/// be called on a thread of its own: it waits for the network and for the disk.
 ///
-/// Any process that can reach the donor may call it, a member or not: `brolga_consensus::open_stream` asks
-/// for no more than the cluster's number. What to do with the checkpoint is the caller's business: a
-/// node restores its server from the newest one in its directory when it starts, and its log goes on
-/// behind it (`Replica::install`).
+/// Any process that can reach the donor may call it, a member or not: `brolga_consensus::open_stream`
+/// asks for no more than the cluster's number. What to do with the checkpoint is the caller's
+/// business: a node restores its server from the newest one in its directory when it starts, and
+/// its log goes on behind it (`Replica::install`).
 ///
 /// # Errors
 /// See [`FetchError`].
@@ -154,7 +155,7 @@ fn senseless() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the answer makes no sense")
 }
 
-/// What a donor has answered to a question for a piece.
+/// The answer of a donor to a request for a piece.
 struct Answer<'a> {
     piece: Piece,
     /// `None`: zeros.
@@ -247,7 +248,8 @@ impl Line {
         Ok(Manifest::decode(&all, Path::new("the donor's manifest"))?)
     }
 
-    /// Asks for everything and gives each answer to `take`, with whether it is the last of its file.
+    /// Asks for everything and gives each answer to `take`, with whether it is the last of its
+    /// file.
     fn all_pieces(
         &mut self,
         pieces: &mut Pieces,

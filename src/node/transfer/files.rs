@@ -1,5 +1,5 @@
-//! The files of a checkpoint as they come: what is there already, what is added, whether it is as it
-//! should be.
+//! The files of a checkpoint as they come: what is there already, what is added, whether it is as
+//! it should be.
 //!
 //! # Invariants
 //!
@@ -20,11 +20,11 @@ use xxhash_rust::xxh3::Xxh3;
 
 /// Files shorter than this are not looked for elsewhere.
 const SHARED_BYTES_LEAST: u64 = 64 << 10;
-/// What the file system gives away at least.
+/// The least piece that the file system allocates.
 const BLOCK_BYTES: usize = 4 << 10;
 const READ_BYTES: usize = 256 << 10;
 
-/// What a file turned out to be when its last piece came.
+/// The state of a file when its last piece has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whole {
     /// As the manifest says.
@@ -43,7 +43,7 @@ struct Growing {
     resumed: bool,
 }
 
-/// See the module's description.
+/// The files of the checkpoint that is being fetched.
 pub struct Files<'a> {
     partial: &'a Partial,
     progress: &'a Progress,
@@ -87,7 +87,7 @@ impl<'a> Files<'a> {
         Ok((files, missing))
     }
 
-    /// What is there of a file, whose content was read.
+    /// The part of a file that is here, whose content was read.
     fn have(
         &mut self,
         file: u32,
@@ -206,7 +206,7 @@ impl<'a> Files<'a> {
     /// The last piece of a file was added.
     ///
     /// # Errors
-    /// What is wrong cannot be removed.
+    /// A wrong file cannot be removed.
     pub fn finish(&mut self, file: u32) -> Result<Whole, CheckpointError> {
         let growing = self.growing.take().filter(|growing| growing.file == file);
         let (Some(growing), Some((part, path))) = (growing, self.part(file)) else {
@@ -224,12 +224,12 @@ impl<'a> Files<'a> {
         })
     }
 
-    /// Its length.
+    /// The length of the file.
     pub fn length(&self, file: u32) -> u64 {
         self.part(file).map_or(0, |(part, _)| part.bytes)
     }
 
-    /// Where it is, for people.
+    /// The path, for people.
     pub fn name(&self, file: u32) -> String {
         let part = self.part(file);
         part.map_or_else(String::new, |(part, _)| part.path.display().to_string())

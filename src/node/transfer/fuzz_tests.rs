@@ -1,5 +1,5 @@
-//! Random bytes for the decoder of what fetchers and donors say, half of the time whole messages with
-//! a few bytes changed; and a donor that says anything.
+//! Random bytes for the decoder of what fetchers and donors say, half of the time whole messages
+//! with a few bytes changed; and a donor that says anything.
 //!
 //! `BROLGA_FUZZ` says how many inputs (20000 if not set), `BROLGA_FUZZ_SEED` repeats a run.
 

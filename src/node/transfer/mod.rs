@@ -18,19 +18,20 @@
 //! ([`brolga_consensus::open_stream`]), between two threads that read, hash and write. So no message of
 //! consensus waits behind a piece of a file, and no event loop reads a disk.
 //!
-//! Both threads have a lower priority: where processors are scarce, servers and event loops come first.
+//! Both threads have a lower priority: where processors are scarce, servers and event loops come
+//! first.
 //!
-//! The part of a checkpoint that has come is kept when the fetcher, the donor or the connection dies, and
-//! continued with any donor that has the same one, told by the hash of its manifest. Replicas take
-//! checkpoints of their own, so another donor mostly has another one: then that is fetched from its
-//! start, except for files that are here with the same content.
+//! The part of a checkpoint that has come is kept when the fetcher, the donor or the connection
+//! dies, and continued with any donor that has the same one, told by the hash of its manifest.
+//! Replicas take checkpoints of their own, so another donor mostly has another one: then that is
+//! fetched from its start, except for files that are here with the same content.
 //!
 //! # Invariants
 //!
 //! * A checkpoint that was fetched is there only when all of it was synced, read back and compared
 //!   with its manifest.
-//! * A donor's bytes go nowhere but into files that a checked manifest names, below the directory of
-//!   the checkpoint.
+//! * A donor's bytes go nowhere but into files that a checked manifest names, below the directory
+//!   of the checkpoint.
 //! * A checkpoint that is known to be unusable is not asked for.
 //!
 //! Deliberately absent: encryption, and trust in more than the cluster's number, as on the links of

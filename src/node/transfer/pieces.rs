@@ -1,8 +1,8 @@
 //! Which piece of which file is asked for next.
 //!
-//! Files come one after the other, each from its beginning or from where it stopped, so that what is
-//! there of a file is always a beginning of it. So many pieces are under way at once that the line is
-//! never idle, and so few that what is under way is soon over: a window.
+//! Files come one after the other, each from its beginning or from where it stopped, so that what
+//! is there of a file is always a beginning of it. So many pieces are under way at once that the
+//! line is never idle, and so few that what is under way is soon over: a window.
 //!
 //! Sans-IO: says what to ask for, and is told what came.
 
@@ -18,26 +18,26 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 /// A file that is not whole yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Missing {
-    /// Its place in the manifest.
+    /// Index in the manifest.
     pub file: u32,
-    /// What is there of it.
+    /// Bytes that are here.
     pub have: u64,
-    /// Its length, more than that.
+    /// Length, more than that.
     pub bytes: u64,
 }
 
-/// What a piece that came means.
+/// The meaning of a piece that came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Came {
-    /// It is to be added to its file.
+    /// The piece is to be added to its file.
     Part,
-    /// It is, and the file is whole then.
+    /// The piece is to be added to its file, which is complete then.
     Last,
-    /// Nobody has asked for it now: the donor does not keep to the rules.
+    /// The piece was not asked for: the donor violates the protocol.
     Unasked,
 }
 
-/// See the module's description.
+/// The pieces that are still to come.
 #[derive(Debug)]
 pub struct Pieces {
     /// Those of which something is still to be asked for; `have` counts what was.
@@ -55,7 +55,7 @@ impl Pieces {
         }
     }
 
-    /// What to ask for; `None` when enough is under way.
+    /// The next piece to ask for; `None` when enough is under way.
     pub fn next(&mut self) -> Option<Piece> {
         if self.under_way.len() >= WINDOW {
             return None;

@@ -1,11 +1,11 @@
-//! How far a fetch is, for those who look on from another thread, and the means to end it.
+//! The progress of a fetch, for other threads, and the means to end it.
 
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// See the module's description.
+/// The progress, shared by the fetch and its observers.
 #[derive(Debug)]
 pub struct Progress {
     stopped: AtomicBool,
@@ -19,7 +19,7 @@ pub struct Progress {
     began: Instant,
 }
 
-/// How far it is.
+/// The progress at one moment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Seen {
     /// Slot of the checkpoint; 0: not known yet.
@@ -66,13 +66,13 @@ impl Progress {
         }
     }
 
-    /// Somebody wants it to end.
+    /// Returns true when the fetch is to end.
     #[must_use]
     pub fn is_stopped(&self) -> bool {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// How far it is now.
+    /// The progress now.
     #[must_use]
     pub fn seen(&self) -> Seen {
         let here = self.here.load(Ordering::Relaxed);
@@ -117,7 +117,7 @@ impl Progress {
         self.here.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// What had come was wrong.
+    /// Bytes that had come were wrong.
     pub(crate) fn lost(&self, bytes: u64) {
         let here = self.here.load(Ordering::Relaxed);
         self.here

@@ -313,8 +313,8 @@ fn a_checkpoint_that_is_fetched_is_not_pruned_meanwhile() {
     assert_eq!(sides.from.prune(1).unwrap().len(), 1);
 }
 
-/// A donor that keeps to the protocol and offers a manifest of somebody's making, with content that is
-/// as it says.
+/// A donor that keeps to the protocol and offers a manifest of somebody's making, with content that
+/// is as it says.
 fn liar(offered: Vec<u8>) -> (SocketAddr, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// Time that may be made up for.
 const SLACK: Duration = Duration::from_millis(5);
 
-/// See the module's description.
+/// A limit on the bytes that are sent per second.
 #[derive(Debug)]
 pub struct Throttle {
     bytes_per_second: u64,
@@ -28,7 +28,7 @@ impl Throttle {
         }
     }
 
-    /// How long to wait before `bytes` are sent.
+    /// The time to wait before `bytes` are sent.
     pub fn wait_for(&mut self, bytes: u64, now: Instant) -> Duration {
         if self.bytes_per_second == 0 {
             return Duration::ZERO;

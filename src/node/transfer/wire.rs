@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Files go by their place in the manifest, which is itself file [`MANIFEST`]. All integers are
-//! little-endian. Nothing is taken for granted that comes in: lengths are bounded before memory is set
+//! little-endian. What comes in is not trusted: lengths are bounded before memory is set
 //! aside, checksums are compared.
 
 use crate::frame::Layout;
@@ -37,7 +37,7 @@ const LAYOUT: Layout = Layout {
 };
 /// No reason is longer.
 const WHY_BYTES_MAX: usize = 1 << 10;
-/// Room for so many hashes of what is of no use.
+/// Bytes of the hashes of checkpoints that are refused, at most.
 pub const EXCEPT_BYTES_MAX: usize = 64 * 16;
 
 const ASK: u8 = 1;
@@ -52,26 +52,26 @@ const HOLE: u8 = 6;
 pub struct Piece {
     /// Place in the manifest, or [`MANIFEST`].
     pub file: u32,
-    /// Where it begins.
+    /// The first byte.
     pub offset: u64,
-    /// How long it is: 1 to [`CHUNK_BYTES`].
+    /// Length: 1 to [`CHUNK_BYTES`].
     pub bytes: u32,
 }
 
 /// The identity of a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CheckpointId {
-    /// Its slot.
+    /// The slot.
     pub slot: u64,
     /// Hash of its manifest.
     pub manifest: u128,
 }
 
-/// One message, borrowed from where it was read to.
+/// A message, borrowed from the buffer that it was read into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Message<'a> {
-    /// Which checkpoint is there? The newest is meant, unless one of which some is here already is
-    /// there too.
+    /// Asks for the newest checkpoint, or for one of which a part is here already if that is there
+    /// too.
     Ask {
         /// Older ones are of no use.
         at_least: u64,
@@ -91,16 +91,16 @@ pub enum Message<'a> {
     },
     /// There is none, or no more of it; the reason in words.
     Nothing(&'a str),
-    /// What was wanted.
+    /// The piece that was asked for.
     Chunk {
         /// File.
         file: u32,
-        /// Where it begins.
+        /// The first byte.
         offset: u64,
         /// Content.
         bytes: &'a [u8],
     },
-    /// What was wanted is zeros.
+    /// The piece that was asked for is all zeros.
     Hole(Piece),
 }
 
@@ -158,7 +158,7 @@ impl<'a> Message<'a> {
         seal(out, kind);
     }
 
-    /// Reads a payload; `None` when it makes no sense.
+    /// Reads a payload; `None` when it is malformed.
     pub fn decode(kind: u8, payload: &'a [u8]) -> Option<Self> {
         let mut rest = Rest(payload);
         let message = match kind {
@@ -269,7 +269,7 @@ impl Rest<'_> {
         })
     }
 
-    /// One that can be: of some bytes, and no end behind the last number.
+    /// Reads a piece that is not empty and whose end is a number.
     fn piece(&mut self) -> Option<Piece> {
         let (file, bytes) = (self.u32()?, self.u32()?);
         let offset = self.u64()?;

@@ -2,7 +2,8 @@
 
 use super::*;
 
-/// Three replicas that all apply slots 1 to `slots`, of which some do something else from a slot on.
+/// Three replicas that all apply slots 1 to `slots`, of which some do something else from a slot
+/// on.
 struct Room {
     histories: BTreeMap<NodeId, History>,
     agreements: BTreeMap<NodeId, Agreement>,
