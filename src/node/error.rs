@@ -2,7 +2,9 @@
 
 use crate::clients::listeners::PublishError;
 use crate::divergence::quarantine::QuarantineError;
+use crate::peers::compatibility::Incompatible;
 use crate::server::feeder::FeedError;
+use crate::server::start_error::StartError;
 use brolga_tape::entry::EntryError;
 use std::io;
 use std::net::SocketAddr;
@@ -27,11 +29,11 @@ pub enum NodeError {
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
     /// The server is made of something else than the others.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(#[from] Incompatible),
     /// The server can't be started.
-    #[error("{0}")]
-    Start(String),
+    #[error(transparent)]
+    Start(#[from] StartError),
     /// The server ended before it listened on any port.
     #[error(
         "the server ended before it listened on any port: {how}{}",

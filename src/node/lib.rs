@@ -39,13 +39,15 @@ pub use error::NodeError;
 pub use event_loop::node::Node;
 pub use ordering::operator_signals::Ordered;
 pub use ordering::proposer::Proposed;
+pub use peers::learners::LearnerStatus;
 pub use proxy::error::ProxyError;
 pub use proxy::frontend::{ProxyConfig, ProxyFrontend, ProxyHandle};
+pub use server::lifecycle::ServerState;
 pub use server::process::{Dumper, ServerHost, Started, WrappedServer};
 pub use server::replay::{Keep, Recording, Replayed, recorded_hashes, replay};
 pub use server::syscall_filter::{Backstop, CaughtSite, FilterState};
 pub use server::traces::{Compared, Fork, compare as compare_traces, traces};
-pub use status::{LearnerStatus, NodeHandle, NodeStatus, Peer, Query, Role, ServerState};
+pub use status::{NodeHandle, NodeStatus, Peer, Query, Role};
 pub use transfer::{
     FetchError, FetchPlan, Progress, Seen, TransferStatus, fetch as fetch_checkpoint,
 };

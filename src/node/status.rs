@@ -8,6 +8,8 @@ use crate::divergence::quarantine::Quarantine;
 use crate::divergence::report::DivergenceReport;
 use crate::ordering::operator_signals::Ordered;
 use crate::ordering::proposer::Proposed;
+use crate::peers::learners::LearnerStatus;
+use crate::server::lifecycle::ServerState;
 use crate::server::syscall_filter::Backstop;
 use crate::transfer::TransferStatus;
 use brolga_config::Policy;
@@ -17,28 +19,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use tokio::sync::oneshot;
-
-/// What the wrapped server is doing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "state")]
-pub enum ServerState {
-    /// It was started and has not answered its first entry.
-    Starting,
-    /// It repeats what is in the log.
-    Replaying,
-    /// It keeps up with the log.
-    Running,
-    /// Its first process ended by itself; it does so on every replica.
-    Exited {
-        /// How, in words.
-        how: String,
-    },
-    /// It stopped because of something that is not supported, or can't be started.
-    Faulted {
-        /// What, in one line.
-        message: String,
-    },
-}
 
 /// This node's part in the consensus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,21 +41,6 @@ pub struct Peer {
     pub id: u64,
     /// There is a link to it.
     pub up: bool,
-}
-
-/// A learner, as a member sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LearnerStatus {
-    /// Its number.
-    pub id: u64,
-    /// The slot up to which it has the log; 0 if this node does not lead, and so does not know.
-    pub logged: u64,
-    /// The last slot that its server has had its time for, as it says itself.
-    pub applied: u64,
-    /// The last slot at which its hashes were found equal to this node's.
-    pub agreed: u64,
-    /// The first slot found at which its hashes were other ones.
-    pub differs: Option<u64>,
 }
 
 /// A snapshot of a node.
@@ -231,8 +196,8 @@ impl NodeHandle {
         answer.blocking_recv().ok().flatten()
     }
 
-    /// Has the leader order a signal for the server, for threads that may wait; `None` when the node
-    /// has ended.
+    /// Has the leader order a signal for the server, for threads that may wait; `None` when the
+    /// node has ended.
     #[must_use]
     pub fn signal(&self, signal: u32) -> Option<Ordered> {
         let (reply, answer) = oneshot::channel();
@@ -240,8 +205,8 @@ impl NodeHandle {
         answer.blocking_recv().ok()
     }
 
-    /// Has the node take a checkpoint, for threads that may wait for all of it; `None` when the node has
-    /// ended.
+    /// Has the node take a checkpoint, for threads that may wait for all of it; `None` when the
+    /// node has ended.
     #[must_use]
     pub fn checkpoint(&self) -> Option<CheckpointResult> {
         let (reply, answer) = oneshot::channel();

@@ -1,9 +1,9 @@
-//! One connection at a frontend, of a client or of the server to somebody outside: the TCP socket, the
-//! input that is not committed yet, and the output that the other end has not taken yet.
+//! One connection at a frontend, of a client or of the server to somebody outside: the TCP socket,
+//! the input that is not committed yet, and the output that the other end has not taken yet.
 //!
-//! A connection that the server opens is the mirror image of a client's: the other end is called the
-//! client here all the same. The log hears of it when it was answered, and of nothing else before that
-//! answer is committed, because another frontend's answer may come first.
+//! A connection that the server opens is the mirror image of a client's: the other end is called
+//! the client here all the same. The log hears of it when it was answered, and of nothing else
+//! before that answer is committed, because another frontend's answer may come first.
 //!
 //! Positions in both streams are absolute and only ever grow, so whatever comes twice (events that
 //! a leader change made necessary to resend, output of a server that replays) is seen to be old.
@@ -194,8 +194,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// A connection that was just accepted, and says so in `events`, or is being dialled, with a socket
-    /// unless that has failed at once.
+    /// A connection that was just accepted, and says so in `events`, or is being dialled, with a
+    /// socket unless that has failed at once.
     pub fn new(identity: Identity, stream: Option<TcpStream>, events: &mut impl Events) -> Self {
         let client = Self {
             identity,

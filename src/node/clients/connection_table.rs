@@ -69,6 +69,11 @@ impl KnownFrontend {
             outgoing: 0,
         }
     }
+
+    /// The log knows this frontend as a stand-alone one: it is its own node.
+    pub fn is_proxy(self, frontend: u64) -> bool {
+        self.node == frontend
+    }
 }
 
 /// What an event has changed, for the frontend it came from.
@@ -100,8 +105,8 @@ pub struct Conns {
     outgoing: Outgoing,
 }
 
-/// Connections that the server opens, by number. The log may answer one before a server that lags or
-/// replays has asked for it.
+/// Connections that the server opens, by number. The log may answer one before a server that lags
+/// or replays has asked for it.
 #[derive(Debug, Default)]
 struct Outgoing {
     /// The last one that the server has asked for.

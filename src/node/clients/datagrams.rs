@@ -2,15 +2,14 @@
 //!
 //! A datagram that has come is held until it is committed, so that a change of leaders costs none.
 //! Loss is bounded by what the kernel's buffer and the held ones take: while nothing is committed,
-//! nothing more is read, and what has waited for too long is not sent up again, since its sender has
-//! given up. None is applied twice: they are numbered, and so are the answers.
+//! nothing more is read, and what has waited for too long is not sent up again, since its sender
+//! has given up. None is applied twice: they are numbered, and so are the answers.
 //!
-//! What the server sends to others, unasked, leaves at the leader's node: from the port if it is open, or
-//! else from a socket that stands for it.
+//! What the server sends to others, unasked, leaves at the leader's node: from the port if it is
+//! open, or else from a socket that stands for it.
 
 use crate::clients::connection::Events;
-use crate::clients::frontend::Published;
-use crate::clients::listeners::{PublishError, left_closed};
+use crate::clients::listeners::{PublishError, Published, left_closed};
 use crate::clients::outbound_datagrams::Errands;
 use brolga_os::sys;
 use brolga_tape::DATAGRAM_BYTES_MAX;
@@ -31,9 +30,11 @@ const PORTS: usize = 1 << 16;
 const HELD_BYTES_MAX: usize = 1024 * 1024;
 /// What a held datagram counts beside its payload.
 const HELD_OVERHEAD_BYTES: usize = 128;
-/// A datagram that could not be committed for this long is dropped: resolvers wait for five seconds.
+/// A datagram that could not be committed for this long is dropped: resolvers wait for five
+/// seconds.
 const STALE_AFTER: Duration = Duration::from_secs(5);
-/// How long a port is tried that somebody has. Well below the time after which others elect a leader.
+/// How long a port is tried that somebody has. Well below the time after which others elect a
+/// leader.
 const COPY_PATIENCE: Duration = Duration::from_millis(100);
 /// What the kernel is asked to buffer for a port. It may give less.
 const KERNEL_BUFFER_BYTES: usize = 4 * 1024 * 1024;
@@ -115,8 +116,8 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Opens ports at `address`, with poll tokens from `first_token` up: one for each port number, then
-    /// those of the errands.
+    /// Opens ports at `address`, with poll tokens from `first_token` up: one for each port number,
+    /// then those of the errands.
     pub fn new(address: IpAddr, registry: [Registry; 2], first_token: usize) -> Self {
         let [registry, for_errands] = registry;
         Self {
@@ -338,8 +339,8 @@ impl Datagrams {
         }
     }
 
-    /// Something that the server sends of its own accord. Only the node that leads sends it, and none a
-    /// second time for a replay.
+    /// Something that the server sends of its own accord. Only the node that leads sends it, and
+    /// none a second time for a replay.
     pub fn unasked(&mut self, parcel: &Parcel<'_>, leads: bool) {
         if parcel.number <= self.last_unasked {
             return;
@@ -446,9 +447,9 @@ impl Held {
     }
 }
 
-/// Opens a port. One of our own that was just closed may be taken for a moment more: unlike a listener, it
-/// can't be given up before all copies are closed, and a child that is being started has one until its
-/// `exec`, of which nobody tells us.
+/// Opens a port. One of our own that was just closed may be taken for a moment more: unlike a
+/// listener, it can't be given up before all copies are closed, and a child that is being started
+/// has one until its `exec`, of which nobody tells us.
 fn bind(at: SocketAddr) -> io::Result<UdpSocket> {
     let deadline = Instant::now() + COPY_PATIENCE;
     loop {

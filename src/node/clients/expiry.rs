@@ -1,116 +1,134 @@
-//! Who is away for good: the leader lets go of the clients of nodes and proxies that have been
-//! silent for long, so that a server does not keep their connections for ever; and soon of what the
-//! server has opened through a node that is away.
+//! Expiry: the leader closes the connections of nodes and stand-alone frontends that have been
+//! silent for long, so that a server does not keep them for ever; and soon those that the server
+//! has opened through a node that cannot be reached.
 
-use crate::clients::connection_table::KnownFrontend;
-use crate::event_loop::node::Node;
-use crate::peers::frames::PeerFrame;
-use crate::proxy::server::is_proxy;
-use crate::server::process::ServerHost;
+use crate::clients::connection_table::{Conns, IdMap, KnownFrontend};
+use brolga_consensus::NodeId;
 use brolga_tape::entry::{CloseHow, EntryBuilder, Event};
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// A node that is away for longer has lost its clients.
-const NODE_AWAY_MAX: Duration = Duration::from_secs(60);
+/// A node that cannot be reached for longer has lost its clients.
+const NODE_DOWN_MAX: Duration = Duration::from_secs(60);
 /// A stand-alone frontend that is attached to no node for longer has lost its clients. It gives up
 /// by itself well before, and what a node tells of it is up to [`ALIVE_INTERVAL`] old.
-const PROXY_AWAY_MAX: Duration = Duration::from_secs(30);
-/// A node that is away for longer has lost the connections that the server has opened through it.
-/// Much shorter: nobody sends on them meanwhile, while the server waits for answers; and it can
-/// open others.
-const DIALLER_AWAY_MAX: Duration = Duration::from_secs(1);
-/// The leader is told this often which proxies are attached.
-const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
+const PROXY_SILENT_MAX: Duration = Duration::from_secs(30);
+/// A node that cannot be reached for longer has lost the connections that the server has opened
+/// through it. Much shorter: nobody sends on them meanwhile, while the server waits for answers;
+/// and it can open others.
+const DIALLER_DOWN_MAX: Duration = Duration::from_secs(1);
+/// The leader is told this often which stand-alone frontends are attached.
+pub(crate) const ALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
-impl<H: ServerHost> Node<H> {
-    /// When the leader has to look after those who are away.
-    pub(crate) fn absence_deadline(&mut self, now: Instant) -> Option<Instant> {
-        if !self.replica.can_propose() {
-            return None;
-        }
-        let Self {
-            conns,
-            proxies,
-            absent,
-            ..
-        } = self;
-        let deadline = |(frontend, known)| {
-            if is_proxy(frontend, known) {
-                return Some(proxies.last_seen(frontend, now) + PROXY_AWAY_MAX);
+/// Nodes to which there is no link, each with the time since when.
+pub(crate) type DownSince = BTreeMap<NodeId, Instant>;
+
+/// The clocks of frontends that may have failed.
+#[derive(Debug, Default)]
+pub(crate) struct Expiry {
+    /// When each stand-alone frontend that the log knows was last heard of; used by the leader
+    /// only.
+    heard: IdMap<u64, Instant>,
+    /// When connections that the server has opened were last proposed to be closed.
+    diallers_expired: Option<Instant>,
+}
+
+impl Expiry {
+    /// A stand-alone frontend is attached to some node.
+    pub(crate) fn heard(&mut self, frontend: u64, now: Instant) {
+        self.heard.insert(frontend, now);
+    }
+
+    /// This node has not listened so far: all stand-alone frontends count as heard of now.
+    pub(crate) fn restart_clocks(&mut self) {
+        self.heard.clear();
+    }
+
+    /// When a stand-alone frontend was last heard of; `now` if nobody has asked before.
+    fn last_heard(&mut self, frontend: u64, now: Instant) -> Instant {
+        *self.heard.entry(frontend).or_insert(now)
+    }
+
+    /// When the first frontend expires.
+    pub(crate) fn deadline(
+        &mut self,
+        conns: &Conns,
+        down: &DownSince,
+        now: Instant,
+    ) -> Option<Instant> {
+        let deadline = |(frontend, known): (u64, KnownFrontend)| {
+            if known.is_proxy(frontend) {
+                return Some(self.last_heard(frontend, now) + PROXY_SILENT_MAX);
             }
-            Some(*absent.get(&known.node)? + NODE_AWAY_MAX)
+            Some(*down.get(&known.node)? + NODE_DOWN_MAX)
         };
         let clients = conns.frontends().filter_map(deadline).min();
-        clients.into_iter().chain(self.dialler_deadline()).min()
+        let frontends = conns.frontends();
+        let diallers = frontends.filter_map(|(_, known)| self.dialler_deadline(known, down));
+        clients.into_iter().chain(diallers.min()).min()
     }
 
-    /// When the leader lets go of connections that the server has opened through an absent node.
-    fn dialler_deadline(&self) -> Option<Instant> {
-        let frontends = self.conns.frontends();
-        frontends
-            .filter_map(|(_, known)| self.dialler_away_at(known))
-            .min()
+    /// When a frontend has been down for too long to keep the server's connections. If the proposal
+    /// to close them is lost, it is made again after the same time.
+    fn dialler_deadline(&self, known: KnownFrontend, down: &DownSince) -> Option<Instant> {
+        let since = *down.get(&known.node).filter(|_| known.outgoing > 0)?;
+        let proposed = self.diallers_expired;
+        let from = proposed.map_or(since, |proposed| since.max(proposed));
+        Some(from + DIALLER_DOWN_MAX)
     }
 
-    /// When a frontend has been away for too long to keep the server's connections. Should the
-    /// proposal to give them up get lost, it is made again after the same time.
-    fn dialler_away_at(&self, known: KnownFrontend) -> Option<Instant> {
-        let since = *self
-            .absent
-            .get(&known.node)
-            .filter(|_| known.outgoing > 0)?;
-        let from = self
-            .dialler_given_up
-            .map_or(since, |proposed| since.max(proposed));
-        Some(from + DIALLER_AWAY_MAX)
-    }
-
-    /// The leader lets go of the clients of those who have been away for long.
-    pub(crate) fn give_up_the_absent(&mut self, now: Instant) {
-        if self
-            .absence_deadline(now)
-            .is_none_or(|deadline| deadline > now)
-        {
-            return;
-        }
+    /// Returns the events that close the connections of all frontends that have expired.
+    pub(crate) fn expire(
+        &mut self,
+        conns: &Conns,
+        down: &mut DownSince,
+        now: Instant,
+    ) -> EntryBuilder {
         let mut gone = EntryBuilder::new();
-        self.give_up_diallers(now, &mut gone);
-        let Self {
-            conns,
-            proxies,
-            absent,
-            ..
-        } = self;
+        self.expire_diallers(conns, down, now, &mut gone);
         for (frontend, known) in conns.frontends() {
-            // Should the proposal get lost, it is made again after the same time: the clock of
-            // whoever is given up starts over.
-            if is_proxy(frontend, known) {
-                if proxies.last_seen(frontend, now) + PROXY_AWAY_MAX > now {
+            // The clock of a frontend that expires starts over: if the proposal is lost, it is made
+            // again after the same time.
+            if known.is_proxy(frontend) {
+                if self.last_heard(frontend, now) + PROXY_SILENT_MAX > now {
                     continue;
                 }
-                proxies.lives(frontend, now);
+                self.heard(frontend, now);
             } else {
-                match absent.get_mut(&known.node) {
-                    Some(since) if *since + NODE_AWAY_MAX <= now => *since = now,
+                match down.get_mut(&known.node) {
+                    Some(since) if *since + NODE_DOWN_MAX <= now => *since = now,
                     _ => continue,
                 }
             }
-            tracing::info!(node = known.node, "away for long: its clients are given up");
+            tracing::info!(
+                node = known.node,
+                "no contact for long: its clients' connections expire"
+            );
             gone.push(&Event::FrontendGone { frontend });
         }
-        self.proposer
-            .push(gone.event_count(), gone.encoded_events());
+        gone
     }
 
-    fn give_up_diallers(&mut self, now: Instant, gone: &mut EntryBuilder) {
+    fn expire_diallers(
+        &mut self,
+        conns: &Conns,
+        down: &DownSince,
+        now: Instant,
+        gone: &mut EntryBuilder,
+    ) {
         let before = gone.event_count();
-        for (frontend, known) in self.conns.frontends() {
-            if self.dialler_away_at(known).is_none_or(|at| at > now) {
+        for (frontend, known) in conns.frontends() {
+            let deadline = self.dialler_deadline(known, down);
+            if deadline.is_none_or(|at| at > now) {
                 continue;
             }
             let (node, count) = (known.node, known.outgoing);
-            tracing::info!(node, count, "away: the server's connections are given up");
-            for conn in self.conns.outgoing_of(frontend) {
+            tracing::info!(
+                node,
+                count,
+                "no contact: the server's connections through it expire"
+            );
+            for conn in conns.outgoing_of(frontend) {
                 let how = CloseHow::Reset;
                 gone.push(&Event::Close {
                     conn,
@@ -120,38 +138,7 @@ impl<H: ServerHost> Node<H> {
             }
         }
         if gone.event_count() > before {
-            self.dialler_given_up = Some(now);
-        }
-    }
-
-    /// Tells the leader now and then which proxies are attached here.
-    pub(crate) fn report_proxies(&mut self, now: Instant) {
-        if self.alive_at.is_some_and(|at| at > now) {
-            return;
-        }
-        let attached: Vec<u64> = self.proxies.attached().collect();
-        self.alive_at = (!attached.is_empty()).then(|| now + ALIVE_INTERVAL);
-        let Some(leader) = self.leadership.leader.filter(|_| !attached.is_empty()) else {
-            return;
-        };
-        if leader == self.id {
-            for frontend in attached {
-                self.proxies.lives(frontend, now);
-            }
-            return;
-        }
-        let numbers: Vec<u8> = attached.iter().flat_map(|id| id.to_le_bytes()).collect();
-        PeerFrame::Alive(&numbers).encode(&mut self.frame);
-        // The next report makes up for one that is lost.
-        let _ = self.replica.send_app(leader, &self.frame);
-    }
-
-    /// Another node has told which proxies are attached there.
-    pub(crate) fn proxies_live(&mut self, numbers: &[u8], now: Instant) {
-        for number in numbers.chunks_exact(8) {
-            if let Ok(number) = number.try_into() {
-                self.proxies.lives(u64::from_le_bytes(number), now);
-            }
+            self.diallers_expired = Some(now);
         }
     }
 }

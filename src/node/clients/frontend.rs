@@ -7,7 +7,7 @@
 use crate::clients::connection::{Client, DATA_BYTES_MAX, Events, Identity, Origin};
 use crate::clients::connection_table::{IdMap, Progress};
 use crate::clients::datagrams::{DatagramCounts, Datagrams, Parcel};
-use crate::clients::listeners::{Listeners, PublishError};
+use crate::clients::listeners::{Listeners, PublishError, Published};
 use crate::clients::unix_sockets::UnixSockets;
 use brolga_os::sys;
 use brolga_tape::ConnId;
@@ -67,23 +67,11 @@ impl Events for Outbox {
 pub struct Tokens {
     /// The first of 65536 for listening sockets.
     pub listeners: usize,
-    /// The first of 65536 for ports that take datagrams, and then some for what the server sends unasked.
+    /// The first of 65536 for ports that take datagrams, and then some for what the server sends
+    /// unasked.
     pub datagrams: usize,
     /// The first for clients.
     pub clients: usize,
-}
-
-/// A port of the server that is, or is to be, open for clients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
-    /// The server's listener.
-    pub listener: u32,
-    /// Its port, and the unspecified address of its family.
-    pub address: SocketAddr,
-    /// What it takes.
-    pub transport: Transport,
-    /// The server did not ask for this port: that it can't be opened here is not worth dying for.
-    pub chosen: bool,
 }
 
 /// See the module's description.

@@ -4,7 +4,6 @@
 //! client belongs to the listener of its own family where there is one. A frontend that is still
 //! replaying keeps quiet about ports until it is live, so that nobody connects to the past.
 
-use crate::clients::frontend::Published;
 use crate::clients::unix_sockets::{self, UnixSockets};
 use brolga_tape::record::Transport;
 use mio::net::{TcpListener, TcpStream};
@@ -13,6 +12,19 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr};
 use std::path::{Path, PathBuf};
+
+/// A port of the server that is, or is to be, open for clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Published {
+    /// The server's listener.
+    pub listener: u32,
+    /// Its port, and the unspecified address of its family.
+    pub address: SocketAddr,
+    /// What it takes.
+    pub transport: Transport,
+    /// The server did not ask for this port: failing to open it here is not fatal.
+    pub chosen: bool,
+}
 
 /// A port can't be opened.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
-//! Datagrams that a server sends of its own accord, to peers that no frontend has heard: the sockets from
-//! which the leader's node sends them, and to which the answers come.
+//! Datagrams that a server sends of its own accord, to peers that no frontend has heard: the
+//! sockets from which the leader's node sends them, and to which the answers come.
 //!
-//! One socket for each address of the server's, so that to the outside they look as if the server had sent
-//! them by itself. A few, and those that were not used for longest go first.
+//! One socket for each address of the server's, so that to the outside they look as if the server
+//! had sent them by itself. A few, and those that were not used for longest go first.
 
 use brolga_os::sys;
 use mio::net::UdpSocket;

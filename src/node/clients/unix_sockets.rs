@@ -1,8 +1,8 @@
 //! UNIX sockets of the server that clients may use, published in a directory of the node.
 //!
-//! The server's own file leads nowhere: nobody listens behind it, or clients would go round the log. A
-//! client of a published socket is one like any other for the frontend; its address is the one that
-//! stands for the path ([`brolga_tape::unix`]).
+//! The server's own file leads nowhere: nobody listens behind it, or clients would go round the
+//! log. A client of a published socket is one like any other for the frontend; its address is the
+//! one that stands for the path ([`brolga_tape::unix`]).
 
 use brolga_os::files::short_name;
 use brolga_tape::unix::Paths;
@@ -67,7 +67,8 @@ impl Published {
         Ok(Self { listener, file })
     }
 
-    /// The next client, as a stream: reading, writing and shutting down are the same for both kinds.
+    /// The next client, as a stream: reading, writing and shutting down are the same for both
+    /// kinds.
     ///
     /// # Errors
     /// As of `accept`.

@@ -10,12 +10,12 @@ use crate::checkpoint::procedure::{
 use crate::checkpoint::restore::{StartPoint, load};
 use crate::checkpoint::writer::Message;
 use crate::clients::connection_table::Conns;
-use crate::clients::frontend::Published;
+use crate::clients::listeners::Published;
 use crate::error::NodeError;
 use crate::event_loop::node::Node;
 use crate::peers::frames::PeerFrame;
 use crate::server::process::{Process, ServerHost};
-use crate::server::tape::TapeMap;
+use crate::server::tape::ServerTape;
 use brolga_checkpoint::{Checkpoint, CheckpointError};
 use brolga_consensus::{Ballot, NodeId};
 use brolga_tape::record::Transport;
@@ -36,23 +36,23 @@ impl<H: ServerHost> Node<H> {
 
     /// The server is worth a checkpoint.
     fn is_sound(&self) -> bool {
-        self.is_running() && self.monitor.quarantine().is_none()
+        self.server.is_running() && self.monitor.quarantine().is_none()
     }
 
     fn cluster_view(&self) -> ClusterView {
         let others = self.config.others();
         ClusterView {
-            node: self.id,
-            leader: self.leadership.leader,
-            ballot: self.leadership.ballot,
-            connected: others.filter(|id| !self.absent.contains_key(id)).collect(),
+            node: self.config.node,
+            leader: self.links.leader(),
+            ballot: self.links.leadership.ballot,
+            connected: others.filter(|id| self.links.is_reachable(*id)).collect(),
         }
     }
 
     fn send_token_messages(&mut self, messages: Outgoing) {
         for (to, message) in messages {
-            PeerFrame::CheckpointToken(message, self.leadership.ballot).encode(&mut self.frame);
-            if !self.replica.send_app(to, &self.frame) {
+            let frame = PeerFrame::CheckpointToken(message, self.links.leadership.ballot);
+            if !self.links.send(to, &frame) {
                 self.checkpoints.not_sent(to, message);
             }
         }
@@ -67,7 +67,11 @@ impl<H: ServerHost> Node<H> {
     /// Another ballot counts: its leader is told whether a checkpoint is being taken here.
     pub(crate) fn token_ballot_changed(&mut self) {
         self.checkpoints.ballot_changed();
-        if let Some(leader) = self.leadership.leader.filter(|leader| *leader != self.id) {
+        if let Some(leader) = self
+            .links
+            .leader()
+            .filter(|leader| *leader != self.config.node)
+        {
             self.tell_activity(leader);
         }
     }
@@ -104,7 +108,7 @@ impl<H: ServerHost> Node<H> {
         match self.checkpoints.poll_writer() {
             None => Ok(()),
             Some(Message::Dumped) => {
-                self.feeder.allow(None);
+                self.server.feeder.allow(None);
                 Ok(())
             }
             Some(Message::Done(done)) => self.written(done, now),
@@ -115,21 +119,21 @@ impl<H: ServerHost> Node<H> {
     fn settle(&mut self, now: Instant) {
         let server = self.server_view();
         match self.checkpoints.settle(server) {
-            Step::Feed(entries) => self.feeder.allow(entries),
+            Step::Feed(entries) => self.server.feeder.allow(entries),
             Step::Abandon => {
-                self.feeder.allow(None);
+                self.server.feeder.allow(None);
                 self.release_token();
             }
             Step::Fail(why) => {
-                self.feeder.allow(None);
+                self.server.feeder.allow(None);
                 self.conclude(&Err(why), now);
             }
             Step::Dump => {
-                self.feeder.allow(Some(0));
+                self.server.feeder.allow(Some(0));
                 let Err(error) = self.begin_dump() else {
                     return;
                 };
-                self.feeder.allow(None);
+                self.server.feeder.allow(None);
                 self.checkpoints.end();
                 let result = match error {
                     CheckpointError::Exists(slot) => Ok(slot),
@@ -141,40 +145,48 @@ impl<H: ServerHost> Node<H> {
     }
 
     fn server_view(&self) -> ServerView {
-        let applied = self.output.applied().slot;
-        let clock = self.output.clock();
-        let asleep = |tape: &TapeMap| tape.tape().server_is_asleep();
+        let applied = self.server.output.applied().slot;
+        let clock = self.server.output.clock();
+        let asleep = |tape: &ServerTape| tape.tape().server_is_asleep();
         ServerView {
-            ended: self.life.ended.is_some(),
-            running: self.is_running(),
+            ended: self.server.lifecycle.ended.is_some(),
+            running: self.server.is_running(),
             quarantined: self.monitor.quarantine().is_some(),
             output_held: self.monitor.output_commit.held_bytes() > 0,
-            applied_all: clock.is_some() && applied == self.feeder.fed(),
+            applied_all: clock.is_some() && applied == self.server.feeder.fed(),
             idle: clock.is_some_and(|clock| clock.idle),
-            asleep: self.tape.as_ref().is_some_and(asleep),
+            asleep: self.server.tape.as_ref().is_some_and(asleep),
         }
     }
 
     fn begin_dump(&mut self) -> Result<(), CheckpointError> {
-        let deadline_ns = self.output.clock().map_or(0, |clock| clock.deadline_ns);
+        let deadline_ns = self
+            .server
+            .output
+            .clock()
+            .map_or(0, |clock| clock.deadline_ns);
         let state = self.node_state(deadline_ns);
-        let bytes = self.tape_bytes();
+        let bytes = self.server.tape_bytes();
         let server = Dumped {
             cluster: self.config.cluster.0,
-            node: self.id,
+            node: self.config.node,
             pid: self.server_pid(),
-            dumper: || self.host.dumper(bytes),
+            dumper: || self.server.host.dumper(bytes),
         };
         self.checkpoints.dump(state, server)
     }
 
     /// The first process of the server that runs.
     fn server_pid(&self) -> u32 {
-        self.process.as_ref().map_or(0, Process::pid).unsigned_abs()
+        self.server
+            .process
+            .as_ref()
+            .map_or(0, Process::pid)
+            .unsigned_abs()
     }
 
     fn node_state(&self, deadline_ns: u64) -> NodeState {
-        let applied = self.output.applied();
+        let applied = self.server.output.applied();
         let port = |port: Published| SavedPort {
             listener: port.listener,
             address: port.address,
@@ -184,13 +196,23 @@ impl<H: ServerHost> Node<H> {
         let oldest = applied.slot.saturating_sub(HASHES_KEPT);
         NodeState {
             deadline_ns,
-            seen: self.feeder.seen(),
-            last_entry: self.feeder.last_entry(),
-            time_ns: self.proposer.last_time().unwrap_or_default(),
-            hashes: self.output.history().between(oldest, applied.slot - 1),
-            ports: self.frontend.known().into_iter().map(port).collect(),
-            conns: self.conns.save(),
-            unacked_output: self.proxies.save(),
+            seen: self.server.feeder.seen(),
+            last_entry: self.server.feeder.last_entry(),
+            time_ns: self.ordering.proposer.last_time().unwrap_or_default(),
+            hashes: self
+                .server
+                .output
+                .history()
+                .between(oldest, applied.slot - 1),
+            ports: self
+                .clients
+                .frontend
+                .known()
+                .into_iter()
+                .map(port)
+                .collect(),
+            conns: self.clients.conns.save(),
+            unacked_output: self.proxies.server.save(),
             ..NodeState::new(applied)
         }
     }
@@ -201,7 +223,7 @@ impl<H: ServerHost> Node<H> {
         done: Result<u64, CheckpointError>,
         now: Instant,
     ) -> Result<(), NodeError> {
-        self.feeder.allow(None);
+        self.server.feeder.allow(None);
         let dumped = self.checkpoints.end();
         if let Err(CheckpointError::Interrupted(why)) = &done
             && dumped == Some(self.server_pid())
@@ -224,10 +246,7 @@ impl<H: ServerHost> Node<H> {
     /// nothing of: another takes its place, from the last checkpoint or from the start.
     fn replace_server(&mut self, why: &str) -> Result<(), NodeError> {
         tracing::warn!(%why, "the dump was interrupted and left the server unusable; restarting it");
-        match self.restore_server(false, u64::MAX)? {
-            StartPoint::Restored | StartPoint::Waits => Ok(()),
-            StartPoint::FromGenesis => self.start_server(),
-        }
+        self.restart_server()
     }
 
     /// Nothing is being taken any more.
@@ -242,12 +261,11 @@ impl<H: ServerHost> Node<H> {
     /// Tells one node, or all, which checkpoint is the newest here.
     pub(crate) fn tell_of_checkpoint(&mut self, to: Option<NodeId>) {
         let slot = self.checkpoints.newest().unwrap_or_default();
-        PeerFrame::Checkpoint(slot).encode(&mut self.frame);
-        let all: Vec<NodeId> = self.replica.peers().map(|(id, _)| id).collect();
+        let all: Vec<NodeId> = self.links.replica.peers().map(|(id, _)| id).collect();
         for peer in all {
             if to.is_none_or(|to| to == peer) {
                 // A node whose link is down is told when it is up.
-                let _ = self.replica.send_app(peer, &self.frame);
+                self.links.send(peer, &PeerFrame::Checkpoint(slot));
             }
         }
     }
@@ -267,7 +285,7 @@ impl<H: ServerHost> Node<H> {
 
     fn truncate_log(&mut self, now: Instant) {
         if let Some(upto) = self.checkpoints.droppable(now)
-            && self.replica.truncate(upto)
+            && self.links.replica.truncate(upto)
         {
             tracing::info!(upto, "the log is truncated behind checkpoints");
         }
@@ -283,7 +301,7 @@ impl<H: ServerHost> Node<H> {
         at_start: bool,
         limit: u64,
     ) -> Result<StartPoint, NodeError> {
-        let first = self.replica.first_slot();
+        let first = self.links.replica.first_slot();
         for checkpoint in self.checkpoints.usable(first, limit)? {
             let slot = checkpoint.slot();
             let Err(error) = self.restore_from(&checkpoint, at_start) else {
@@ -299,7 +317,7 @@ impl<H: ServerHost> Node<H> {
                 self.transfer.refuse(hash);
             }
         }
-        let first = self.replica.first_slot();
+        let first = self.links.replica.first_slot();
         if first == 1 {
             return Ok(StartPoint::FromGenesis);
         }
@@ -320,10 +338,10 @@ impl<H: ServerHost> Node<H> {
         self.checkpoints.remove_from(limit)?;
         self.end_server();
         self.checkpoints.set_missing(first);
-        self.replica.abstain(Instant::now(), true);
-        self.frontend.retire();
-        self.proxies.detach_all();
-        self.life.offline();
+        self.links.replica.abstain(Instant::now(), true);
+        self.clients.frontend.retire();
+        self.proxies.server.detach_all();
+        self.server.lifecycle.stop_serving();
         Ok(())
     }
 
@@ -338,34 +356,35 @@ impl<H: ServerHost> Node<H> {
         let verified = self.transfer.take_fetched(checkpoint.slot());
         let state = load(checkpoint, verified)?;
         let slot = state.applied.slot;
-        let bytes = self.tape_bytes();
+        let bytes = self.server.tape_bytes();
         self.end_server();
         let image = checkpoint.path.join(SERVER_DIR);
-        let (objects, started) = self.host.restore(&image, bytes)?;
-        self.watch_restored(objects, started)
+        let (objects, started) = self.server.host.restore(&image, bytes)?;
+        self.take_restored(objects, started)
             .map_err(|error| CheckpointError::Failed(error.to_string()))?;
-        self.life.restored_from = Some(slot);
-        self.feeder.restart_after(slot);
+        self.server.lifecycle.restored_from = Some(slot);
+        self.server.feeder.restart_after(slot);
         let now = Instant::now();
-        self.output
+        self.server
+            .output
             .resume(state.applied, state.deadline_ns, &state.hashes, now);
         self.monitor.restart();
-        self.replica.install(now, slot);
+        self.links.replica.install(now, slot);
         if at_start {
             self.take_over(state, now)?;
         } else {
-            self.conns.server_goes_back(&state.conns);
+            self.clients.conns.server_goes_back(&state.conns);
         }
         Ok(())
     }
 
     /// The node has the state again that it had when the checkpoint was taken.
     fn take_over(&mut self, state: NodeState, now: Instant) -> Result<(), CheckpointError> {
-        self.conns = Conns::load(&state.conns);
-        self.proxies.load(state.unacked_output);
-        self.feeder.resume(state.seen, state.last_entry);
+        self.clients.conns = Conns::load(&state.conns);
+        self.proxies.server.load(state.unacked_output);
+        self.server.feeder.resume(state.seen, state.last_entry);
         if state.time_ns > 0 {
-            self.proposer.observe_time(state.time_ns, now);
+            self.ordering.proposer.observe_time(state.time_ns, now);
         }
         for port in &state.ports {
             let published = Published {
@@ -374,7 +393,7 @@ impl<H: ServerHost> Node<H> {
                 transport: port.transport(),
                 chosen: port.chosen,
             };
-            let opened = self.frontend.listen(published);
+            let opened = self.clients.frontend.listen(published);
             opened.map_err(|error| CheckpointError::Failed(error.to_string()))?;
         }
         Ok(())

@@ -9,54 +9,55 @@ use crate::event_loop::node::Node;
 use crate::peers::frames::PeerFrame;
 use crate::server::process::ServerHost;
 use brolga_consensus::NodeId;
-use brolga_os::sys;
 use std::time::Instant;
 
 impl<H: ServerHost> Node<H> {
     /// Compares what is new, and tells the others.
     pub(crate) fn compare(&mut self, now: Instant) -> Result<(), NodeError> {
-        if self.monitor.progressed(&self.output) {
-            self.learners.progressed(self.output.history());
-            while let Some(slot) = self.monitor.settle(&self.output, now) {
+        if self.monitor.progressed(&self.server.output) {
+            self.peers.learners.progressed(self.server.output.history());
+            while let Some(slot) = self.monitor.settle(&self.server.output, now) {
                 self.enter_quarantine(slot, now)?;
             }
             if self.monitor.leave_quarantine_when_healed()? {
-                self.replica.abstain(now, false);
+                self.links.replica.abstain(now, false);
             }
             let limit = self.monitor.output_limit();
             self.release_output(limit);
-            self.take_server_news()?;
+            self.take_server_events()?;
         }
-        self.monitor.tell(self.output.applied(), now);
+        self.monitor.tell(self.server.output.applied(), now);
         self.send_divergence_messages();
         Ok(())
     }
 
     /// Another node has sent a divergence message.
     pub(crate) fn divergence_message(&mut self, from: NodeId, bytes: &[u8], now: Instant) {
-        let own = (&self.output, &self.conns);
+        let own = (&self.server.output, &self.clients.conns);
         let told = self.monitor.receive(from, bytes, own, now);
         if let Some(hashes) = told
             && !self.config.is_member(from)
         {
-            self.learners.report(from, hashes, self.output.history());
+            self.peers
+                .learners
+                .report(from, hashes, self.server.output.history());
         }
         self.send_divergence_messages();
     }
 
     fn send_divergence_messages(&mut self) {
         for (to, message) in self.monitor.take_outbox() {
-            PeerFrame::Compare(&message.encode()).encode(&mut self.frame);
+            let message = message.encode();
             let to = match to {
                 Recipient::One(node) => vec![node],
                 Recipient::All => {
-                    let linked = self.replica.peers().filter(|(_, up)| *up);
+                    let linked = self.links.replica.peers().filter(|(_, up)| *up);
                     linked.map(|(id, _)| id).collect()
                 }
             };
             for node in to {
                 // What is lost with a link is sent again when it is up.
-                let _ = self.replica.send_app(node, &self.frame);
+                self.links.send(node, &PeerFrame::Compare(&message));
             }
         }
     }
@@ -68,7 +69,7 @@ impl<H: ServerHost> Node<H> {
         if !again {
             return self.stand_aside(now);
         }
-        let recent = self.output.take_recent();
+        let recent = self.server.output.take_recent();
         self.monitor.keep_evidence(slot, recent);
         self.stand_aside(now)?;
         self.start_from_nothing(slot)
@@ -76,23 +77,22 @@ impl<H: ServerHost> Node<H> {
 
     /// Serves no client from the own server, and does not lead.
     pub(crate) fn stand_aside(&mut self, now: Instant) -> Result<(), NodeError> {
-        self.replica.abstain(now, true);
-        self.frontend.retire();
-        self.proxies.detach_all();
-        self.life.offline();
+        self.links.replica.abstain(now, true);
+        self.clients.frontend.retire();
+        self.proxies.server.detach_all();
+        self.server.lifecycle.stop_serving();
         self.monitor.start_fallback(&self.config);
         Ok(())
     }
 
     /// Forgets all that followed from what the server did, and starts it in its genesis state.
     fn start_from_nothing(&mut self, faulty_from: u64) -> Result<(), NodeError> {
-        let id = sys::random_u64().map_err(NodeError::doing("cannot get random bytes"))?;
-        self.frontend.start_over(id);
-        self.conns = Conns::new();
-        self.feeder.start_over();
-        self.output.forget();
+        self.restart_frontend()?;
+        self.clients.conns = Conns::new();
+        self.server.feeder.start_over();
+        self.server.output.forget();
         self.hash_log.clear();
-        if self.replica.first_slot() == 1 {
+        if self.links.replica.first_slot() == 1 {
             return self.start_server();
         }
         // Checkpoints taken since are of a server that was faulty.

@@ -9,7 +9,7 @@ use std::time::Instant;
 impl<H: ServerHost> Node<H> {
     /// Serves the nodes that fetch a checkpoint here.
     pub(crate) fn serve_fetchers(&mut self) {
-        for stream in self.replica.take_upgraded_streams() {
+        for stream in self.links.replica.take_upgraded_streams() {
             self.transfer.serve(stream);
         }
     }
@@ -25,18 +25,17 @@ impl<H: ServerHost> Node<H> {
         if self.transfer.has_fetched() {
             return Ok(true);
         }
-        let lacking = self.checkpoints.lacking(self.replica.chosen_upto());
-        self.transfer.fetch(lacking, self.leadership.leader, now)?;
+        let lacking = self.checkpoints.lacking(self.links.replica.chosen_upto());
+        self.transfer.fetch(lacking, self.links.leader(), now)?;
         Ok(false)
     }
 
     /// Has the others keep the log behind `slot`; 0: none any more.
     fn tell_hold(&mut self, slot: u64) {
-        PeerFrame::Fetching(slot).encode(&mut self.frame);
         for member in &self.config.members {
-            if member.id != self.id {
+            if member.id != self.config.node {
                 // A node whose link is down is told later.
-                let _ = self.replica.send_app(member.id, &self.frame);
+                self.links.send(member.id, &PeerFrame::Fetching(slot));
             }
         }
     }

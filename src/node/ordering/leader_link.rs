@@ -1,8 +1,8 @@
 //! When a frontend has to send again what is not committed.
 //!
 //! The way to the leader keeps order but may lose: a link breaks, a leader is deposed with events
-//! still queued. Each of these is seen here, so events are sent again right then. The timer is a net
-//! below that, for what nobody foresaw; it backs off so that a cluster without a quorum is not
+//! still queued. Each of these is seen here, so events are sent again right then. The timer is a
+//! net below that, for what nobody foresaw; it backs off so that a cluster without a quorum is not
 //! buried in repetitions.
 
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const HOLD: Duration = Duration::from_millis(20);
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct Upstream {
+pub struct LeaderLink {
     needs_resend: bool,
     check_at: Option<Instant>,
     wait: Duration,
@@ -24,7 +24,7 @@ pub struct Upstream {
     resends: u64,
 }
 
-impl Default for Upstream {
+impl Default for LeaderLink {
     fn default() -> Self {
         Self {
             needs_resend: true,
@@ -37,8 +37,9 @@ impl Default for Upstream {
     }
 }
 
-impl Upstream {
-    /// What was sent may be lost, or there was nobody to send it to; the way may be another one now.
+impl LeaderLink {
+    /// What was sent may be lost, or there was nobody to send it to; the way may be another one
+    /// now.
     pub fn lost(&mut self) {
         self.needs_resend = true;
         self.held_until = None;
@@ -80,7 +81,8 @@ impl Upstream {
         self.held_until.or(self.check_at)
     }
 
-    /// Looks whether commits come: `progress` counts them, `outstanding` says whether any is missing.
+    /// Looks whether commits come: `progress` counts them, `outstanding` says whether any is
+    /// missing.
     pub fn check(&mut self, now: Instant, progress: u64, outstanding: impl FnOnce() -> bool) {
         if self.check_at.is_none_or(|at| at > now) {
             return;
@@ -115,7 +117,7 @@ mod tests {
     #[test]
     fn a_silent_leader_is_asked_again_less_and_less_often() {
         let start = Instant::now();
-        let mut upstream = Upstream::default();
+        let mut upstream = LeaderLink::default();
         assert!(upstream.take_resend());
         assert!(!upstream.take_resend());
         upstream.sent(start);
@@ -141,7 +143,7 @@ mod tests {
     #[test]
     fn a_refusal_is_followed_by_an_early_resend() {
         let now = Instant::now();
-        let mut upstream = Upstream::default();
+        let mut upstream = LeaderLink::default();
         assert!(upstream.take_resend());
         upstream.sent(now);
         upstream.hold(now);

@@ -1,8 +1,8 @@
 //! Operators' signals on their way through the log.
 //!
-//! Each gets an entry of its own from the leader, so that whoever asked can be told the slot. What is
-//! chosen in that slot decides: when it is something else, because the leader was deposed, the signal
-//! was not sent and never will be.
+//! Each gets an entry of its own from the leader, so that whoever asked can be told the slot. What
+//! is chosen in that slot decides: when it is something else, because the leader was deposed, the
+//! signal was not sent and never will be.
 
 use brolga_consensus::NodeId;
 use tokio::sync::oneshot;
@@ -28,11 +28,11 @@ struct Wish {
 
 /// See the module's description.
 #[derive(Debug, Default)]
-pub struct Operator {
+pub struct OperatorSignals {
     wishes: Vec<Wish>,
 }
 
-impl Operator {
+impl OperatorSignals {
     /// Somebody wants the server to get `signal`.
     pub fn wish(&mut self, signal: u32, reply: oneshot::Sender<Ordered>) {
         let slot = None;
@@ -86,7 +86,7 @@ impl Operator {
 mod tests {
     use super::*;
 
-    fn wish(operator: &mut Operator, signal: u32) -> oneshot::Receiver<Ordered> {
+    fn wish(operator: &mut OperatorSignals, signal: u32) -> oneshot::Receiver<Ordered> {
         let (reply, answer) = oneshot::channel();
         operator.wish(signal, reply);
         answer
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn who_asks_is_told_the_slot_that_was_chosen() {
-        let mut operator = Operator::default();
+        let mut operator = OperatorSignals::default();
         let (mut one, mut other) = (wish(&mut operator, 1), wish(&mut operator, 15));
         let mut next = 7;
         operator.propose(|_| {
@@ -114,7 +114,7 @@ mod tests {
 
     #[test]
     fn what_was_not_proposed_goes_to_the_new_leader() {
-        let mut operator = Operator::default();
+        let mut operator = OperatorSignals::default();
         let mut answer = wish(&mut operator, 1);
         operator.propose(|_| None);
         operator.leader_changed(Some(3));

@@ -1,10 +1,10 @@
 //! What the leader proposes and when: client events in batches, and time bubbles only where the
-//! server can't go on without one (DESIGN section 3).
+//! server cannot go on without one. The rules and both settings are those of CRANE.
 //!
 //! * Client events: at once when nothing is in flight; otherwise they gather until the entry in
 //!   flight is chosen or they are many, which makes batches as large as the disk is slow.
 //! * *Starved*: the server has used up its clocks and could still run. If no client speaks for
-//!   W_timeout, a bubble with more clocks; each further one in a row brings twice as many.
+//!   `bubble_wait`, a bubble with more clocks; each further one in a row brings twice as many.
 //! * *Timer*: the server is idle and waits for a time that has come: one bubble that carries it.
 //! * Otherwise nothing, ever.
 //!
@@ -29,13 +29,13 @@ const PIPELINE_BYTES: usize = 64 * 1024;
 /// Entries in flight at most.
 const PIPELINE_DEPTH: usize = 8;
 
-/// The two knobs of CRANE.
+/// The settings of a [`Proposer`].
 #[derive(Clone, Copy, Debug)]
-pub struct Knobs {
-    /// N_clock.
+pub struct ProposerConfig {
+    /// Clocks granted with each client event.
     pub clocks_per_event: u32,
-    /// W_timeout.
-    pub starvation_wait: Duration,
+    /// How long a starved server waits for a client before it gets a bubble.
+    pub bubble_wait: Duration,
 }
 
 /// What the reactor sees at this moment.
@@ -82,7 +82,7 @@ pub struct Proposed {
 /// See the module's description.
 #[derive(Debug)]
 pub struct Proposer {
-    knobs: Knobs,
+    config: ProposerConfig,
     full: VecDeque<EntryBuilder>,
     open: EntryBuilder,
     queued_bytes: usize,
@@ -94,13 +94,13 @@ pub struct Proposer {
 
 impl Proposer {
     /// Nothing queued.
-    pub fn new(knobs: Knobs) -> Self {
+    pub fn new(config: ProposerConfig) -> Self {
         Self {
-            knobs,
+            config,
             full: VecDeque::new(),
             open: EntryBuilder::new(),
             queued_bytes: 0,
-            starved_clocks: knobs.clocks_per_event,
+            starved_clocks: config.clocks_per_event,
             genesis_sent: false,
             time: LogTime::default(),
             proposed: Proposed::default(),
@@ -137,7 +137,7 @@ impl Proposer {
     /// The server has reported its state.
     pub fn observe_server(&mut self, server: &ServerClock) {
         if server.idle {
-            self.starved_clocks = self.knobs.clocks_per_event;
+            self.starved_clocks = self.config.clocks_per_event;
         }
     }
 
@@ -188,7 +188,7 @@ impl Proposer {
     pub fn entry_for(&mut self, event: &Event<'_>, view: &View) -> Vec<u8> {
         let mut entry = EntryBuilder::new();
         entry.push(event);
-        let clocks = client_clocks(self.knobs.clocks_per_event, &entry);
+        let clocks = client_clocks(self.config.clocks_per_event, &entry);
         entry.finish(self.time.advance(view), clocks)
     }
 
@@ -199,7 +199,7 @@ impl Proposer {
             .unwrap_or_else(|| std::mem::take(&mut self.open));
         self.queued_bytes -= batch.len() - ENTRY_HEADER_BYTES;
         self.proposed.client += 1;
-        let clocks = client_clocks(self.knobs.clocks_per_event, &batch);
+        let clocks = client_clocks(self.config.clocks_per_event, &batch);
         batch.finish(self.time.advance(view), clocks)
     }
 
@@ -207,7 +207,7 @@ impl Proposer {
         let server = view.settled()?;
         if !server.idle {
             return Some(Due {
-                at: server.at + self.knobs.starvation_wait,
+                at: server.at + self.config.bubble_wait,
                 kind: Bubble::Starvation,
             });
         }
@@ -228,7 +228,7 @@ impl Proposer {
                 self.proposed.timer += 1;
                 (
                     time_ns.max(deadline_ns),
-                    client_clocks(self.knobs.clocks_per_event, &EntryBuilder::new()),
+                    client_clocks(self.config.clocks_per_event, &EntryBuilder::new()),
                 )
             }
             Bubble::Starvation => {
@@ -267,7 +267,8 @@ fn client_clocks(clocks_per_event: u32, batch: &EntryBuilder) -> u32 {
 
 /// The time that entries carry: the wall clock, but never back, whoever leads. Where the wall clock
 /// is behind the log, time goes on from the log's at nine tenths of its speed until the wall clock
-/// has caught up; a timer of the server is late by a tenth then, instead of by the whole difference.
+/// has caught up; a timer of the server is late by a tenth then, instead of by the whole
+/// difference.
 #[derive(Clone, Copy, Debug, Default)]
 struct LogTime {
     last: Option<(u64, Instant)>,
@@ -304,9 +305,9 @@ mod tests {
     const WAIT: Duration = Duration::from_micros(100);
 
     fn proposer() -> Proposer {
-        Proposer::new(Knobs {
+        Proposer::new(ProposerConfig {
             clocks_per_event: 1000,
-            starvation_wait: WAIT,
+            bubble_wait: WAIT,
         })
     }
 

@@ -18,10 +18,6 @@
 //!
 //! Where lists of files differ, each side asks the other for its list, so that it can name a file.
 
-use crate::error::NodeError;
-use crate::event_loop::node::Node;
-use crate::peers::frames::PeerFrame;
-use crate::server::process::ServerHost;
 use brolga_checkpoint::{Mismatch, ServerFingerprint};
 use brolga_config::NodeConfig;
 use brolga_consensus::NodeId;
@@ -99,17 +95,17 @@ struct Met {
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct Company {
+pub struct Compatibility {
     own: Hello,
     /// Members that make a majority, and whether this node counts among them.
     majority: usize,
     member: bool,
     met: BTreeMap<NodeId, Met>,
-    /// As [`Company::judge`] found; asked for at every turn.
+    /// As [`Compatibility::judge`] found; asked for at every turn.
     standing: Standing,
 }
 
-impl Company {
+impl Compatibility {
     /// Of a node whose server is made of this.
     pub fn new(config: &NodeConfig, identity: ServerFingerprint) -> Self {
         let own = Hello {
@@ -137,13 +133,8 @@ impl Company {
         Introduction::Hello(self.own.clone())
     }
 
-    /// Whether it has ever served.
-    pub fn has_served(&self) -> bool {
-        self.own.served
-    }
-
-    /// It serves now.
-    pub fn serves(&mut self) {
+    /// This node serves now.
+    fn serves(&mut self) {
         self.own.served = true;
         self.standing = self.judge();
     }
@@ -197,7 +188,8 @@ impl Company {
     }
 
     /// What this node may do.
-    pub fn standing(&self) -> &Standing {
+    #[cfg(test)]
+    fn standing(&self) -> &Standing {
         &self.standing
     }
 
@@ -234,12 +226,89 @@ impl Company {
         ))
     }
 
-    /// How another one differs, once that can be told.
+    /// How another node differs, once that can be told.
     fn difference(&self, peer: NodeId) -> Option<String> {
         let met = self.met.get(&peer)?;
         let (words, advice) = (met.words.as_deref()?, met.mismatch.as_ref()?.advice());
         Some(format!("{words}: {advice}"))
     }
+
+    /// Takes in a message of another node. Returns the answer, if there is one.
+    pub fn receive(
+        &mut self,
+        from: NodeId,
+        message: Introduction,
+        config: &NodeConfig,
+    ) -> Option<Introduction> {
+        let told = self.difference(from);
+        let answer = match message {
+            // A learner that is different finds that out by itself, and counts for nothing here.
+            Introduction::Hello(_) if !config.is_member(from) => None,
+            Introduction::Hello(hello) => self.hello(from, hello),
+            Introduction::Ask(list) => {
+                let text = own_list(config, list).map(|list| list.text().to_owned());
+                let text = text.filter(|text| text.len() <= LIST_BYTES_MAX);
+                Some(Introduction::Files(list, text.unwrap_or_default()))
+            }
+            Introduction::Files(list, text) => {
+                let (ours, theirs) = (own_list(config, list), Listing::from_text(text));
+                self.listed(from, Some(&theirs), ours.as_ref());
+                None
+            }
+        };
+        // Logged once.
+        match self.difference(from) {
+            Some(words) if Some(&words) != told.as_ref() => {
+                tracing::warn!(
+                    peer = from,
+                    "that replica has another program, other libraries or other initial files: {words}"
+                );
+            }
+            _ => {}
+        }
+        answer
+    }
+
+    /// Returns true when the server may have clients.
+    ///
+    /// # Errors
+    /// The server differs from that of the other nodes.
+    pub fn may_serve(&self) -> Result<bool, Incompatible> {
+        match &self.standing {
+            Standing::Kin => Ok(true),
+            Standing::Unknown => Ok(false),
+            Standing::Refused(why) => Err(Incompatible(why.clone())),
+        }
+    }
+
+    /// Notes on disk that this node serves clients, when it does so for the first time. Returns the
+    /// nodes that are to be told.
+    ///
+    /// # Errors
+    /// The mark cannot be written.
+    pub fn note_serving(&mut self, config: &NodeConfig) -> io::Result<Vec<NodeId>> {
+        if self.own.served {
+            return Ok(Vec::new());
+        }
+        File::create(config.served_mark())?.sync_all()?;
+        File::open(&config.data_dir)?.sync_all()?;
+        self.serves();
+        Ok(self.met.keys().copied().collect())
+    }
+}
+
+/// The server of this node differs from that of the other nodes; the reason in words.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Incompatible(String);
+
+fn own_list(config: &NodeConfig, list: List) -> Option<Listing> {
+    let path = match list {
+        List::Root => config.root_list(),
+        List::Genesis => config.genesis_list(),
+    };
+    let text = fs::read_to_string(path).ok()?;
+    Some(Listing::from_text(text))
 }
 
 fn at(peer: NodeId) -> String {
@@ -253,101 +322,6 @@ fn refusal(peer: NodeId, words: &str, met: &Met) -> String {
     )
 }
 
-impl<H: ServerHost> Node<H> {
-    /// Says to another node what this one is made of.
-    pub(crate) fn introduce(&mut self, peer: NodeId) {
-        let greeting = self.company.greeting();
-        self.say(peer, &greeting);
-    }
-
-    fn say(&mut self, peer: NodeId, introduction: &Introduction) {
-        // Strings, numbers and lists of those can always be written.
-        let Ok(bytes) = serde_json::to_vec(introduction) else {
-            return;
-        };
-        PeerFrame::Introduce(&bytes).encode(&mut self.frame);
-        // When the link is down by now, it begins again later.
-        let _ = self.replica.send_app(peer, &self.frame);
-    }
-
-    pub(crate) fn hear_introduction(&mut self, from: NodeId, bytes: &[u8]) {
-        let Ok(heard) = serde_json::from_slice(bytes) else {
-            tracing::warn!(from, "an introduction that makes no sense");
-            return;
-        };
-        let told = self.company.difference(from);
-        match heard {
-            // A learner that is different finds that out by itself, and counts for nothing here.
-            Introduction::Hello(_) if !self.config.is_member(from) => {}
-            Introduction::Hello(hello) => {
-                if let Some(question) = self.company.hello(from, hello) {
-                    self.say(from, &question);
-                }
-            }
-            Introduction::Ask(list) => {
-                let text = self.own_list(list).map(|list| list.text().to_owned());
-                let text = text.filter(|text| text.len() <= LIST_BYTES_MAX);
-                self.say(from, &Introduction::Files(list, text.unwrap_or_default()));
-            }
-            Introduction::Files(list, text) => {
-                let (ours, theirs) = (self.own_list(list), Listing::from_text(text));
-                self.company.listed(from, Some(&theirs), ours.as_ref());
-            }
-        }
-        self.note_difference(from, told.as_deref());
-    }
-
-    /// Writes down how another one differs, once.
-    fn note_difference(&self, peer: NodeId, told: Option<&str>) {
-        match self.company.difference(peer) {
-            Some(words) if Some(words.as_str()) != told => {
-                tracing::warn!(peer, "that replica is not made of the same: {words}");
-            }
-            _ => {}
-        }
-    }
-
-    fn own_list(&self, list: List) -> Option<Listing> {
-        let path = match list {
-            List::Root => self.config.root_list(),
-            List::Genesis => self.config.genesis_list(),
-        };
-        let text = fs::read_to_string(path).ok()?;
-        Some(Listing::from_text(text))
-    }
-
-    /// Whether the server may meet clients.
-    ///
-    /// # Errors
-    /// This node is of another kind than the others.
-    pub(crate) fn may_serve(&self) -> Result<bool, NodeError> {
-        match self.company.standing() {
-            Standing::Kin => Ok(true),
-            Standing::Unknown => Ok(false),
-            Standing::Refused(why) => Err(NodeError::Refused(why.clone())),
-        }
-    }
-
-    /// It is about to serve, perhaps for the first time.
-    pub(crate) fn note_that_it_serves(&mut self) -> Result<(), NodeError> {
-        if self.company.has_served() {
-            return Ok(());
-        }
-        let mark = self.config.served_mark();
-        let made = || -> io::Result<()> {
-            File::create(&mark)?.sync_all()?;
-            File::open(&self.config.data_dir)?.sync_all()
-        };
-        made().map_err(NodeError::doing("cannot note that this replica serves"))?;
-        self.company.serves();
-        let peers: Vec<NodeId> = self.company.met.keys().copied().collect();
-        for peer in peers {
-            self.introduce(peer);
-        }
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -359,25 +333,25 @@ mod tests {
         }
     }
 
-    fn company(members: usize, kind: &str) -> Company {
+    fn company(members: usize, kind: &str) -> Compatibility {
         of(members, true, identity(kind))
     }
 
-    fn of(members: usize, member: bool, identity: ServerFingerprint) -> Company {
+    fn of(members: usize, member: bool, identity: ServerFingerprint) -> Compatibility {
         let own = Hello {
             identity,
             served: false,
         };
-        Company::of(own, members / 2 + 1, member)
+        Compatibility::of(own, members / 2 + 1, member)
     }
 
-    fn meet(company: &mut Company, peer: NodeId, kind: &str, served: bool) {
+    fn meet(company: &mut Compatibility, peer: NodeId, kind: &str, served: bool) {
         let identity = identity(kind);
         let asked = company.hello(peer, Hello { identity, served });
         assert_eq!(asked, None);
     }
 
-    fn is_refused(company: &Company) -> bool {
+    fn is_refused(company: &Compatibility) -> bool {
         matches!(company.standing(), Standing::Refused(_))
     }
 

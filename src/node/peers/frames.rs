@@ -18,7 +18,8 @@ pub enum PeerFrame<'a> {
     Alive(&'a [u8]),
     /// The sender's newest whole checkpoint is of this slot; 0: it has none.
     Checkpoint(u64),
-    /// The sender fetches the checkpoint of this slot, or has, and needs the log behind it; 0: no more.
+    /// The sender fetches the checkpoint of this slot, or has, and needs the log behind it; 0: no
+    /// more.
     Fetching(u64),
     /// About the checkpoint token, under the sender's ballot (its round and its leader).
     CheckpointToken(TokenMessage, Ballot),

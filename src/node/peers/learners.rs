@@ -1,15 +1,27 @@
 //! Learners, as a member sees them: how far they are, and whether they do the same.
 //!
-//! Nothing here counts for anything: a learner that is wrong finds that out by itself, from the hashes
-//! of the members. What is known of one ends with the link to it.
+//! Nothing here counts for anything: a learner that is wrong finds that out by itself, from the
+//! hashes of the members. What is known of one ends with the link to it.
 
 use crate::divergence::hashes::{History, SlotHashes};
-use crate::event_loop::node::Node;
-use crate::server::process::ServerHost;
-use crate::status::LearnerStatus;
 use brolga_consensus::NodeId;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::time::Instant;
+
+/// A learner, as a member sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LearnerStatus {
+    /// Its number.
+    pub id: u64,
+    /// The slot up to which it has the log; 0 if this node does not lead, and so does not know.
+    pub logged: u64,
+    /// The last slot that its server has had its time for, as it says itself.
+    pub applied: u64,
+    /// The last slot at which its hashes were found equal to this node's.
+    pub agreed: u64,
+    /// The first slot found at which its hashes were other ones.
+    pub differs: Option<u64>,
+}
 
 /// What one has said.
 #[derive(Clone, Copy, Debug, Default)]
@@ -56,16 +68,19 @@ impl Learners {
         }
     }
 
+    /// The link to one is down.
     pub(crate) fn lost(&mut self, peer: NodeId) {
         self.known.remove(&peer);
     }
-}
 
-impl<H: ServerHost> Node<H> {
-    pub(crate) fn learner_statuses(&self) -> Vec<LearnerStatus> {
-        let learners = self.replica.learners();
+    /// Returns the status of each learner; `linked`: those with a link, each with the slot up to
+    /// which it has the log.
+    pub(crate) fn statuses(
+        &self,
+        linked: impl Iterator<Item = (NodeId, u64)>,
+    ) -> Vec<LearnerStatus> {
         let status = |(id, logged)| {
-            let pupil = self.learners.known.get(&id).copied().unwrap_or_default();
+            let pupil = self.known.get(&id).copied().unwrap_or_default();
             LearnerStatus {
                 id,
                 logged,
@@ -74,18 +89,7 @@ impl<H: ServerHost> Node<H> {
                 differs: pupil.differs,
             }
         };
-        learners.map(status).collect()
-    }
-
-    /// A new leader may never have met a learner whose clients it has to give up: it is away from now on.
-    pub(crate) fn count_lost_learners(&mut self, now: Instant) {
-        let linked: Vec<NodeId> = self.replica.learners().map(|(id, _)| id).collect();
-        let nodes = self.conns.frontends().map(|(_, known)| known.node);
-        for node in nodes.filter(|node| *node >= brolga_consensus::LEARNERS_FROM) {
-            if !linked.contains(&node) && !self.config.is_member(node) {
-                self.absent.entry(node).or_insert(now);
-            }
-        }
+        linked.map(status).collect()
     }
 }
 

@@ -5,8 +5,9 @@
 //! dies, it attaches to the next and goes on at its own positions in both directions. It knows
 //! nothing of consensus and keeps nothing on disk.
 
-use crate::clients::frontend::{Frontend, Published, Tokens};
-use crate::ordering::leader_link::Upstream;
+use crate::clients::frontend::{Frontend, Tokens};
+use crate::clients::listeners::Published;
+use crate::ordering::leader_link::LeaderLink;
 use crate::proxy::error::ProxyError;
 use crate::proxy::wire::{self, Hello, Kind, Wire, each_progress};
 use brolga_os::sys;
@@ -87,7 +88,7 @@ pub struct ProxyFrontend {
     poll: Poll,
     timer: Timer,
     frontend: Frontend,
-    upstream: Upstream,
+    leader_link: LeaderLink,
     uplink: Option<Uplink>,
     next_node: usize,
     retry_at: Instant,
@@ -125,7 +126,7 @@ impl ProxyFrontend {
             poll,
             timer,
             frontend,
-            upstream: Upstream::default(),
+            leader_link: LeaderLink::default(),
             uplink: None,
             next_node: 0,
             retry_at: now,
@@ -186,7 +187,7 @@ impl ProxyFrontend {
             }
             Some(uplink) => uplink.heard + GREETING_TIMEOUT,
         };
-        let others = [self.frontend.wakeup(), self.upstream.wakeup()];
+        let others = [self.frontend.wakeup(), self.leader_link.wakeup()];
         others.into_iter().flatten().fold(uplink, Instant::min)
     }
 
@@ -265,7 +266,7 @@ impl ProxyFrontend {
             self.detached_since = Some(now);
             self.retry_at = now;
         }
-        self.upstream.lost();
+        self.leader_link.lost();
     }
 
     fn start_over(&mut self) -> Result<(), ProxyError> {
@@ -276,7 +277,7 @@ impl ProxyFrontend {
         self.uplink = None;
         self.retry_at = Instant::now();
         self.detached_since = Some(self.retry_at);
-        self.upstream.lost();
+        self.leader_link.lost();
         Ok(())
     }
 
@@ -344,7 +345,7 @@ impl ProxyFrontend {
                 Ok(())
             }
             Kind::Resend => {
-                self.upstream.lost();
+                self.leader_link.lost();
                 Ok(())
             }
             Kind::Gone => {
@@ -365,7 +366,7 @@ impl ProxyFrontend {
             uplink.welcome = true;
         }
         self.detached_since = None;
-        self.upstream.lost();
+        self.leader_link.lost();
         let mut ports = Vec::new();
         each_record(payload, |record| {
             if let Record::Listen {
@@ -390,14 +391,14 @@ impl ProxyFrontend {
 
     fn pump(&mut self, now: Instant) {
         let (progress, frontend) = (self.frontend.progress(), &self.frontend);
-        self.upstream
+        self.leader_link
             .check(now, progress, || frontend.has_outstanding());
         let Some(uplink) = self.uplink.as_mut().filter(|uplink| uplink.welcome) else {
             self.frontend.outbox().clear();
-            self.upstream.needs_resend();
+            self.leader_link.needs_resend();
             return;
         };
-        if self.upstream.take_resend() {
+        if self.leader_link.take_resend() {
             self.frontend.resend(now);
         }
         while let Some(chunk) = self.frontend.outbox().pop() {
@@ -405,7 +406,7 @@ impl ProxyFrontend {
             uplink
                 .wire
                 .send(Kind::Events, &[&header, chunk.encoded_events()]);
-            self.upstream.sent(now);
+            self.leader_link.sent(now);
         }
     }
 

@@ -6,8 +6,8 @@
 //! is committed, and gives it the output of the replica there.
 
 use crate::checkpoint::node_state::SavedOutput;
-use crate::clients::connection_table::{Conns, IdMap, KnownFrontend, Progress};
-use crate::clients::frontend::Published;
+use crate::clients::connection_table::{Conns, IdMap, Progress};
+use crate::clients::listeners::Published;
 use crate::proxy::unacked_output::UnackedOutput;
 use crate::proxy::wire::{self, BATCH_BYTES, Hello, Kind, Wire};
 use brolga_tape::ConnId;
@@ -18,7 +18,6 @@ use mio::net::TcpListener;
 use mio::{Interest, Registry, Token};
 use std::io;
 use std::net::SocketAddr;
-use std::time::Instant;
 
 const READ_BYTES: usize = 64 * 1024;
 
@@ -62,15 +61,7 @@ pub struct ProxyServer {
     links: Vec<Option<Link>>,
     attached: IdMap<u64, usize>,
     unacked: UnackedOutput,
-    /// When each stand-alone frontend that the log knows was last heard to live; only the leader
-    /// looks.
-    seen: IdMap<u64, Instant>,
     buffer: Vec<u8>,
-}
-
-/// Returns true when the log knows this frontend as a stand-alone frontend.
-pub fn is_proxy(frontend: u64, known: KnownFrontend) -> bool {
-    known.node == frontend
 }
 
 impl ProxyServer {
@@ -94,7 +85,6 @@ impl ProxyServer {
             links: Vec::new(),
             attached: IdMap::default(),
             unacked: UnackedOutput::default(),
-            seen: IdMap::default(),
             buffer: vec![0; READ_BYTES],
         })
     }
@@ -308,7 +298,7 @@ impl ProxyServer {
     /// frontend.
     pub fn retains_for(&self, frontend: u64, conns: &Conns) -> bool {
         let known = conns.frontend(frontend);
-        known.is_some_and(|known| is_proxy(frontend, known))
+        known.is_some_and(|known| known.is_proxy(frontend))
     }
 
     fn detach(&mut self, index: usize) {
@@ -410,23 +400,6 @@ impl ProxyServer {
                 self.detach(index);
             }
         }
-    }
-
-    // ---- who lives ----
-
-    /// A stand-alone frontend lives.
-    pub fn lives(&mut self, frontend: u64, now: Instant) {
-        self.seen.insert(frontend, now);
-    }
-
-    /// This node becomes the leader: all frontends count as alive from now on.
-    pub fn forget_who_lives(&mut self) {
-        self.seen.clear();
-    }
-
-    /// When a stand-alone frontend was last heard to live; it is `now` if nobody has asked before.
-    pub fn last_seen(&mut self, frontend: u64, now: Instant) -> Instant {
-        *self.seen.entry(frontend).or_insert(now)
     }
 }
 

@@ -5,7 +5,9 @@
 //! learning what is committed. While the server keeps up, which is nearly always, each slot is read
 //! once for both.
 
-use crate::server::tape::TapeMap;
+use crate::server::tape::ServerTape;
+use brolga_consensus::Replica;
+use brolga_consensus::journal::JournalError;
 use brolga_tape::ring::PushError;
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -22,7 +24,8 @@ const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub trait Log {
     /// Every slot up to this one is chosen.
     fn chosen_upto(&self) -> u64;
-    /// Appends chosen slots from `from` on, in order, a noop with an empty value; about `max_bytes`.
+    /// Appends chosen slots from `from` on, in order, a noop with an empty value; about
+    /// `max_bytes`.
     ///
     /// # Errors
     /// The log does not hold the slots any more, or can't be read.
@@ -31,19 +34,45 @@ pub trait Log {
         from: u64,
         max_bytes: usize,
         out: &mut Vec<(u64, Bytes)>,
-    ) -> Result<(), String>;
+    ) -> Result<(), LogError>;
+}
+
+impl Log for Replica {
+    fn chosen_upto(&self) -> u64 {
+        Replica::chosen_upto(self)
+    }
+
+    fn read_chosen(
+        &mut self,
+        from: u64,
+        max_bytes: usize,
+        out: &mut Vec<(u64, Bytes)>,
+    ) -> Result<(), LogError> {
+        Ok(Replica::read_chosen(self, from, max_bytes, out)?)
+    }
+}
+
+/// A log cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Its files cannot be read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// A replay has a checkpoint only.
+    #[error("there is none")]
+    Missing,
 }
 
 /// Why feeding can't go on.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
     /// The log can't be read.
-    #[error("cannot read the log from slot {slot} on: {message}")]
+    #[error("cannot read the log from slot {slot} on: {source}")]
     Log {
         /// The slot.
         slot: u64,
         /// The reason.
-        message: String,
+        source: LogError,
     },
     /// An entry does not fit on the tape at all.
     #[error("the entry of slot {slot} has {bytes} bytes and does not fit on the tape")]
@@ -215,7 +244,7 @@ impl Feeder {
     pub fn feed(
         &mut self,
         log: &mut impl Log,
-        tape: &mut TapeMap,
+        tape: &mut ServerTape,
         now: Instant,
     ) -> Result<(), FeedError> {
         self.unfinished = false;
@@ -279,7 +308,7 @@ impl Feeder {
 }
 
 /// Puts an entry on the tape and wakes the server; false when there is no room now.
-fn push(tape: &mut TapeMap, slot: u64, bytes: &[u8]) -> Result<bool, FeedError> {
+fn push(tape: &mut ServerTape, slot: u64, bytes: &[u8]) -> Result<bool, FeedError> {
     match tape.tape_mut().push_entry(slot, bytes) {
         Ok(()) => {
             tape.wake_server();
@@ -296,7 +325,7 @@ fn push(tape: &mut TapeMap, slot: u64, bytes: &[u8]) -> Result<bool, FeedError> 
 fn read_from(log: &mut impl Log, slot: u64, out: &mut Vec<(u64, Bytes)>) -> Result<(), FeedError> {
     out.clear();
     log.read_chosen(slot, READ_BYTES, out)
-        .map_err(|message| FeedError::Log { slot, message })
+        .map_err(|source| FeedError::Log { slot, source })
 }
 
 #[cfg(test)]
@@ -316,7 +345,7 @@ mod tests {
             from: u64,
             max_bytes: usize,
             out: &mut Vec<(u64, Bytes)>,
-        ) -> Result<(), String> {
+        ) -> Result<(), LogError> {
             let mut bytes = 0;
             for (at, value) in self.0.iter().enumerate().skip(from as usize - 1) {
                 out.push((at as u64 + 1, value.clone()));
@@ -329,8 +358,8 @@ mod tests {
         }
     }
 
-    fn tape() -> TapeMap {
-        TapeMap::create(&Parameters {
+    fn tape() -> ServerTape {
+        ServerTape::create(&Parameters {
             seed: [0; 32],
             input_bytes: 8192,
             output_bytes: 4096,
@@ -356,7 +385,7 @@ mod tests {
     }
 
     /// Takes everything that is on the tape, as a server would.
-    fn take(tape: &TapeMap, cursor: &mut u64, slots: &mut Vec<u64>) {
+    fn take(tape: &ServerTape, cursor: &mut u64, slots: &mut Vec<u64>) {
         while let Some((slot, bytes, next)) = tape.tape().next_entry(*cursor) {
             assert!(bytes.iter().all(|byte| *byte == slot as u8));
             slots.push(slot);
@@ -365,7 +394,7 @@ mod tests {
         tape.tape().release_input(*cursor);
     }
 
-    fn run(feeder: &mut Feeder, log: &mut VecLog, node: &mut TapeMap) -> Vec<u64> {
+    fn run(feeder: &mut Feeder, log: &mut VecLog, node: &mut ServerTape) -> Vec<u64> {
         let server = node.share().unwrap();
         let (mut cursor, mut slots) = (0, Vec::new());
         while feeder.tape_next() <= log.chosen_upto() {

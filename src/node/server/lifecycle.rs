@@ -1,34 +1,56 @@
-//! The server's life: started on a fresh tape, watched, started again when it dies by accident, left
-//! alone when it ends by itself; and the node's answer to "how are you?".
+//! Server process lifecycle: started on a fresh tape, watched, restarted after a crash, left
+//! stopped after a clean exit.
 
-use crate::checkpoint::restore::StartPoint;
-use crate::clients::frontend::Published;
-use crate::error::NodeError;
-use crate::event_loop::node::{DOORBELL, Node, PROCESS};
+use crate::clients::listeners::Published;
+use crate::server::feeder::Feeder;
+use crate::server::output::Output;
 use crate::server::process::{Objects, Process, ServerHost, Started, seed};
+use crate::server::stall::StallMonitor;
+use crate::server::start_error::StartError;
 use crate::server::syscall_filter::{Backstop, CaughtSite};
-use crate::server::tape::TapeMap;
+use crate::server::tape::ServerTape;
 use crate::server::traces::TraceFile;
-use crate::status::{NodeStatus, Peer, Role, ServerState};
 use brolga_config::{NodeConfig, Policy};
-use brolga_consensus::Recovery;
-use brolga_os::sys;
-use brolga_tape::ring::{Parameters, Stall, object_bytes};
-use mio::Interest;
+use brolga_tape::ring::{Parameters, object_bytes};
 use mio::unix::SourceFd;
+use mio::{Interest, Registry, Token};
+use serde::{Deserialize, Serialize};
 use std::os::fd::AsRawFd;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::Duration;
 
 /// Bytes of the input ring: several of the largest entries.
 const INPUT_RING_BYTES: u64 = 4 * 1024 * 1024;
 /// Bytes of the output ring.
 const OUTPUT_RING_BYTES: u64 = 4 * 1024 * 1024;
-/// A server that dies this often in a row without getting any further is not started again.
-const DEATHS_MAX: u32 = 3;
+/// A server that crashes this often in a row without getting any further is not restarted.
+pub(crate) const CRASHES_MAX: u32 = 3;
 
-/// What records say of the server as a whole.
+/// The state of the wrapped server.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub enum ServerState {
+    /// It was started and has not answered its first entry.
+    Starting,
+    /// It repeats the entries of the log.
+    Replaying,
+    /// It keeps up with the log.
+    Running,
+    /// Its first process ended by itself; it does so on every replica.
+    Exited {
+        /// How, in words.
+        how: String,
+    },
+    /// It stopped because of something that is not supported, or cannot be started.
+    Faulted {
+        /// The reason, in one line.
+        message: String,
+    },
+}
+
+/// A record about the server as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum ServerNews {
+pub(crate) enum ServerEvent {
     Listen(Published),
     Unlisten(u32),
     Exit(i32),
@@ -37,58 +59,79 @@ pub(crate) enum ServerNews {
     Caught(CaughtSite),
 }
 
-/// What the node knows of its server beyond the tape.
+/// The lifecycle of the server, over all of its runs.
 #[derive(Debug, Default)]
-pub(crate) struct Life {
-    /// Gathered while records are read, and seen to right after.
-    pub(crate) news: Vec<ServerNews>,
+pub(crate) struct Lifecycle {
+    /// Gathered while records are read; handled right after.
+    pub(crate) events: Vec<ServerEvent>,
     /// How it ended, if it did for good.
     pub(crate) ended: Option<ServerState>,
     starts: u64,
     /// The slot of the checkpoint that this run of the server began at, if it did.
     pub(crate) restored_from: Option<u64>,
-    /// Deaths in a row, and the slot that was applied when it last died.
-    deaths: (u32, u64),
+    /// Crashes in a row, and the slot that was applied at the last one.
+    crashes: (u32, u64),
     ever_listened: bool,
     /// Clients may connect; not before the server has caught up.
-    live: bool,
+    serving: bool,
     /// The slot to catch up with first.
-    live_at: Option<u64>,
-    /// Why a link was refused, if that was so since there was one last.
-    pub(crate) refused: Option<String>,
+    serve_after: Option<u64>,
     /// How this run of the server is watched.
-    backstop: Backstop,
-    /// What the server has last said of a thread that holds the others up.
-    told_stall: Option<Stall>,
-    /// The same, if there are others.
-    stall: Option<Stall>,
+    pub(crate) backstop: Backstop,
+    stall: StallMonitor,
     /// The last slot before this run of the server, once a leader wants to know.
-    pub(crate) repeated_at: Option<u64>,
+    replayed_at: Option<u64>,
 }
 
-impl Life {
+impl Lifecycle {
     /// Clients may not connect until another server has caught up.
-    pub(crate) fn offline(&mut self) {
+    pub(crate) fn stop_serving(&mut self) {
         self.ended = None;
-        self.live = false;
-        self.live_at = None;
+        self.serving = false;
+        self.serve_after = None;
+    }
+
+    /// Clients may connect.
+    pub(crate) fn serve(&mut self) {
+        self.serving = true;
+    }
+
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving
+    }
+
+    /// The slot that the server had to catch up with before clients could connect, if they can.
+    pub(crate) fn serves_after(&self) -> Option<u64> {
+        self.serve_after.filter(|_| self.serving)
+    }
+
+    /// The server listens on a port.
+    pub(crate) fn listens(&mut self) {
+        self.ever_listened = true;
+    }
+
+    pub(crate) fn has_ever_listened(&self) -> bool {
+        self.ever_listened
+    }
+
+    /// The server has ended for good.
+    pub(crate) fn end(&mut self, state: ServerState) {
+        tracing::warn!(?state, "the server has ended for good");
+        self.ended = Some(state);
+    }
+
+    /// Runs of the server so far.
+    pub(crate) fn starts(&self) -> u64 {
+        self.starts
+    }
+
+    /// Why requests wait, if a thread of the server holds up the others.
+    pub(crate) fn waiting(&self) -> Option<String> {
+        self.stall.waiting()
     }
 }
 
-/// In words.
-fn described(stall: &Stall) -> String {
-    let others = match stall.waiting {
-        1 => "1 other waits for its turn".to_owned(),
-        many => format!("{many} others wait for their turn"),
-    };
-    format!(
-        "thread {} of process {} has computed for more than {} s without an ordered operation, and \
-         if it spins, for something that another is to do, it will do so for ever: {others}",
-        stall.thread, stall.process, stall.seconds
-    )
-}
-
-/// What a server's tape is made with.
+/// The parameters of a server's tape.
 pub(crate) fn parameters(config: &NodeConfig) -> Parameters {
     Parameters {
         seed: seed(config),
@@ -106,380 +149,201 @@ pub(crate) fn parameters(config: &NodeConfig) -> Parameters {
     }
 }
 
-impl<H: ServerHost> Node<H> {
+/// Where the poll tells of the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch<'a> {
+    pub(crate) registry: &'a Registry,
+    /// The server's process has ended.
+    pub(crate) process: Token,
+    /// The server has written to its tape.
+    pub(crate) doorbell: Token,
+}
+
+/// The wrapped server, and everything between it and the log.
+#[derive(Debug)]
+pub(crate) struct Server<H> {
+    pub(crate) host: H,
+    // Before the tape: it is killed before its memory goes.
+    pub(crate) process: Option<Process>,
+    pub(crate) tape: Option<ServerTape>,
+    pub(crate) feeder: Feeder,
+    pub(crate) output: Output,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) trace_file: Option<TraceFile>,
+    parameters: Parameters,
+    data_dir: PathBuf,
+}
+
+impl<H: ServerHost> Server<H> {
+    /// No server runs yet. `random`: for delays in tests.
+    pub(crate) fn new(host: H, config: &NodeConfig, random: u64) -> Self {
+        let perturb = Duration::from_micros(u64::from(config.perturb_us));
+        Self {
+            host,
+            process: None,
+            tape: None,
+            feeder: Feeder::new(perturb, random),
+            output: Output::new(),
+            lifecycle: Lifecycle::default(),
+            trace_file: None,
+            parameters: parameters(config),
+            data_dir: config.data_dir.clone(),
+        }
+    }
+
+    /// Ends the server; only the host is left.
+    pub(crate) fn into_host(mut self) -> H {
+        self.end();
+        self.host
+    }
+
     /// Starts the server in its genesis state; the whole log is fed to it.
-    pub(crate) fn start_server(&mut self) -> Result<(), NodeError> {
-        self.end_server();
-        let parameters = self.parameters();
-        let objects = self.host.objects(object_bytes(&parameters));
-        let tape = TapeMap::create_on(objects.map_err(NodeError::Start)?, &parameters)
-            .map_err(NodeError::doing("cannot make a tape"))?;
-        let started = self
-            .host
-            .start(tape.object(), tape.doorbell())
-            .map_err(NodeError::Start)?;
-        self.watch_server(tape, started)?;
-        if self.config.trace {
-            let file = TraceFile::create(&self.config.data_dir);
-            self.trace_file = Some(file.map_err(NodeError::doing("cannot make a trace"))?);
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub(crate) fn start(&mut self, watch: &Watch<'_>) -> Result<(), StartError> {
+        self.end();
+        let objects = self.host.objects(self.tape_bytes())?;
+        let tape = ServerTape::create_on(objects, &self.parameters)
+            .map_err(StartError::doing("cannot make a tape"))?;
+        let started = self.host.start(tape.object(), tape.doorbell())?;
+        self.watch(tape, started, watch)?;
+        if self.parameters.trace != 0 {
+            let file = TraceFile::create(&self.data_dir);
+            self.trace_file = Some(file.map_err(StartError::doing("cannot make a trace"))?);
         }
         self.feeder.restart();
         self.output.restart();
-        self.conns.server_restarts();
-        self.life.repeated_at = None;
-        self.monitor.restart();
         Ok(())
     }
 
-    /// The old one goes first: it may hold the working directory.
-    pub(crate) fn end_server(&mut self) {
-        self.process = None;
-        self.tape = None;
-        self.trace_file = None;
-        self.life.restored_from = None;
-        self.checkpoints.server_is_gone();
-    }
-
-    fn watch_server(&mut self, tape: TapeMap, started: Started) -> Result<(), NodeError> {
-        let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
-        let registry = self.poll.registry();
-        let process = Process::watch(started, registry, PROCESS)
-            .map_err(NodeError::doing("cannot watch the server"))?;
-        registry
-            .register(&mut doorbell, DOORBELL, Interest::READABLE)
-            .map_err(NodeError::doing("cannot watch the doorbell"))?;
-        tracing::info!(pid = process.pid(), "the server is started");
-        self.process = Some(process);
-        self.tape = Some(tape);
-        self.life.backstop = Backstop::new(self.config.catches_calls());
-        self.life.starts += 1;
-        Ok(())
-    }
-
-    /// A server was brought back, and sleeps until a tape is made of these objects.
-    pub(crate) fn watch_restored(
+    /// Takes over a server that was restored, and sleeps until a tape is made of these objects.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub(crate) fn take_restored(
         &mut self,
         objects: Objects,
         started: Started,
-    ) -> Result<(), NodeError> {
-        let tape = TapeMap::create_on(objects, &self.parameters())
-            .map_err(NodeError::doing("cannot make a tape"))?;
-        self.watch_server(tape, started)?;
-        self.life.repeated_at = None;
-        self.life.ever_listened = true;
+        watch: &Watch<'_>,
+    ) -> Result<(), StartError> {
+        let tape = ServerTape::create_on(objects, &self.parameters)
+            .map_err(StartError::doing("cannot make a tape"))?;
+        self.watch(tape, started, watch)?;
+        self.lifecycle.ever_listened = true;
         Ok(())
+    }
+
+    fn watch(
+        &mut self,
+        tape: ServerTape,
+        started: Started,
+        watch: &Watch<'_>,
+    ) -> Result<(), StartError> {
+        let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
+        let process = Process::watch(started, watch.registry, watch.process)
+            .map_err(StartError::doing("cannot watch the server"))?;
+        let registered = watch
+            .registry
+            .register(&mut doorbell, watch.doorbell, Interest::READABLE);
+        registered.map_err(StartError::doing("cannot watch the doorbell"))?;
+        tracing::info!(pid = process.pid(), "the server is started");
+        self.process = Some(process);
+        self.tape = Some(tape);
+        self.lifecycle.backstop = Backstop::new(self.parameters.backstop != 0);
+        self.lifecycle.starts += 1;
+        self.lifecycle.replayed_at = None;
+        Ok(())
+    }
+
+    /// Ends the server, if one runs: it may hold the working directory.
+    pub(crate) fn end(&mut self) {
+        self.process = None;
+        self.tape = None;
+        self.trace_file = None;
+        self.lifecycle.restored_from = None;
     }
 
     /// Bytes of a tape.
     pub(crate) fn tape_bytes(&self) -> u64 {
-        object_bytes(&self.parameters())
+        object_bytes(&self.parameters)
     }
 
     /// The server runs and has not ended for good.
     pub(crate) fn is_running(&self) -> bool {
-        self.process.is_some() && self.life.ended.is_none()
+        self.process.is_some() && self.lifecycle.ended.is_none()
     }
 
-    fn parameters(&self) -> Parameters {
-        parameters(&self.config)
+    /// The server has ended for good.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.process.is_none() && self.lifecycle.ended.is_some()
     }
 
-    /// The poll says that the process may have ended.
-    pub(crate) fn server_process_changed(&mut self, now: Instant) -> Result<(), NodeError> {
+    /// The first process of the server, while it runs.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.process.as_ref().map(Process::pid)
+    }
+
+    /// Returns the wait status of the server's process, once, if it has ended.
+    ///
+    /// # Errors
+    /// See [`StartError::System`].
+    pub(crate) fn take_exit(&mut self) -> Result<Option<i32>, StartError> {
         let Some(process) = &mut self.process else {
-            return Ok(());
+            return Ok(None);
         };
-        let Some(status) = process
+        let status = process
             .ended()
-            .map_err(NodeError::doing("cannot await the server"))?
-        else {
-            return Ok(());
-        };
-        self.process = None;
-        // What it has said before still counts.
-        self.drain_output(now)?;
-        let how = sys::describe_status(status);
-        if self.end_output() {
-            // Its last words may have to wait until others have said the same.
-            return self.mourn(&how);
+            .map_err(StartError::doing("cannot await the server"))?;
+        if status.is_some() {
+            self.process = None;
         }
-        let over = self.died_often();
-        if over && !self.life.ever_listened {
-            return self.never_listened(how);
-        }
+        Ok(status)
+    }
+
+    /// Counts a crash. Returns true when the server is not to be restarted.
+    pub(crate) fn crashed(&mut self) -> bool {
         let slot = self.output.applied().slot;
-        if over {
-            let message = format!("the server died {DEATHS_MAX} times after slot {slot}: {how}");
-            self.server_ended(ServerState::Faulted { message });
-            return Ok(());
-        }
-        tracing::warn!(%how, slot, "the server died; it is started again and replays the log");
-        match self.restore_server(false, u64::MAX)? {
-            StartPoint::Restored | StartPoint::Waits => Ok(()),
-            StartPoint::FromGenesis => self.start_server(),
-        }
-    }
-
-    /// Ends a node whose server has ended for good before it was of any use.
-    fn mourn(&self, how: &str) -> Result<(), NodeError> {
-        let gone = self.life.ended.is_some() && self.process.is_none();
-        if gone && !self.life.ever_listened {
-            return self.never_listened(how.to_owned());
-        }
-        Ok(())
-    }
-
-    fn never_listened(&self, how: String) -> Result<(), NodeError> {
-        Err(NodeError::ServerEnded {
-            how,
-            last_words: self.host.last_words(),
-        })
-    }
-
-    /// Counts a death; true when it is one too many.
-    fn died_often(&mut self) -> bool {
-        let slot = self.output.applied().slot;
-        let (count, last) = self.life.deaths;
+        let (count, last) = self.lifecycle.crashes;
         let count = if slot > last { 1 } else { count + 1 };
-        self.life.deaths = (count, slot);
-        count >= DEATHS_MAX
+        self.lifecycle.crashes = (count, slot);
+        count >= CRASHES_MAX
     }
 
-    fn server_ended(&mut self, state: ServerState) {
-        tracing::warn!(?state, "the server has ended for good");
-        self.life.ended = Some(state);
-        self.frontend.server_gone();
-    }
-
-    /// Sees to what records have said of the server as a whole.
-    pub(crate) fn take_server_news(&mut self) -> Result<(), NodeError> {
-        let mut news = std::mem::take(&mut self.life.news);
-        for one in news.drain(..) {
-            match one {
-                ServerNews::Listen(port) => {
-                    self.life.ever_listened = true;
-                    self.frontend.listen(port)?;
-                }
-                ServerNews::Unlisten(listener) => self.frontend.unlisten(listener),
-                ServerNews::Exit(status) => {
-                    let how = sys::describe_status(status);
-                    self.server_ended(ServerState::Exited { how: how.clone() });
-                    self.mourn(&how)?;
-                }
-                ServerNews::Fault(message) => {
-                    let how = message.clone();
-                    self.server_ended(ServerState::Faulted { message });
-                    self.mourn(&how)?;
-                }
-                ServerNews::Backstop(errno) => self.life.backstop.answered(errno),
-                ServerNews::Caught(site) => self.life.backstop.caught(site),
-            }
-        }
-        self.life.news = news;
-        Ok(())
-    }
-
-    /// Opens the ports once the server has repeated what was in the log when the node came up.
-    pub(crate) fn go_live_when_caught_up(&mut self) -> Result<(), NodeError> {
-        let barred = !self.may_serve()? || self.monitor.quarantine().is_some();
-        if self.life.live || self.leadership.leader.is_none() || barred {
-            return Ok(());
-        }
-        if self.life.ended.is_some() || self.checkpoints.is_missing() {
-            return Ok(());
-        }
-        let chosen = match self.config.learner {
-            None => self.replica.chosen_upto(),
-            // It begins with nothing, and would find out bit by bit that there is more.
-            Some(_) => self.replica.told_chosen_upto(),
-        };
-        // One that has lost its disk knows of slots that others have voted on and it has not got yet.
-        let catching = matches!(self.replica.recovery(), Recovery::CatchingUp { .. });
-        if self.life.live_at.is_none() && (self.feeder.seen() < chosen || catching) {
-            return Ok(());
-        }
-        let target = *self.life.live_at.get_or_insert(self.feeder.last_entry());
-        if self.output.applied().slot < target.max(1) {
-            return Ok(());
-        }
-        self.note_that_it_serves()?;
-        self.life.live = true;
-        Ok(self.frontend.go_live()?)
-    }
-
-    // ---- status ----
-
-    pub(crate) fn status(&self) -> NodeStatus {
-        NodeStatus {
-            node: self.id,
-            cluster: self.config.cluster.to_string(),
-            pid: std::process::id(),
-            server_pid: self.process.as_ref().map(Process::pid),
-            server: self.server_state(),
-            role: self.role(),
-            leader: self.leadership.leader,
-            ballot: self.leadership.ballot.to_string(),
-            chosen: self.replica.chosen_upto(),
-            last_entry: self.feeder.last_entry(),
-            applied: self.output.applied(),
-            divergence: self.output.divergence(),
-            difference: self.monitor.report().cloned(),
-            quarantine: self.monitor.quarantine().cloned(),
-            vote: self.config.vote,
-            policy: self.config.policy,
-            held_bytes: self.monitor.output_commit.held_bytes(),
-            connections: self.frontend.client_count(),
-            outgoing: self.frontend.outgoing_count(),
-            listeners: self.frontend.addresses(),
-            datagram_ports: self.frontend.datagram_addresses(),
-            datagrams: self.frontend.datagram_counts(),
-            peers: self.peers(),
-            learners: self.learner_statuses(),
-            checkpoint: self.checkpoints.newest(),
-            taking: self.checkpoints.writing(),
-            checkpoint_trouble: self.checkpoints.trouble(),
-            restored_from: self.life.restored_from,
-            live_at: self.life.live_at.filter(|_| self.life.live),
-            log_begins: self.replica.first_slot(),
-            no_vote: self.no_vote(),
-            waiting: self.waiting(),
-            transfer: self.transfer.status(),
-            proposed: self.proposer.proposed(),
-            resends: self.upstream.resends(),
-            server_starts: self.life.starts,
-            backstop: self.life.backstop.clone(),
-        }
-    }
-
-    fn server_state(&self) -> ServerState {
-        if let Some(ended) = &self.life.ended {
+    pub(crate) fn state(&self) -> ServerState {
+        if let Some(ended) = &self.lifecycle.ended {
             return ended.clone();
         }
-        match (self.output.applied().slot, self.life.live) {
+        match (self.output.applied().slot, self.lifecycle.serving) {
             (0, _) => ServerState::Starting,
             (_, false) => ServerState::Replaying,
-            (applied, true) if applied < self.life.deaths.1 => ServerState::Replaying,
+            (applied, true) if applied < self.lifecycle.crashes.1 => ServerState::Replaying,
             _ => ServerState::Running,
         }
     }
 
-    fn role(&self) -> Role {
-        match self.leadership.leader {
-            _ if self.config.learner.is_some() => Role::Learner,
-            Some(leader) if leader == self.id => Role::Leader,
-            Some(_) => Role::Follower,
-            None => Role::Searching,
+    /// The server has repeated everything that was in the log when this was first asked with the
+    /// log seen up to `chosen` and `complete`.
+    pub(crate) fn has_caught_up(&mut self, chosen: u64, complete: bool) -> bool {
+        if self.lifecycle.serve_after.is_none() && (self.feeder.seen() < chosen || !complete) {
+            return false;
         }
+        let last = self.feeder.last_entry();
+        let target = *self.lifecycle.serve_after.get_or_insert(last);
+        self.output.applied().slot >= target.max(1)
     }
 
-    fn peers(&self) -> Vec<Peer> {
-        let peer = |id| Peer {
-            id,
-            up: !self.absent.contains_key(&id),
-        };
-        self.config.others().map(peer).collect()
+    /// This run of the server has repeated everything that was in the log when this was first
+    /// asked.
+    pub(crate) fn has_replayed(&mut self) -> bool {
+        let last = self.feeder.last_entry();
+        let target = *self.lifecycle.replayed_at.get_or_insert(last);
+        self.output.applied().slot >= target
     }
 
-    fn waiting(&self) -> Option<String> {
-        self.fetching()
-            .or_else(|| self.consensus_waiting())
-            .or_else(|| self.company.waiting())
-            .or_else(|| self.monitor.waiting())
-            .or_else(|| self.life.stall.as_ref().map(described))
-    }
-
-    fn fetching(&self) -> Option<String> {
-        let lacking = self.checkpoints.lacking(self.replica.chosen_upto())?;
-        let transfer = self.transfer.described();
-        Some(format!(
-            "replica {} lacks slots up to {lacking}, which were dropped: {transfer}",
-            self.id
-        ))
-    }
-
-    /// Looks whether a thread of the server holds the others up. If its process was killed from outside
-    /// the others wait for ever: they are killed too, which is a death like any other.
-    pub(crate) fn note_stall(&mut self) {
+    /// Checks whether a thread of the server holds up the others.
+    pub(crate) fn check_stall(&mut self) {
         let stall = self.tape.as_ref().and_then(|tape| tape.tape().stall());
-        if stall == self.life.told_stall {
-            return;
-        }
-        self.life.told_stall = stall;
-        if let (Some(stall), Some(process)) = (&stall, &mut self.process)
-            && process.has_lost(stall.real_process)
-        {
-            tracing::warn!(
-                "process {} of the server was killed from outside, and the others wait for it: all are \
-                 ended",
-                stall.process
-            );
-            process.kill();
-            return;
-        }
-        let stall = stall.filter(|stall| stall.waiting > 0);
-        if stall == self.life.stall {
-            return;
-        }
-        match &stall {
-            Some(stall) => tracing::warn!("{}", described(stall)),
-            None => tracing::info!("the server's other threads go on"),
-        }
-        self.life.stall = stall;
-    }
-
-    /// Why this node does not vote.
-    fn no_vote(&self) -> Option<String> {
-        match self.replica.recovery() {
-            Recovery::Voter { .. } | Recovery::Learner => None,
-            Recovery::CatchingUp { upto, .. } => Some(format!(
-                "it had lost its log and votes again when slot {upto} is chosen"
-            )),
-            Recovery::Lost => {
-                let told: Vec<u64> = self.replica.answers().collect();
-                let missing = self.config.others();
-                let missing: Vec<String> = missing
-                    .filter(|id| !told.contains(id))
-                    .map(|id| id.to_string())
-                    .collect();
-                Some(match missing.is_empty() {
-                    true => {
-                        "its log is empty, and too many others have lost theirs to tell what was \
-                             voted on"
-                            .into()
-                    }
-                    false => format!(
-                        "its log is empty: it votes when all others have told what they know; \
-                         missing: {}",
-                        missing.join(", ")
-                    ),
-                })
-            }
-        }
-    }
-
-    fn consensus_waiting(&self) -> Option<String> {
-        let all = self.config.members.len();
-        let absent = self.config.others();
-        let absent = absent.filter(|id| self.absent.contains_key(id));
-        let reachable = all - absent.count();
-        match self.leadership.leader {
-            None => {
-                let refused = self.life.refused.as_ref().map(|why| format!(" ({why})"));
-                let refused = refused.unwrap_or_default();
-                Some(format!(
-                    "no leader: {reachable} of {all} replicas reachable, requests wait{refused}"
-                ))
-            }
-            Some(leader) if self.absent.contains_key(&leader) => {
-                Some(format!("leader {leader} is not reachable, requests wait"))
-            }
-            Some(leader) if leader == self.id && !self.replica.is_ready() => {
-                Some("the new leader is still recovering the log, requests wait".into())
-            }
-            Some(leader) if leader == self.id && 2 * reachable <= all => Some(format!(
-                "no quorum: {reachable} of {all} replicas reachable, requests wait"
-            )),
-            Some(_) => None,
-        }
+        self.lifecycle.stall.observe(stall, self.process.as_ref());
     }
 }

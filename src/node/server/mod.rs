@@ -14,6 +14,8 @@ pub(crate) mod output;
 pub(crate) mod process;
 pub(crate) mod replay;
 pub(crate) mod replayed_state;
+pub(crate) mod stall;
+pub(crate) mod start_error;
 pub(crate) mod syscall_filter;
 pub(crate) mod tape;
 pub(crate) mod traces;

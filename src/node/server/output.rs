@@ -74,8 +74,8 @@ impl Output {
         self.fresh.clear();
     }
 
-    /// A server goes on after `applied`, idle, until a timer is due at `deadline_ns`. `hashes`: those of
-    /// slots before.
+    /// A server goes on after `applied`, idle, until a timer is due at `deadline_ns`. `hashes`:
+    /// those of slots before.
     pub fn resume(
         &mut self,
         applied: SlotHashes,
@@ -193,8 +193,8 @@ impl Output {
         Some(batch.1)
     }
 
-    /// Nothing more will come. When the server has said so itself, what came after the last slot makes
-    /// one more, whose number is returned.
+    /// Nothing more will come. When the server has said so itself, what came after the last slot
+    /// makes one more, whose number is returned.
     pub fn end(&mut self) -> Option<u64> {
         if !std::mem::take(&mut self.ended) {
             return None;

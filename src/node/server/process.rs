@@ -1,13 +1,14 @@
 //! The wrapped server as the node sees it: something that can be started on a tape, watched, and
 //! started again.
 
-use brolga_checkpoint::container::{Container, Plan, RootDirectory};
+use crate::server::start_error::{ContainmentError, StartError};
+use brolga_checkpoint::container::{Container, RootDirectory, Plan};
 use brolga_checkpoint::criu::Criu;
 use brolga_checkpoint::image::{Imager, LastSnapshot, RestoredServer};
 use brolga_checkpoint::{CheckpointError, Checkpointer, Position};
 use brolga_config::{Containment, NodeConfig};
 use brolga_os::sys;
-use brolga_server_image::fingerprint;
+use brolga_server_image::fingerprint::{self, FingerprintError};
 use brolga_server_image::launch::contained::{self, Places, Program};
 use brolga_server_image::launch::{self, LaunchSpec, Lifeline};
 use mio::unix::SourceFd;
@@ -51,8 +52,8 @@ impl Objects {
     }
 }
 
-/// Dumps a server, given by its first process, at a position, into an empty directory. The server is
-/// idle, and runs on afterwards.
+/// Dumps a server, given by its first process, at a position, into an empty directory. The server
+/// is idle, and runs on afterwards.
 pub type Dumper = Box<dyn FnOnce(u32, Position, &Path) -> Result<(), CheckpointError> + Send>;
 
 /// Starts servers.
@@ -60,19 +61,23 @@ pub trait ServerHost {
     /// What the next server's tape is to be made of.
     ///
     /// # Errors
-    /// One line for the user.
-    fn objects(&mut self, tape_bytes: u64) -> Result<Objects, String> {
-        Objects::of_memory(tape_bytes).map_err(|error| format!("cannot make a tape: {error}"))
+    /// See [`StartError`].
+    fn objects(&mut self, tape_bytes: u64) -> Result<Objects, StartError> {
+        Objects::of_memory(tape_bytes).map_err(StartError::doing("cannot make a tape"))
     }
 
     /// Starts a server in its genesis state on a fresh tape. Called on the reactor's thread.
     ///
     /// # Errors
-    /// One line for the user.
-    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String>;
+    /// See [`StartError`].
+    fn start(
+        &mut self,
+        tape: BorrowedFd<'_>,
+        doorbell: BorrowedFd<'_>,
+    ) -> Result<Started, StartError>;
 
-    /// What dumps the running server, on any thread. All of one server share what they remember of its
-    /// last dump, so that the next one need not copy files that have not changed.
+    /// What dumps the running server, on any thread. All of one server share what they remember of
+    /// its last dump, so that the next one need not copy files that have not changed.
     ///
     /// # Errors
     /// [`CheckpointError::Unsupported`]: it cannot be dumped, and why.
@@ -115,7 +120,8 @@ pub trait ServerHost {
 pub struct Started {
     /// Its first process, a child of ours.
     pub pid: i32,
-    /// What its whole process tree hangs on; `None`: there is no tree, or it hangs on the container.
+    /// What its whole process tree hangs on; `None`: there is no tree, or it hangs on the
+    /// container.
     pub lifeline: Option<Lifeline>,
     /// What it lives in.
     pub container: Option<Arc<Container>>,
@@ -156,22 +162,21 @@ impl WrappedServer {
     }
 
     /// Puts files and directories into the state in which a server starts.
-    fn prepare(&self) -> Result<(), String> {
+    fn prepare(&self) -> Result<(), StartError> {
         let config = &self.config;
-        launch::prepare_workdir(&config.work_dir(), config.genesis.as_deref())
-            .map_err(|error| error.to_string())?;
-        launch::prepare_temporary(&config.temporary_dir()).map_err(|error| error.to_string())?;
-        let stderr = config.server_stderr();
+        launch::prepare_workdir(&config.work_dir(), config.genesis.as_deref())?;
+        launch::prepare_temporary(&config.temporary_dir())?;
+        let path = config.server_stderr();
         // Only what this run says is of interest when it ends too early.
-        match fs::remove_file(&stderr) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(format!("cannot remove {}: {error}", stderr.display()))
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StartError::Remove { path, source })
             }
             _ => Ok(()),
         }
     }
 
-    fn places(&self) -> Result<Places, String> {
+    fn places(&self) -> Result<Places, FingerprintError> {
         let config = &self.config;
         Ok(Places {
             state: config.container_dir(),
@@ -184,30 +189,27 @@ impl WrappedServer {
     }
 
     /// What the container has instead of the machine's files.
-    fn root(&self) -> Result<Option<RootDirectory>, String> {
+    fn root(&self) -> Result<Option<RootDirectory>, FingerprintError> {
         let Some(directory) = self.config.root.clone() else {
             return Ok(None);
         };
         let criu = self.criu.as_ref().map(Criu::program);
-        let criu = criu.map_or(Ok(Vec::new()), fingerprint::to_run);
-        let criu = criu.map_err(|error| error.to_string())?;
+        let criu = criu.map_or(Ok(Vec::new()), fingerprint::to_run)?;
         Ok(Some(RootDirectory { directory, criu }))
     }
 
     /// Makes a container, if there is to be one and it can be.
-    fn contain(&mut self, tape_bytes: u64) -> Result<Option<Container>, String> {
+    fn contain(&mut self, tape_bytes: u64) -> Result<Option<Container>, StartError> {
         if self.config.container == Containment::None {
             return Ok(None);
         }
         let made = match self.probe() {
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
             Ok(_) => self.make_container(tape_bytes),
         };
         match (made, self.config.container) {
             (Ok(container), _) => Ok(Some(container)),
-            (Err(why), Containment::Required) => {
-                Err(format!("the server cannot run in a container: {why}"))
-            }
+            (Err(why), Containment::Required) => Err(StartError::NoContainer(why)),
             (Err(why), _) => {
                 tracing::warn!("the server runs without a container: {why}");
                 Ok(None)
@@ -222,18 +224,19 @@ impl WrappedServer {
         Ok(self.criu.insert(Criu::probe()?).clone())
     }
 
-    fn make_container(&self, tape_bytes: u64) -> Result<Container, String> {
+    fn make_container(&self, tape_bytes: u64) -> Result<Container, ContainmentError> {
         let places = self.places()?;
-        places.prepare_output().map_err(|error| error.to_string())?;
-        Container::create(places.plan(tape_bytes)).map_err(|error| error.to_string())
+        places.prepare_output()?;
+        Ok(Container::create(places.plan(tape_bytes))?)
     }
 
     fn plan(&self, tape_bytes: u64) -> Result<Plan, CheckpointError> {
-        let places = self.places().map_err(CheckpointError::Failed)?;
+        let places = self.places();
+        let places = places.map_err(|error| CheckpointError::Failed(error.to_string()))?;
         Ok(places.plan(tape_bytes))
     }
 
-    fn start_contained(&mut self, container: Arc<Container>) -> Result<Started, String> {
+    fn start_contained(&mut self, container: Arc<Container>) -> Result<Started, StartError> {
         let config = &self.config;
         let program = Program {
             argv: config.command.iter().map(Into::into).collect(),
@@ -242,7 +245,7 @@ impl WrappedServer {
             cpu: config.pin_cpu,
             descriptors: config.descriptors_max,
         };
-        let launched = contained::spawn(&container, program).map_err(|error| error.to_string())?;
+        let launched = contained::spawn(&container, program)?;
         self.running = Arc::downgrade(&container);
         self.last_snapshot = LastSnapshot::default();
         Ok(Started {
@@ -254,17 +257,23 @@ impl WrappedServer {
 }
 
 impl ServerHost for WrappedServer {
-    fn objects(&mut self, tape_bytes: u64) -> Result<Objects, String> {
+    fn objects(&mut self, tape_bytes: u64) -> Result<Objects, StartError> {
         self.prepare()?;
         let Some(container) = self.contain(tape_bytes)? else {
-            return Objects::of_memory(tape_bytes).map_err(|error| error.to_string());
+            let made = Objects::of_memory(tape_bytes);
+            return made.map_err(StartError::doing("cannot make a tape"));
         };
-        let opened = contained::open_tape(&container).map_err(|error| error.to_string());
+        let opened = contained::open_tape(&container);
         self.container = Some(Arc::new(container));
-        opened.map(|(tape, doorbell)| Objects { tape, doorbell })
+        let (tape, doorbell) = opened?;
+        Ok(Objects { tape, doorbell })
     }
 
-    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String> {
+    fn start(
+        &mut self,
+        tape: BorrowedFd<'_>,
+        doorbell: BorrowedFd<'_>,
+    ) -> Result<Started, StartError> {
         if let Some(container) = self.container.take() {
             return self.start_contained(container);
         }
@@ -284,7 +293,7 @@ impl ServerHost for WrappedServer {
             contained: false,
             traceable: self.traceable,
         };
-        let launched = launch::spawn(&spec).map_err(|error| error.to_string())?;
+        let launched = launch::spawn(&spec)?;
         Ok(Started {
             pid: launched.pid.as_raw(),
             lifeline: launched.lifeline,
@@ -357,8 +366,8 @@ fn tail(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }
 
-/// A running server: told of by the poll when its first process ends, and killed with its whole tree when
-/// it is dropped.
+/// A running server: told of by the poll when its first process ends, and killed with its whole
+/// tree when it is dropped.
 #[derive(Debug)]
 pub struct Process {
     pid: i32,

@@ -1,6 +1,6 @@
 //! A recorded log once more, without a node: a server in its genesis state, or brought back from a
-//! checkpoint, is fed with what the log says, and its hashes are compared with those that were recorded
-//! when the log was written. What has become of it may be kept as a checkpoint.
+//! checkpoint, is fed with what the log says, and its hashes are compared with those that were
+//! recorded when the log was written. What has become of it may be kept as a checkpoint.
 //!
 //! There is no consensus, no frontend and no clock here: what the server opens, sends and waits for
 //! goes nowhere. A debugger may sit on the server meanwhile: the server waits for its first entry,
@@ -11,12 +11,12 @@ use crate::checkpoint::node_state::{HASHES_KEPT, NodeState, SERVER_DIR};
 use crate::divergence::hash_log;
 use crate::divergence::hashes::SlotHashes;
 use crate::error::NodeError;
-use crate::server::feeder::{Feeder, Log};
+use crate::server::feeder::{Feeder, Log, LogError};
 use crate::server::lifecycle::parameters;
 use crate::server::output::{Output, Sink};
 use crate::server::process::{Objects, Process, ServerHost, Started};
 use crate::server::replayed_state::Knowledge;
-use crate::server::tape::TapeMap;
+use crate::server::tape::ServerTape;
 use brolga_checkpoint::{
     Checkpoint, CheckpointError, Directory, Position, Provenance, ServerFingerprint,
 };
@@ -45,8 +45,8 @@ const DEBUGGER: Token = Token(2);
 pub struct Recording {
     /// The node's configuration; its data directory is the scratch directory of the replay.
     pub config: NodeConfig,
-    /// Where the server begins, if not at the genesis: a checkpoint that was verified, of a slot up to
-    /// `upto`, which the log continues.
+    /// Where the server begins, if not at the genesis: a checkpoint that was verified, of a slot up
+    /// to `upto`, which the log continues.
     pub from: Option<Checkpoint>,
     /// The log; `None`: there is none, and the checkpoint is all.
     pub log: Option<LogReader>,
@@ -179,7 +179,7 @@ struct Run {
     hashes: std::iter::Peekable<std::vec::IntoIter<SlotHashes>>,
     // Before the tape: it is killed before its memory goes.
     process: Option<Process>,
-    tape: TapeMap,
+    tape: ServerTape,
     tape_bytes: u64,
     debugger: Option<Debugger>,
     has_more: bool,
@@ -201,13 +201,13 @@ impl Run {
         let parameters = parameters(&config);
         let tape_bytes = object_bytes(&parameters);
         let (objects, restored) = match &from {
-            None => (host.objects(tape_bytes).map_err(NodeError::Start)?, None),
+            None => (host.objects(tape_bytes)?, None),
             Some(checkpoint) => {
                 let (snapshot, objects, started) = bring_back(checkpoint, host, tape_bytes)?;
                 (objects, Some((snapshot, started)))
             }
         };
-        let tape = TapeMap::create_on(objects, &parameters);
+        let tape = ServerTape::create_on(objects, &parameters);
         let tape = tape.map_err(NodeError::doing("cannot make a tape"))?;
         let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
         poll.registry()
@@ -217,7 +217,7 @@ impl Run {
             Some((snapshot, started)) => (Some(snapshot), Ok(started)),
             None => (None, host.start(tape.object(), tape.doorbell())),
         };
-        let process = Process::watch(started.map_err(NodeError::Start)?, poll.registry(), PROCESS)
+        let process = Process::watch(started?, poll.registry(), PROCESS)
             .map_err(NodeError::doing("cannot watch the server"))?;
         let perturb = Duration::from_micros(u64::from(config.perturb_us));
         let chance = sys::random_u64().map_err(NodeError::doing("cannot get random bytes"))?;
@@ -420,7 +420,8 @@ impl Run {
         let clock = self.output.clock();
         let Some(clock) = clock.filter(|it| it.idle && it.slot == self.result.last.slot) else {
             return Err(format!(
-                "after slot {} the server is in the middle of its work, and can be kept only at rest, as                  after slot {}",
+                "after slot {} the server is in the middle of its work, and can be kept only at rest, as \
+                 after slot {}",
                 self.result.last.slot, self.result.rested
             ));
         };
@@ -514,11 +515,11 @@ impl Log for Bounded {
         from: u64,
         max_bytes: usize,
         out: &mut Vec<(u64, Bytes)>,
-    ) -> Result<(), String> {
+    ) -> Result<(), LogError> {
         let mut bytes = 0;
         for slot in from..=self.upto {
-            let log = self.log.as_mut().ok_or("there is none")?;
-            let value = log.read(slot).map_err(|error| error.to_string())?;
+            let log = self.log.as_mut().ok_or(LogError::Missing)?;
+            let value = log.read(slot)?;
             bytes += value.len();
             out.push((slot, value));
             if bytes >= max_bytes {

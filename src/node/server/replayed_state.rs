@@ -1,5 +1,5 @@
-//! What a node would know at a slot besides its server: kept by a replay, which has no frontend, so that
-//! what becomes of it can be a checkpoint like a node's own.
+//! What a node would know at a slot besides its server: kept by a replay, which has no frontend, so
+//! that what becomes of it can be a checkpoint like a node's own.
 //!
 //! It is the node's bookkeeping of connections, ports and held output, without anybody on the other
 //! side.
@@ -7,7 +7,6 @@
 use crate::checkpoint::node_state::{NodeState, SavedPort};
 use crate::clients::connection_table::Conns;
 use crate::divergence::hashes::SlotHashes;
-use crate::proxy::server::is_proxy;
 use crate::proxy::unacked_output::UnackedOutput;
 use brolga_tape::entry::Entry;
 use brolga_tape::record::{Record, Transport};
@@ -81,7 +80,7 @@ impl Knowledge {
             | Record::Fin { conn, .. }
             | Record::Closed { conn, .. } => {
                 let known = self.conns.frontend(conn.frontend);
-                if known.is_some_and(|known| is_proxy(conn.frontend, known)) {
+                if known.is_some_and(|known| known.is_proxy(conn.frontend)) {
                     self.unacked.record(conn, record, &self.conns);
                 }
                 if matches!(record, Record::Closed { .. }) {

@@ -1,5 +1,5 @@
-//! What is known of how the server's system calls are watched: whether the seccomp filter is in place, and
-//! which call sites it has caught.
+//! What is known of how the server's system calls are watched: whether the seccomp filter is in
+//! place, and which call sites it has caught.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;

@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A tape with the resources behind it.
 #[derive(Debug)]
-pub struct TapeMap {
+pub struct ServerTape {
     // Before the mapping, because fields are dropped in order and it points into it.
     tape: Tape,
     _mapping: Mapping,
@@ -17,7 +17,7 @@ pub struct TapeMap {
     doorbell: OwnedFd,
 }
 
-impl TapeMap {
+impl ServerTape {
     /// Makes a fresh tape of objects of its own.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn entries_wrap_around_the_input_ring() {
-        let mut node = TapeMap::create(&parameters()).unwrap();
+        let mut node = ServerTape::create(&parameters()).unwrap();
         let server = node.share().unwrap();
         let mut cursor = 0;
         for slot in 1..200_u64 {
@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn records_wrap_around_the_output_ring() {
-        let mut node = TapeMap::create(&parameters()).unwrap();
+        let mut node = ServerTape::create(&parameters()).unwrap();
         let server = node.share().unwrap();
         let conn = ConnId {
             frontend: 1,

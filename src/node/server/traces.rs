@@ -1,9 +1,10 @@
-//! Everything that a server has said, in files, so that runs can be compared operation by operation.
+//! Everything that a server has said, in files, so that runs can be compared operation by
+//! operation.
 //!
-//! With `trace` set, a server also puts a [`Record::Step`] on its tape for each ordered operation, and
-//! its node copies the tape's output to `trace-1`, `trace-2` … in its data directory, one file for each
-//! start of the server. Two runs of a deterministic server write the same bytes; one that was killed
-//! writes a beginning of them.
+//! With `trace` set, a server also puts a [`Record::Step`] on its tape for each ordered operation,
+//! and its node copies the tape's output to `trace-1`, `trace-2` … in its data directory, one file
+//! for each start of the server. Two runs of a deterministic server write the same bytes; one that
+//! was killed writes a beginning of them.
 
 use crate::clients::connection_table::Conns;
 use crate::divergence::report::{Location, locate};

@@ -357,7 +357,8 @@ fn disk_use(cluster: &Cluster, id: u64) -> u64 {
 #[test]
 fn replicas_take_checkpoints_one_after_the_other_and_the_disk_does_not_fill() {
     const LOG_MB: u64 = 4;
-    // Two intervals that are kept, what comes while others take theirs, files of the log in reserve.
+    // Two intervals that are kept, what comes while others take theirs, files of the log in
+    // reserve.
     const BOUND: u64 = 40 << 20;
     let cluster = Cluster::start_with(3, 4 << 20).taking_checkpoints(LOG_MB);
     let leader = cluster.await_leader();

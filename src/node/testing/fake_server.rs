@@ -5,7 +5,8 @@
 use crate::checkpoint::node_state::{self, SavedConns};
 use crate::clients::connection_table::{Conns, Progress};
 use crate::server::process::{Dumper, Objects, ServerHost, Started};
-use crate::server::tape::TapeMap;
+use crate::server::start_error::StartError;
+use crate::server::tape::ServerTape;
 use brolga_checkpoint::CheckpointError;
 use brolga_os::sys;
 use brolga_tape::entry::{CloseHow, Entry, Event};
@@ -175,9 +176,13 @@ impl FakeHost {
 }
 
 impl ServerHost for FakeHost {
-    fn start(&mut self, tape: BorrowedFd<'_>, doorbell: BorrowedFd<'_>) -> Result<Started, String> {
+    fn start(
+        &mut self,
+        tape: BorrowedFd<'_>,
+        doorbell: BorrowedFd<'_>,
+    ) -> Result<Started, StartError> {
         self.stop();
-        let tape = TapeMap::attach(tape, doorbell).unwrap();
+        let tape = ServerTape::attach(tape, doorbell).unwrap();
         Ok(self.run(move || tape, State::default()))
     }
 
@@ -217,7 +222,7 @@ impl ServerHost for FakeHost {
         let doorbell = objects.doorbell.try_clone()?;
         let attach = move || loop {
             // As a real one it sleeps until there is a tape.
-            match TapeMap::attach(tape.as_fd(), doorbell.as_fd()) {
+            match ServerTape::attach(tape.as_fd(), doorbell.as_fd()) {
                 Ok(tape) => return tape,
                 Err(_) => std::thread::yield_now(),
             }
@@ -232,7 +237,7 @@ impl ServerHost for FakeHost {
 
 impl FakeHost {
     #[expect(clippy::zombie_processes, reason = "the node collects it by number")]
-    fn run(&mut self, tape: impl FnOnce() -> TapeMap + Send + 'static, state: State) -> Started {
+    fn run(&mut self, tape: impl FnOnce() -> ServerTape + Send + 'static, state: State) -> Started {
         self.stop = Arc::default();
         self.starts += 1;
         let stop = Arc::clone(&self.stop);
@@ -282,7 +287,7 @@ struct Echo {
 }
 
 struct FakeServer {
-    tape: TapeMap,
+    tape: ServerTape,
     stop: Arc<AtomicBool>,
     lies: Lies,
     address: SocketAddr,

@@ -5,7 +5,7 @@
 //! Needs root and a CRIU that works; skipped loudly otherwise.
 
 use crate::server::process::{Process, ServerHost, WrappedServer, seed};
-use crate::server::tape::TapeMap;
+use crate::server::tape::ServerTape;
 use brolga_checkpoint::criu::Criu;
 use brolga_checkpoint::{Checkpointer, Position};
 use brolga_config::{Containment, NodeConfig};
@@ -75,7 +75,7 @@ fn parameters(config: &NodeConfig) -> Parameters {
 struct Player {
     _poll: Poll,
     process: Option<Process>,
-    tape: TapeMap,
+    tape: ServerTape,
     slot: u64,
     /// Of all records so far.
     output_hash: u64,
@@ -90,7 +90,7 @@ struct Player {
 impl Player {
     fn start(host: &mut WrappedServer, parameters: &Parameters) -> Self {
         let objects = host.objects(object_bytes(parameters)).unwrap();
-        let tape = TapeMap::create_on(objects, parameters).unwrap();
+        let tape = ServerTape::create_on(objects, parameters).unwrap();
         let started = host.start(tape.object(), tape.doorbell()).unwrap();
         let poll = Poll::new().unwrap();
         let process = Process::watch(started, poll.registry(), Token(1)).unwrap();
@@ -112,7 +112,7 @@ impl Player {
     /// The same server, brought back from `image`, where this one was then.
     fn restore(&self, host: &mut WrappedServer, parameters: &Parameters, image: &Path) -> Self {
         let (objects, started) = host.restore(image, object_bytes(parameters)).unwrap();
-        let tape = TapeMap::create_on(objects, parameters).unwrap();
+        let tape = ServerTape::create_on(objects, parameters).unwrap();
         let poll = Poll::new().unwrap();
         let process = Process::watch(started, poll.registry(), Token(1)).unwrap();
         Self {
@@ -300,7 +300,7 @@ impl Scenario<'_> {
         let at_dump = Player {
             _poll: Poll::new().unwrap(),
             process: None,
-            tape: TapeMap::create(&parameters).unwrap(),
+            tape: ServerTape::create(&parameters).unwrap(),
             listeners: first.listeners.clone(),
             answers: BTreeMap::new(),
             ..first
