@@ -8,6 +8,7 @@
 //! Positions in both streams are absolute and only ever grow, so whatever comes twice (events that
 //! a leader change made necessary to resend, output of a server that replays) is seen to be old.
 
+use crate::clients::outbox::Events;
 use brolga_os::sys;
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::{ConnId, INPUT_WINDOW_BYTES, OUTPUT_WINDOW_BYTES, StreamStep, stream_step};
@@ -21,12 +22,6 @@ pub const DATA_BYTES_MAX: usize = 64 * 1024;
 const CREDIT_STEP_BYTES: u64 = OUTPUT_WINDOW_BYTES / 4;
 /// A queue that has grown beyond this gives its memory back when it is empty.
 const KEEP_CAPACITY: usize = 64 * 1024;
-
-/// Takes the events that a frontend sends up to the leader.
-pub trait Events {
-    /// One more event.
-    fn event(&mut self, event: &Event<'_>);
-}
 
 /// A queue of bytes that are mostly put in and taken out in one go.
 #[derive(Debug, Default)]
@@ -184,7 +179,7 @@ pub struct OutputGap {
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct Client {
+pub struct Connection {
     identity: Identity,
     /// Gone once the client is, while its close is not committed yet.
     stream: Option<TcpStream>,
@@ -193,7 +188,7 @@ pub struct Client {
     output: Output,
 }
 
-impl Client {
+impl Connection {
     /// A connection that was just accepted, and says so in `events`, or is being dialled, with a
     /// socket unless that has failed at once.
     pub fn new(identity: Identity, stream: Option<TcpStream>, events: &mut impl Events) -> Self {
@@ -508,7 +503,7 @@ impl Client {
     }
 
     /// Tells the log that the client has got all that it will get.
-    pub fn say_farewell(&self, events: &mut impl Events) {
+    pub fn notify_closed(&self, events: &mut impl Events) {
         events.event(&Event::Close {
             conn: self.identity.conn,
             offset: self.input.read_upto(),

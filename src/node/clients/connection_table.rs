@@ -3,40 +3,15 @@
 //! without asking anybody.
 
 use crate::checkpoint::node_state::{self, SavedConn, SavedConns, SavedFrontend};
+use crate::clients::id_map::{IdMap, IdSet};
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::{ConnId, OUTGOING, StreamStep, stream_step};
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hasher};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-
-/// A hasher for identities that are random or count up: one multiplication per word. The keys come
-/// from our own frontends, so nobody outside can choose colliding ones.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn finish(&self) -> u64 {
-        self.0
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    fn write_u64(&mut self, word: u64) {
-        let mixed = (self.0.rotate_left(5) ^ word).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-        self.0 = mixed ^ (mixed >> 32);
-    }
-}
-
-/// A map keyed by identities.
-pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// One open connection, as the log knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Conn {
+pub struct ConnectionState {
     /// The frontend that has it.
     pub owner: u64,
     /// Input bytes committed.
@@ -99,8 +74,8 @@ pub enum Progress {
 
 /// All connections and frontends that the log knows.
 #[derive(Debug, Default)]
-pub struct Conns {
-    conns: IdMap<ConnId, Conn>,
+pub struct ConnectionTable {
+    conns: IdMap<ConnId, ConnectionState>,
     frontends: IdMap<u64, KnownFrontend>,
     outgoing: Outgoing,
 }
@@ -114,7 +89,7 @@ struct Outgoing {
     /// Asked for, and neither answered nor closed by the server.
     unanswered: BTreeMap<u64, SocketAddr>,
     /// Answered, and not closed by the server.
-    answered: HashSet<u64, BuildHasherDefault<IdHasher>>,
+    answered: IdSet<u64>,
 }
 
 impl Outgoing {
@@ -126,7 +101,7 @@ impl Outgoing {
     }
 }
 
-impl Conns {
+impl ConnectionTable {
     /// Nothing known yet, as before slot 1.
     pub fn new() -> Self {
         Self::default()
@@ -162,7 +137,7 @@ impl Conns {
 
     /// All of it, for a checkpoint.
     pub fn save(&self) -> SavedConns {
-        let conn = |(conn, state): (&ConnId, &Conn)| SavedConn {
+        let conn = |(conn, state): (&ConnId, &ConnectionState)| SavedConn {
             id: node_state::id(*conn),
             owner: state.owner,
             input_next: state.input_next,
@@ -197,7 +172,7 @@ impl Conns {
     /// As it was when it was saved.
     pub fn load(saved: &SavedConns) -> Self {
         let conn = |saved: &SavedConn| {
-            let state = Conn {
+            let state = ConnectionState {
                 owner: saved.owner,
                 input_next: saved.input_next,
                 ended: saved.ended,
@@ -236,7 +211,7 @@ impl Conns {
     }
 
     /// The connection, while the log holds it open.
-    pub fn get(&self, conn: ConnId) -> Option<&Conn> {
+    pub fn get(&self, conn: ConnId) -> Option<&ConnectionState> {
         self.conns.get(&conn)
     }
 
@@ -289,8 +264,9 @@ impl Conns {
 
     /// Connections of `owner` that the server has opened.
     pub fn outgoing_of(&self, owner: u64) -> impl Iterator<Item = ConnId> + '_ {
-        let theirs =
-            move |(conn, state): &(&ConnId, &Conn)| conn.is_outgoing() && state.owner == owner;
+        let theirs = move |(conn, state): &(&ConnId, &ConnectionState)| {
+            conn.is_outgoing() && state.owner == owner
+        };
         self.conns.iter().filter(theirs).map(|(conn, _)| *conn)
     }
 
@@ -309,9 +285,9 @@ impl Conns {
         }
         if open {
             known.outgoing += 1;
-            let state = Conn {
+            let state = ConnectionState {
                 owner,
-                ..Conn::default()
+                ..ConnectionState::default()
             };
             self.conns.insert(conn, state);
         }
@@ -373,9 +349,9 @@ impl Conns {
             return Progress::Nothing;
         }
         frontend.last_counter = conn.counter;
-        let state = Conn {
+        let state = ConnectionState {
             owner: conn.frontend,
-            ..Conn::default()
+            ..ConnectionState::default()
         };
         self.conns.insert(conn, state);
         Progress::Opened
@@ -450,7 +426,7 @@ mod tests {
 
     #[test]
     fn resends_change_nothing_and_gaps_are_dropped() {
-        let mut conns = Conns::new();
+        let mut conns = ConnectionTable::new();
         let up = Event::FrontendUp {
             node: 2,
             frontend: 7,
@@ -479,7 +455,7 @@ mod tests {
 
     #[test]
     fn a_new_frontend_of_a_node_ends_the_connections_of_the_old_one() {
-        let mut conns = Conns::new();
+        let mut conns = ConnectionTable::new();
         let up = |node, frontend| Event::FrontendUp { node, frontend };
         conns.apply(&up(2, 7));
         conns.apply(&up(3, 9));
@@ -502,7 +478,7 @@ mod tests {
 
     #[test]
     fn datagrams_are_numbered_apart_from_connections() {
-        let mut conns = Conns::new();
+        let mut conns = ConnectionTable::new();
         let datagram = |number| Event::Datagram {
             frontend: 7,
             number,
@@ -533,13 +509,13 @@ mod tests {
         }
     }
 
-    fn unanswered(conns: &Conns) -> Vec<u64> {
+    fn unanswered(conns: &ConnectionTable) -> Vec<u64> {
         conns.unanswered().map(|(conn, _)| conn.counter).collect()
     }
 
     /// Knows frontends 7 of node 2 and 9 of node 3.
-    fn with_frontends() -> Conns {
-        let mut conns = Conns::new();
+    fn with_frontends() -> ConnectionTable {
+        let mut conns = ConnectionTable::new();
         for (node, frontend) in [(2, 7), (3, 9)] {
             conns.apply(&Event::FrontendUp { node, frontend });
         }

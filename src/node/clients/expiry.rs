@@ -2,7 +2,8 @@
 //! silent for long, so that a server does not keep them for ever; and soon those that the server
 //! has opened through a node that cannot be reached.
 
-use crate::clients::connection_table::{Conns, IdMap, KnownFrontend};
+use crate::clients::connection_table::{ConnectionTable, KnownFrontend};
+use crate::clients::id_map::IdMap;
 use brolga_consensus::NodeId;
 use brolga_tape::entry::{CloseHow, EntryBuilder, Event};
 use std::collections::BTreeMap;
@@ -52,7 +53,7 @@ impl Expiry {
     /// When the first frontend expires.
     pub(crate) fn deadline(
         &mut self,
-        conns: &Conns,
+        conns: &ConnectionTable,
         down: &DownSince,
         now: Instant,
     ) -> Option<Instant> {
@@ -80,7 +81,7 @@ impl Expiry {
     /// Returns the events that close the connections of all frontends that have expired.
     pub(crate) fn expire(
         &mut self,
-        conns: &Conns,
+        conns: &ConnectionTable,
         down: &mut DownSince,
         now: Instant,
     ) -> EntryBuilder {
@@ -111,7 +112,7 @@ impl Expiry {
 
     fn expire_diallers(
         &mut self,
-        conns: &Conns,
+        conns: &ConnectionTable,
         down: &DownSince,
         now: Instant,
         gone: &mut EntryBuilder,

@@ -4,62 +4,25 @@
 //! It knows nothing of consensus. What it wants ordered gathers in its [`Outbox`]; what is
 //! committed and what the server answers is told to it, by the node it lives in or by a wire.
 
-use crate::clients::connection::{Client, DATA_BYTES_MAX, Events, Identity, Origin};
-use crate::clients::connection_table::{IdMap, Progress};
-use crate::clients::datagrams::{DatagramCounts, Datagrams, Parcel};
+use crate::clients::connection::{Connection, DATA_BYTES_MAX, Identity, Origin};
+use crate::clients::connection_table::Progress;
+use crate::clients::datagrams::{DatagramCounts, Datagrams, OutboundDatagram};
+use crate::clients::id_map::IdMap;
 use crate::clients::listeners::{Listeners, PublishError, Published};
+use crate::clients::outbox::{Events, Outbox};
 use crate::clients::unix_sockets::UnixSockets;
 use brolga_os::sys;
 use brolga_tape::ConnId;
-use brolga_tape::entry::{EntryBuilder, Event};
+use brolga_tape::entry::Event;
 use brolga_tape::record::{Record, Transport};
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
-use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-/// Encoded events sent up in one piece, about.
-const CHUNK_BYTES: usize = 192 * 1024;
 /// After running out of descriptors, clients are accepted again this much later.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
-
-/// Events on their way up, in order, in pieces of limited size.
-#[derive(Debug, Default)]
-pub struct Outbox {
-    chunks: VecDeque<EntryBuilder>,
-}
-
-impl Outbox {
-    /// The first piece.
-    pub fn pop(&mut self) -> Option<EntryBuilder> {
-        self.chunks.pop_front()
-    }
-
-    /// True when there is none.
-    pub fn is_empty(&self) -> bool {
-        self.chunks.is_empty()
-    }
-
-    /// Drops all of them.
-    pub fn clear(&mut self) {
-        self.chunks.clear();
-    }
-}
-
-impl Events for Outbox {
-    fn event(&mut self, event: &Event<'_>) {
-        match self.chunks.back_mut() {
-            Some(chunk) if chunk.len() < CHUNK_BYTES => chunk.push(event),
-            _ => {
-                let mut chunk = EntryBuilder::new();
-                chunk.push(event);
-                self.chunks.push_back(chunk);
-            }
-        }
-    }
-}
 
 /// Poll tokens of a frontend: from `listeners` and `datagrams`, one for each port; from `clients`
 /// up, all.
@@ -85,7 +48,7 @@ pub struct Frontend {
     datagrams: Datagrams,
     accept_retry: Option<Instant>,
     /// By poll token; `free` holds the empty places.
-    clients: Vec<Option<Client>>,
+    clients: Vec<Option<Connection>>,
     free: Vec<u32>,
     by_conn: IdMap<ConnId, u32>,
     last_counter: u64,
@@ -95,8 +58,8 @@ pub struct Frontend {
     up_committed: bool,
     /// Counts everything that was committed, to see whether anything moves.
     progress: u64,
-    /// Tells the log when a client is finished that the server has closed; see `say_farewell`.
-    farewell: bool,
+    /// Tells the log when a client is finished that the server has closed; see `notify_closes`.
+    notifies_closes: bool,
     buffer: Vec<u8>,
 }
 
@@ -126,7 +89,7 @@ impl Frontend {
             outbox: Outbox::default(),
             up_committed: false,
             progress: 0,
-            farewell: false,
+            notifies_closes: false,
             buffer: vec![0; DATA_BYTES_MAX],
         };
         frontend.say_up();
@@ -183,7 +146,11 @@ impl Frontend {
     pub fn has_outstanding(&self) -> bool {
         !self.up_committed
             || self.datagrams.is_outstanding()
-            || self.clients.iter().flatten().any(Client::is_outstanding)
+            || self
+                .clients
+                .iter()
+                .flatten()
+                .any(Connection::is_outstanding)
     }
 
     /// When it wants [`Frontend::tick`] although nothing has happened.
@@ -294,7 +261,7 @@ impl Frontend {
     }
 
     fn insert(&mut self, index: u32, identity: Identity, stream: Option<TcpStream>) {
-        let client = Client::new(identity, stream, &mut self.outbox);
+        let client = Connection::new(identity, stream, &mut self.outbox);
         self.by_conn.insert(identity.conn, index);
         self.clients[index as usize] = Some(client);
     }
@@ -345,8 +312,8 @@ impl Frontend {
         client.receive(&mut self.buffer, &mut self.outbox);
         client.flush(&mut self.outbox);
         if client.is_finished() {
-            if self.farewell {
-                client.say_farewell(&mut self.outbox);
+            if self.notifies_closes {
+                client.notify_closed(&mut self.outbox);
             }
             self.by_conn.remove(&client.conn());
             self.clients[index as usize] = None;
@@ -364,7 +331,7 @@ impl Frontend {
         self.touched = touched;
     }
 
-    fn find(&mut self, conn: ConnId) -> Option<(u32, &mut Client)> {
+    fn find(&mut self, conn: ConnId) -> Option<(u32, &mut Connection)> {
         let index = *self.by_conn.get(&conn)?;
         let client = self.clients.get_mut(index as usize)?.as_mut()?;
         Some((index, client))
@@ -429,8 +396,8 @@ impl Frontend {
     }
 
     /// From now on says a last word for each client: the nodes hold a sidecar's output until then.
-    pub fn say_farewell(&mut self) {
-        self.farewell = true;
+    pub fn notify_closes(&mut self) {
+        self.notifies_closes = true;
     }
 
     /// Changes the node that it is the frontend of; a sidecar is its own.
@@ -442,7 +409,7 @@ impl Frontend {
 
     /// Its connections, each with the next output byte it wants.
     pub fn positions(&self) -> Vec<(u64, u64)> {
-        let position = |client: &Client| (client.conn().counter, client.output_next());
+        let position = |client: &Connection| (client.conn().counter, client.output_next());
         self.clients.iter().flatten().map(position).collect()
     }
 
@@ -460,7 +427,7 @@ impl Frontend {
             self.say_up();
         }
         // An open only counts when its counter is above all earlier ones, so the order matters.
-        let mut clients: Vec<&Client> = self.clients.iter().flatten().collect();
+        let mut clients: Vec<&Connection> = self.clients.iter().flatten().collect();
         clients.sort_unstable_by_key(|client| client.conn().counter);
         for client in clients {
             client.resend(&mut self.outbox);
@@ -474,9 +441,9 @@ impl Frontend {
     ///
     /// # Errors
     /// A port can't be opened.
-    pub fn go_live(&mut self) -> Result<(), PublishError> {
-        self.listeners.go_live()?;
-        self.datagrams.go_live()
+    pub fn start_serving(&mut self) -> Result<(), PublishError> {
+        self.listeners.start_serving()?;
+        self.datagrams.start_serving()
     }
 
     /// The server listens.
@@ -505,7 +472,7 @@ impl Frontend {
 
     /// The server's listeners; `None` while clients may not connect yet.
     pub fn known_listeners(&self) -> Option<Vec<Published>> {
-        self.listeners.is_live().then(|| self.known())
+        self.listeners.is_serving().then(|| self.known())
     }
 
     /// The server's listeners, open for clients or not.
@@ -533,13 +500,13 @@ impl Frontend {
     }
 
     /// A datagram for somebody that no frontend has heard; `leads`: it is for this node to send it.
-    pub fn unasked(&mut self, record: &Record<'_>, leads: bool) {
-        if let Some(parcel) = parcel(record) {
-            self.datagrams.unasked(&parcel, leads);
+    pub fn unsolicited(&mut self, record: &Record<'_>, leads: bool) {
+        if let Some(datagram) = datagram(record) {
+            self.datagrams.unsolicited(&datagram, leads);
         }
     }
 
-    /// Serves nobody until [`Frontend::go_live`]; ports that the server opens meanwhile are noted.
+    /// Serves nobody until [`Frontend::start_serving`]; ports that the server opens meanwhile are noted.
     /// What was not delivered yet is not delivered any more.
     pub fn retire(&mut self) {
         self.listeners.retire();
@@ -574,15 +541,15 @@ impl Frontend {
                 true
             }),
             Record::Datagram { .. } => {
-                if let Some(parcel) = parcel(record) {
-                    self.datagrams.answer(&parcel);
+                if let Some(datagram) = datagram(record) {
+                    self.datagrams.answer(&datagram);
                 }
             }
             _ => {}
         }
     }
 
-    fn touch(&mut self, conn: ConnId, change: impl FnOnce(&mut Client) -> bool) {
+    fn touch(&mut self, conn: ConnId, change: impl FnOnce(&mut Connection) -> bool) {
         let Some((index, client)) = self.find(conn) else {
             return;
         };
@@ -611,7 +578,7 @@ impl Frontend {
     }
 }
 
-fn parcel<'a>(record: &Record<'a>) -> Option<Parcel<'a>> {
+fn datagram<'a>(record: &Record<'a>) -> Option<OutboundDatagram<'a>> {
     match *record {
         Record::Datagram {
             number,
@@ -619,7 +586,7 @@ fn parcel<'a>(record: &Record<'a>) -> Option<Parcel<'a>> {
             peer,
             bytes,
             ..
-        } => Some(Parcel {
+        } => Some(OutboundDatagram {
             number,
             local,
             peer,

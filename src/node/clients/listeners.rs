@@ -140,7 +140,7 @@ pub struct Listeners {
     first_token: usize,
     ports: BTreeMap<u16, Port>,
     unix: Option<UnixSockets>,
-    live: bool,
+    serving: bool,
 }
 
 impl Listeners {
@@ -152,7 +152,7 @@ impl Listeners {
             first_token,
             ports: BTreeMap::new(),
             unix: None,
-            live: false,
+            serving: false,
         }
     }
 
@@ -171,8 +171,8 @@ impl Listeners {
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub fn go_live(&mut self) -> Result<(), PublishError> {
-        self.live = true;
+    pub fn start_serving(&mut self) -> Result<(), PublishError> {
+        self.serving = true;
         self.open_all()
     }
 
@@ -195,7 +195,11 @@ impl Listeners {
         if port.listeners.iter().all(|(known, _)| *known != listener) {
             port.listeners.push((listener, address.is_ipv6()));
         }
-        if self.live { self.open_all() } else { Ok(()) }
+        if self.serving {
+            self.open_all()
+        } else {
+            Ok(())
+        }
     }
 
     /// The server no longer listens.
@@ -230,13 +234,13 @@ impl Listeners {
     }
 
     /// Clients may connect.
-    pub fn is_live(&self) -> bool {
-        self.live
+    pub fn is_serving(&self) -> bool {
+        self.serving
     }
 
-    /// From now on ports are closed, until [`Listeners::go_live`].
+    /// From now on ports are closed, until [`Listeners::start_serving`].
     pub fn retire(&mut self) {
-        self.live = false;
+        self.serving = false;
         self.ports.clear();
     }
 
@@ -422,7 +426,7 @@ mod tests {
             .listen(published(1, SocketAddr::new("::".parse().unwrap(), port)))
             .unwrap();
         assert!(listeners.addresses().is_empty());
-        listeners.go_live().unwrap();
+        listeners.start_serving().unwrap();
         assert_eq!(listeners.addresses().len(), 1);
         assert_eq!(
             listeners.port_of(Token(1000 + usize::from(port))),
@@ -454,7 +458,7 @@ mod tests {
         let mut first = listeners(&poll);
         let port = free_port("127.0.0.1");
         let address = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
-        first.go_live().unwrap();
+        first.start_serving().unwrap();
         first.listen(published(1, address)).unwrap();
         let Some(Door::Port(socket)) = &first.ports[&port].socket else {
             panic!("it is open");
@@ -462,7 +466,7 @@ mod tests {
         let copy = socket2::SockRef::from(&socket.0).try_clone().unwrap();
         first.retire();
         let mut second = listeners(&poll);
-        second.go_live().unwrap();
+        second.start_serving().unwrap();
         second.listen(published(1, address)).unwrap();
         drop(copy);
     }
@@ -472,7 +476,7 @@ mod tests {
         let poll = mio::Poll::new().unwrap();
         let mut listeners = listeners(&poll);
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listeners.go_live().unwrap();
+        listeners.start_serving().unwrap();
         let at = Published {
             chosen: true,
             ..published(1, taken.local_addr().unwrap())
@@ -487,7 +491,7 @@ mod tests {
         let poll = mio::Poll::new().unwrap();
         let mut listeners = listeners(&poll);
         let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        listeners.go_live().unwrap();
+        listeners.start_serving().unwrap();
         let error = listeners
             .listen(published(1, taken.local_addr().unwrap()))
             .unwrap_err();

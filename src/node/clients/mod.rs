@@ -1,15 +1,14 @@
-//! Clients of the server: their TCP connections, datagrams and UNIX sockets, as this node owns
-//! them, and
-//! what the log says of all connections of all nodes.
+//! Clients of the server: their TCP connections, datagrams and UNIX sockets at this node, and the
+//! state of all connections of all nodes, as far as the log tells.
 //!
-//! * `frontend`: owns the sockets of this node's clients; `connection`: one of them; `listeners`:
-//!   the published ports;
-//! * `datagrams`: clients' datagrams; `outbound_datagrams`: those that the server sends unasked;
-//! * `unix_sockets`: where published UNIX sockets lie;
+//! * `frontend`: owns the sockets of this node's clients; `connection`: one of them;
+//! * `listeners`: the published ports; `unix_sockets`: published UNIX sockets;
+//! * `datagrams`: datagrams of clients, and those that the server sends unsolicited;
+//! * `outbox`: events on their way to the leader;
 //! * `connection_table`: the state of every connection, as far as the log tells;
 //! * `expiry`: connections whose node has failed.
 
-use crate::clients::connection_table::Conns;
+use crate::clients::connection_table::ConnectionTable;
 use crate::clients::expiry::Expiry;
 use crate::clients::frontend::Frontend;
 
@@ -18,15 +17,16 @@ pub(crate) mod connection_table;
 pub(crate) mod datagrams;
 pub(crate) mod expiry;
 pub(crate) mod frontend;
+pub(crate) mod id_map;
 pub(crate) mod listeners;
-pub(crate) mod outbound_datagrams;
+pub(crate) mod outbox;
 pub(crate) mod unix_sockets;
 
 /// The clients of this node, and all connections that the log knows.
 #[derive(Debug)]
 pub(crate) struct Clients {
     pub(crate) frontend: Frontend,
-    pub(crate) conns: Conns,
+    pub(crate) conns: ConnectionTable,
     pub(crate) expiry: Expiry,
 }
 
@@ -35,7 +35,7 @@ impl Clients {
     pub(crate) fn new(frontend: Frontend) -> Self {
         Self {
             frontend,
-            conns: Conns::new(),
+            conns: ConnectionTable::new(),
             expiry: Expiry::default(),
         }
     }

@@ -15,7 +15,7 @@
 //! The monitor keeps the state and decides; messages to be sent gather in [`Monitor::take_outbox`],
 //! and the event loop does what concerns the rest of the node.
 
-use crate::clients::connection_table::Conns;
+use crate::clients::connection_table::ConnectionTable;
 use crate::divergence::agreement::{Agreement, Dispute, Question, Verdict};
 use crate::divergence::fallback::FallbackFrontend;
 use crate::divergence::hashes::SlotHashes;
@@ -264,7 +264,7 @@ impl Monitor {
         &mut self,
         from: NodeId,
         bytes: &[u8],
-        (output, conns): (&Output, &Conns),
+        (output, conns): (&Output, &ConnectionTable),
         now: Instant,
     ) -> Option<SlotHashes> {
         let Some(message) = DivergenceMessage::decode(bytes) else {
@@ -325,7 +325,7 @@ impl Monitor {
         &mut self,
         from: NodeId,
         (slot, index, theirs): (u64, u64, &[u8]),
-        (output, conns): (&Output, &Conns),
+        (output, conns): (&Output, &ConnectionTable),
         now: Instant,
     ) {
         let wanted = |known: &DivergenceReport| {

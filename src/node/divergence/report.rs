@@ -1,7 +1,7 @@
 //! The divergence report: where two replicas differ first, in words: slot, connection, position,
 //! thread, both values.
 
-use crate::clients::connection_table::Conns;
+use crate::clients::connection_table::ConnectionTable;
 use crate::divergence::agreement::Dispute;
 use crate::divergence::hashes::SlotHashes;
 use crate::divergence::recent_outputs::RecentOutputs;
@@ -107,7 +107,7 @@ pub fn first_difference(
 }
 
 /// Locates the difference between two records; an empty one stands for none.
-pub fn locate(ours: &[u8], theirs: &[u8], conns: &Conns) -> Option<Location> {
+pub fn locate(ours: &[u8], theirs: &[u8], conns: &ConnectionTable) -> Option<Location> {
     let (mine, other) = (Side::read(ours), Side::read(theirs));
     let of = |side: &Side<'_>| side.record.as_ref().and_then(connection_of);
     let conn = of(&mine).or_else(|| of(&other));
@@ -150,7 +150,7 @@ pub fn locate(ours: &[u8], theirs: &[u8], conns: &Conns) -> Option<Location> {
 }
 
 /// A connection with the node of its frontend.
-pub fn connection(conn: ConnId, conns: &Conns) -> Connection {
+pub fn connection(conn: ConnId, conns: &ConnectionTable) -> Connection {
     let known = conns.frontend(conn.frontend).map(|known| known.node);
     Connection {
         frontend: conn.frontend,
@@ -338,7 +338,7 @@ mod tests {
 
     #[test]
     fn the_first_byte_that_differs_is_named() {
-        let mut conns = Conns::new();
+        let mut conns = ConnectionTable::new();
         conns.apply(&brolga_tape::entry::Event::FrontendUp {
             node: 1,
             frontend: 7,
@@ -359,7 +359,7 @@ mod tests {
 
     #[test]
     fn different_deeds_are_named() {
-        let conns = Conns::new();
+        let conns = ConnectionTable::new();
         let close = encoded(
             5,
             &Record::Closed {

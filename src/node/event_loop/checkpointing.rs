@@ -9,7 +9,7 @@ use crate::checkpoint::procedure::{
 };
 use crate::checkpoint::restore::{StartPoint, load};
 use crate::checkpoint::writer::Message;
-use crate::clients::connection_table::Conns;
+use crate::clients::connection_table::ConnectionTable;
 use crate::clients::listeners::Published;
 use crate::error::NodeError;
 use crate::event_loop::node::Node;
@@ -380,7 +380,7 @@ impl<H: ServerHost> Node<H> {
 
     /// The node has the state again that it had when the checkpoint was taken.
     fn take_over(&mut self, state: NodeState, now: Instant) -> Result<(), CheckpointError> {
-        self.clients.conns = Conns::load(&state.conns);
+        self.clients.conns = ConnectionTable::load(&state.conns);
         self.proxies.server.load(state.unacked_output);
         self.server.feeder.resume(state.seen, state.last_entry);
         if state.time_ns > 0 {

@@ -2,7 +2,7 @@
 //! released, and a server that a majority has found faulty is taken out of service.
 
 use crate::checkpoint::restore::StartPoint;
-use crate::clients::connection_table::Conns;
+use crate::clients::connection_table::ConnectionTable;
 use crate::divergence::monitor::Recipient;
 use crate::error::NodeError;
 use crate::event_loop::node::Node;
@@ -88,7 +88,7 @@ impl<H: ServerHost> Node<H> {
     /// Forgets all that followed from what the server did, and starts it in its genesis state.
     fn start_from_nothing(&mut self, faulty_from: u64) -> Result<(), NodeError> {
         self.restart_frontend()?;
-        self.clients.conns = Conns::new();
+        self.clients.conns = ConnectionTable::new();
         self.server.feeder.start_over();
         self.server.output.forget();
         self.hash_log.clear();

@@ -154,6 +154,6 @@ impl<H: ServerHost> Node<H> {
         }
         self.note_that_it_serves()?;
         self.server.lifecycle.serve();
-        Ok(self.clients.frontend.go_live()?)
+        Ok(self.clients.frontend.start_serving()?)
     }
 }

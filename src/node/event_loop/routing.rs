@@ -2,7 +2,7 @@
 //! frontend that they are about.
 
 use crate::clients::Clients;
-use crate::clients::connection_table::{Conns, Progress};
+use crate::clients::connection_table::{ConnectionTable, Progress};
 use crate::clients::frontend::Frontend;
 use crate::clients::listeners::Published;
 use crate::divergence::output_commit::OutputCommit;
@@ -138,7 +138,7 @@ impl<H: ServerHost> Node<H> {
 
 /// Receives the events of chosen entries.
 struct Committed<'a> {
-    conns: &'a mut Conns,
+    conns: &'a mut ConnectionTable,
     frontend: &'a mut Frontend,
     proxies: &'a mut ProxyServer,
     /// The node's own frontend has expired.
@@ -180,7 +180,7 @@ impl Committed<'_> {
 }
 
 /// The frontend that an event is about, and the connection.
-fn owner(event: &Event<'_>, conns: &Conns) -> (u64, ConnId) {
+fn owner(event: &Event<'_>, conns: &ConnectionTable) -> (u64, ConnId) {
     match *event {
         Event::Connected { conn, owner, .. } => (owner, conn),
         Event::Open { conn, .. }
@@ -203,7 +203,7 @@ struct Records<'a> {
     own: u64,
     frontend: &'a mut Frontend,
     proxies: &'a mut ProxyServer,
-    conns: &'a mut Conns,
+    conns: &'a mut ConnectionTable,
     events: &'a mut Vec<ServerEvent>,
     /// This node leads, as far as it knows.
     leads: bool,
@@ -280,7 +280,7 @@ impl Sink for Records<'_> {
                 self.proxies.ports_changed(record);
                 self.events.push(ServerEvent::Unlisten(listener));
             }
-            Record::Datagram { frontend: 0, .. } => self.frontend.unasked(record, self.leads),
+            Record::Datagram { frontend: 0, .. } => self.frontend.unsolicited(record, self.leads),
             Record::Datagram { frontend, .. } if frontend == self.own => {
                 self.frontend.record(record);
             }

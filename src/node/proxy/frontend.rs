@@ -118,7 +118,7 @@ impl ProxyFrontend {
         let registry = || poll.registry().try_clone();
         let registries = [registry()?, registry()?, registry()?, registry()?];
         let mut frontend = Frontend::new(id, id, config.publish, registries, TOKENS);
-        frontend.say_farewell();
+        frontend.notify_closes();
         let timer = Timer::new(poll.registry(), TIMER)?;
         let now = Instant::now();
         let proxy = Self {
@@ -386,7 +386,7 @@ impl ProxyFrontend {
             Ok::<(), ProxyError>(())
         })?;
         self.frontend.listen_exactly(&ports)?;
-        Ok(self.frontend.go_live()?)
+        Ok(self.frontend.start_serving()?)
     }
 
     fn pump(&mut self, now: Instant) {

@@ -6,7 +6,8 @@
 //! is committed, and gives it the output of the replica there.
 
 use crate::checkpoint::node_state::SavedOutput;
-use crate::clients::connection_table::{Conns, IdMap, Progress};
+use crate::clients::connection_table::{ConnectionTable, Progress};
+use crate::clients::id_map::IdMap;
 use crate::clients::listeners::Published;
 use crate::proxy::unacked_output::UnackedOutput;
 use crate::proxy::wire::{self, BATCH_BYTES, Hello, Kind, Wire};
@@ -46,7 +47,7 @@ pub struct Handshake<'a> {
     /// The cluster.
     pub cluster: u128,
     /// Connections and frontends, as the log knows them.
-    pub conns: &'a Conns,
+    pub conns: &'a ConnectionTable,
     /// The server's listeners; `None` while the node is still replaying.
     pub listeners: Option<&'a [Published]>,
 }
@@ -234,7 +235,7 @@ impl ProxyServer {
 
     /// Tells a stand-alone frontend that has come from elsewhere where each of its connections
     /// stands.
-    fn resume(&mut self, index: usize, hello: &Hello, conns: &Conns) {
+    fn resume(&mut self, index: usize, hello: &Hello, conns: &ConnectionTable) {
         let Some(link) = &mut self.links[index] else {
             return;
         };
@@ -296,7 +297,7 @@ impl ProxyServer {
 
     /// Returns true when output of this frontend's connections is held here for a stand-alone
     /// frontend.
-    pub fn retains_for(&self, frontend: u64, conns: &Conns) -> bool {
+    pub fn retains_for(&self, frontend: u64, conns: &ConnectionTable) -> bool {
         let known = conns.frontend(frontend);
         known.is_some_and(|known| known.is_proxy(frontend))
     }
@@ -317,7 +318,7 @@ impl ProxyServer {
     // ---- what happens in the replica ----
 
     /// The server did something to a connection of another frontend than the node's own.
-    pub fn record(&mut self, conn: ConnId, record: &Record<'_>, conns: &Conns) {
+    pub fn record(&mut self, conn: ConnId, record: &Record<'_>, conns: &ConnectionTable) {
         if !self.retains_for(conn.frontend, conns) {
             return;
         }

@@ -4,7 +4,8 @@
 
 use crate::checkpoint::node_state::{self, SavedOutput};
 use crate::clients::connection::ByteQueue;
-use crate::clients::connection_table::{Conns, IdMap};
+use crate::clients::connection_table::ConnectionTable;
+use crate::clients::id_map::IdMap;
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::record::{Record, encode};
 use brolga_tape::{ConnId, StreamStep, stream_step};
@@ -45,7 +46,7 @@ pub struct UnackedOutput {
 
 impl UnackedOutput {
     /// The server did something to a connection of a stand-alone frontend.
-    pub fn record(&mut self, conn: ConnId, record: &Record<'_>, conns: &Conns) {
+    pub fn record(&mut self, conn: ConnId, record: &Record<'_>, conns: &ConnectionTable) {
         let held = match (self.held.get_mut(&conn), conns.get(conn)) {
             (Some(held), _) => held,
             (None, Some(open)) => {
@@ -185,9 +186,9 @@ mod tests {
         }
     }
 
-    fn open() -> Conns {
+    fn open() -> ConnectionTable {
         let address = "127.0.0.1:1".parse().unwrap();
-        let mut conns = Conns::new();
+        let mut conns = ConnectionTable::new();
         conns.apply(&Event::Open {
             conn: CONN,
             listener: 1,

@@ -5,7 +5,7 @@
 //! side.
 
 use crate::checkpoint::node_state::{NodeState, SavedPort};
-use crate::clients::connection_table::Conns;
+use crate::clients::connection_table::ConnectionTable;
 use crate::divergence::hashes::SlotHashes;
 use crate::proxy::unacked_output::UnackedOutput;
 use brolga_tape::entry::Entry;
@@ -14,7 +14,7 @@ use brolga_tape::record::{Record, Transport};
 /// See the module's description.
 #[derive(Debug, Default)]
 pub struct Knowledge {
-    conns: Conns,
+    conns: ConnectionTable,
     unacked: UnackedOutput,
     ports: Vec<SavedPort>,
     /// Every slot up to this one was looked at.
@@ -27,7 +27,7 @@ impl Knowledge {
     /// What a node knew when it took a checkpoint.
     pub fn load(state: NodeState) -> Self {
         Self {
-            conns: Conns::load(&state.conns),
+            conns: ConnectionTable::load(&state.conns),
             unacked: UnackedOutput::load(state.unacked_output),
             ports: state.ports,
             seen: state.seen,

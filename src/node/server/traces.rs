@@ -6,7 +6,7 @@
 //! for each start of the server. Two runs of a deterministic server write the same bytes; one that
 //! was killed writes a beginning of them.
 
-use crate::clients::connection_table::Conns;
+use crate::clients::connection_table::ConnectionTable;
 use crate::divergence::report::{Location, locate};
 use brolga_consensus::journal::LogReader;
 use brolga_tape::ConnId;
@@ -162,7 +162,7 @@ pub fn compare(ours: &Path, theirs: &Path, log: Option<&mut LogReader>) -> io::R
             // The slot under way is the one after the last that was done.
             let (conns, input) = match log {
                 Some(log) => context(log, slot),
-                None => (Conns::new(), None),
+                None => (ConnectionTable::new(), None),
             };
             let (number, input) = input.unzip();
             return Ok(Compared::Forked(Box::new(Fork {
@@ -184,8 +184,8 @@ pub fn compare(ours: &Path, theirs: &Path, log: Option<&mut LogReader>) -> io::R
 
 /// What the log says up to the first entry after `done`: who the frontends are, the number of that
 /// entry, and what it brings.
-fn context(log: &mut LogReader, done: u64) -> (Conns, Option<(u64, String)>) {
-    let mut conns = Conns::new();
+fn context(log: &mut LogReader, done: u64) -> (ConnectionTable, Option<(u64, String)>) {
+    let mut conns = ConnectionTable::new();
     for slot in 1..=log.accepted() {
         let Ok(value) = log.read(slot) else {
             break;
@@ -204,7 +204,7 @@ fn context(log: &mut LogReader, done: u64) -> (Conns, Option<(u64, String)>) {
     (conns, None)
 }
 
-fn describe(entry: &Entry<'_>, conns: &Conns) -> String {
+fn describe(entry: &Entry<'_>, conns: &ConnectionTable) -> String {
     let words: Vec<String> = entry
         .events()
         .flatten()
@@ -233,7 +233,7 @@ fn describe(entry: &Entry<'_>, conns: &Conns) -> String {
     }
 }
 
-fn named(conn: ConnId, conns: &Conns) -> String {
+fn named(conn: ConnId, conns: &ConnectionTable) -> String {
     crate::divergence::report::connection(conn, conns).to_string()
 }
 

@@ -3,7 +3,7 @@
 //! process is a `sleep`, so that it can be killed like a real one.
 
 use crate::checkpoint::node_state::{self, SavedConns};
-use crate::clients::connection_table::{Conns, Progress};
+use crate::clients::connection_table::{ConnectionTable, Progress};
 use crate::server::process::{Dumper, Objects, ServerHost, Started};
 use crate::server::start_error::StartError;
 use crate::server::tape::ServerTape;
@@ -56,7 +56,7 @@ type Dump = (Option<PathBuf>, Sender<()>);
 /// What a server knows.
 #[derive(Default)]
 struct State {
-    conns: Conns,
+    conns: ConnectionTable,
     echoes: BTreeMap<ConnId, Echo>,
     /// Datagrams for each frontend.
     answers: BTreeMap<u64, u64>,
@@ -90,7 +90,7 @@ impl State {
         let image: Image = serde_json::from_slice(&std::fs::read(path)?)?;
         let echoes = image.echoes.into_iter();
         Ok(Self {
-            conns: Conns::load(&image.conns),
+            conns: ConnectionTable::load(&image.conns),
             echoes: echoes
                 .map(|(id, echo)| (node_state::conn_of(id), echo))
                 .collect(),

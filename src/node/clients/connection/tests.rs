@@ -27,7 +27,7 @@ impl Said {
     }
 }
 
-fn pair() -> (Client, std::net::TcpStream, Said) {
+fn pair() -> (Connection, std::net::TcpStream, Said) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let local = listener.local_addr().unwrap();
     let peer = std::net::TcpStream::connect(local).unwrap();
@@ -45,12 +45,12 @@ fn pair() -> (Client, std::net::TcpStream, Said) {
         },
     };
     let mut said = Said::default();
-    let client = Client::new(identity, Some(TcpStream::from_std(stream)), &mut said);
+    let client = Connection::new(identity, Some(TcpStream::from_std(stream)), &mut said);
     (client, peer, said)
 }
 
 /// The same as if the server had dialled it, before it was looked at.
-fn dialled() -> (Client, std::net::TcpStream, Said) {
+fn dialled() -> (Connection, std::net::TcpStream, Said) {
     let (mut client, peer, mut said) = pair();
     said.take();
     client.identity.origin = Origin::Dialled {
@@ -94,7 +94,7 @@ fn a_connection_that_was_dialled_in_vain_is_kept_until_that_is_committed() {
 }
 
 /// Waits until the bytes or the end that `peer` has sent are there.
-fn arrive(client: &mut Client) {
+fn arrive(client: &mut Connection) {
     let stream = client.stream_mut().unwrap();
     let mut one = [0];
     while stream.peek(&mut one).is_err() {

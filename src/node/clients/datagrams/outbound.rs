@@ -16,34 +16,34 @@ const SOCKETS_MAX: usize = 512;
 
 /// The socket that stands for one address of the server's.
 #[derive(Debug)]
-pub struct Errand {
+pub struct OutboundSocket {
     /// What the server takes for its own address.
     pub local: SocketAddr,
     pub socket: UdpSocket,
     /// There may be something to read (the poll is edge-triggered).
     pub readable: bool,
     v6: bool,
-    /// When it was used last, by [`Errands::uses`].
+    /// When it was used last, by [`OutboundSockets::uses`].
     used: u64,
 }
 
 /// See the module's description.
 #[derive(Debug)]
-pub struct Errands {
+pub struct OutboundSockets {
     registry: Registry,
     first_token: usize,
-    errands: Vec<Errand>,
+    sockets: Vec<OutboundSocket>,
     /// Counts how often one was used.
     uses: u64,
 }
 
-impl Errands {
+impl OutboundSockets {
     /// No sockets yet; poll tokens from `first_token` up.
     pub fn new(registry: Registry, first_token: usize) -> Self {
         Self {
             registry,
             first_token,
-            errands: Vec::new(),
+            sockets: Vec::new(),
             uses: 0,
         }
     }
@@ -56,14 +56,14 @@ impl Errands {
     /// The poll says that there is something to read.
     pub fn ready(&mut self, token: Token) {
         let index = token.0.wrapping_sub(self.first_token);
-        if let Some(errand) = self.errands.get_mut(index) {
-            errand.readable = true;
+        if let Some(socket) = self.sockets.get_mut(index) {
+            socket.readable = true;
         }
     }
 
     /// All of them, for reading.
-    pub fn all(&mut self) -> &mut [Errand] {
-        &mut self.errands
+    pub fn all(&mut self) -> &mut [OutboundSocket] {
+        &mut self.sockets
     }
 
     /// Sends a datagram from `local` to `peer`.
@@ -74,14 +74,14 @@ impl Errands {
         self.uses += 1;
         let uses = self.uses;
         let index = self.find_or_open(local, peer.is_ipv6())?;
-        let errand = &mut self.errands[index];
-        errand.used = uses;
-        sys::send_datagram(errand.socket.as_fd(), bytes, None, peer)
+        let socket = &mut self.sockets[index];
+        socket.used = uses;
+        sys::send_datagram(socket.socket.as_fd(), bytes, None, peer)
     }
 
     fn find_or_open(&mut self, local: SocketAddr, v6: bool) -> io::Result<usize> {
-        let same = |errand: &Errand| errand.local == local && errand.v6 == v6;
-        if let Some(index) = self.errands.iter().position(same) {
+        let same = |socket: &OutboundSocket| socket.local == local && socket.v6 == v6;
+        if let Some(index) = self.sockets.iter().position(same) {
             return Ok(index);
         }
         let any: IpAddr = match v6 {
@@ -89,10 +89,10 @@ impl Errands {
             false => Ipv4Addr::UNSPECIFIED.into(),
         };
         let mut socket = UdpSocket::bind(SocketAddr::new(any, 0))?;
-        let index = match self.errands.len() {
+        let index = match self.sockets.len() {
             SOCKETS_MAX => {
-                let all = self.errands.iter().enumerate();
-                let oldest = all.min_by_key(|(_, errand)| errand.used);
+                let all = self.sockets.iter().enumerate();
+                let oldest = all.min_by_key(|(_, socket)| socket.used);
                 oldest.map_or(0, |(index, _)| index)
             }
             free => free,
@@ -100,24 +100,24 @@ impl Errands {
         let token = Token(self.first_token + index);
         self.registry
             .register(&mut socket, token, Interest::READABLE)?;
-        let errand = Errand {
+        let socket = OutboundSocket {
             local,
             socket,
             readable: false,
             v6,
             used: 0,
         };
-        match self.errands.get_mut(index) {
+        match self.sockets.get_mut(index) {
             // The old socket is closed, which takes it off the poll.
-            Some(old) => *old = errand,
-            None => self.errands.push(errand),
+            Some(old) => *old = socket,
+            None => self.sockets.push(socket),
         }
         Ok(index)
     }
 
     /// The server is gone for good.
     pub fn close_all(&mut self) {
-        self.errands.clear();
+        self.sockets.clear();
     }
 }
 
@@ -127,15 +127,15 @@ mod tests {
     use std::collections::BTreeSet;
     use std::time::Duration;
 
-    fn errands() -> (mio::Poll, Errands) {
+    fn outbound() -> (mio::Poll, OutboundSockets) {
         let poll = mio::Poll::new().unwrap();
         let registry = poll.registry().try_clone().unwrap();
-        (poll, Errands::new(registry, 100))
+        (poll, OutboundSockets::new(registry, 100))
     }
 
     #[test]
     fn each_address_of_the_server_has_a_socket_of_its_own() {
-        let (_poll, mut errands) = errands();
+        let (_poll, mut outbound) = outbound();
         let far = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         far.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         let peer = far.local_addr().unwrap();
@@ -144,21 +144,21 @@ mod tests {
         for round in 0..2 {
             for port in 0..SOCKETS_MAX as u16 {
                 let local = SocketAddr::from(([127, 0, 0, 1], 61_000 + port));
-                errands.send(local, peer, b"hello").unwrap();
+                outbound.send(local, peer, b"hello").unwrap();
                 let (len, from) = far.recv_from(&mut buffer).unwrap();
                 assert_eq!(&buffer[..len], b"hello");
                 assert_eq!(senders.insert(from), round == 0);
             }
         }
         let first = "127.0.0.1:61000".parse().unwrap();
-        errands.send(first, peer, b"again").unwrap();
+        outbound.send(first, peer, b"again").unwrap();
         far.recv_from(&mut buffer).unwrap();
         // One too many: the second one goes, which was not used for longest.
         let late = "127.0.0.1:1".parse().unwrap();
-        errands.send(late, peer, b"hello").unwrap();
+        outbound.send(late, peer, b"hello").unwrap();
         let (_, from) = far.recv_from(&mut buffer).unwrap();
         assert!(senders.insert(from));
-        assert_eq!(errands.all().len(), SOCKETS_MAX);
-        assert_eq!(errands.all()[1].local, late);
+        assert_eq!(outbound.all().len(), SOCKETS_MAX);
+        assert_eq!(outbound.all()[1].local, late);
     }
 }
