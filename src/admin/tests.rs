@@ -60,7 +60,7 @@ fn status() -> NodeStatus {
         proposed: Proposed::default(),
         resends: 0,
         server_starts: 1,
-        backstop: brolga_node::Backstop::default(),
+        backstop: brolga_node::SyscallFilterStatus::default(),
     }
 }
 

@@ -9,7 +9,7 @@ use brolga_tape::entry::EntryError;
 use std::io;
 use std::net::SocketAddr;
 
-/// See the module's description.
+/// The reason why a node cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum NodeError {
@@ -25,10 +25,10 @@ pub enum NodeError {
     /// The interposer has written something that is not a record.
     #[error("the interposer's answer cannot be read ({0}): are node and interposer of one build?")]
     Tape(EntryError),
-    /// What is on disk about a quarantine can't be read or changed.
+    /// The file of a quarantine can't be read or changed.
     #[error(transparent)]
     Quarantine(#[from] QuarantineError),
-    /// The server is made of something else than the others.
+    /// The server differs from those of the other nodes.
     #[error(transparent)]
     Refused(#[from] Incompatible),
     /// The server can't be started.
@@ -37,13 +37,13 @@ pub enum NodeError {
     /// The server ended before it listened on any port.
     #[error(
         "the server ended before it listened on any port: {how}{}",
-        shown(last_words)
+        shown(stderr_tail)
     )]
     ServerEnded {
-        /// How, in words.
+        /// The way it ended, in words.
         how: String,
         /// The end of its standard error.
-        last_words: String,
+        stderr_tail: String,
     },
     /// The address for stand-alone frontends can't be listened on.
     #[error("cannot listen on {address} for stand-alone frontends: {source}")]
@@ -69,7 +69,7 @@ pub enum NodeError {
     /// The operating system refused something.
     #[error("{doing}: {source}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         doing: &'static str,
         /// The reason.
         source: io::Error,
@@ -83,9 +83,9 @@ impl NodeError {
     }
 }
 
-fn shown(last_words: &str) -> String {
-    if last_words.is_empty() {
+fn shown(stderr_tail: &str) -> String {
+    if stderr_tail.is_empty() {
         return String::new();
     }
-    format!("; it said:\n{last_words}")
+    format!("; it said:\n{stderr_tail}")
 }

@@ -8,7 +8,8 @@
 //! together.
 //!
 //! The rooms know little of each other, and most do no input or output of their own: each has a
-//! description of its own. `event_loop` is the only one that names all of them.
+//! description of its own. `event_loop` is the only one that names all of them, and `impl Node`
+//! stands only there.
 
 mod checkpoint;
 mod clients;
@@ -44,8 +45,8 @@ pub use proxy::error::ProxyError;
 pub use proxy::frontend::{ProxyConfig, ProxyFrontend, ProxyHandle};
 pub use server::lifecycle::ServerState;
 pub use server::process::{Dumper, ServerHost, Started, WrappedServer};
-pub use server::replay::{Keep, Recording, Replayed, recorded_hashes, replay};
-pub use server::syscall_filter::{Backstop, CaughtSite, FilterState};
+pub use server::replay::{Keep, NotKept, Recording, Replayed, recorded_hashes, replay};
+pub use server::syscall_filter::{CaughtSite, FilterState, SyscallFilterStatus};
 pub use server::traces::{Compared, Fork, compare as compare_traces, traces};
 pub use status::{NodeHandle, NodeStatus, Peer, Query, Role};
 pub use transfer::{

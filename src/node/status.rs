@@ -1,4 +1,4 @@
-//! What a node tells about itself, and how one asks.
+//! The status of a node, and the handle to ask for it.
 
 use crate::checkpoint::procedure::CheckpointResult;
 use crate::checkpoint::writer::WriterStatus;
@@ -10,7 +10,7 @@ use crate::ordering::operator_signals::Ordered;
 use crate::ordering::proposer::Proposed;
 use crate::peers::learners::LearnerStatus;
 use crate::server::lifecycle::ServerState;
-use crate::server::syscall_filter::Backstop;
+use crate::server::syscall_filter::SyscallFilterStatus;
 use crate::transfer::TransferStatus;
 use brolga_config::Policy;
 use mio::Waker;
@@ -24,20 +24,20 @@ use tokio::sync::oneshot;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// It orders.
+    /// Orders requests.
     Leader,
-    /// It follows a leader.
+    /// Follows a leader.
     Follower,
-    /// There is no leader that it knows.
+    /// Knows no leader.
     Searching,
-    /// It learns what is chosen, and does not vote.
+    /// Learns what is chosen, and does not vote.
     Learner,
 }
 
 /// Another replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    /// Its number.
+    /// The number of the node.
     pub id: u64,
     /// There is a link to it.
     pub up: bool,
@@ -46,7 +46,7 @@ pub struct Peer {
 /// A snapshot of a node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {
-    /// Its number.
+    /// The number of the node.
     pub node: u64,
     /// The cluster, as 32 hexadecimal digits.
     pub cluster: String,
@@ -54,7 +54,7 @@ pub struct NodeStatus {
     pub pid: u32,
     /// Process of the server, while it runs.
     pub server_pid: Option<i32>,
-    /// What the server is doing.
+    /// The state of the server.
     pub server: ServerState,
     /// Part in the consensus.
     pub role: Role,
@@ -76,7 +76,7 @@ pub struct NodeStatus {
     pub quarantine: Option<Quarantine>,
     /// Answers wait until a majority has computed the same.
     pub vote: bool,
-    /// When threads of the server hand on the turn.
+    /// The scheduling policy of the server's threads.
     #[serde(default)]
     pub policy: Policy,
     /// Bytes that the server has said and that are held back.
@@ -90,7 +90,7 @@ pub struct NodeStatus {
     pub listeners: Vec<SocketAddr>,
     /// Addresses that clients can send datagrams to.
     pub datagram_ports: Vec<SocketAddr>,
-    /// What has become of datagrams.
+    /// Counts of datagrams.
     pub datagrams: DatagramCounts,
     /// The other members.
     pub peers: Vec<Peer>,
@@ -127,13 +127,13 @@ pub struct NodeStatus {
     pub waiting: Option<String>,
     /// Entries this node has proposed.
     pub proposed: Proposed,
-    /// How often its frontend had to send uncommitted events again.
+    /// The number of times its frontend had to send uncommitted events again.
     pub resends: u64,
-    /// How often the server was started.
+    /// The number of times the server was started.
     pub server_starts: u64,
-    /// How the server's system calls are watched.
+    /// The state of the syscall filter, and the calls that it has caught.
     #[serde(default)]
-    pub backstop: Backstop,
+    pub backstop: SyscallFilterStatus,
 }
 
 impl NodeStatus {
@@ -144,10 +144,10 @@ impl NodeStatus {
     }
 }
 
-/// A question to the reactor.
+/// A question to the event loop.
 #[derive(Debug)]
 pub enum Query {
-    /// How are you?
+    /// Report the status.
     Status(oneshot::Sender<NodeStatus>),
     /// Both hashes after a slot, if still known.
     HashesAt(u64, oneshot::Sender<Option<SlotHashes>>),
@@ -167,7 +167,7 @@ pub struct NodeHandle {
 }
 
 impl NodeHandle {
-    /// A handle and the reactor's end of it.
+    /// A handle and the event loop's end of it.
     pub(crate) fn new(waker: Arc<Waker>) -> (Self, Receiver<Query>) {
         let (queries, received) = channel();
         (Self { queries, waker }, received)

@@ -6,7 +6,8 @@
 //! before that answer is committed, because another frontend's answer may come first.
 //!
 //! Positions in both streams are absolute and only ever grow, so whatever comes twice (events that
-//! a leader change made necessary to resend, output of a server that replays) is seen to be old.
+//! a leader change made necessary to resend, output of a server that replays) is recognised as a
+//! duplicate.
 
 use crate::clients::outbox::Events;
 use brolga_os::sys;
@@ -36,17 +37,17 @@ impl ByteQueue {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// What is in the queue.
+    /// The bytes in the queue.
     pub fn as_slice(&self) -> &[u8] {
         &self.bytes[self.head..]
     }
 
-    /// True when there is nothing in it.
+    /// Returns true when the queue is empty.
     pub fn is_empty(&self) -> bool {
         self.head == self.bytes.len()
     }
 
-    /// Bytes in it.
+    /// The number of bytes in the queue.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.head
     }
@@ -74,7 +75,7 @@ impl ByteQueue {
     }
 }
 
-/// How far the server has ended its side.
+/// The end of the server's side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum ServerEnd {
     Open,
@@ -137,7 +138,7 @@ impl Output {
     }
 }
 
-/// Where a connection comes from.
+/// The origin of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A client has come to a listener of the server.
@@ -153,17 +154,17 @@ pub enum Origin {
     Dialled {
         /// The frontend that dials.
         owner: u64,
-        /// What came of it: the own address, or an `errno`.
+        /// The answer to it: the own address, or an `errno`.
         answer: Option<Result<SocketAddr, u8>>,
     },
 }
 
-/// Which connection it is.
+/// The identity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Identity {
-    /// Its id.
+    /// The id in the log.
     pub conn: ConnId,
-    /// Where it comes from.
+    /// The origin.
     pub origin: Origin,
 }
 
@@ -177,7 +178,7 @@ pub struct OutputGap {
     pub offset: u64,
 }
 
-/// See the module's description.
+/// A connection at a frontend.
 #[derive(Debug)]
 pub struct Connection {
     identity: Identity,
@@ -219,7 +220,7 @@ impl Connection {
         client
     }
 
-    /// Its connection.
+    /// The id in the log.
     pub fn conn(&self) -> ConnId {
         self.identity.conn
     }
@@ -248,7 +249,7 @@ impl Connection {
         self.say_open(events);
     }
 
-    /// It was dialled in vain.
+    /// Dialling has failed.
     fn has_failed(&self) -> bool {
         let answer = |origin| match origin {
             Origin::Dialled { answer, .. } => answer.is_some_and(|answer| answer.is_err()),
@@ -262,7 +263,7 @@ impl Connection {
         self.open_committed || matches!(self.identity.origin, Origin::Accepted { .. })
     }
 
-    /// Its socket, while it has one.
+    /// The socket, while there is one.
     #[cfg(test)]
     pub fn stream_mut(&mut self) -> Option<&mut TcpStream> {
         self.stream.as_mut()
@@ -367,7 +368,7 @@ impl Connection {
         self.output.credit_committed = self.output.credit_committed.max(upto);
     }
 
-    /// Something that was sent up is not committed yet.
+    /// Returns true while something that was sent to the leader is not committed.
     pub fn is_outstanding(&self) -> bool {
         let end_open = self.input.end.is_some() && !self.input.end_committed;
         let credit_open = self.output.credit_sent > self.output.credit_committed;
@@ -502,7 +503,7 @@ impl Connection {
         self.output.next
     }
 
-    /// Tells the log that the client has got all that it will get.
+    /// Tells the log that the client has got all that it will get (close notification).
     pub fn notify_closed(&self, events: &mut impl Events) {
         events.event(&Event::Close {
             conn: self.identity.conn,
@@ -563,7 +564,7 @@ impl Connection {
         }
     }
 
-    /// Nothing is left to do: the client can be forgotten.
+    /// Returns true when nothing is left to do: the connection can be forgotten.
     pub fn is_finished(&self) -> bool {
         let reset = self.input.end == Some(CloseHow::Reset) && self.input.end_committed;
         let failed = self.has_failed() && self.open_committed;

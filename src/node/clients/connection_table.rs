@@ -1,6 +1,6 @@
-//! What the log has said about connections so far: the node's own copy of the bookkeeping that the
-//! interposer does in every server, event for event, so that a frontend knows what is committed
-//! without asking anybody.
+//! The state of all connections, as far as the log tells: the node's own copy of the bookkeeping
+//! that the interposer does in every server, event for event, so that a frontend knows what is
+//! committed without asking anybody.
 
 use crate::checkpoint::node_state::{self, SavedConn, SavedConns, SavedFrontend};
 use crate::clients::id_map::{IdMap, IdSet};
@@ -9,7 +9,7 @@ use brolga_tape::{ConnId, OUTGOING, StreamStep, stream_step};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-/// One open connection, as the log knows it.
+/// The state of an open connection, as the log knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ConnectionState {
     /// The frontend that has it.
@@ -31,7 +31,7 @@ pub struct KnownFrontend {
     pub last_counter: u64,
     /// The number of the last datagram from it.
     pub heard: u64,
-    /// How many connections it has that the server opened.
+    /// Connections of it that the server has opened.
     pub outgoing: usize,
 }
 
@@ -51,10 +51,10 @@ impl KnownFrontend {
     }
 }
 
-/// What an event has changed, for the frontend it came from.
+/// The change that an event has made, for the frontend that it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing: a resend of what was known.
+    /// No change: the event was known.
     Nothing,
     /// The frontend is known now.
     Up,
@@ -102,7 +102,7 @@ impl Outgoing {
 }
 
 impl ConnectionTable {
-    /// Nothing known yet, as before slot 1.
+    /// An empty table, as before slot 1.
     pub fn new() -> Self {
         Self::default()
     }
@@ -252,7 +252,7 @@ impl ConnectionTable {
         self.outgoing.unanswered.clear();
     }
 
-    /// What the server has asked for and nobody has answered.
+    /// Connections that the server has asked for and nobody has answered.
     pub fn unanswered(&self) -> impl Iterator<Item = (ConnId, SocketAddr)> + '_ {
         let conn = |counter| ConnId {
             frontend: OUTGOING,
@@ -296,7 +296,7 @@ impl ConnectionTable {
 
     // ---- frontends ----
 
-    /// One frontend, if the log knows it.
+    /// Returns a frontend, if the log knows it.
     pub fn frontend(&self, frontend: u64) -> Option<KnownFrontend> {
         self.frontends.get(&frontend).copied()
     }

@@ -27,10 +27,10 @@ pub(crate) type DownSince = BTreeMap<NodeId, Instant>;
 /// The clocks of frontends that may have failed.
 #[derive(Debug, Default)]
 pub(crate) struct Expiry {
-    /// When each stand-alone frontend that the log knows was last heard of; used by the leader
-    /// only.
+    /// The time at which each stand-alone frontend that the log knows was last heard of; used by
+    /// the leader only.
     heard: IdMap<u64, Instant>,
-    /// When connections that the server has opened were last proposed to be closed.
+    /// The last time at which connections that the server has opened were proposed to be closed.
     diallers_expired: Option<Instant>,
 }
 
@@ -45,12 +45,13 @@ impl Expiry {
         self.heard.clear();
     }
 
-    /// When a stand-alone frontend was last heard of; `now` if nobody has asked before.
+    /// Returns the time at which a stand-alone frontend was last heard of; `now` if nobody has
+    /// asked before.
     fn last_heard(&mut self, frontend: u64, now: Instant) -> Instant {
         *self.heard.entry(frontend).or_insert(now)
     }
 
-    /// When the first frontend expires.
+    /// Returns the time at which the first frontend expires.
     pub(crate) fn deadline(
         &mut self,
         conns: &ConnectionTable,
@@ -69,8 +70,8 @@ impl Expiry {
         clients.into_iter().chain(diallers.min()).min()
     }
 
-    /// When a frontend has been down for too long to keep the server's connections. If the proposal
-    /// to close them is lost, it is made again after the same time.
+    /// The time at which a frontend has been down for too long to keep the server's connections. If
+    /// the proposal to close them is lost, it is made again after the same time.
     fn dialler_deadline(&self, known: KnownFrontend, down: &DownSince) -> Option<Instant> {
         let since = *down.get(&known.node).filter(|_| known.outgoing > 0)?;
         let proposed = self.diallers_expired;

@@ -1,8 +1,9 @@
 //! The frontend: owns the clients' TCP connections and the ports for their datagrams, turns what
 //! they send into events for the leader, and gives them the output of a replica.
 //!
-//! It knows nothing of consensus. What it wants ordered gathers in its [`Outbox`]; what is
-//! committed and what the server answers is told to it, by the node it lives in or by a wire.
+//! A frontend knows nothing of consensus. Events that are to be ordered gather in its [`Outbox`];
+//! what is committed and what the server answers is told to it, by the node it lives in or over a
+//! connection to one.
 
 use crate::clients::connection::{Connection, DATA_BYTES_MAX, Identity, Origin};
 use crate::clients::connection_table::Progress;
@@ -37,7 +38,7 @@ pub struct Tokens {
     pub clients: usize,
 }
 
-/// See the module's description.
+/// A frontend: the sockets of clients.
 #[derive(Debug)]
 pub struct Frontend {
     id: u64,
@@ -58,7 +59,7 @@ pub struct Frontend {
     up_committed: bool,
     /// Counts everything that was committed, to see whether anything moves.
     progress: u64,
-    /// Tells the log when a client is finished that the server has closed; see `notify_closes`.
+    /// Sends close notifications; see [`Frontend::notify_closes`].
     notifies_closes: bool,
     buffer: Vec<u8>,
 }
@@ -101,12 +102,12 @@ impl Frontend {
         self.listeners.publish_unix(sockets);
     }
 
-    /// Its identity.
+    /// The identity under which the log knows it.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// What it wants ordered.
+    /// Events on their way to the leader.
     pub fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
@@ -132,7 +133,7 @@ impl Frontend {
         self.datagrams.addresses()
     }
 
-    /// What has become of datagrams here.
+    /// Counts of datagrams here.
     pub fn datagram_counts(&self) -> DatagramCounts {
         self.datagrams.counts()
     }
@@ -142,7 +143,7 @@ impl Frontend {
         self.progress
     }
 
-    /// Something that was sent up is not committed.
+    /// Returns true while something that was sent to the leader is not committed.
     pub fn has_outstanding(&self) -> bool {
         !self.up_committed
             || self.datagrams.is_outstanding()
@@ -153,21 +154,21 @@ impl Frontend {
                 .any(Connection::is_outstanding)
     }
 
-    /// When it wants [`Frontend::tick`] although nothing has happened.
+    /// The time at which [`Frontend::tick`] is to be called although nothing has happened.
     pub fn wakeup(&self) -> Option<Instant> {
         self.accept_retry
     }
 
     // ---- clients ----
 
-    /// True when the poll token belongs to this frontend.
+    /// Returns true when the poll token belongs to this frontend.
     pub fn owns(&self, token: Token) -> bool {
         token.0 >= self.tokens.clients
             || self.listeners.port_of(token).is_some()
             || self.datagrams.owns(token)
     }
 
-    /// Something happened at a socket.
+    /// Handles an event of the poll at one of the sockets.
     pub fn handle(&mut self, event: &mio::event::Event, now: Instant) {
         if let Some(index) = event.token().0.checked_sub(self.tokens.clients) {
             self.client_ready(index, event);
@@ -339,7 +340,7 @@ impl Frontend {
 
     // ---- what is committed ----
 
-    /// Something of this frontend's is committed.
+    /// An event of this frontend is committed.
     pub fn committed(&mut self, conn: ConnId, progress: Progress) {
         self.progress += 1;
         match progress {
@@ -395,19 +396,20 @@ impl Frontend {
         self.serve_touched();
     }
 
-    /// From now on says a last word for each client: the nodes hold a sidecar's output until then.
+    /// Sends a close notification for each connection that is done: nodes keep the output for a
+    /// stand-alone frontend until then.
     pub fn notify_closes(&mut self) {
         self.notifies_closes = true;
     }
 
-    /// Changes the node that it is the frontend of; a sidecar is its own.
+    /// Changes the node that it is the frontend of; a stand-alone frontend is its own.
     pub fn belongs_to(&mut self, node: u64) {
         self.node = node;
         self.outbox.clear();
         self.say_up();
     }
 
-    /// Its connections, each with the next output byte it wants.
+    /// The connections, each with the position of the next output byte that it wants.
     pub fn positions(&self) -> Vec<(u64, u64)> {
         let position = |client: &Connection| (client.conn().counter, client.output_next());
         self.clients.iter().flatten().map(position).collect()
@@ -437,7 +439,7 @@ impl Frontend {
 
     // ---- what the server does ----
 
-    /// From now on clients may connect.
+    /// Opens the ports for clients.
     ///
     /// # Errors
     /// A port can't be opened.
@@ -506,8 +508,8 @@ impl Frontend {
         }
     }
 
-    /// Serves nobody until [`Frontend::start_serving`]; ports that the server opens meanwhile are noted.
-    /// What was not delivered yet is not delivered any more.
+    /// Serves nobody until [`Frontend::start_serving`]; ports that the server opens meanwhile are
+    /// noted. Output that was not delivered yet is dropped.
     pub fn retire(&mut self) {
         self.listeners.retire();
         self.datagrams.retire();
@@ -521,7 +523,7 @@ impl Frontend {
         self.serve_touched();
     }
 
-    /// One record about a connection of this frontend, or a datagram for it.
+    /// Handles a record about a connection of this frontend, or a datagram for it.
     pub fn record(&mut self, record: &Record<'_>) {
         match *record {
             Record::Data {

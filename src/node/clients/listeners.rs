@@ -2,7 +2,7 @@
 //!
 //! A server often listens twice on one port, for IPv4 and for IPv6: the port is opened once, and a
 //! client belongs to the listener of its own family where there is one. A frontend that is still
-//! replaying keeps quiet about ports until it is live, so that nobody connects to the past.
+//! replaying keeps quiet about ports until it serves, so that nobody connects to a replay.
 
 use crate::clients::unix_sockets::{self, UnixSockets};
 use brolga_tape::record::Transport;
@@ -18,9 +18,9 @@ use std::path::{Path, PathBuf};
 pub struct Published {
     /// The server's listener.
     pub listener: u32,
-    /// Its port, and the unspecified address of its family.
+    /// The port, and the unspecified address of the listener's family.
     pub address: SocketAddr,
-    /// What it takes.
+    /// The transport that it takes.
     pub transport: Transport,
     /// The server did not ask for this port: failing to open it here is not fatal.
     pub chosen: bool,
@@ -87,14 +87,14 @@ impl Drop for Listening {
     }
 }
 
-/// What clients connect to.
+/// A socket that clients connect to.
 #[derive(Debug)]
-enum Door {
+enum ListeningSocket {
     Port(Listening),
     Unix(unix_sockets::Published),
 }
 
-impl Door {
+impl ListeningSocket {
     /// The next client, and its address if it has one.
     fn accept(&self) -> io::Result<(TcpStream, Option<SocketAddr>)> {
         match self {
@@ -107,11 +107,11 @@ impl Door {
     }
 }
 
-/// One port that the server listens on.
+/// A port that the server listens on.
 #[derive(Debug, Default)]
 struct Port {
-    socket: Option<Door>,
-    /// It stands for a UNIX socket, which is published here.
+    socket: Option<ListeningSocket>,
+    /// The UNIX socket that the port stands for, and which is published.
     unix: Option<(PathBuf, SocketAddr)>,
     /// The server's listeners there, with "is IPv6".
     listeners: Vec<(u32, bool)>,
@@ -122,17 +122,17 @@ struct Port {
 /// A client that has connected.
 #[derive(Debug)]
 pub struct Accepted {
-    /// Its socket.
+    /// The socket.
     pub stream: TcpStream,
     /// The server's listener that it belongs to.
     pub listener: u32,
-    /// Its address.
+    /// The client's address.
     pub peer: SocketAddr,
     /// The address that it connected to.
     pub local: SocketAddr,
 }
 
-/// See the module's description.
+/// The ports at which clients can connect.
 #[derive(Debug)]
 pub struct Listeners {
     address: IpAddr,
@@ -167,7 +167,7 @@ impl Listeners {
         u16::try_from(port).ok()
     }
 
-    /// From now on ports are open as long as the server listens.
+    /// Opens the ports, now and whenever the server listens.
     ///
     /// # Errors
     /// See [`PublishError`].
@@ -238,7 +238,7 @@ impl Listeners {
         self.serving
     }
 
-    /// From now on ports are closed, until [`Listeners::start_serving`].
+    /// Closes the ports, until [`Listeners::start_serving`].
     pub fn retire(&mut self) {
         self.serving = false;
         self.ports.clear();
@@ -252,7 +252,7 @@ impl Listeners {
     /// The addresses that clients can connect to.
     pub fn addresses(&self) -> Vec<SocketAddr> {
         let open = |(number, port): (&u16, &Port)| {
-            matches!(port.socket, Some(Door::Port(_))).then_some(())?;
+            matches!(port.socket, Some(ListeningSocket::Port(_))).then_some(())?;
             Some(SocketAddr::new(self.address, *number))
         };
         self.ports.iter().filter_map(open).collect()
@@ -299,14 +299,18 @@ impl Listeners {
             }
             let token = Token(self.first_token + usize::from(*number));
             if let Some((file, _)) = &port.unix {
-                port.socket = Some(Door::Unix(open_unix(file, &self.registry, token)?));
+                port.socket = Some(ListeningSocket::Unix(open_unix(
+                    file,
+                    &self.registry,
+                    token,
+                )?));
                 continue;
             }
             let at = SocketAddr::new(self.address, *number);
             match open(at, &self.registry, token) {
                 Ok(socket) => {
                     tracing::info!(address = %at, "clients can connect");
-                    port.socket = Some(Door::Port(Listening(socket)));
+                    port.socket = Some(ListeningSocket::Port(Listening(socket)));
                 }
                 Err(error) if port.chosen => left_closed(at, &error),
                 Err(error) => return Err(PublishError::from_io(at, error)),
@@ -341,7 +345,7 @@ fn open_unix(
     Ok(opened)
 }
 
-/// It has no address but that of the socket it has connected to.
+/// A client of a UNIX socket has no address but that of the socket.
 fn unix_client(port: &Port, stream: TcpStream) -> Option<Accepted> {
     let (_, address) = port.unix.as_ref()?;
     let (listener, _) = *port.listeners.first()?;
@@ -460,7 +464,7 @@ mod tests {
         let address = SocketAddr::new("127.0.0.1".parse().unwrap(), port);
         first.start_serving().unwrap();
         first.listen(published(1, address)).unwrap();
-        let Some(Door::Port(socket)) = &first.ports[&port].socket else {
+        let Some(ListeningSocket::Port(socket)) = &first.ports[&port].socket else {
             panic!("it is open");
         };
         let copy = socket2::SockRef::from(&socket.0).try_clone().unwrap();

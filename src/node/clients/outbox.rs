@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 const CHUNK_BYTES: usize = 192 * 1024;
 /// Takes the events that a frontend sends up to the leader.
 pub trait Events {
-    /// One more event.
+    /// Takes one more event.
     fn event(&mut self, event: &Event<'_>);
 }
 
@@ -23,7 +23,7 @@ impl Outbox {
         self.chunks.pop_front()
     }
 
-    /// True when there is none.
+    /// Returns true when there is none.
     pub fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }

@@ -19,7 +19,7 @@ pub fn published_name(path: &str) -> Option<&str> {
     Path::new(path).file_name()?.to_str()
 }
 
-/// Where they are published.
+/// The published UNIX sockets of a server, and their directory.
 #[derive(Debug)]
 pub struct UnixSockets {
     directory: PathBuf,
@@ -27,7 +27,7 @@ pub struct UnixSockets {
 }
 
 impl UnixSockets {
-    /// Those of a configuration, in a directory that is made when there are any.
+    /// Publishes the sockets of a configuration; the directory is made when there are any.
     pub fn new(directory: PathBuf, paths: Paths) -> Self {
         Self { directory, paths }
     }

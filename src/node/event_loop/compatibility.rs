@@ -2,7 +2,7 @@
 
 use crate::error::NodeError;
 use crate::event_loop::node::Node;
-use crate::peers::compatibility::Introduction;
+use crate::peers::compatibility::CompatibilityMessage;
 use crate::peers::frames::PeerFrame;
 use crate::server::process::ServerHost;
 use brolga_consensus::NodeId;
@@ -11,12 +11,12 @@ impl<H: ServerHost> Node<H> {
     /// Tells another node the fingerprint of this node's server.
     pub(super) fn introduce(&mut self, peer: NodeId) {
         let greeting = self.peers.compatibility.greeting();
-        self.send_introduction(peer, &greeting);
+        self.send_compatibility(peer, &greeting);
     }
 
-    fn send_introduction(&mut self, peer: NodeId, introduction: &Introduction) {
+    fn send_compatibility(&mut self, peer: NodeId, message: &CompatibilityMessage) {
         // Strings, numbers and lists of those can always be written.
-        let Ok(bytes) = serde_json::to_vec(introduction) else {
+        let Ok(bytes) = serde_json::to_vec(message) else {
             return;
         };
         // When the link is down by now, it begins again later.
@@ -31,7 +31,7 @@ impl<H: ServerHost> Node<H> {
         };
         let compatibility = &mut self.peers.compatibility;
         if let Some(answer) = compatibility.receive(from, message, &self.config) {
-            self.send_introduction(from, &answer);
+            self.send_compatibility(from, &answer);
         }
     }
 

@@ -9,7 +9,7 @@ use brolga_consensus::{LEARNERS_FROM, NodeId};
 use std::time::Instant;
 
 impl<H: ServerHost> Node<H> {
-    /// When the leader has to look for connections that expire.
+    /// Returns the time at which the leader has to look for connections that expire.
     pub(super) fn expiry_deadline(&mut self, now: Instant) -> Option<Instant> {
         if !self.links.replica.can_propose() {
             return None;

@@ -93,7 +93,7 @@ impl<H: ServerHost> Node<H> {
     fn never_listened(&self, how: String) -> NodeError {
         NodeError::ServerEnded {
             how,
-            last_words: self.server.host.last_words(),
+            stderr_tail: self.server.host.stderr_tail(),
         }
     }
 
@@ -122,8 +122,10 @@ impl<H: ServerHost> Node<H> {
                     self.server_ended(ServerState::Faulted { message });
                     self.check_ever_listened(&how)?;
                 }
-                ServerEvent::Backstop(errno) => self.server.lifecycle.backstop.answered(errno),
-                ServerEvent::Caught(site) => self.server.lifecycle.backstop.caught(site),
+                ServerEvent::SyscallFilter(errno) => {
+                    self.server.lifecycle.syscall_filter.answered(errno);
+                }
+                ServerEvent::Caught(site) => self.server.lifecycle.syscall_filter.caught(site),
             }
         }
         // Keeps its memory; nothing was added meanwhile.

@@ -58,11 +58,11 @@ pub(super) struct Proxies {
     pub(super) server: ProxyServer,
     /// Their requests that are not on their way yet.
     pub(super) requests: Vec<Request>,
-    /// When the leader is told which ones are attached.
+    /// The time at which the leader is told which ones are attached.
     pub(super) report_at: Option<Instant>,
 }
 
-/// One replica. [`Node::run`] is its whole life.
+/// A replica: all rooms of the node, wired together. [`Node::run`] is the main loop.
 pub struct Node<H> {
     pub(super) config: NodeConfig,
     pub(super) sources: Sources,

@@ -16,7 +16,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// From now on an empty log is one that was lost.
+/// Removes the mark of a new node: from now on an empty log is one that was lost.
 pub(super) fn forget_that_it_is_new(config: &NodeConfig) -> Result<(), NodeError> {
     match std::fs::remove_file(config.new_mark()) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(NodeError::doing(

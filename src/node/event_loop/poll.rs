@@ -78,7 +78,8 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    /// How long the poll may sleep: `None` until something happens or the timer rings.
+    /// Returns the time for which the poll may sleep: `None` until something happens or the timer
+    /// rings.
     pub(super) fn prepare_sleep(&mut self, now: Instant) -> Result<Option<Duration>, NodeError> {
         let proposer = self.ordering.proposer.wakeup(&self.view(now));
         let others = [

@@ -64,7 +64,7 @@ impl<H: ServerHost> Node<H> {
 
     // ---- proposing ----
 
-    /// What the proposer needs to know at this moment.
+    /// Returns the state of the node, for the proposer.
     pub(super) fn view(&self, now: Instant) -> View {
         let wall = SystemTime::now()
             .duration_since(UNIX_EPOCH)
@@ -96,9 +96,9 @@ impl<H: ServerHost> Node<H> {
         }
     }
 
-    /// Somebody wants the server to get a signal.
+    /// An operator requests that the server gets a signal.
     pub(super) fn signal(&mut self, signal: u32, reply: oneshot::Sender<Ordered>) {
-        self.ordering.signals.wish(signal, reply);
+        self.ordering.signals.request(signal, reply);
         if !self.links.leads() {
             self.ordering.signals.leader_changed(self.links.leader());
         }

@@ -291,7 +291,7 @@ impl Sink for Records<'_> {
                 let message = String::from_utf8_lossy(message).into_owned();
                 self.events.push(ServerEvent::Fault(message));
             }
-            Record::Backstop { errno } => self.events.push(ServerEvent::Backstop(errno)),
+            Record::Backstop { errno } => self.events.push(ServerEvent::SyscallFilter(errno)),
             Record::Caught {
                 number,
                 count,

@@ -14,9 +14,10 @@ pub(super) const PROXY_LISTENER: Token = Token(4);
 pub(super) const FIRST_REPLICA_TOKEN: usize = 1 << 10;
 /// Tokens of the connections of stand-alone frontends start here.
 pub(super) const FIRST_PROXY_TOKEN: usize = 1 << 19;
-/// One token for each port that the server can listen on.
+/// Tokens of the ports that the server can listen on start here, one for each.
 pub(super) const FIRST_LISTENER_TOKEN: usize = 1 << 20;
-/// One token for each port at which the server can take datagrams, and some more.
+/// Tokens of the ports at which the server can take datagrams start here, one for each and some
+/// more.
 pub(super) const FIRST_DATAGRAM_TOKEN: usize = FIRST_LISTENER_TOKEN + (1 << 16);
 /// Tokens of clients start here and have no end.
 pub(super) const FIRST_CLIENT_TOKEN: usize = 1 << 21;

@@ -45,7 +45,7 @@ impl<H: ServerHost> Node<H> {
             proposed: self.ordering.proposer.proposed(),
             resends: self.ordering.leader_link.resends(),
             server_starts: self.server.lifecycle.starts(),
-            backstop: self.server.lifecycle.backstop.clone(),
+            backstop: self.server.lifecycle.syscall_filter.clone(),
         }
     }
 

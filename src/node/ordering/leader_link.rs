@@ -1,4 +1,4 @@
-//! When a frontend has to send again what is not committed.
+//! The way to the leader: tells when a frontend has to send again what is not committed.
 //!
 //! The way to the leader keeps order but may lose: a link breaks, a leader is deposed with events
 //! still queued. Each of these is seen here, so events are sent again right then. The timer is a
@@ -13,7 +13,7 @@ const RETRY_MOST: Duration = Duration::from_secs(16);
 /// again this much later.
 const HOLD: Duration = Duration::from_millis(20);
 
-/// See the module's description.
+/// The way of events from a frontend to the leader.
 #[derive(Debug)]
 pub struct LeaderLink {
     needs_resend: bool,
@@ -76,7 +76,7 @@ impl LeaderLink {
         }
     }
 
-    /// When it wants to be asked again although nothing has happened.
+    /// The time at which it is to be asked again although nothing has happened.
     pub fn wakeup(&self) -> Option<Instant> {
         self.held_until.or(self.check_at)
     }
@@ -103,7 +103,7 @@ impl LeaderLink {
         self.check_at = Some(now + self.wait);
     }
 
-    /// How often everything was sent again.
+    /// Returns how often everything was sent again.
     pub fn resends(&self) -> u64 {
         // The first time is no repetition.
         self.resends.saturating_sub(1)

@@ -1,4 +1,4 @@
-//! From what clients say to slots of the log.
+//! From requests of clients to slots of the log.
 //!
 //! * `leader_link`: the way of a follower's events to the leader;
 //! * `proposer`: what a leader proposes, and when;
@@ -13,7 +13,7 @@ use crate::ordering::operator_signals::OperatorSignals;
 use crate::ordering::proposer::{Proposer, ProposerConfig};
 use brolga_consensus::NodeId;
 
-/// Everything on its way into the log.
+/// Requests on their way into the log.
 #[derive(Debug)]
 pub(crate) struct Ordering {
     pub(crate) leader_link: LeaderLink,

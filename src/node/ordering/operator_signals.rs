@@ -7,36 +7,36 @@
 use brolga_consensus::NodeId;
 use tokio::sync::oneshot;
 
-/// What has become of a signal.
+/// The outcome of a request to send a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ordered {
     /// The server gets it at this slot.
     At(u64),
     /// This node does not lead; the one that does, if it is known.
     NotLeader(Option<NodeId>),
-    /// It was proposed and not chosen: no server gets it.
+    /// The signal was proposed and not chosen: no server gets it.
     Lost,
 }
 
 #[derive(Debug)]
-struct Wish {
+struct Request {
     signal: u32,
     reply: oneshot::Sender<Ordered>,
     /// The slot it was proposed for.
     slot: Option<u64>,
 }
 
-/// See the module's description.
+/// The signals that operators have requested at this node.
 #[derive(Debug, Default)]
 pub struct OperatorSignals {
-    wishes: Vec<Wish>,
+    requests: Vec<Request>,
 }
 
 impl OperatorSignals {
-    /// Somebody wants the server to get `signal`.
-    pub fn wish(&mut self, signal: u32, reply: oneshot::Sender<Ordered>) {
+    /// An operator requests that the server gets `signal`.
+    pub fn request(&mut self, signal: u32, reply: oneshot::Sender<Ordered>) {
         let slot = None;
-        self.wishes.push(Wish {
+        self.requests.push(Request {
             signal,
             reply,
             slot,
@@ -45,9 +45,13 @@ impl OperatorSignals {
 
     /// Proposes what was not proposed yet: `propose` tells the slot, or nothing when it cannot.
     pub fn propose(&mut self, mut propose: impl FnMut(u32) -> Option<u64>) {
-        for wish in self.wishes.iter_mut().filter(|wish| wish.slot.is_none()) {
-            wish.slot = propose(wish.signal);
-            if wish.slot.is_none() {
+        for request in self
+            .requests
+            .iter_mut()
+            .filter(|request| request.slot.is_none())
+        {
+            request.slot = propose(request.signal);
+            if request.slot.is_none() {
                 return;
             }
         }
@@ -55,14 +59,14 @@ impl OperatorSignals {
 
     /// Another node leads, or nobody does that is known.
     pub fn leader_changed(&mut self, leader: Option<NodeId>) {
-        self.answer(|wish| wish.slot.is_none().then_some(Ordered::NotLeader(leader)));
+        self.answer(|request| request.slot.is_none().then_some(Ordered::NotLeader(leader)));
     }
 
     /// Every slot up to `seen` was looked at; these had signals in them.
     pub fn seen(&mut self, seen: u64, signals: &[(u64, u32)]) {
-        self.answer(|wish| {
-            let slot = wish.slot.filter(|slot| *slot <= seen)?;
-            let chosen = signals.contains(&(slot, wish.signal));
+        self.answer(|request| {
+            let slot = request.slot.filter(|slot| *slot <= seen)?;
+            let chosen = signals.contains(&(slot, request.signal));
             Some(if chosen {
                 Ordered::At(slot)
             } else {
@@ -71,12 +75,12 @@ impl OperatorSignals {
         });
     }
 
-    fn answer(&mut self, answer: impl Fn(&Wish) -> Option<Ordered>) {
-        for wish in std::mem::take(&mut self.wishes) {
-            match answer(&wish) {
+    fn answer(&mut self, answer: impl Fn(&Request) -> Option<Ordered>) {
+        for request in std::mem::take(&mut self.requests) {
+            match answer(&request) {
                 // Whoever asked may have given up waiting.
-                Some(ordered) => drop(wish.reply.send(ordered)),
-                None => self.wishes.push(wish),
+                Some(ordered) => drop(request.reply.send(ordered)),
+                None => self.requests.push(request),
             }
         }
     }
@@ -86,16 +90,16 @@ impl OperatorSignals {
 mod tests {
     use super::*;
 
-    fn wish(operator: &mut OperatorSignals, signal: u32) -> oneshot::Receiver<Ordered> {
+    fn request(operator: &mut OperatorSignals, signal: u32) -> oneshot::Receiver<Ordered> {
         let (reply, answer) = oneshot::channel();
-        operator.wish(signal, reply);
+        operator.request(signal, reply);
         answer
     }
 
     #[test]
     fn who_asks_is_told_the_slot_that_was_chosen() {
         let mut operator = OperatorSignals::default();
-        let (mut one, mut other) = (wish(&mut operator, 1), wish(&mut operator, 15));
+        let (mut one, mut other) = (request(&mut operator, 1), request(&mut operator, 15));
         let mut next = 7;
         operator.propose(|_| {
             next += 1;
@@ -115,7 +119,7 @@ mod tests {
     #[test]
     fn what_was_not_proposed_goes_to_the_new_leader() {
         let mut operator = OperatorSignals::default();
-        let mut answer = wish(&mut operator, 1);
+        let mut answer = request(&mut operator, 1);
         operator.propose(|_| None);
         operator.leader_changed(Some(3));
         assert_eq!(answer.try_recv(), Ok(Ordered::NotLeader(Some(3))));

@@ -1,4 +1,4 @@
-//! What the leader proposes and when: client events in batches, and time bubbles only where the
+//! Proposals of the leader: client events in batches, and time bubbles only where the
 //! server cannot go on without one. The rules and both settings are those of CRANE.
 //!
 //! * Client events: at once when nothing is in flight; otherwise they gather until the entry in
@@ -8,7 +8,7 @@
 //! * *Timer*: the server is idle and waits for a time that has come: one bubble that carries it.
 //! * Otherwise nothing, ever.
 //!
-//! Sans-IO: the reactor says what it sees in [`View`], and proposes what comes out.
+//! Sans-IO: the event loop passes the state of the node as a [`View`], and proposes what comes out.
 
 use crate::server::output::ServerClock;
 use brolga_tape::ENTRY_BYTES_MAX;
@@ -34,11 +34,11 @@ const PIPELINE_DEPTH: usize = 8;
 pub struct ProposerConfig {
     /// Clocks granted with each client event.
     pub clocks_per_event: u32,
-    /// How long a starved server waits for a client before it gets a bubble.
+    /// Time for which a starved server waits for a client before it gets a bubble.
     pub bubble_wait: Duration,
 }
 
-/// What the reactor sees at this moment.
+/// The state of the node at this moment.
 #[derive(Clone, Copy, Debug)]
 pub struct View {
     /// Now.
@@ -66,7 +66,7 @@ impl View {
     }
 }
 
-/// How many entries of each kind were proposed.
+/// The number of entries of each kind that were proposed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposed {
     /// With client events.
@@ -79,7 +79,7 @@ pub struct Proposed {
     pub genesis: u64,
 }
 
-/// See the module's description.
+/// The queue of a leader's proposals.
 #[derive(Debug)]
 pub struct Proposer {
     config: ProposerConfig,
@@ -93,7 +93,7 @@ pub struct Proposer {
 }
 
 impl Proposer {
-    /// Nothing queued.
+    /// An empty queue.
     pub fn new(config: ProposerConfig) -> Self {
         Self {
             config,
@@ -141,7 +141,7 @@ impl Proposer {
         }
     }
 
-    /// What was proposed so far.
+    /// Returns the number of entries that were proposed so far.
     pub fn proposed(&self) -> Proposed {
         self.proposed
     }
@@ -161,7 +161,7 @@ impl Proposer {
         (due.at <= view.now).then(|| self.bubble(view, due))
     }
 
-    /// When [`Proposer::poll`] should be asked again although nothing has happened.
+    /// The time at which [`Proposer::poll`] is to be asked again although nothing has happened.
     pub fn wakeup(&self, view: &View) -> Option<Instant> {
         if view.may_propose && self.queued_bytes > 0 {
             return self.may_send(view).then_some(view.now);

@@ -1,22 +1,21 @@
-//! Nodes introduce themselves: whose server is made of something else serves nobody.
+//! Peer compatibility: nodes exchange server fingerprints when they connect; a replica whose
+//! program, libraries or initial files are not identical to those of the others serves no clients.
 //!
-//! Each node says at the beginning of a link what its server is made of ([`ServerFingerprint`]),
-//! and whether it has ever served clients. Who is wrong is settled by each node for itself:
+//! Each node sends at the beginning of a link the fingerprint of its server
+//! ([`ServerFingerprint`]), and whether it has ever served clients. Each node decides for itself:
 //!
-//! * it is *kin* when a majority of the members, itself among them, is the same as it, when it has
-//!   served
-//!   before, or when one that has served is the same. Only then it opens its ports;
+//! * it is *compatible* when a majority of the members, itself among them, is identical to it, when
+//!   it has served before, or when one that has served is identical. Only then it opens its ports;
 //! * it is *refused*, and ends, when a majority is alike and different from it, or when it has
-//!   never
-//!   served and one that has is different;
+//!   never served and one that has is different;
 //! * otherwise (too few are up to tell) it waits and says so.
 //!
-//! Whoever has served was kin once, and what it is made of cannot change in its data directory (see
-//! [`brolga_server_image::identity`]), so that it need not wait for others when it starts again. In
-//! the log all of
-//! them vote as ever: what is chosen does not depend on what the servers do with it.
+//! A node that has served was compatible once, and its fingerprint cannot change in its data
+//! directory (see [`brolga_server_image::identity`]), so that it need not wait for others when it
+//! starts again. All of them vote in the log in any case: what is chosen does not depend on what
+//! the servers do with it.
 //!
-//! Where lists of files differ, each side asks the other for its list, so that it can name a file.
+//! When lists of files differ, each side asks the other for its list, so that it can name a file.
 
 use brolga_checkpoint::{Mismatch, ServerFingerprint};
 use brolga_config::NodeConfig;
@@ -32,36 +31,36 @@ use std::io;
 const LIST_BYTES_MAX: usize = 16 << 20;
 const HERE: &str = "here";
 
-/// What a node says of itself.
+/// The fingerprint of a node's server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// What its server is made of.
+    /// The fingerprints of program, libraries and initial files.
     identity: ServerFingerprint,
-    /// Whether it has ever served.
+    /// The node has served clients before.
     served: bool,
 }
 
-/// What nodes say to each other about it.
+/// A message about compatibility.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Introduction {
+pub enum CompatibilityMessage {
     /// At the beginning of a link, and when it serves for the first time.
     Hello(Hello),
     /// A list of files is wanted.
-    Ask(List),
+    Ask(FileList),
     /// Answer: the list, or nothing if there is none.
-    Files(List, String),
+    Files(FileList, String),
 }
 
 /// Files of which an identity has only the hash of their list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum List {
+pub enum FileList {
     /// See [`ServerFingerprint::root`].
     Root,
     /// See [`ServerFingerprint::genesis`].
     Genesis,
 }
 
-impl List {
+impl FileList {
     /// The one that tells in which file two servers differ.
     fn that_shows(mismatch: &Mismatch) -> Option<Self> {
         match mismatch {
@@ -72,28 +71,28 @@ impl List {
     }
 }
 
-/// What this node may do.
+/// The outcome of the compatibility check, so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum Outcome {
     /// Too few others are known.
-    Unknown,
-    /// It may serve.
-    Kin,
-    /// It is wrong; the reason.
+    Undecided,
+    /// The server may have clients.
+    Compatible,
+    /// The server is incompatible; the reason.
     Refused(String),
 }
 
-/// Another node, as it has introduced itself.
+/// Another node that has sent its fingerprint.
 #[derive(Debug)]
 struct Met {
     hello: Hello,
-    /// `None`: it is the same.
+    /// `None`: both are identical.
     mismatch: Option<Mismatch>,
     /// The difference in words; `None`: there is none, or its list is awaited.
     words: Option<String>,
 }
 
-/// See the module's description.
+/// The compatibility of this node's server with those of the other nodes.
 #[derive(Debug)]
 pub struct Compatibility {
     own: Hello,
@@ -101,12 +100,12 @@ pub struct Compatibility {
     majority: usize,
     member: bool,
     met: BTreeMap<NodeId, Met>,
-    /// As [`Compatibility::judge`] found; asked for at every turn.
-    standing: Standing,
+    /// As [`Compatibility::judge`] found; asked for in every iteration.
+    outcome: Outcome,
 }
 
 impl Compatibility {
-    /// Of a node whose server is made of this.
+    /// The check at a node whose server has the fingerprints in `identity`.
     pub fn new(config: &NodeConfig, identity: ServerFingerprint) -> Self {
         let own = Hello {
             identity,
@@ -117,42 +116,42 @@ impl Compatibility {
     }
 
     fn of(own: Hello, majority: usize, member: bool) -> Self {
-        let mut company = Self {
+        let mut node = Self {
             own,
             majority,
             member,
             met: BTreeMap::new(),
-            standing: Standing::Unknown,
+            outcome: Outcome::Undecided,
         };
-        company.standing = company.judge();
-        company
+        node.outcome = node.judge();
+        node
     }
 
-    /// What it says at the beginning of a link.
-    pub fn greeting(&self) -> Introduction {
-        Introduction::Hello(self.own.clone())
+    /// The message at the beginning of a link.
+    pub fn greeting(&self) -> CompatibilityMessage {
+        CompatibilityMessage::Hello(self.own.clone())
     }
 
     /// This node serves now.
     fn serves(&mut self) {
         self.own.served = true;
-        self.standing = self.judge();
+        self.outcome = self.judge();
     }
 
-    /// Another one has introduced itself; what is to be asked of it.
-    fn hello(&mut self, from: NodeId, hello: Hello) -> Option<Introduction> {
+    /// Another node has sent its fingerprint. Returns the question to it, if there is one.
+    fn hello(&mut self, from: NodeId, hello: Hello) -> Option<CompatibilityMessage> {
         let mismatch = self.own.identity.mismatch(&hello.identity);
         let known = self.met.get(&from);
         let words = match &mismatch {
             Some(mismatch) if known.is_some_and(|it| it.mismatch.as_ref() == Some(mismatch)) => {
                 known.and_then(|it| it.words.clone())
             }
-            Some(mismatch) if List::that_shows(mismatch).is_some() => None,
+            Some(mismatch) if FileList::that_shows(mismatch).is_some() => None,
             Some(mismatch) => Some(mismatch.describe(HERE, &at(from))),
             None => None,
         };
         let asks = mismatch.as_ref().filter(|_| words.is_none());
-        let asks = asks.and_then(List::that_shows);
+        let asks = asks.and_then(FileList::that_shows);
         self.met.insert(
             from,
             Met {
@@ -161,11 +160,11 @@ impl Compatibility {
                 words,
             },
         );
-        self.standing = self.judge();
-        asks.map(Introduction::Ask)
+        self.outcome = self.judge();
+        asks.map(CompatibilityMessage::Ask)
     }
 
-    /// Its list has come, or will not come.
+    /// The list of another node has come, or will not come.
     fn listed(&mut self, from: NodeId, theirs: Option<&Listing>, ours: Option<&Listing>) {
         let Some(met) = self.met.get_mut(&from) else {
             return;
@@ -179,49 +178,49 @@ impl Compatibility {
             Some(theirs) => differing_file(&what, ours.unwrap_or(&empty), theirs, HERE, &there),
             None => what,
         });
-        self.standing = self.judge();
+        self.outcome = self.judge();
     }
 
-    /// The link to another one is down: it answers no more.
+    /// The link to another node is down: no answer comes any more.
     pub fn lost(&mut self, peer: NodeId) {
         self.listed(peer, None, None);
     }
 
-    /// What this node may do.
+    /// The outcome of the compatibility check, so far.
     #[cfg(test)]
-    fn standing(&self) -> &Standing {
-        &self.standing
+    fn outcome(&self) -> &Outcome {
+        &self.outcome
     }
 
-    fn judge(&self) -> Standing {
+    fn judge(&self) -> Outcome {
         let alike = self.met.values().filter(|it| it.mismatch.is_none());
         let same = alike.clone().count() + usize::from(self.member);
         let served = |met: &Met| met.hello.served;
-        let kin = same >= self.majority || self.own.served || alike.clone().any(served);
+        let compatible = same >= self.majority || self.own.served || alike.clone().any(served);
         let against = self.met.iter().find(|(_, met)| {
             let twin = |it: &&Met| it.hello.identity == met.hello.identity;
             let twins = self.met.values().filter(twin).count();
-            met.mismatch.is_some() && (twins >= self.majority || (!kin && served(met)))
+            met.mismatch.is_some() && (twins >= self.majority || (!compatible && served(met)))
         });
         match against {
             Some((peer, met)) => match &met.words {
-                Some(words) => Standing::Refused(refusal(*peer, words, met)),
-                None => Standing::Unknown,
+                Some(words) => Outcome::Refused(refusal(*peer, words, met)),
+                None => Outcome::Undecided,
             },
-            None if kin => Standing::Kin,
-            None => Standing::Unknown,
+            None if compatible => Outcome::Compatible,
+            None => Outcome::Undecided,
         }
     }
 
-    /// What keeps it from serving, in words.
+    /// Returns why the server may not have clients yet, if another node differs.
     pub fn waiting(&self) -> Option<String> {
-        if self.standing != Standing::Unknown {
+        if self.outcome != Outcome::Undecided {
             return None;
         }
         let (peer, met) = self.met.iter().find(|(_, met)| met.words.is_some())?;
         let (words, advice) = (met.words.as_deref()?, met.mismatch.as_ref()?.advice());
         Some(format!(
-            "replica {peer} is not made of the same, and too few are up to tell which is right: \
+            "the server of replica {peer} is not identical, and too few are up to tell which is right: \
              {words}: {advice}"
         ))
     }
@@ -237,20 +236,20 @@ impl Compatibility {
     pub fn receive(
         &mut self,
         from: NodeId,
-        message: Introduction,
+        message: CompatibilityMessage,
         config: &NodeConfig,
-    ) -> Option<Introduction> {
+    ) -> Option<CompatibilityMessage> {
         let told = self.difference(from);
         let answer = match message {
             // A learner that is different finds that out by itself, and counts for nothing here.
-            Introduction::Hello(_) if !config.is_member(from) => None,
-            Introduction::Hello(hello) => self.hello(from, hello),
-            Introduction::Ask(list) => {
+            CompatibilityMessage::Hello(_) if !config.is_member(from) => None,
+            CompatibilityMessage::Hello(hello) => self.hello(from, hello),
+            CompatibilityMessage::Ask(list) => {
                 let text = own_list(config, list).map(|list| list.text().to_owned());
                 let text = text.filter(|text| text.len() <= LIST_BYTES_MAX);
-                Some(Introduction::Files(list, text.unwrap_or_default()))
+                Some(CompatibilityMessage::Files(list, text.unwrap_or_default()))
             }
-            Introduction::Files(list, text) => {
+            CompatibilityMessage::Files(list, text) => {
                 let (ours, theirs) = (own_list(config, list), Listing::from_text(text));
                 self.listed(from, Some(&theirs), ours.as_ref());
                 None
@@ -261,7 +260,7 @@ impl Compatibility {
             Some(words) if Some(&words) != told.as_ref() => {
                 tracing::warn!(
                     peer = from,
-                    "that replica has another program, other libraries or other initial files: {words}"
+                    "the server of that replica is not identical: {words}"
                 );
             }
             _ => {}
@@ -274,10 +273,10 @@ impl Compatibility {
     /// # Errors
     /// The server differs from that of the other nodes.
     pub fn may_serve(&self) -> Result<bool, Incompatible> {
-        match &self.standing {
-            Standing::Kin => Ok(true),
-            Standing::Unknown => Ok(false),
-            Standing::Refused(why) => Err(Incompatible(why.clone())),
+        match &self.outcome {
+            Outcome::Compatible => Ok(true),
+            Outcome::Undecided => Ok(false),
+            Outcome::Refused(why) => Err(Incompatible(why.clone())),
         }
     }
 
@@ -302,10 +301,10 @@ impl Compatibility {
 #[error("{0}")]
 pub struct Incompatible(String);
 
-fn own_list(config: &NodeConfig, list: List) -> Option<Listing> {
+fn own_list(config: &NodeConfig, list: FileList) -> Option<Listing> {
     let path = match list {
-        List::Root => config.root_list(),
-        List::Genesis => config.genesis_list(),
+        FileList::Root => config.root_list(),
+        FileList::Genesis => config.genesis_list(),
     };
     let text = fs::read_to_string(path).ok()?;
     Some(Listing::from_text(text))
@@ -318,7 +317,7 @@ fn at(peer: NodeId) -> String {
 fn refusal(peer: NodeId, words: &str, met: &Met) -> String {
     let advice = met.mismatch.as_ref().map_or("", Mismatch::advice);
     format!(
-        "this replica is refused, it is not made of the same as replica {peer}: {words}: {advice}"
+        "this replica is refused, its server is not identical to that of replica {peer}: {words}: {advice}"
     )
 }
 
@@ -333,7 +332,7 @@ mod tests {
         }
     }
 
-    fn company(members: usize, kind: &str) -> Compatibility {
+    fn node(members: usize, kind: &str) -> Compatibility {
         of(members, true, identity(kind))
     }
 
@@ -345,81 +344,81 @@ mod tests {
         Compatibility::of(own, members / 2 + 1, member)
     }
 
-    fn meet(company: &mut Compatibility, peer: NodeId, kind: &str, served: bool) {
+    fn meet(node: &mut Compatibility, peer: NodeId, kind: &str, served: bool) {
         let identity = identity(kind);
-        let asked = company.hello(peer, Hello { identity, served });
+        let asked = node.hello(peer, Hello { identity, served });
         assert_eq!(asked, None);
     }
 
-    fn is_refused(company: &Compatibility) -> bool {
-        matches!(company.standing(), Standing::Refused(_))
+    fn is_refused(node: &Compatibility) -> bool {
+        matches!(node.outcome(), Outcome::Refused(_))
     }
 
     #[test]
     fn one_alone_is_a_majority_of_itself() {
-        assert_eq!(company(1, "a").standing(), &Standing::Kin);
-        assert_eq!(company(3, "a").standing(), &Standing::Unknown);
+        assert_eq!(node(1, "a").outcome(), &Outcome::Compatible);
+        assert_eq!(node(3, "a").outcome(), &Outcome::Undecided);
     }
 
     #[test]
     fn the_majority_is_right_whoever_meets_first() {
         for order in [[2, 3], [3, 2]] {
-            let (mut right, mut wrong) = (company(3, "a"), company(3, "b"));
+            let (mut right, mut wrong) = (node(3, "a"), node(3, "b"));
             for peer in order {
                 meet(&mut right, peer, if peer == 2 { "a" } else { "b" }, false);
                 meet(&mut wrong, peer, "a", false);
             }
-            assert_eq!(right.standing(), &Standing::Kin);
+            assert_eq!(right.outcome(), &Outcome::Compatible);
             assert!(is_refused(&wrong));
         }
     }
 
     #[test]
     fn two_that_differ_wait_until_one_of_them_has_served() {
-        let mut one = company(3, "a");
+        let mut one = node(3, "a");
         meet(&mut one, 2, "b", false);
-        assert_eq!(one.standing(), &Standing::Unknown);
+        assert_eq!(one.outcome(), &Outcome::Undecided);
         assert!(one.waiting().unwrap().contains("replica 2"), "{one:?}");
         meet(&mut one, 2, "b", true);
         assert!(is_refused(&one));
-        let mut other = company(3, "b");
+        let mut other = node(3, "b");
         other.serves();
         meet(&mut other, 1, "a", false);
-        assert_eq!(other.standing(), &Standing::Kin);
+        assert_eq!(other.outcome(), &Outcome::Compatible);
     }
 
     #[test]
     fn one_that_has_served_gives_way_to_a_majority_only() {
-        let mut one = company(3, "a");
+        let mut one = node(3, "a");
         one.serves();
         meet(&mut one, 2, "b", true);
-        assert_eq!(one.standing(), &Standing::Kin);
+        assert_eq!(one.outcome(), &Outcome::Compatible);
         meet(&mut one, 3, "b", false);
         assert!(is_refused(&one));
     }
 
     #[test]
     fn three_that_differ_all_wait() {
-        let mut one = company(3, "a");
+        let mut one = node(3, "a");
         meet(&mut one, 2, "b", false);
         meet(&mut one, 3, "c", false);
-        assert_eq!(one.standing(), &Standing::Unknown);
+        assert_eq!(one.outcome(), &Outcome::Undecided);
     }
 
     #[test]
     fn a_newcomer_is_kin_of_one_that_has_served() {
-        let mut one = company(5, "a");
+        let mut one = node(5, "a");
         meet(&mut one, 2, "a", true);
-        assert_eq!(one.standing(), &Standing::Kin);
+        assert_eq!(one.outcome(), &Outcome::Compatible);
     }
 
     #[test]
     fn whoever_is_no_member_does_not_count_itself() {
         let mut one = of(3, false, identity("a"));
         meet(&mut one, 1, "a", false);
-        assert_eq!(one.standing(), &Standing::Unknown);
+        assert_eq!(one.outcome(), &Outcome::Undecided);
         meet(&mut one, 2, "a", false);
-        assert_eq!(one.standing(), &Standing::Kin);
+        assert_eq!(one.outcome(), &Outcome::Compatible);
     }
 
     #[test]
@@ -433,12 +432,12 @@ mod tests {
             identity: with("2"),
             served,
         };
-        let question = Introduction::Ask(List::Genesis);
+        let question = CompatibilityMessage::Ask(FileList::Genesis);
         assert_eq!(one.hello(2, hello(true)), Some(question));
-        assert_eq!(one.standing(), &Standing::Unknown);
+        assert_eq!(one.outcome(), &Outcome::Undecided);
         let list = |bytes| Listing::from_text(format!("f 644 - {bytes} 0f db\n"));
         one.listed(2, Some(&list(8)), Some(&list(9)));
-        let Standing::Refused(why) = one.standing() else {
+        let Outcome::Refused(why) = one.outcome() else {
             panic!("{one:?}");
         };
         for words in ["db in the genesis", "9 bytes", "8 bytes", "at replica 2"] {
@@ -468,12 +467,15 @@ mod tests {
     #[test]
     fn introductions_survive_the_round_trip() {
         for one in [
-            company(3, "a").greeting(),
-            Introduction::Ask(List::Root),
-            Introduction::Files(List::Genesis, "f 644 - 0 0 a\\040b\n".into()),
+            node(3, "a").greeting(),
+            CompatibilityMessage::Ask(FileList::Root),
+            CompatibilityMessage::Files(FileList::Genesis, "f 644 - 0 0 a\\040b\n".into()),
         ] {
             let bytes = serde_json::to_vec(&one).unwrap();
-            assert_eq!(serde_json::from_slice::<Introduction>(&bytes).unwrap(), one);
+            assert_eq!(
+                serde_json::from_slice::<CompatibilityMessage>(&bytes).unwrap(),
+                one
+            );
         }
     }
 }

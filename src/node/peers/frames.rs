@@ -1,4 +1,4 @@
-//! What nodes say to each other beside consensus, over the same links.
+//! Messages between nodes beside those of consensus, over the same links.
 //!
 //! ```text
 //! frame := kind u8, 3 zero bytes | count u32 | payload
@@ -7,7 +7,7 @@
 use crate::checkpoint::coordination::TokenMessage;
 use brolga_consensus::Ballot;
 
-/// One frame. Borrowed from the received bytes.
+/// A frame, borrowed from the received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PeerFrame<'a> {
     /// Events of a frontend, for the leader to order: how many, and their encoding.
@@ -23,7 +23,7 @@ pub enum PeerFrame<'a> {
     Fetching(u64),
     /// About the checkpoint token, under the sender's ballot (its round and its leader).
     CheckpointToken(TokenMessage, Ballot),
-    /// What a server is made of; see [`crate::peers::compatibility::Introduction`].
+    /// The fingerprint of a server; see [`crate::peers::compatibility::CompatibilityMessage`].
     Introduce(&'a [u8]),
     /// Servers are compared; see [`crate::divergence::messages::DivergenceMessage`].
     Compare(&'a [u8]),

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 /// A learner, as a member sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LearnerStatus {
-    /// Its number.
+    /// The number of the learner.
     pub id: u64,
     /// The slot up to which it has the log; 0 if this node does not lead, and so does not know.
     pub logged: u64,
@@ -23,15 +23,15 @@ pub struct LearnerStatus {
     pub differs: Option<u64>,
 }
 
-/// What one has said.
+/// The state of a learner, as it has reported it.
 #[derive(Clone, Copy, Debug, Default)]
-struct Pupil {
+struct LearnerState {
     latest: SlotHashes,
     agreed: u64,
     differs: Option<u64>,
 }
 
-impl Pupil {
+impl LearnerState {
     fn compare(&mut self, history: &History) {
         let slot = self.latest.slot;
         match history.at(slot) {
@@ -47,28 +47,28 @@ impl Pupil {
     }
 }
 
-/// See the module's description.
+/// The learners that are linked with this node.
 #[derive(Debug, Default)]
 pub(crate) struct Learners {
-    known: BTreeMap<NodeId, Pupil>,
+    known: BTreeMap<NodeId, LearnerState>,
 }
 
 impl Learners {
-    /// One says where its server is.
+    /// A learner reports the hashes of its server.
     pub(crate) fn report(&mut self, from: NodeId, theirs: SlotHashes, history: &History) {
-        let pupil = self.known.entry(from).or_default();
-        pupil.latest = theirs;
-        pupil.compare(history);
+        let state = self.known.entry(from).or_default();
+        state.latest = theirs;
+        state.compare(history);
     }
 
     /// The own server has got further.
     pub(crate) fn progressed(&mut self, history: &History) {
-        for pupil in self.known.values_mut() {
-            pupil.compare(history);
+        for state in self.known.values_mut() {
+            state.compare(history);
         }
     }
 
-    /// The link to one is down.
+    /// The link to a learner is down.
     pub(crate) fn lost(&mut self, peer: NodeId) {
         self.known.remove(&peer);
     }
@@ -80,13 +80,13 @@ impl Learners {
         linked: impl Iterator<Item = (NodeId, u64)>,
     ) -> Vec<LearnerStatus> {
         let status = |(id, logged)| {
-            let pupil = self.known.get(&id).copied().unwrap_or_default();
+            let state = self.known.get(&id).copied().unwrap_or_default();
             LearnerStatus {
                 id,
                 logged,
-                applied: pupil.latest.slot,
-                agreed: pupil.agreed,
-                differs: pupil.differs,
+                applied: state.latest.slot,
+                agreed: state.agreed,
+                differs: state.differs,
             }
         };
         linked.map(status).collect()
@@ -112,8 +112,8 @@ mod tests {
         history.put(hashes(2, 20));
         let mut learners = Learners::default();
         let known = |learners: &Learners| {
-            let pupil = learners.known[&7];
-            (pupil.latest.slot, pupil.agreed, pupil.differs)
+            let state = learners.known[&7];
+            (state.latest.slot, state.agreed, state.differs)
         };
         learners.report(7, hashes(1, 10), &history);
         assert_eq!(known(&learners), (1, 1, None));

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 /// Bytes read from the log at a time.
 const READ_BYTES: usize = 256 * 1024;
-/// Reads in one turn. A long log must not keep the reactor from its heartbeats.
-const READS_PER_TURN: usize = 4;
+/// Reads in one iteration. A long log must not keep the node from its heartbeats.
+const READS_PER_ITERATION: usize = 4;
 /// Bytes waiting for room on the tape, beyond which slots are read again later instead.
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -55,7 +55,7 @@ impl Log for Replica {
 /// A log cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// Its files cannot be read.
+    /// The files of the log cannot be read.
     #[error(transparent)]
     Journal(#[from] JournalError),
     /// A replay has a checkpoint only.
@@ -79,7 +79,7 @@ pub enum FeedError {
     TooLarge {
         /// The slot.
         slot: u64,
-        /// Its size.
+        /// The size of the entry.
         bytes: usize,
     },
 }
@@ -98,7 +98,7 @@ impl Perturbation {
     }
 }
 
-/// See the module's description.
+/// The cursors of a node in its log.
 #[derive(Debug)]
 pub struct Feeder {
     seen: u64,
@@ -109,7 +109,7 @@ pub struct Feeder {
     read: Vec<(u64, Bytes)>,
     perturbation: Option<Perturbation>,
     hold_until: Option<Instant>,
-    /// There is room on the tape and more to feed, but the turn had to end.
+    /// There is room on the tape and more to feed, but the iteration had to end.
     unfinished: bool,
     /// The last entry that was put on the tape.
     fed: u64,
@@ -194,7 +194,7 @@ impl Feeder {
         self.tape_next
     }
 
-    /// When feeding wants to go on although nothing has happened.
+    /// The time at which feeding is to go on although nothing has happened.
     pub fn wakeup(&self) -> Option<Instant> {
         self.hold_until
     }
@@ -213,7 +213,7 @@ impl Feeder {
         log: &mut impl Log,
         mut observer: impl FnMut(u64, &[u8]),
     ) -> Result<(), FeedError> {
-        for _ in 0..READS_PER_TURN {
+        for _ in 0..READS_PER_ITERATION {
             if self.seen >= log.chosen_upto() {
                 break;
             }
@@ -248,7 +248,7 @@ impl Feeder {
         now: Instant,
     ) -> Result<(), FeedError> {
         self.unfinished = false;
-        for _ in 0..READS_PER_TURN {
+        for _ in 0..READS_PER_ITERATION {
             while let Some((slot, bytes)) = self.queue.front().cloned() {
                 if self.allowance == Some(0) {
                     return Ok(());

@@ -7,7 +7,7 @@ use crate::server::output::Output;
 use crate::server::process::{Objects, Process, ServerHost, Started, seed};
 use crate::server::stall::StallMonitor;
 use crate::server::start_error::StartError;
-use crate::server::syscall_filter::{Backstop, CaughtSite};
+use crate::server::syscall_filter::{CaughtSite, SyscallFilterStatus};
 use crate::server::tape::ServerTape;
 use crate::server::traces::TraceFile;
 use brolga_config::{NodeConfig, Policy};
@@ -30,18 +30,18 @@ pub(crate) const CRASHES_MAX: u32 = 3;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum ServerState {
-    /// It was started and has not answered its first entry.
+    /// Started, and has not answered its first entry.
     Starting,
-    /// It repeats the entries of the log.
+    /// Repeats the entries of the log.
     Replaying,
-    /// It keeps up with the log.
+    /// Keeps up with the log.
     Running,
-    /// Its first process ended by itself; it does so on every replica.
+    /// The first process ended by itself; it does so on every replica.
     Exited {
-        /// How, in words.
+        /// The way it ended, in words.
         how: String,
     },
-    /// It stopped because of something that is not supported, or cannot be started.
+    /// Stopped because of something that is not supported, or cannot be started.
     Faulted {
         /// The reason, in one line.
         message: String,
@@ -55,7 +55,7 @@ pub(crate) enum ServerEvent {
     Unlisten(u32),
     Exit(i32),
     Fault(String),
-    Backstop(i32),
+    SyscallFilter(i32),
     Caught(CaughtSite),
 }
 
@@ -64,7 +64,7 @@ pub(crate) enum ServerEvent {
 pub(crate) struct Lifecycle {
     /// Gathered while records are read; handled right after.
     pub(crate) events: Vec<ServerEvent>,
-    /// How it ended, if it did for good.
+    /// The state in which it ended, if it did for good.
     pub(crate) ended: Option<ServerState>,
     starts: u64,
     /// The slot of the checkpoint that this run of the server began at, if it did.
@@ -76,8 +76,8 @@ pub(crate) struct Lifecycle {
     serving: bool,
     /// The slot to catch up with first.
     serve_after: Option<u64>,
-    /// How this run of the server is watched.
-    pub(crate) backstop: Backstop,
+    /// The syscall filter of this run of the server.
+    pub(crate) syscall_filter: SyscallFilterStatus,
     stall: StallMonitor,
     /// The last slot before this run of the server, once a leader wants to know.
     replayed_at: Option<u64>,
@@ -149,7 +149,7 @@ pub(crate) fn parameters(config: &NodeConfig) -> Parameters {
     }
 }
 
-/// Where the poll tells of the server.
+/// The poll, and the tokens of the server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watch<'a> {
     pub(crate) registry: &'a Registry,
@@ -250,7 +250,7 @@ impl<H: ServerHost> Server<H> {
         tracing::info!(pid = process.pid(), "the server is started");
         self.process = Some(process);
         self.tape = Some(tape);
-        self.lifecycle.backstop = Backstop::new(self.parameters.backstop != 0);
+        self.lifecycle.syscall_filter = SyscallFilterStatus::new(self.parameters.backstop != 0);
         self.lifecycle.starts += 1;
         self.lifecycle.replayed_at = None;
         Ok(())

@@ -1,4 +1,4 @@
-//! What the server has answered: drains the output ring, keeps the running output hash, and
+//! The output of the server: drains the output ring, keeps the running output hash, and
 //! remembers both hashes of each slot so that replicas can be compared at any recent slot.
 //!
 //! Every replica hashes the same record bytes in the same order, so equal hashes at a slot mean
@@ -17,21 +17,21 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 pub struct ServerClock {
     /// The slot.
     pub slot: u64,
-    /// Nothing can run until another entry comes.
+    /// The server cannot run until another entry comes.
     pub idle: bool,
     /// Virtual time of the earliest timer, or `NO_DEADLINE`.
     pub deadline_ns: u64,
-    /// When the node saw it.
+    /// The time at which the node saw it.
     pub at: Instant,
 }
 
 /// Receives what the server does to connections and ports.
 pub trait Sink {
-    /// One record other than `Done`, and its encoding.
+    /// Takes a record other than `Done`, and its encoding.
     fn record(&mut self, record: &Record<'_>, encoded: &[u8]);
     /// All records before were of this slot or earlier ones.
     fn done(&mut self, slot: u64);
-    /// Whether anything leaves the node because of the record.
+    /// Returns true when anything leaves the node because of the record.
     fn concerns(&self, _record: &Record<'_>) -> bool {
         true
     }
@@ -58,7 +58,7 @@ pub struct Output {
 }
 
 impl Output {
-    /// Nothing seen yet.
+    /// The output of a server that has not started.
     pub fn new() -> Self {
         Self::default()
     }
@@ -98,7 +98,7 @@ impl Output {
         });
     }
 
-    /// What the server did so far was wrong: nothing is to be compared with it.
+    /// Forgets all hashes: the server was faulty, and nothing is to be compared with it.
     pub fn forget(&mut self) {
         self.history = History::default();
         self.divergence = None;
@@ -185,7 +185,7 @@ impl Output {
         std::mem::take(&mut self.recent)
     }
 
-    /// When the answer to `slot` was seen, if that is not long ago.
+    /// Returns the time at which the answer to `slot` was seen, if that is not long ago.
     pub fn seen_at(&self, slot: u64) -> Option<Instant> {
         let after = self.batches.partition_point(|(last, _)| *last < slot);
         let older_is_known = after > 0 || self.batches.len() < BATCHES_MAX;
@@ -193,8 +193,8 @@ impl Output {
         Some(batch.1)
     }
 
-    /// Nothing more will come. When the server has said so itself, what came after the last slot
-    /// makes one more, whose number is returned.
+    /// Ends the output. If the server has said so itself, what came after the last slot makes one
+    /// more, whose number is returned.
     pub fn end(&mut self) -> Option<u64> {
         if !std::mem::take(&mut self.ended) {
             return None;

@@ -2,7 +2,7 @@
 //! started again.
 
 use crate::server::start_error::{ContainmentError, StartError};
-use brolga_checkpoint::container::{Container, RootDirectory, Plan};
+use brolga_checkpoint::container::{Container, Plan, RootDirectory};
 use brolga_checkpoint::criu::Criu;
 use brolga_checkpoint::image::{Imager, LastSnapshot, RestoredServer};
 use brolga_checkpoint::{CheckpointError, Checkpointer, Position};
@@ -20,7 +20,7 @@ use std::path::Path;
 use std::sync::{Arc, Weak};
 
 /// Bytes of the server's standard error that are shown when it ends too early.
-const LAST_WORDS_BYTES: u64 = 2000;
+const STDERR_TAIL_BYTES: u64 = 2000;
 
 /// Name of a tape's memory object, as `/proc/<pid>/fd` shows it.
 const TAPE_NAME: &std::ffi::CStr = c"brolga-tape";
@@ -29,7 +29,7 @@ fn not_dumped(why: &str) -> CheckpointError {
     CheckpointError::Unsupported(why.to_owned())
 }
 
-/// What a tape is made of: fresh, zeroed memory, and something that becomes readable when the
+/// The objects of a tape: fresh, zeroed memory, and a doorbell that becomes readable when the
 /// server writes to it.
 #[derive(Debug)]
 pub struct Objects {
@@ -58,7 +58,7 @@ pub type Dumper = Box<dyn FnOnce(u32, Position, &Path) -> Result<(), CheckpointE
 
 /// Starts servers.
 pub trait ServerHost {
-    /// What the next server's tape is to be made of.
+    /// Returns the objects for the next server's tape.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -66,7 +66,8 @@ pub trait ServerHost {
         Objects::of_memory(tape_bytes).map_err(StartError::doing("cannot make a tape"))
     }
 
-    /// Starts a server in its genesis state on a fresh tape. Called on the reactor's thread.
+    /// Starts a server in its genesis state on a fresh tape. Called on the thread of the event
+    /// loop.
     ///
     /// # Errors
     /// See [`StartError`].
@@ -76,8 +77,9 @@ pub trait ServerHost {
         doorbell: BorrowedFd<'_>,
     ) -> Result<Started, StartError>;
 
-    /// What dumps the running server, on any thread. All of one server share what they remember of
-    /// its last dump, so that the next one need not copy files that have not changed.
+    /// Returns an imager that dumps the running server, on any thread. All of one server share what
+    /// they remember of its last dump, so that the next one need not copy files that have not
+    /// changed.
     ///
     /// # Errors
     /// [`CheckpointError::Unsupported`]: it cannot be dumped, and why.
@@ -85,7 +87,7 @@ pub trait ServerHost {
         Err(not_dumped("no server of this kind can be"))
     }
 
-    /// The same in general.
+    /// Returns a dumper of the running server, of whatever kind.
     ///
     /// # Errors
     /// As [`ServerHost::imager`].
@@ -98,7 +100,7 @@ pub trait ServerHost {
 
     /// Brings a server back from what a dumper has dumped into `directory`, with its files. It
     /// sleeps until a tape is made of the objects, and then goes on from its first entry. Called on
-    /// the reactor's thread.
+    /// the thread of the event loop.
     ///
     /// # Errors
     /// See [`CheckpointError`]; no process is left then.
@@ -112,22 +114,21 @@ pub trait ServerHost {
     }
 
     /// The end of what the server wrote to its standard error.
-    fn last_words(&self) -> String;
+    fn stderr_tail(&self) -> String;
 }
 
 /// A server that was started.
 #[derive(Debug)]
 pub struct Started {
-    /// Its first process, a child of ours.
+    /// The first process of the server, a child of the node.
     pub pid: i32,
-    /// What its whole process tree hangs on; `None`: there is no tree, or it hangs on the
-    /// container.
+    /// The lifeline of its process tree; `None`: there is no tree, or the container holds it.
     pub lifeline: Option<Lifeline>,
-    /// What it lives in.
+    /// The container that it runs in.
     pub container: Option<Arc<Container>>,
 }
 
-/// The real thing: the configured command under the interposer.
+/// The configured command, run under the interposer.
 #[derive(Debug)]
 pub struct WrappedServer {
     config: NodeConfig,
@@ -137,7 +138,7 @@ pub struct WrappedServer {
     container: Option<Arc<Container>>,
     /// The running server's.
     running: Weak<Container>,
-    /// Its last dump.
+    /// The memory of its last dump.
     last_snapshot: LastSnapshot,
     traceable: bool,
 }
@@ -155,7 +156,7 @@ impl WrappedServer {
         }
     }
 
-    /// Whether any process of the same user may trace it.
+    /// Lets any process of the same user trace it, or not.
     #[must_use]
     pub fn traceable(self, traceable: bool) -> Self {
         Self { traceable, ..self }
@@ -188,7 +189,7 @@ impl WrappedServer {
         })
     }
 
-    /// What the container has instead of the machine's files.
+    /// The root file system of the container, if it is not the machine's.
     fn root(&self) -> Result<Option<RootDirectory>, FingerprintError> {
         let Some(directory) = self.config.root.clone() else {
             return Ok(None);
@@ -331,7 +332,7 @@ impl ServerHost for WrappedServer {
         Ok((Objects { tape, doorbell }, started))
     }
 
-    fn last_words(&self) -> String {
+    fn stderr_tail(&self) -> String {
         tail(&self.config.server_stderr()).unwrap_or_default()
     }
 }
@@ -360,9 +361,9 @@ fn at_random(config: &NodeConfig) -> [u8; 16] {
 fn tail(path: &Path) -> io::Result<String> {
     let mut file = fs::File::open(path)?;
     let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(LAST_WORDS_BYTES)))?;
+    file.seek(SeekFrom::Start(length.saturating_sub(STDERR_TAIL_BYTES)))?;
     let mut bytes = Vec::new();
-    file.take(LAST_WORDS_BYTES).read_to_end(&mut bytes)?;
+    file.take(STDERR_TAIL_BYTES).read_to_end(&mut bytes)?;
     Ok(String::from_utf8_lossy(&bytes).trim_end().to_owned())
 }
 
@@ -406,12 +407,13 @@ impl Process {
         })
     }
 
-    /// Its number.
+    /// The number of the first process.
     pub fn pid(&self) -> i32 {
         self.pid
     }
 
-    /// Whether a process of its tree is no more. `number` is the kernel's, as the tree sees it.
+    /// Returns true when a process of its tree is gone. `number` is the kernel's, as the tree sees
+    /// it.
     pub fn has_lost(&self, number: i32) -> bool {
         // Of the first one the poll tells. What is in a container has numbers of its own.
         let processes = Path::new("/proc")
@@ -426,10 +428,10 @@ impl Process {
         sys::kill(self.pid);
     }
 
-    /// Its wait status, once it has ended.
+    /// Returns the wait status of the first process, once it has ended.
     ///
     /// # Errors
-    /// It is not our child.
+    /// The process is not a child of the node.
     pub fn ended(&mut self) -> io::Result<Option<i32>> {
         let status = sys::reap(self.pid)?;
         self.ended |= status.is_some();
@@ -437,7 +439,8 @@ impl Process {
     }
 }
 
-/// Whether a process is not there, or has ended and waits to be reaped, with all of its threads.
+/// Returns true when a process is not there, or has ended with all of its threads and waits to be
+/// reaped.
 fn is_gone(processes: &Path, number: i32) -> bool {
     let folder = processes.join(number.to_string());
     let Ok(text) = fs::read_to_string(folder.join("stat")) else {

@@ -1,6 +1,6 @@
-//! A recorded log once more, without a node: a server in its genesis state, or brought back from a
+//! Replay of a recorded log, without a node: a server in its genesis state, or restored from a
 //! checkpoint, is fed with what the log says, and its hashes are compared with those that were
-//! recorded when the log was written. What has become of it may be kept as a checkpoint.
+//! recorded when the log was written. The result may be kept as a checkpoint.
 //!
 //! There is no consensus, no frontend and no clock here: what the server opens, sends and waits for
 //! goes nowhere. A debugger may sit on the server meanwhile: the server waits for its first entry,
@@ -15,7 +15,7 @@ use crate::server::feeder::{Feeder, Log, LogError};
 use crate::server::lifecycle::parameters;
 use crate::server::output::{Output, Sink};
 use crate::server::process::{Objects, Process, ServerHost, Started};
-use crate::server::replayed_state::Knowledge;
+use crate::server::replayed_state::ReplayedState;
 use crate::server::tape::ServerTape;
 use brolga_checkpoint::{
     Checkpoint, CheckpointError, Directory, Position, Provenance, ServerFingerprint,
@@ -40,12 +40,12 @@ const DOORBELL: Token = Token(0);
 const PROCESS: Token = Token(1);
 const DEBUGGER: Token = Token(2);
 
-/// What is to be replayed.
+/// The recording that is to be replayed.
 #[derive(Debug)]
 pub struct Recording {
     /// The node's configuration; its data directory is the scratch directory of the replay.
     pub config: NodeConfig,
-    /// Where the server begins, if not at the genesis: a checkpoint that was verified, of a slot up
+    /// The start, if not the genesis: a checkpoint that was verified, of a slot up
     /// to `upto`, which the log continues.
     pub from: Option<Checkpoint>,
     /// The log; `None`: there is none, and the checkpoint is all.
@@ -54,20 +54,45 @@ pub struct Recording {
     pub upto: u64,
     /// The recorded hashes, in the order of slots.
     pub hashes: Vec<SlotHashes>,
-    /// Where the server is kept as it is at the end.
+    /// The place where the server is kept as it is at the end.
     pub keep: Option<Keep>,
 }
 
-/// Where and as what a server is kept.
+/// The place and the identity of a server that is kept.
 #[derive(Debug)]
 pub struct Keep {
     /// The directory.
     pub directory: Directory,
-    /// What the checkpoint may be restored by.
+    /// The identity of the nodes that may restore the checkpoint.
     pub identity: ServerFingerprint,
 }
 
-/// What came of it.
+/// The reason why a server was not kept as a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum NotKept {
+    /// The server has ended.
+    #[error("the server has ended")]
+    ServerEnded,
+    /// The server is not at rest after the last slot.
+    #[error(
+        "after slot {slot} the server is in the middle of its work, and can be kept only at rest, as \
+         after slot {rested}"
+    )]
+    Busy {
+        /// The last slot.
+        slot: u64,
+        /// The last slot after which it was at rest.
+        rested: u64,
+    },
+    /// The server says that it is idle, and does not sleep.
+    #[error("the server does not come to rest")]
+    Restless,
+    /// The checkpoint cannot be written.
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+}
+
+/// The result of a replay.
 #[derive(Debug, Default)]
 pub struct Replayed {
     /// Slots that the server has done, without the empty ones.
@@ -77,7 +102,7 @@ pub struct Replayed {
     /// The last slot after which the server was at rest; only there it can be kept.
     pub rested: u64,
     /// The slot of the checkpoint that was kept, or why there is none, if one was wanted.
-    pub kept: Option<Result<u64, String>>,
+    pub kept: Option<Result<u64, NotKept>>,
     /// Until the server was started, or brought back.
     pub began: Duration,
     /// From then to its answer to the last slot.
@@ -88,9 +113,9 @@ pub struct Replayed {
     pub equal: u64,
     /// The first slot that is not: as it was recorded, and as it is now.
     pub difference: Option<(SlotHashes, SlotHashes)>,
-    /// How the server ended, if it did so before it was stopped.
+    /// The way the server ended, if it did so before it was stopped.
     pub ended: Option<String>,
-    /// How the debugger ended.
+    /// The exit status of the debugger.
     pub debugger: Option<ExitStatus>,
 }
 
@@ -121,7 +146,7 @@ pub fn replay(
         run.attach(attach)?;
     }
     let mut events = Events::with_capacity(8);
-    while !run.turn(started)? {
+    while !run.iterate(started)? {
         told(run.result.last.slot);
         match run.poll.poll(&mut events, run.patience()) {
             Err(error) if error.kind() != io::ErrorKind::Interrupted => {
@@ -141,15 +166,15 @@ struct Debugger {
     _handle: OwnedFd,
     /// The server is traced; it was not fed before.
     at_work: bool,
-    /// It was told that the last slot is done.
+    /// The debugger was told that the last slot is done.
     told: bool,
 }
 
 /// Between looks at a server that is about to sleep.
 const LOOK_AGAIN: Duration = Duration::from_millis(1);
-/// One that says that it is idle has only some instructions to go.
+/// A server that says that it is idle has only some instructions to go.
 const SLEEP_PATIENCE: Duration = Duration::from_secs(10);
-/// How often it is looked whether the debugger traces the server: the kernel does not tell.
+/// Interval of checks whether the debugger traces the server: the kernel does not tell.
 const TRACED_EVERY: Duration = Duration::from_millis(10);
 
 /// Lets the debugger take over. One that does not want the signal ends the server by it, which has
@@ -175,7 +200,7 @@ struct Run {
     log: Bounded,
     feeder: Feeder,
     output: Output,
-    knowledge: Knowledge,
+    state: ReplayedState,
     hashes: std::iter::Peekable<std::vec::IntoIter<SlotHashes>>,
     // Before the tape: it is killed before its memory goes.
     process: Option<Process>,
@@ -227,7 +252,7 @@ impl Run {
             log: Bounded { log, upto },
             feeder: Feeder::new(perturb, chance),
             output: Output::new(),
-            knowledge: Knowledge::default(),
+            state: ReplayedState::default(),
             hashes: hashes.into_iter().peekable(),
             process: Some(process),
             tape,
@@ -259,7 +284,7 @@ impl Run {
         if let Some(recorded) = recorded.filter(|recorded| *recorded != applied) {
             self.result.difference = Some((recorded, applied));
         }
-        self.knowledge = Knowledge::load(snapshot);
+        self.state = ReplayedState::load(snapshot);
     }
 
     fn attach(&mut self, attach: impl FnOnce(i32) -> io::Result<Child>) -> Result<(), NodeError> {
@@ -284,7 +309,7 @@ impl Run {
     }
 
     /// Does what can be done now; true when the replay is over.
-    fn turn(&mut self, started: Instant) -> Result<bool, NodeError> {
+    fn iterate(&mut self, started: Instant) -> Result<bool, NodeError> {
         let now = Instant::now();
         self.tape.tape_mut().cancel_doorbell();
         sys::drain_counter(self.tape.doorbell());
@@ -296,10 +321,10 @@ impl Run {
         }
         let fed = self.may_be_fed();
         if fed {
-            let (knowledge, fed) = (&mut self.knowledge, &mut self.result.bytes);
+            let (state, fed) = (&mut self.state, &mut self.result.bytes);
             self.feeder.observe(&mut self.log, |slot, bytes| {
                 *fed += bytes.len() as u64;
-                knowledge.entry(slot, bytes);
+                state.entry(slot, bytes);
             })?;
             self.feeder.feed(&mut self.log, &mut self.tape, now)?;
         }
@@ -355,13 +380,13 @@ impl Run {
     }
 
     fn drain(&mut self, now: Instant, started: Instant) -> Result<(), NodeError> {
-        let mut witness = Witness {
-            knowledge: &mut self.knowledge,
+        let mut sink = ReplaySink {
+            state: &mut self.state,
             fault: None,
         };
         let bytes = self.tape.tape().output();
-        let used = self.output.take(bytes, now, &mut witness);
-        let fault = witness.fault;
+        let used = self.output.take(bytes, now, &mut sink);
+        let fault = sink.fault;
         let used = used.map_err(NodeError::Tape)?;
         self.tape.release_output(used);
         if self.result.ended.is_none() {
@@ -409,27 +434,26 @@ impl Run {
         }
     }
 
-    fn take_checkpoint(&self, keep: &Keep, host: &mut impl ServerHost) -> Result<u64, String> {
+    fn take_checkpoint(&self, keep: &Keep, host: &mut impl ServerHost) -> Result<u64, NotKept> {
         let Some(process) = self
             .process
             .as_ref()
             .filter(|_| self.result.ended.is_none())
         else {
-            return Err("the server has ended".into());
+            return Err(NotKept::ServerEnded);
         };
         let clock = self.output.clock();
         let Some(clock) = clock.filter(|it| it.idle && it.slot == self.result.last.slot) else {
-            return Err(format!(
-                "after slot {} the server is in the middle of its work, and can be kept only at rest, as \
-                 after slot {}",
-                self.result.last.slot, self.result.rested
-            ));
+            return Err(NotKept::Busy {
+                slot: self.result.last.slot,
+                rested: self.result.rested,
+            });
         };
         self.await_sleep()?;
         let applied = self.output.applied();
         let oldest = applied.slot.saturating_sub(HASHES_KEPT);
         let trail = self.output.history().between(oldest, applied.slot - 1);
-        let snapshot = self.knowledge.snapshot(applied, clock.deadline_ns, trail);
+        let snapshot = self.state.snapshot(applied, clock.deadline_ns, trail);
         let about = Provenance {
             cluster: self.config.cluster.0,
             node: self.config.node,
@@ -451,16 +475,17 @@ impl Run {
         };
         match take() {
             Ok(()) | Err(CheckpointError::Exists(_)) => Ok(applied.slot),
-            Err(error) => Err(error.to_string()),
+            Err(error) => Err(error.into()),
         }
     }
 
-    /// It says that it is idle a moment before it sleeps, and only there can it be brought back.
-    fn await_sleep(&self) -> Result<(), String> {
+    /// Waits until the server sleeps: it says that it is idle a moment before, and can be restored
+    /// only from there.
+    fn await_sleep(&self) -> Result<(), NotKept> {
         let started = Instant::now();
         while !self.tape.tape().server_is_asleep() {
             if started.elapsed() > SLEEP_PATIENCE {
-                return Err("the server does not come to rest".into());
+                return Err(NotKept::Restless);
             }
             std::thread::sleep(LOOK_AGAIN);
         }
@@ -480,16 +505,16 @@ fn bring_back(
     Ok((snapshot, objects, started))
 }
 
-/// What the server does, seen by nobody else.
-struct Witness<'a> {
-    knowledge: &'a mut Knowledge,
-    /// What the server could not do.
+/// Takes the output of the server, which goes nowhere.
+struct ReplaySink<'a> {
+    state: &'a mut ReplayedState,
+    /// The fault that the server has reported.
     fault: Option<String>,
 }
 
-impl Sink for Witness<'_> {
+impl Sink for ReplaySink<'_> {
     fn record(&mut self, record: &Record<'_>, _: &[u8]) {
-        self.knowledge.record(record);
+        self.state.record(record);
         if let Record::Fault { message } = record {
             self.fault = Some(String::from_utf8_lossy(message).into_owned());
         }

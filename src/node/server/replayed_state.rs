@@ -1,8 +1,8 @@
-//! What a node would know at a slot besides its server: kept by a replay, which has no frontend, so
-//! that what becomes of it can be a checkpoint like a node's own.
+//! The state of a node besides its server, rebuilt by a replay, so that the result can be a
+//! checkpoint like a node's own.
 //!
-//! It is the node's bookkeeping of connections, ports and held output, without anybody on the other
-//! side.
+//! It is the node's bookkeeping of connections, ports and unacknowledged output, without any
+//! clients.
 
 use crate::checkpoint::node_state::{NodeState, SavedPort};
 use crate::clients::connection_table::ConnectionTable;
@@ -11,9 +11,9 @@ use crate::proxy::unacked_output::UnackedOutput;
 use brolga_tape::entry::Entry;
 use brolga_tape::record::{Record, Transport};
 
-/// See the module's description.
+/// The state that a node would have at a slot of a replay.
 #[derive(Debug, Default)]
-pub struct Knowledge {
+pub struct ReplayedState {
     conns: ConnectionTable,
     unacked: UnackedOutput,
     ports: Vec<SavedPort>,
@@ -23,8 +23,8 @@ pub struct Knowledge {
     time_ns: u64,
 }
 
-impl Knowledge {
-    /// What a node knew when it took a checkpoint.
+impl ReplayedState {
+    /// The state that a node had when it took a checkpoint.
     pub fn load(state: NodeState) -> Self {
         Self {
             conns: ConnectionTable::load(&state.conns),
@@ -36,7 +36,7 @@ impl Knowledge {
         }
     }
 
-    /// The same of this, with the server at `applied`.
+    /// Returns the state for a checkpoint, with the server at `applied`.
     pub fn snapshot(
         &self,
         applied: SlotHashes,

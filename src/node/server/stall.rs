@@ -9,7 +9,7 @@ use brolga_tape::ring::Stall;
 pub(crate) struct StallMonitor {
     /// As reported last.
     reported: Option<Stall>,
-    /// The same, if other threads wait.
+    /// The stall, if other threads wait.
     current: Option<Stall>,
 }
 

@@ -7,14 +7,14 @@ use brolga_server_image::launch::{LaunchError, WorkdirError};
 use std::io;
 use std::path::PathBuf;
 
-/// A server cannot be started.
+/// The reason why a server cannot be started.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// Its program cannot be started.
+    /// The program cannot be started.
     #[error(transparent)]
     Launch(#[from] LaunchError),
-    /// Its directories cannot be prepared.
+    /// The directories cannot be prepared.
     #[error(transparent)]
     Workdir(#[from] WorkdirError),
     /// A file of an earlier run is in the way.
@@ -25,13 +25,13 @@ pub enum StartError {
         /// The reason.
         source: io::Error,
     },
-    /// It has to run in a container, which cannot be made.
+    /// A container is required, and cannot be made.
     #[error("the server cannot run in a container: {0}")]
     NoContainer(ContainmentError),
     /// The operating system refused something.
     #[error("{doing}: {source}")]
     System {
-        /// What was being done.
+        /// The action that failed.
         doing: &'static str,
         /// The reason.
         source: io::Error,

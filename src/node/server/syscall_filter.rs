@@ -1,4 +1,4 @@
-//! What is known of how the server's system calls are watched: whether the seccomp filter is in
+//! The seccomp filter of the server's system calls, as the node knows it: whether it is in
 //! place, and which call sites it has caught.
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,7 @@ use std::io;
 /// Sites that are kept and shown.
 const SITES_MAX: usize = 64;
 
-/// Whether there is a filter.
+/// The state of the filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "state")]
 pub enum FilterState {
@@ -17,7 +17,7 @@ pub enum FilterState {
     Unknown,
     /// System calls that go round the interposer are caught.
     On,
-    /// It was switched off in the configuration, or the policy is `parallel`.
+    /// Switched off in the configuration, or the policy is `parallel`.
     Off,
     /// The kernel does not have it, or refuses it: such calls go unseen.
     Unavailable {
@@ -35,20 +35,20 @@ pub struct CaughtSite {
     pub offset: u64,
     /// Number of the system call.
     pub number: u32,
-    /// How often, at least.
+    /// The number of calls caught, at least.
     pub count: u64,
 }
 
-/// How the server is watched.
+/// The state of the filter, and what it has caught.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Backstop {
-    /// Whether there is a filter.
+pub struct SyscallFilterStatus {
+    /// The state of the filter.
     pub filter: FilterState,
     /// Call sites, those caught most first.
     pub caught: Vec<CaughtSite>,
 }
 
-impl Backstop {
+impl SyscallFilterStatus {
     /// For a server that is about to start.
     pub(crate) fn new(wanted: bool) -> Self {
         Self {
@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn sites_are_counted_apart_and_the_hottest_come_first() {
-        let mut backstop = Backstop::new(true);
+        let mut backstop = SyscallFilterStatus::new(true);
         for (object, number, count) in [("a", 1, 1), ("b", 1, 1), ("a", 2, 4), ("b", 1, 16)] {
             backstop.caught(site(object, number, count));
         }
@@ -134,8 +134,8 @@ mod tests {
 
     #[test]
     fn the_filter_is_on_off_or_refused_for_a_reason() {
-        assert_eq!(Backstop::new(false).filter, FilterState::Off);
-        let mut backstop = Backstop::new(true);
+        assert_eq!(SyscallFilterStatus::new(false).filter, FilterState::Off);
+        let mut backstop = SyscallFilterStatus::new(true);
         assert_eq!(backstop.filter, FilterState::Unknown);
         backstop.answered(libc::ENOSYS);
         assert!(matches!(backstop.filter, FilterState::Unavailable { .. }));

@@ -1,4 +1,4 @@
-//! Everything that a server has said, in files, so that runs can be compared operation by
+//! Traces: all output of a server, in files, so that runs can be compared operation by
 //! operation.
 //!
 //! With `trace` set, a server also puts a [`Record::Step`] on its tape for each ordered operation,
@@ -47,7 +47,7 @@ impl TraceFile {
     /// Begins the next file.
     ///
     /// # Errors
-    /// It cannot be made.
+    /// The file cannot be made.
     pub fn create(data_dir: &Path) -> io::Result<Self> {
         let start = u32::try_from(traces(data_dir).len() + 1).map_err(io::Error::other)?;
         let file = File::create_new(data_dir.join(name(start)))?;
@@ -114,14 +114,14 @@ impl Reader {
     }
 }
 
-/// Where two runs differ first.
+/// The first difference of two runs.
 #[derive(Clone, Debug)]
 pub struct Fork {
     /// The slot.
     pub slot: u64,
     /// Records before, the same in both.
     pub equal_records: u64,
-    /// What each of them did there.
+    /// The location, and what each run did there.
     pub place: Option<Location>,
     /// The last ordered operation before, the same in both, and its thread.
     pub before: Option<(u16, u16)>,
@@ -129,24 +129,24 @@ pub struct Fork {
     pub input: Option<String>,
 }
 
-/// How far two runs are the same.
+/// The result of comparing two runs.
 #[derive(Clone, Debug)]
 pub enum Compared {
-    /// One of them is a beginning of the other.
+    /// One run is a beginning of the other.
     Alike {
         /// Both have done this slot.
         slot: u64,
         /// Records of the shorter one.
         records: u64,
     },
-    /// They are not.
+    /// The runs differ.
     Forked(Box<Fork>),
 }
 
 /// Compares two traces. The log tells what the slot was about; it may be missing.
 ///
 /// # Errors
-/// One of them cannot be read.
+/// One of the files cannot be read.
 pub fn compare(ours: &Path, theirs: &Path, log: Option<&mut LogReader>) -> io::Result<Compared> {
     let (mut one, mut other) = (Reader::open(ours)?, Reader::open(theirs)?);
     let (mut slot, mut equal_records, mut before) = (0, 0, None);
@@ -182,7 +182,7 @@ pub fn compare(ours: &Path, theirs: &Path, log: Option<&mut LogReader>) -> io::R
     }
 }
 
-/// What the log says up to the first entry after `done`: who the frontends are, the number of that
+/// Reads the log up to the first entry after `done`: the frontends, the number of that
 /// entry, and what it brings.
 fn context(log: &mut LogReader, done: u64) -> (ConnectionTable, Option<(u64, String)>) {
     let mut conns = ConnectionTable::new();

@@ -230,7 +230,7 @@ impl ServerHost for FakeHost {
         Ok((objects, self.run(attach, state)))
     }
 
-    fn last_words(&self) -> String {
+    fn stderr_tail(&self) -> String {
         String::new()
     }
 }

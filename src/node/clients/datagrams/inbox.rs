@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 /// Held bytes, beyond which nothing more is read until something is committed.
 pub(super) const HELD_BYTES_MAX: usize = 1024 * 1024;
-/// What a held datagram counts beside its payload.
+/// Bytes that a held datagram counts beside its payload.
 const HELD_OVERHEAD_BYTES: usize = 128;
 /// A datagram that could not be committed for this long is dropped: resolvers wait for five
 /// seconds.
@@ -41,7 +41,7 @@ pub(super) struct Inbox {
 }
 
 impl Inbox {
-    /// Nothing is held.
+    /// An empty inbox.
     pub(super) fn new() -> Self {
         Self {
             last_number: 0,
@@ -57,7 +57,7 @@ impl Inbox {
         self.received
     }
 
-    /// Nothing is held.
+    /// Returns true when no datagram is held.
     pub(super) fn is_empty(&self) -> bool {
         self.held.is_empty()
     }

@@ -28,13 +28,12 @@ use std::time::{Duration, Instant};
 
 /// Poll tokens of ports.
 const PORTS: usize = 1 << 16;
-/// How long a port is tried that somebody has. Well below the time after which others elect a
-/// leader.
+/// Time for which a port in use is tried. Well below the time after which others elect a leader.
 const COPY_PATIENCE: Duration = Duration::from_millis(100);
-/// What the kernel is asked to buffer for a port. It may give less.
+/// Bytes that the kernel is asked to buffer for a port. It may give less.
 const KERNEL_BUFFER_BYTES: usize = 4 * 1024 * 1024;
 
-/// What has become of datagrams at one frontend.
+/// Counts of datagrams at one frontend.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatagramCounts {
     /// Read from clients.
@@ -43,7 +42,7 @@ pub struct DatagramCounts {
     pub answered: u64,
     /// Dropped because they could not be committed in time.
     pub stale: u64,
-    /// What the kernel did not take, and what was for a group.
+    /// Not sent: the kernel did not take it, or it was for a multicast group.
     pub unsent: u64,
     /// Committed, and dropped by every replica because the server did not read.
     pub lost: u64,
@@ -67,15 +66,15 @@ struct Port {
 pub struct OutboundDatagram<'a> {
     /// Counts up from 1.
     pub number: u64,
-    /// Where it comes from.
+    /// The source.
     pub local: SocketAddr,
-    /// Where it goes.
+    /// The destination.
     pub peer: SocketAddr,
     /// The payload.
     pub bytes: &'a [u8],
 }
 
-/// See the module's description.
+/// The datagram ports of a frontend.
 #[derive(Debug)]
 pub struct Datagrams {
     address: IpAddr,
@@ -109,7 +108,7 @@ impl Datagrams {
         }
     }
 
-    /// True when the poll token is one of ours.
+    /// Returns true when the poll token is one of these sockets'.
     pub fn owns(&self, token: Token) -> bool {
         self.port_of(token).is_some() || self.outbound.owns(token)
     }
@@ -119,7 +118,7 @@ impl Datagrams {
         u16::try_from(port).ok()
     }
 
-    /// What has become of datagrams.
+    /// Returns the counts.
     pub fn counts(&self) -> DatagramCounts {
         DatagramCounts {
             received: self.inbox.received(),
@@ -134,7 +133,7 @@ impl Datagrams {
 
     // ---- ports ----
 
-    /// From now on ports are open as long as the server has them.
+    /// Opens the ports, now and whenever the server has some.
     ///
     /// # Errors
     /// See [`PublishError`].
@@ -192,7 +191,7 @@ impl Datagrams {
             .collect()
     }
 
-    /// From now on ports are closed, until [`Datagrams::start_serving`].
+    /// Closes the ports, until [`Datagrams::start_serving`].
     pub fn retire(&mut self) {
         self.serving = false;
         self.ports.clear();
@@ -264,12 +263,12 @@ impl Datagrams {
         }
     }
 
-    /// Something that was read is not committed.
+    /// Returns true while a datagram that was read is not committed.
     pub fn is_outstanding(&self) -> bool {
         !self.inbox.is_empty()
     }
 
-    /// Everything up to this number is committed, or has no effect any more.
+    /// Drops what is held up to a number: it is committed, or has no effect any more.
     pub fn committed(&mut self, number: u64) {
         self.inbox.forget(number);
     }
@@ -305,8 +304,8 @@ impl Datagrams {
         }
     }
 
-    /// Something that the server sends of its own accord. Only the node that leads sends it, and
-    /// none a second time for a replay.
+    /// Sends a datagram that the server sends of its own accord. Only the leader's node sends it,
+    /// and none a second time for a replay.
     pub fn unsolicited(&mut self, datagram: &OutboundDatagram<'_>, leads: bool) {
         if datagram.number <= self.last_unsolicited {
             return;

@@ -17,17 +17,18 @@ const SOCKETS_MAX: usize = 512;
 /// The socket that stands for one address of the server's.
 #[derive(Debug)]
 pub struct OutboundSocket {
-    /// What the server takes for its own address.
+    /// The address that the server takes for its own.
     pub local: SocketAddr,
+    /// The socket itself.
     pub socket: UdpSocket,
     /// There may be something to read (the poll is edge-triggered).
     pub readable: bool,
     v6: bool,
-    /// When it was used last, by [`OutboundSockets::uses`].
+    /// The value of [`OutboundSockets::uses`] when it was used last.
     used: u64,
 }
 
-/// See the module's description.
+/// The sockets of unsolicited datagrams.
 #[derive(Debug)]
 pub struct OutboundSockets {
     registry: Registry,
@@ -48,7 +49,7 @@ impl OutboundSockets {
         }
     }
 
-    /// True when the poll token is one of ours.
+    /// Returns true when the poll token is one of these sockets'.
     pub fn owns(&self, token: Token) -> bool {
         (self.first_token..self.first_token + SOCKETS_MAX).contains(&token.0)
     }
@@ -61,7 +62,7 @@ impl OutboundSockets {
         }
     }
 
-    /// All of them, for reading.
+    /// All sockets, for reading.
     pub fn all(&mut self) -> &mut [OutboundSocket] {
         &mut self.sockets
     }

@@ -140,7 +140,8 @@ impl Cluster {
     pub(crate) fn start_node(&mut self, id: u64) {
         let lies = Arc::clone(&self.lies[id as usize - 1]);
         let host = FakeHost::lying(self.port, lies).noting(id, Arc::clone(&self.dumps));
-        let (node, handle) = Node::open(self.config(id), ServerFingerprint::default(), host).unwrap();
+        let (node, handle) =
+            Node::open(self.config(id), ServerFingerprint::default(), host).unwrap();
         let thread = std::thread::spawn(move || {
             let outcome = node.run();
             // Shown when a test fails that wonders why a node is gone.
