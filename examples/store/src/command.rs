@@ -1,14 +1,14 @@
-//! What a request asks for, with its arguments checked; anything wrong becomes [`Command::Refused`].
+//! Commands with checked arguments, parsed from requests. Anything wrong becomes [`Command::Refused`].
 //!
-//! Options that would change what a command means and are not implemented are refused, never
-//! ignored: a client that asks for expiry must not believe it got it.
+//! Options that would change the effect of a command and are not implemented are refused, never
+//! ignored: a client that asks for expiry must not believe that it got it.
 
 /// Longest key.
 pub const KEY_BYTES_MAX: usize = 64 << 10;
 /// Longest value.
 pub const VALUE_BYTES_MAX: usize = 8 << 20;
 
-/// When a `SET` takes effect.
+/// The condition on which a `SET` takes effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Condition {
     Always,
@@ -18,7 +18,7 @@ pub(crate) enum Condition {
     Present,
 }
 
-/// One request, arguments borrowed from the input.
+/// One command, with arguments borrowed from the input.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Command<'a> {
     Get(&'a [u8]),
@@ -48,9 +48,9 @@ pub(crate) enum Command<'a> {
     Hello,
     ClientId,
     ConfigGet(Vec<&'a [u8]>),
-    /// Answered the same whatever the state: the whole reply, in wire format.
+    /// A command with a constant reply: the whole reply, in wire format.
     Fixed(&'static [u8]),
-    /// Wrong, unknown or not supported: the error text.
+    /// A wrong, unknown or unsupported command: the error text.
     Refused(String),
 }
 
@@ -59,11 +59,11 @@ type Parsed<'a> = Result<Command<'a>, String>;
 const OK: &[u8] = b"+OK\r\n";
 const EMPTY: &[u8] = b"*0\r\n";
 const NIL: &[u8] = b"$-1\r\n";
-/// Longer than any name we know.
+/// Longer than any known name.
 const NAME_BYTES_MAX: usize = 16;
 
 impl<'a> Command<'a> {
-    /// Interprets `request`, which has at least one element: the command's name.
+    /// Parses `request`, whose first element is the name of the command.
     pub(crate) fn parse(request: &[&'a [u8]]) -> Command<'a> {
         let Some((name, arguments)) = request.split_first() else {
             return Command::Refused("ERR empty command".to_owned());
@@ -105,7 +105,7 @@ fn dispatch<'a>(name: &'a [u8], arguments: &[&'a [u8]]) -> Parsed<'a> {
     }
 }
 
-/// Names matched above; what is here and got no match has the wrong number of arguments.
+/// The names matched above. One of these that got no match has the wrong number of arguments.
 const KNOWN: &[&[u8]] = &[
     b"GET", b"SET", b"DEL", b"EXISTS", b"INCR", b"CAS", b"KEYS", b"DBSIZE", b"PING", b"ECHO",
     b"TIME", b"SELECT", b"CONFIG", b"CLIENT",
@@ -136,8 +136,8 @@ fn set<'a>(key: &'a [u8], value: &'a [u8], options: &[&'a [u8]]) -> Parsed<'a> {
     })
 }
 
-/// A prefix, with or without a `*` at its end. Any other pattern is refused, since to take its
-/// special characters literally would give a wrong answer without a word.
+/// Parses a prefix, with or without a `*` at its end. Any other pattern is refused: taking its special
+/// characters literally would silently give a wrong answer.
 fn keys(pattern: &[u8]) -> Parsed<'_> {
     let prefix = pattern.strip_suffix(b"*").unwrap_or(pattern);
     if prefix
@@ -164,7 +164,7 @@ fn select(database: &[u8]) -> Parsed<'_> {
     }
 }
 
-/// Clients ask what commands there are, to help the user type them; "none that I describe" is fine.
+/// Answers interactive clients, which ask for descriptions of all commands, with an empty list.
 fn command<'a>(arguments: &[&'a [u8]]) -> Parsed<'a> {
     let mut upper = [0; NAME_BYTES_MAX];
     match arguments.first().map(|verb| uppercase(verb, &mut upper)) {
@@ -209,7 +209,7 @@ fn checked_value(value: &[u8]) -> Result<&[u8], String> {
     Ok(value)
 }
 
-/// Upper case of `name` in `space`; a name that does not fit matches nothing.
+/// Writes `name` in upper case into `space`; a name that does not fit matches nothing.
 fn uppercase<'s>(name: &[u8], space: &'s mut [u8; NAME_BYTES_MAX]) -> &'s [u8] {
     let Some(space) = space.get_mut(..name.len()) else {
         return b"";

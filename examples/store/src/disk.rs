@@ -1,8 +1,8 @@
 //! The keys on disk: one redb database with one table, in a directory of its own.
 //!
-//! The directory is locked (`flock`) for as long as the store has it open. A new database is made
-//! under another name and renamed when complete, because a crash half-way through making one would
-//! otherwise leave a file that cannot be opened.
+//! The directory is locked (`flock`) while the store has it open. A new database is created under
+//! another name and renamed when it is complete, because a crash in between would otherwise leave a
+//! file that cannot be opened.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
+use crate::error::StoreError;
+use crate::options::SyncMode;
 use crate::view::{Blob, Writes};
-use crate::{StoreError, SyncMode};
 
 const TABLE: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("keys");
 const FILE_NAME: &str = "store.redb";
@@ -29,7 +30,7 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    /// Opens the database in `directory`, or makes one.
+    /// Opens the database in `directory`, or creates one.
     pub(crate) fn open(directory: &Path, sync: SyncMode) -> Result<Self, StoreError> {
         let lock = lock_directory(directory)?;
         let path = directory.join(FILE_NAME);
@@ -91,7 +92,7 @@ fn create(directory: &Path, path: &Path, lock: &File, sync: SyncMode) -> Result<
         source,
     };
     let new = directory.join(NEW_FILE_NAME);
-    File::create(&new).map_err(failed)?; // empties what a crash may have left
+    File::create(&new).map_err(failed)?; // truncates what a crash may have left
     let database = open_database(&new, sync)?;
     create_table(&database).map_err(|error| unusable(&new, error))?;
     drop(database);
@@ -103,7 +104,7 @@ fn create(directory: &Path, path: &Path, lock: &File, sync: SyncMode) -> Result<
     Ok(())
 }
 
-/// The directory itself may be new, and is then an entry to be made durable in its parent.
+/// Makes the name of the directory durable, which may be new in its parent.
 fn sync_parent(directory: &Path) -> io::Result<()> {
     match directory.canonicalize()?.parent() {
         Some(parent) => File::open(parent)?.sync_all(),
@@ -132,7 +133,7 @@ fn open_database(path: &Path, sync: SyncMode) -> Result<Database, StoreError> {
     open().map_err(|error| unusable(path, error))
 }
 
-/// Wraps what the database said about the file at `path`.
+/// Wraps an error of the database about the file at `path`.
 pub(crate) fn unusable(path: &Path, source: redb::Error) -> StoreError {
     StoreError::Database {
         path: path.to_owned(),
@@ -140,12 +141,12 @@ pub(crate) fn unusable(path: &Path, source: redb::Error) -> StoreError {
     }
 }
 
-/// Where the database is, given the data directory.
+/// Returns the path of the database in a data directory.
 pub(crate) fn database_path(directory: &Path) -> PathBuf {
     directory.join(FILE_NAME)
 }
 
-/// A file, synced or not. Leaves redb's byte-range locks unsupported: the directory is locked.
+/// A file that is synced or not. It does not support redb's byte-range locks: the directory is locked.
 #[derive(Debug)]
 struct Backend {
     file: FileBackend,

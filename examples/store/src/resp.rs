@@ -1,33 +1,33 @@
 //! The wire format: RESP2 requests in, replies out, and inline commands (`GET key` typed by hand).
 //!
-//! [`parse`] works on whatever has been received so far and keeps nothing between calls: a request
-//! that is not complete yet is parsed again, from its start, when more has come. That costs work per
-//! argument, not per byte, since the length of an argument is known before its bytes are.
+//! [`parse`] works on what has been received so far and keeps no state between calls: an incomplete
+//! request is parsed again, from its start, when more has been received. The cost is per argument, not
+//! per byte, because the length of an argument precedes its bytes.
 //!
-//! Does not do: RESP3, and quoting in inline commands.
+//! Not supported: RESP3, and quoting in inline commands.
 
 use std::io::Write;
 
 /// Most bytes in one request, framing included.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
-/// Most bytes in one argument. Above the limits on keys and values, so that crossing those gets an
-/// error reply, whereas crossing this ends the connection.
+/// Most bytes in one argument. It is above the limits of keys and values: exceeding those gets an error
+/// reply, exceeding this ends the connection.
 pub const ARGUMENT_BYTES_MAX: usize = 16 << 20;
 /// Most arguments in one request.
 pub const ARGUMENTS_MAX: usize = 65_536;
 /// Most bytes in an inline command.
 pub const INLINE_BYTES_MAX: usize = 64 << 10;
-/// Most bytes in a `*count` or `$length` line; anything longer is not a number worth reading.
+/// Most bytes in a `*count` or `$length` line; a longer one is no valid number.
 const HEADER_BYTES_MAX: usize = 32;
 
-/// The client does not speak the protocol; the connection cannot go on.
+/// A violation of the protocol, after which the connection cannot continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("Protocol error: {0}")]
 pub struct ProtocolError(&'static str);
 
 /// Reads one request from the start of `input` and puts its arguments in `arguments`.
 ///
-/// Returns how many bytes it took, or `None` if the request is not all there yet. A request of no
+/// Returns the number of bytes that it takes, or `None` if the request is incomplete. A request without
 /// arguments (an empty line) is legal, and is to be ignored.
 pub fn parse<'a>(
     input: &'a [u8],
@@ -61,7 +61,7 @@ fn parse_array<'a>(
     Ok(Some(at))
 }
 
-/// Reads `$length CRLF bytes CRLF` at `at`; returns the bytes and where they are followed on.
+/// Reads `$length CRLF bytes CRLF` at `at`. Returns the bytes, and the position after them.
 fn argument(input: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, ProtocolError> {
     match input.get(at) {
         None => return Ok(None),
@@ -86,7 +86,7 @@ fn argument(input: &[u8], at: usize) -> Result<Option<(&[u8], usize)>, ProtocolE
     }
 }
 
-/// Reads the number in a line whose first byte, at `at`, only names its type.
+/// Reads the number in a line whose first byte, at `at`, is its type.
 fn header(
     input: &[u8],
     at: usize,
@@ -131,7 +131,7 @@ fn parse_inline<'a>(
     Ok(Some(newline + 1))
 }
 
-/// Reads a decimal integer in the one form in which it would be written: no `+`, no leading zeros.
+/// Reads a decimal integer in canonical form: no `+`, no leading zeros.
 pub fn integer(digits: &[u8]) -> Option<i64> {
     let unsigned = digits.strip_prefix(b"-").unwrap_or(digits);
     let canonical = match unsigned {
@@ -165,14 +165,14 @@ pub fn number(out: &mut Vec<u8>, number: i64) {
     header_line(out, b':', number);
 }
 
-/// Appends a string of any bytes.
+/// Appends a string of arbitrary bytes.
 pub fn bulk(out: &mut Vec<u8>, bytes: &[u8]) {
     header_line(out, b'$', bytes.len() as i64);
     out.extend_from_slice(bytes);
     out.extend_from_slice(b"\r\n");
 }
 
-/// Appends the reply for "there is no such value".
+/// Appends the reply for a missing value.
 pub fn nil(out: &mut Vec<u8>) {
     out.extend_from_slice(b"$-1\r\n");
 }
@@ -182,7 +182,7 @@ pub fn array(out: &mut Vec<u8>, count: usize) {
     header_line(out, b'*', count as i64);
 }
 
-/// What is put in a line must not end it: line breaks (echoed client input) become spaces.
+/// Appends a line. Line breaks in `text` (echoed input of a client) become spaces.
 fn line(out: &mut Vec<u8>, kind: u8, text: &str) {
     out.push(kind);
     out.extend(text.bytes().map(|byte| {

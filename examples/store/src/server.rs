@@ -1,66 +1,33 @@
 //! All connections: one thread accepts them, and each is served by a thread of its own.
 //!
-//! The thread that calls [`Server::serve`] only waits for the store to stop: std offers no way to
-//! call an acceptor back from `accept`. An idle server is entirely blocked, and nothing wakes it.
+//! The thread that calls [`Server::serve`] only waits for the store to stop, because the standard
+//! library cannot interrupt `accept`. All threads of an idle server are blocked, without timeouts.
 
-use std::fmt::Write as _;
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
-use std::process;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::error::StoreError;
+use crate::options::Options;
+use crate::server_state::{Counted, Shared};
 use crate::session;
-use crate::store::{Store, lock};
-use crate::{Options, StoreError, SyncMode};
+use crate::store::Store;
 
 /// Enough for a session and for a commit, which the leader does on its own stack.
 const STACK_BYTES: usize = 1 << 20;
-/// How long to wait when out of descriptors or memory; not waited for otherwise.
+/// Delay before the next attempt when descriptors or memory are short.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
-/// A store that is open and listening; connections wait until it is served.
+/// An open store with a listening socket. Connections wait until [`Server::serve`] is called.
 pub struct Server {
     listener: TcpListener,
     data_dir: PathBuf,
     keys: usize,
     connections_max: usize,
     shared: Arc<Shared>,
-}
-
-/// What the threads of a server share.
-pub(crate) struct Shared {
-    pub(crate) store: Store,
-    pub(crate) stop: Stop,
-    address: SocketAddr,
-    sync: SyncMode,
-    connections: AtomicUsize,
-    started: Instant,
-    run_id: String,
-}
-
-/// A flag that can be waited for.
-#[derive(Default)]
-pub(crate) struct Stop {
-    raised: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    pub(crate) fn raise(&self) {
-        *lock(&self.raised) = true;
-        self.changed.notify_all();
-    }
-
-    fn wait(&self) {
-        let raised = lock(&self.raised);
-        let waited = self.changed.wait_while(raised, |raised| !*raised);
-        drop(waited.unwrap_or_else(PoisonError::into_inner));
-    }
 }
 
 impl Server {
@@ -74,15 +41,7 @@ impl Server {
         let listener = TcpListener::bind(options.listen).map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let keys = store.run(|view| view.len()).unwrap_or_default();
-        let shared = Shared {
-            store,
-            stop: Stop::default(),
-            address,
-            sync: options.sync,
-            connections: AtomicUsize::new(0),
-            started: Instant::now(),
-            run_id: random_id().map_err(StoreError::Start)?,
-        };
+        let shared = Shared::new(store, address, options.sync).map_err(StoreError::Start)?;
         Ok(Server {
             listener,
             data_dir: options.data_dir,
@@ -92,16 +51,16 @@ impl Server {
         })
     }
 
-    /// The address listened on, with the port the system chose if port 0 was asked for.
+    /// Returns the address of the listening socket, with the port that the system chose for port 0.
     pub fn local_addr(&self) -> SocketAddr {
         self.shared.address
     }
 
-    /// Says on standard output that connections are accepted, and where.
+    /// Prints on standard output that connections are accepted, and on which address.
     pub fn announce(&self) {
         let (address, keys, directory) = (self.local_addr(), self.keys, self.data_dir.display());
         let mut stdout = io::stdout().lock();
-        // Nobody may be reading it; that is no reason not to serve.
+        // Standard output may be closed, which does not matter to clients.
         let _ = writeln!(stdout, "ready on {address}, {keys} keys in {directory}");
         let _ = stdout.flush();
     }
@@ -121,58 +80,6 @@ impl Server {
     }
 }
 
-impl Shared {
-    /// The text that `INFO` answers with.
-    pub(crate) fn info(&self, keys: usize) -> String {
-        let mut text = String::new();
-        let mut section = |name: &str, fields: &[(&str, &dyn std::fmt::Display)]| {
-            let gap = if text.is_empty() { "" } else { "\r\n" };
-            // Writing to a String cannot fail.
-            let _ = write!(text, "{gap}# {name}\r\n");
-            for (field, value) in fields {
-                let _ = write!(text, "{field}:{value}\r\n");
-            }
-        };
-        section(
-            "Server",
-            &[
-                ("brolga_store_version", &env!("CARGO_PKG_VERSION")),
-                ("process_id", &process::id()),
-                ("run_id", &self.run_id),
-                ("tcp_port", &self.address.port()),
-                ("uptime_in_seconds", &self.started.elapsed().as_secs()),
-            ],
-        );
-        section(
-            "Clients",
-            &[(
-                "connected_clients",
-                &self.connections.load(Ordering::Relaxed),
-            )],
-        );
-        section("Persistence", &[("sync", &self.sync.name())]);
-        section("Keyspace", &[("keys", &keys)]);
-        text
-    }
-}
-
-/// One of the connections that are counted; not any more when dropped.
-struct Counted(Arc<Shared>);
-
-impl Counted {
-    fn new(shared: &Arc<Shared>, connections_max: usize) -> Option<Self> {
-        let count = shared.connections.fetch_add(1, Ordering::Relaxed);
-        let counted = Counted(Arc::clone(shared));
-        (count < connections_max).then_some(counted)
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 fn accept(listener: &TcpListener, connections_max: usize, shared: &Arc<Shared>) {
     for id in 1.. {
         let stream = next_connection(listener);
@@ -180,8 +87,8 @@ fn accept(listener: &TcpListener, connections_max: usize, shared: &Arc<Shared>) 
             refuse(stream, b"-ERR max number of clients reached\r\n");
             continue;
         };
-        // A session that ends with an error has lost its client, and there is nobody to tell.
-        let serve = move || drop(session::serve(stream, id, &counted.0));
+        // A session that ends with an error has lost its client: there is nothing to report to.
+        let serve = move || drop(session::serve(stream, id, counted.shared()));
         if let Err(error) = spawn(serve) {
             eprintln!("brolga-store: no thread to serve a connection, closed it: {error}");
         }
@@ -201,7 +108,8 @@ fn next_connection(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// The connection was gone before it was accepted, or a signal came: nothing is short.
+/// Returns whether an error of `accept` is no lack of resources: the connection was closed before it was
+/// accepted, or a signal arrived.
 fn transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -219,11 +127,4 @@ fn spawn(work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         .stack_size(STACK_BYTES)
         .spawn(work)
         .map(drop)
-}
-
-/// Tells one run of the store from another.
-fn random_id() -> io::Result<String> {
-    let mut bytes = [0; 20];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }

@@ -1,8 +1,8 @@
-//! One connection: read what has come, run every whole request in it, send all replies at once.
+//! One connection: reads input, runs every complete request in it, and sends all replies at once.
 //!
-//! The requests that one read brings are one run on the store: one lock, at most one transaction to
-//! wait for, one write to the socket. So pipelining pays, and a run is cut only where its replies
-//! would grow large.
+//! The requests of one read are one run on the store: one lock, at most one transaction to wait for,
+//! one write to the socket. Pipelined requests are therefore cheap. A run ends early only if its
+//! replies get large.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -10,20 +10,19 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::command::Command;
 use crate::resp::{self, ProtocolError, REQUEST_BYTES_MAX};
-use crate::server::Shared;
-
+use crate::server_state::Shared;
 use crate::view::View;
 
-/// Room for input of a connection that does not send large requests.
+/// Size of the input buffer of a connection that sends no large requests.
 const INPUT_BYTES: usize = 16 << 10;
-/// Requests run in one piece, at most.
+/// Most requests in one run.
 const RUN_REQUESTS_MAX: usize = 1024;
-/// A run ends, early, when its replies reach this size.
+/// A run ends early when its replies reach this size.
 const RUN_REPLY_BYTES: usize = 256 << 10;
-/// How long a client may take to accept the news that the store has stopped.
-const LAST_WORD: Duration = Duration::from_secs(1);
+/// Time limit for sending a client the message that the store stops.
+const STOPPING_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Whether the connection goes on.
+/// The continuation of a connection after a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Flow {
     Continue,
@@ -57,14 +56,14 @@ struct Session<'s> {
     out: Vec<u8>,
 }
 
-/// A request and where in the input it ends.
+/// A request, and the position in the input where it ends.
 struct Request<'a> {
     command: Command<'a>,
     end: usize,
 }
 
 impl Session<'_> {
-    /// Runs all whole requests received.
+    /// Runs all complete requests in the input.
     fn run_all(&mut self) -> io::Result<Flow> {
         loop {
             let before = self.input.start;
@@ -103,9 +102,9 @@ impl Session<'_> {
         Ok(flow)
     }
 
-    /// The replies of the run are void: what they tell is not durable, and may never be. The client
-    /// is told before the store is stopped, or the process might be gone first; but one that does
-    /// not read cannot hold that up for long.
+    /// Discards the replies of a run, which reveal what is not durable and may never be, and ends the
+    /// connection. The client gets a message before the store stops, because the process may end first.
+    /// A client that does not read delays that only briefly.
     fn halted(&mut self) -> io::Result<Flow> {
         self.out.clear();
         resp::error(
@@ -114,7 +113,7 @@ impl Session<'_> {
         );
         let told = self
             .stream
-            .set_write_timeout(Some(LAST_WORD))
+            .set_write_timeout(Some(STOPPING_TIMEOUT))
             .and_then(|()| self.send());
         self.shared.stop.raise();
         told.map(|()| Flow::Close)
@@ -128,8 +127,8 @@ impl Session<'_> {
     }
 }
 
-/// Finds the whole requests in `input`, up to one that ends the connection. Returns them, how many
-/// bytes they and empty lines between them take, and what is wrong with what follows, if anything.
+/// Finds the complete requests in `input`, up to one that ends the connection. Returns them, the number
+/// of bytes that they and empty lines between them take, and the error in what follows, if any.
 fn scan(input: &[u8]) -> (Vec<Request<'_>>, usize, Option<ProtocolError>) {
     let (mut requests, mut arguments, mut taken) = (Vec::new(), Vec::new(), 0);
     while requests.len() < RUN_REQUESTS_MAX {
@@ -154,7 +153,8 @@ fn scan(input: &[u8]) -> (Vec<Request<'_>>, usize, Option<ProtocolError>) {
     (requests, taken, None)
 }
 
-/// Runs `requests` until one ends the connection or the replies get large; returns where it stopped.
+/// Runs `requests` until one ends the connection or the replies get large. Returns the position where it
+/// stopped.
 fn run(
     requests: &[Request<'_>],
     view: &mut View,
@@ -214,7 +214,7 @@ fn answer(
     Flow::Continue
 }
 
-/// Seconds, and microseconds within the second.
+/// Answers with the seconds since the epoch, and the microseconds within the second.
 fn time(out: &mut Vec<u8>) {
     let now = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -243,7 +243,7 @@ fn hello(id: u64, out: &mut Vec<u8>) {
     resp::array(out, 0);
 }
 
-/// The two settings that redis-benchmark asks for, in Redis's terms; others do not exist.
+/// Answers with the two settings that redis-benchmark asks for. There are no others.
 fn config_get(names: &[&[u8]], out: &mut Vec<u8>) {
     let settings: [(&[u8], &[u8]); 2] = [(b"save", b""), (b"appendonly", b"yes")];
     let asked = |setting: &&(&[u8], &[u8])| {
@@ -258,9 +258,9 @@ fn config_get(names: &[&[u8]], out: &mut Vec<u8>) {
     }
 }
 
-/// What has been received and not yet run.
+/// Received bytes that are not run yet.
 struct Input {
-    /// Received bytes are at `start..end`; what follows is room.
+    /// Received bytes are at `start..end`; free space follows.
     bytes: Vec<u8>,
     start: usize,
     end: usize,
@@ -287,7 +287,7 @@ impl Input {
         self.start += count;
     }
 
-    /// Reads once; returns how many bytes came, 0 at the end of the stream.
+    /// Reads once. Returns the number of bytes, 0 at the end of the stream.
     fn fill(&mut self, stream: &mut impl Read) -> io::Result<usize> {
         self.make_room();
         loop {
@@ -302,8 +302,8 @@ impl Input {
         }
     }
 
-    /// Moves what is left to the front, and doubles the room if that is full. A large buffer is
-    /// given back once it is empty.
+    /// Moves the remaining bytes to the front, and doubles the buffer if it is full. A large buffer is
+    /// freed once it is empty.
     fn make_room(&mut self) {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;

@@ -1,10 +1,10 @@
 //! The view behind a lock, made durable by leader/follower group commit.
 //!
-//! There is no writer thread. A connection that needs a batch on disk and finds nobody committing
-//! becomes the *leader*: it seals the open batch, everybody's writes in it, and commits it, while the
-//! lock is free and the next batch fills up. The others wait, as *followers*. With one client that
-//! saves two context switches per write over a writer thread, and with many it is one transaction
-//! for all of them.
+//! There is no writer thread. A connection that needs a batch on disk, while no other one commits,
+//! becomes the *leader*: it seals the open batch, which holds the writes of all connections, and commits
+//! it while the lock is free and the next batch fills up. The others wait, as *followers*. With one
+//! client, this saves two context switches per write compared with a writer thread; with many, it is one
+//! transaction for all of them.
 //!
 //! ```text
 //! lock ── run commands on the view ──┬── needs nothing that is pending ───────────────▶ reply
@@ -13,29 +13,30 @@
 //! ```
 //!
 //! Followers of the batch in flight and of the open batch wait on two condition variables, by the
-//! parity of the batch number: when a batch lands, all of its followers are woken, and one of the
-//! next batch, to lead it. Nobody is woken in vain, and nothing here waits with a timeout.
+//! parity of the batch number. When a batch lands, all of its followers are woken, and one follower of
+//! the next batch, to lead it. No thread is woken without need, and none waits with a timeout.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use crate::disk::{Disk, database_path, unusable};
+use crate::error::StoreError;
+use crate::options::SyncMode;
 use crate::view::{View, Writes};
-use crate::{StoreError, SyncMode};
 
-/// The store does not take part any more; nothing of the run is promised to have happened.
+/// The store has stopped. The commands of the run may not have happened.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Halted;
 
-/// Why a store halted.
+/// The reason for which a store halted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Halt {
     Closed,
     CommitFailed(String),
 }
 
-/// See the module.
+/// A view of the keys behind a lock, with the database that makes its writes durable.
 pub(crate) struct Store {
     state: Mutex<State>,
     /// Indexed by the parity of the batch waited for.
@@ -48,9 +49,9 @@ struct State {
     view: View,
     /// The newest batch on disk.
     durable: u64,
-    /// There is a leader, who has sealed a batch or is about to.
+    /// There is a leader, which has sealed a batch or is about to.
     committing: bool,
-    /// How many wait on each condition variable: to wake nobody is a system call, too.
+    /// Number of threads that wait on each condition variable. Waking none would be a system call too.
     followers: [usize; 2],
     halted: Option<Halt>,
 }
@@ -75,7 +76,7 @@ impl Store {
         })
     }
 
-    /// Does `work`, a run of commands, in one piece, and returns when its replies may be sent.
+    /// Runs `work`, a run of commands, atomically. Returns when its replies may be sent.
     pub(crate) fn run<T>(&self, work: impl FnOnce(&mut View) -> T) -> Result<T, Halted> {
         let mut state = lock(&self.state);
         if state.halted.is_some() {
@@ -88,9 +89,9 @@ impl Store {
         Ok(result)
     }
 
-    /// Stops taking part, lets a commit that is under way finish, and closes the database.
+    /// Halts the store, lets a commit that is under way finish, and closes the database.
     ///
-    /// Tells why, if the store had stopped by itself before.
+    /// Returns the reason if the store had halted by itself before.
     pub(crate) fn close(&self) -> Result<(), StoreError> {
         let mut state = lock(&self.state);
         let halt = state.halted.get_or_insert(Halt::Closed).clone();
@@ -133,13 +134,13 @@ impl Store {
         state
     }
 
-    /// Commits the open batch, which is the one the caller needs: none is in flight.
+    /// Commits the open batch. It is the one that the caller needs, because none is in flight.
     fn lead(&self, mut state: MutexGuard<'_, State>, needed: u64) -> Result<(), Halted> {
         state.committing = true;
         drop(state);
-        // Connections whose requests are already here join this batch, if they get to run now. On a
-        // single CPU, where nobody else would run before the commit is over, this makes four times
-        // the throughput with 50 clients; with nobody waiting it costs next to nothing.
+        // Connections whose requests have arrived join this batch, if they can run now. On a single
+        // processor, where no other thread would run before the commit is over, this quadruples the
+        // throughput with 50 clients; without other clients it costs next to nothing.
         thread::yield_now();
         let (batch, writes) = lock(&self.state).view.seal();
         assert_eq!(
@@ -163,7 +164,8 @@ impl Store {
         committed.map_err(|_| Halted)
     }
 
-    /// Wakes the followers of `batch`, and of the next batch one to lead it; all, if it failed.
+    /// Wakes the followers of `batch`, and one follower of the next batch, to lead it; all followers if the
+    /// commit failed.
     fn wake(&self, batch: u64, followers: [usize; 2], committed: bool) {
         let (this, next) = (parity(batch), parity(batch + 1));
         if followers[this] > 0 {
@@ -190,7 +192,8 @@ fn parity(batch: u64) -> usize {
     (batch % 2) as usize
 }
 
-/// Locks; a thread that panicked with the lock held ends the process: its work is half done.
+/// Locks a mutex. If a thread has panicked with the lock held, its work is half done, and this panics as
+/// well.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(poisoned)
 }

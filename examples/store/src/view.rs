@@ -1,12 +1,12 @@
-//! The keys as they are after the last command, and which of them are not on disk yet.
+//! The keys after the last command, and the writes that are not on disk yet.
 //!
-//! Every command reads and changes the view alone; it knows neither locks nor disks. Writes gather
-//! in the *open* batch. [`View::seal`] turns the open batch into the one *in flight* to disk, and
-//! starts the next; [`View::landed`] says it arrived. Batches are numbered from 1 and land in order.
+//! Commands read and change the view alone; it knows neither locks nor disks. Writes are collected in
+//! the *open* batch. [`View::seal`] makes the open batch the one *in flight* to disk, and starts the
+//! next; [`View::landed`] records its arrival. Batches are numbered from 1 and land in order.
 //!
 //! Invariant: a key differs between view and disk only if it is in the open batch or in the one in
-//! flight. So what a command must wait for, before its reply may be sent, is the newest batch that
-//! holds a key it looked at; the view keeps the maximum over a run of commands ([`View::needs`]).
+//! flight. Before the reply to a command may be sent, the newest batch that holds a key that it looked
+//! at has to land. The view keeps the maximum over a run of commands ([`View::needs`]).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -15,14 +15,14 @@ use std::sync::Arc;
 use crate::command::Condition;
 use crate::resp;
 
-/// A key or a value; shared between the view and the batches.
+/// A key or a value, shared between the view and the batches.
 pub(crate) type Blob = Arc<[u8]>;
 
-/// The last write to each key of a batch, `None` being its removal. Ordered, so that equal batches
-/// are written to disk in the same way.
+/// The last write to each key of a batch; `None` is its removal. Ordered, so that equal batches are
+/// written to disk in the same way.
 pub(crate) type Writes = BTreeMap<Blob, Option<Blob>>;
 
-/// See the module.
+/// All keys in memory, with the open batch and the one in flight.
 pub(crate) struct View {
     keys: BTreeMap<Blob, Blob>,
     open: Writes,
@@ -32,7 +32,7 @@ pub(crate) struct View {
 }
 
 impl View {
-    /// A view of what is on disk.
+    /// A view of the keys that were loaded from disk.
     pub(crate) fn new(keys: BTreeMap<Blob, Blob>) -> Self {
         View {
             keys,
@@ -48,12 +48,12 @@ impl View {
         self.needs = 0;
     }
 
-    /// The batch that has to be on disk before the replies of this run may be sent; 0 for none.
+    /// Returns the batch that has to be on disk before the replies of this run may be sent; 0 for none.
     pub(crate) fn needs(&self) -> u64 {
         self.needs
     }
 
-    /// Closes the open batch and puts it in flight. There is at most one in flight.
+    /// Seals the open batch and puts it in flight. At most one is in flight.
     pub(crate) fn seal(&mut self) -> (u64, Arc<Writes>) {
         assert!(self.in_flight.is_none(), "two batches in flight");
         let writes = Arc::new(std::mem::take(&mut self.open));
@@ -62,13 +62,13 @@ impl View {
         (self.open_batch - 1, writes)
     }
 
-    /// The batch in flight is on disk.
+    /// Records that the batch in flight is on disk.
     pub(crate) fn landed(&mut self) {
         assert!(self.in_flight.is_some(), "no batch in flight");
         self.in_flight = None;
     }
 
-    /// How many keys there are, on disk or not; for `INFO`, which promises nothing.
+    /// Returns the number of keys, on disk or not; for `INFO`, which promises nothing.
     pub(crate) fn len(&self) -> usize {
         self.keys.len()
     }
@@ -137,7 +137,7 @@ impl View {
         }
     }
 
-    /// Tells about all keys, present and absent, so it waits for all writes.
+    /// Lists keys. The reply depends on all keys, present and absent, so it waits for all writes.
     pub(crate) fn keys(&mut self, prefix: &[u8], out: &mut Vec<u8>) {
         self.need_all();
         let matching = || {
@@ -152,7 +152,7 @@ impl View {
         }
     }
 
-    /// Tells about all keys, so it waits for all writes.
+    /// Counts keys. The reply depends on all keys, so it waits for all writes.
     pub(crate) fn dbsize(&mut self, out: &mut Vec<u8>) {
         self.need_all();
         resp::number(out, self.keys.len() as i64);
@@ -172,7 +172,7 @@ impl View {
 
     fn remove(&mut self, key: &[u8]) -> bool {
         let Some((key, _)) = self.keys.remove_entry(key) else {
-            self.need(key); // its absence may not be on disk yet
+            self.need(key); // Its removal may not be on disk yet.
             return false;
         };
         self.open.insert(key, None);
@@ -180,7 +180,7 @@ impl View {
         true
     }
 
-    /// The run depends on `key`, present or absent.
+    /// Records that the run depends on `key`, present or absent.
     fn need(&mut self, key: &[u8]) {
         if !self.open.is_empty() && self.open.contains_key(key) {
             self.needs = self.open_batch;
@@ -193,6 +193,7 @@ impl View {
         }
     }
 
+    /// Records that the run depends on all keys.
     fn need_all(&mut self) {
         if !self.open.is_empty() {
             self.needs = self.open_batch;
