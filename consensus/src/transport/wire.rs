@@ -29,7 +29,7 @@ pub(super) enum Kind {
     App = 5,
     /// A hello from somebody who wants the connection for something else: see [`super::handoff`].
     Upgrade = 6,
-    /// Somebody wants to know the cluster: see [`super::join`].
+    /// Somebody wants to know the cluster: see [`mod@super::join`].
     Join = 7,
     /// Answer to that.
     JoinAccepted = 8,

@@ -4,7 +4,7 @@
 //! right only if they mean the same elsewhere and if nothing jumps between them. Both are found out
 //! here, from bytes: the function that a place lies in ([`frame`]) is decoded from its start
 //! ([`instruction`]), so that it is known where instructions begin; what can't be decoded or moved is
-//! left alone ([`plan`]).
+//! left alone ([`mod@plan`]).
 //!
 //! Deliberately absent: memory, mappings, changing anything.
 #![cfg_attr(not(test), no_std)]

@@ -45,7 +45,7 @@ pub enum Received {
 #[derive(Clone, Copy)]
 pub(super) enum Payload<'a> {
     Event(&'a [u8]),
-    /// So many in [`Datagrams::outgoing`].
+    /// So many in [`super::Datagrams::outgoing`].
     Outgoing(usize),
 }
 
