@@ -3,14 +3,13 @@
 use super::published;
 use super::recv_send::NOBODY;
 use super::unix::Shown;
-use super::waiting::{deadline, wait};
+use super::waiting::{deadline, pause};
 use crate::address;
 use crate::hooks::fd::object::{name, on_object};
 use crate::hooks::fd::real::on_stream;
 use crate::hooks::result::{error, finish};
 use crate::sys::{self, sys};
 use crate::turn::Turn;
-use brolga_dmt::Wakeup;
 use brolga_tape::operation as op;
 use brolga_vnet::{Object, SocketIx, State, WaitOn};
 use core::ffi::{c_int, c_void};
@@ -49,10 +48,9 @@ unsafe fn accept_virtual(
             if !waits {
                 return error(libc::EAGAIN);
             }
-            match wait(&mut turn, on, WaitOn::Readable(on), deadline) {
-                Wakeup::TimedOut => return error(libc::EAGAIN),
-                Wakeup::Interrupted => return error(libc::EINTR),
-                _ => continue,
+            match pause(&mut turn, on, WaitOn::Readable(on), deadline) {
+                Ok(()) => continue,
+                Err(result) => return result,
             }
         };
         let connection = *turn.shared().net.socket(ix);

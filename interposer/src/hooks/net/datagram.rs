@@ -6,7 +6,6 @@ use crate::address;
 use crate::hooks::fd::iovec::Vectors;
 use crate::hooks::result::error;
 use crate::turn::{self, Turn};
-use brolga_dmt::Wakeup;
 use brolga_tape::DATAGRAM_BYTES_MAX;
 use brolga_vnet::{DatagramError, Envelope, Received, SocketIx, WaitOn, Way};
 use core::ffi::{c_int, c_uint, c_void};
@@ -178,10 +177,9 @@ pub(crate) unsafe fn receive(
             }
             Received::Refused => error(libc::ECONNREFUSED),
             Received::WouldBlock if waits => {
-                match waiting::wait(turn, ix, WaitOn::Readable(ix), deadline) {
-                    Wakeup::TimedOut => error(libc::EAGAIN),
-                    Wakeup::Interrupted => error(libc::EINTR),
-                    _ => continue,
+                match waiting::pause(turn, ix, WaitOn::Readable(ix), deadline) {
+                    Ok(()) => continue,
+                    Err(result) => result,
                 }
             }
             Received::WouldBlock => error(libc::EAGAIN),

@@ -2,7 +2,7 @@
 
 use super::datagram::{self, is_datagram};
 use super::unix::{KernelAddress, Shown};
-use super::waiting::{deadline, wait};
+use super::waiting::{deadline, pause, wait};
 use super::{published, scm_rights};
 use crate::address::is_internet;
 use crate::hooks::fd::iovec::Vectors;
@@ -42,6 +42,15 @@ pub(crate) unsafe fn receive(
     }
     // SAFETY: the caller promises that the vectors point to writable memory, unless `MSG_TRUNC` is
     // set.
+    unsafe { receive_stream(turn, ix, vectors, flags) }
+}
+
+/// Reads from a connection.
+///
+/// # Safety
+/// As [`receive`].
+unsafe fn receive_stream(mut turn: Turn, ix: SocketIx, vectors: Vectors, flags: c_int) -> isize {
+    // SAFETY: the caller's promise: vectors that are still there.
     let wanted = unsafe { vectors.len() };
     let socket = turn.shared().net.socket(ix);
     let waits = !socket.nonblocking && flags & libc::MSG_DONTWAIT == 0;
@@ -84,10 +93,9 @@ pub(crate) unsafe fn receive(
             ReadOutcome::NotConnected => error(libc::ENOTCONN),
             ReadOutcome::WouldBlock if got > 0 && wanted == got => 0,
             ReadOutcome::WouldBlock if waits => {
-                match wait(&mut turn, ix, WaitOn::Readable(ix), deadline) {
-                    Wakeup::TimedOut => error(libc::EAGAIN),
-                    Wakeup::Interrupted => error(libc::EINTR),
-                    _ => continue,
+                match pause(&mut turn, ix, WaitOn::Readable(ix), deadline) {
+                    Ok(()) => continue,
+                    Err(result) => result,
                 }
             }
             ReadOutcome::WouldBlock => error(libc::EAGAIN),
@@ -141,10 +149,9 @@ pub(crate) unsafe fn transmit(
             }
             WriteOutcome::Failed(errno) => error(errno.into()),
             WriteOutcome::WouldBlock if waits => {
-                match wait(&mut turn, ix, WaitOn::Writable(ix), deadline) {
-                    Wakeup::TimedOut => error(libc::EAGAIN),
-                    Wakeup::Interrupted => error(libc::EINTR),
-                    _ => continue,
+                match pause(&mut turn, ix, WaitOn::Writable(ix), deadline) {
+                    Ok(()) => continue,
+                    Err(result) => result,
                 }
             }
             WriteOutcome::WouldBlock => error(libc::EAGAIN),
