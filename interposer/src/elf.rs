@@ -51,7 +51,8 @@ impl Segment {
         self.address()..self.address() + self.size()
     }
 
-    /// The addresses in memory, of a file whose addresses count from 0 and which is mapped at `base`.
+    /// The addresses in memory, of a file whose addresses count from 0 and which is mapped at
+    /// `base`.
     pub fn range_at(&self, base: usize) -> Range<usize> {
         let start = base + self.address();
         start..start + self.size()

@@ -47,7 +47,7 @@ pub struct Process {
     pub executed: bool,
     /// Ended logically, and waits to be reaped.
     pub ended: bool,
-    /// Ended, and nobody will wait for it.
+    /// Ended, and no call will wait for it.
     pub discarded: bool,
     /// The parent waits until it executes its program.
     pub spawning: bool,

@@ -45,7 +45,7 @@ fn size(result: isize) -> isize {
     kernel(result as i64)
 }
 
-/// Does what the call does in a wrapped server. `None`: nobody knows.
+/// Executes the call as a wrapped server's. `None`: an unknown call.
 ///
 /// # Safety
 /// The arguments are what the kernel expects for that call.

@@ -1,7 +1,7 @@
 //! Translation of ids, for calls that name a thread or a process and do something to it that is no
 //! part of the schedule. The kernel is told its own id for the virtual one.
 
-/// The kernel's id for one that the server knows; 0 is the calling thread. `None`: nobody of the
+/// The kernel's id for one that the server knows; 0 is the calling thread. `None`: none of the
 /// tree. (Threads of other processes, and other threads but the first of a process, have none that
 /// we know.)
 pub(crate) fn kernel_id(turn: &mut Turn, id: c_int) -> Option<c_int> {

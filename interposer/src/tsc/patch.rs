@@ -19,7 +19,7 @@ const BLOCKS: usize = 16;
 const REACH: usize = 0x7000_0000;
 const PAGE: usize = 4096;
 
-/// Blocks: where, and how many bytes are used. Changed by who has the turn.
+/// Addresses of the blocks, and how many bytes of each are used. Changed with the turn.
 static BLOCK_AT: [AtomicUsize; BLOCKS] = [const { AtomicUsize::new(0) }; BLOCKS];
 static BLOCK_USED: [AtomicUsize; BLOCKS] = [const { AtomicUsize::new(0) }; BLOCKS];
 

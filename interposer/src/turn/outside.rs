@@ -44,7 +44,7 @@ impl Turn {
         )
     }
 
-    /// A real object of the tree may have changed: whoever waits for one looks again.
+    /// A real object of the tree may have changed: threads that wait for one look again.
     pub fn real_changed(&mut self) {
         let shared = self.shared();
         shared.real_changes += 1;

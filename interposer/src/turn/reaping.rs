@@ -68,7 +68,7 @@ fn is_remains(pid: i32) -> bool {
     matches!(state, None | Some(b'Z' | b'X'))
 }
 
-/// Sleeps until a process has ended; it may be nobody's child of ours.
+/// Sleeps until a process has ended, which need not be a child.
 pub fn wait_for_end(pid: i32) {
     // SAFETY: plain integers, then one valid pollfd.
     unsafe {

@@ -75,7 +75,7 @@ fn await_baton(me: ThreadIx, baton: &AtomicU32) {
         }
         watch.end();
     }
-    // Nobody else changes a baton that is given.
+    // No other thread changes a baton that is given.
     baton.store(NOT_GIVEN, Ordering::Relaxed);
 }
 
@@ -141,7 +141,7 @@ impl Turn {
 
     fn wait_for_turn(&mut self) {
         if tls::has_locks() {
-            // Whoever has the turn may be waiting for that mutex.
+            // The thread that has the turn may be waiting for that mutex.
             fault(&[
                 b"a thread makes an ordered operation while it has a mutex that it has locked in a ",
                 b"performance-critical section",

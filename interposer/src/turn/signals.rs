@@ -123,7 +123,7 @@ impl Turn {
             .fold(Set(0), |all, ix| all.with(signals.pending(process, ix)))
     }
 
-    /// Signals of the process that this thread no longer takes may be somebody else's.
+    /// Offers signals of the process that this thread no longer takes to its other threads.
     pub fn retarget(&mut self) {
         let (me, process) = (self.me(), self.process());
         let mut after = 0;

@@ -23,7 +23,8 @@ use core::sync::atomic::AtomicU32;
 /// Seconds between two looks around of a thread that sleeps.
 const LOOK_EVERY_S: u32 = 5;
 
-/// The one that holds up the others: the thread that has the turn, or else whoever takes the input.
+/// The one that holds up the others: the thread that has the turn, or else the process that takes
+/// the input.
 fn holder(shared: &Shared, current: ThreadIx) -> Stall {
     let (process, thread) = match current {
         0 => {

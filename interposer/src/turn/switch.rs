@@ -52,14 +52,14 @@ impl Turn {
             Delivered::Nothing
         };
         match (woken, delivered) {
-            // Somebody else took the signal.
+            // Another thread took the signal.
             (Wakeup::Interrupted, Delivered::Nothing) => Wakeup::Spurious,
             (Wakeup::Interrupted, Delivered::Restart) => Wakeup::Restart,
             (woken, _) => woken,
         }
     }
 
-    /// Goes on with whoever is next, and returns when this thread has the turn again.
+    /// Hands the turn to the next thread, and returns when this thread has it again.
     fn switch(&mut self) {
         if let Some(next) = self.choose() {
             ring_doorbell();
@@ -68,7 +68,7 @@ impl Turn {
         }
     }
 
-    /// Admits entries until somebody can run; `None` when that is this thread.
+    /// Admits entries until a thread can run; `None` when that is this thread.
     fn choose(&mut self) -> Option<ThreadIx> {
         self.perturb();
         loop {

@@ -14,7 +14,7 @@ use brolga_dmt::Wakeup;
 use brolga_vnet::Object;
 use core::ffi::{c_char, c_int, c_uint};
 
-/// File system of pipes without a name, which `/proc` gives names to. Those wait for nobody.
+/// File system of pipes without a name, which `/proc` gives names to. Opening those never waits.
 const PIPES: i64 = 0x5049_5045;
 
 /// Returns whether a path names a FIFO or a pipe.

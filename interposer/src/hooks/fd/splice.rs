@@ -135,7 +135,7 @@ fn from_pipe(turn: &mut Turn, pipe: c_int, ix: SocketIx, len: usize, waits: bool
     while moved < len {
         let there = bytes_in(pipe);
         if there == 0 && (moved > 0 || is_ready(pipe, libc::POLLIN)) {
-            break; // That much, or nobody writes any more.
+            break; // As much as wanted, or no writer is left.
         }
         if there == 0 {
             match await_real(turn, waits) {

@@ -19,7 +19,7 @@ const FIRST_BYTES: usize = 64 * 1024;
 const ENTRY_BYTES_MAX: usize = 512;
 const LISTS_MAX: usize = 8;
 
-/// A directory that somebody is in the middle of.
+/// A directory that is being read.
 struct List {
     fd: c_int,
     /// Position of the descriptor after all was read; another one: it is not the same reading any

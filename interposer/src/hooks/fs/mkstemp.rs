@@ -113,7 +113,7 @@ pub unsafe extern "C" fn mkdtemp(template: *mut c_char) -> *mut c_char {
     }
 }
 
-/// Only finds a name that nobody has; the empty string if there is none.
+/// Only finds an unused name; the empty string if there is none.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn mktemp(template: *mut c_char) -> *mut c_char {
     let Some(mut turn) = Turn::take(op::FILE) else {

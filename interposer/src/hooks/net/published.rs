@@ -23,7 +23,7 @@ use core::net::SocketAddr;
 use libc::{cmsghdr, msghdr, sockaddr_un, socklen_t};
 
 const FAMILY_BYTES: usize = size_of::<u16>();
-/// The user and group of who is nobody in particular.
+/// The user and group of unknown clients: nobody.
 const NOBODY: u32 = 65_534;
 
 /// The path that a socket belongs to: as its listener, or as an end of a connection.
@@ -110,8 +110,8 @@ pub(crate) unsafe fn bind(
     Some(made.unwrap_or_else(|failure| failure))
 }
 
-/// A socket for a connection to one of the paths, and the address to connect it to. `None`: nobody
-/// of the tree listens there.
+/// A socket for a connection to one of the paths, and the address to connect it to. `None`: no
+/// listener of the tree listens there.
 ///
 /// # Safety
 /// `to` is null or points to `len` readable bytes.

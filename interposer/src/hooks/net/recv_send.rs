@@ -210,7 +210,7 @@ unsafe fn recvfrom_(
     })
 }
 
-/// `recvfrom` on a real socket of the tree, for who wants to know the sender.
+/// `recvfrom` on a real socket of the tree, for a caller that asks for the sender.
 ///
 /// # Safety
 /// `to` has room for `len` bytes, `from` for `*from_len`.

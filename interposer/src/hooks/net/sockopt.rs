@@ -166,7 +166,7 @@ pub unsafe extern "C" fn setsockopt(
         && let Some(Object::Socket(ix)) = object(&mut turn, fd)
     {
         if (level, option) == (libc::SOL_SOCKET, libc::SO_ZEROCOPY) {
-            // Nobody would ever say that the memory is free again.
+            // The program would never be told that the memory is free again.
             return finish(error(libc::ENOPROTOOPT)) as c_int;
         }
         if is_datagram(&mut turn, ix) {

@@ -61,7 +61,7 @@ impl Patience {
     /// Waits for `key`.
     fn wait(self, turn: &mut Turn, key: Key) -> Waited {
         let deadline = match self {
-            // Whoever polls without waiting in a loop must let the others go on.
+            // A thread that polls in a loop without waiting must let the others run.
             Self::None => {
                 turn.yield_now();
                 return Waited::Enough;

@@ -133,7 +133,7 @@ fn tell_parent(turn: &mut Turn, process: u16) {
     }
 }
 
-/// Notes that nobody will wait for a process that has ended. Its slot is free once the kernel's
+/// Notes that no call will wait for a process that has ended. Its slot is free once the kernel's
 /// remains are collected, which only the process that is its parent there can do.
 pub(crate) fn discard(turn: &mut Turn, process: u16) {
     let root_is_gone = turn.shared().processes[usize::from(FIRST)].real_pid == 0;

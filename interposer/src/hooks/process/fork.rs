@@ -218,6 +218,6 @@ pub unsafe extern "C" fn __vfork() -> c_int {
 pub fn after_exec(turn: &mut Turn) {
     let process = usize::from(turn.process());
     turn.shared().processes[process].executed = true;
-    // Whoever has spawned it waits for that.
+    // The process that has spawned it waits for that.
     turn.wake(CHILD, usize::MAX);
 }

@@ -95,7 +95,7 @@ pub(crate) fn collect(turn: &mut Turn, child: u16) {
     process.real_pid = 0;
 }
 
-/// Collects what nobody will wait for and the kernel keeps for this process.
+/// Collects ended children of this process for which no call will wait.
 pub(crate) fn collect_discarded(turn: &mut Turn) {
     let me = turn.process();
     for at in 0..brolga_vnet::PROCESSES_MAX as u16 {
@@ -241,7 +241,7 @@ unsafe fn waitid_(kind: c_uint, id: c_int, info: *mut libc::siginfo_t, options: 
         libc::P_ALL => Which::Any,
         libc::P_PID if id > 0 => Which::One(id),
         libc::P_PGID if id >= 0 => Which::of_selector(&mut turn, -id),
-        // Descriptors of processes can't be had: pidfd_open is refused.
+        // There are no descriptors of processes: pidfd_open is refused.
         _ => return error(libc::EINVAL),
     };
     // Nothing in the tree ever stops or continues.

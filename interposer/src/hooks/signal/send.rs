@@ -25,7 +25,7 @@ fn sent_by(turn: &mut Turn, signal: u8, code: i32, value: u64) -> Info {
     }
 }
 
-/// Posts to a process; SIGKILL acts at once, since nobody can be asked.
+/// Posts to a process; SIGKILL acts at once, since no handler can run.
 fn send(turn: &mut Turn, process: u16, info: Info) {
     let target = turn.shared().processes[usize::from(process)];
     if target.ended {

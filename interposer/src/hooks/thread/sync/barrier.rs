@@ -45,7 +45,7 @@ impl Barrier {
         0
     }
 
-    /// Returns when nobody will touch the barrier any more.
+    /// Returns when no thread will touch the barrier any more.
     fn destroy(&self, turn: &mut Turn) {
         let key = key_of(turn, space::BARRIER, self, self.shared != 0);
         self.destroyers.set(self.destroyers.get() + 1);

@@ -3,11 +3,11 @@
 //! The objects' own memory holds their state, in a layout of ours that is compatible with glibc's
 //! static initialisers, and with the words that its initialising functions fill in where those are
 //! not hooked. Since only the thread that has the turn runs, plain loads and stores do, but in
-//! cells: others change an object while its holder waits. Who must wait waits in the scheduler,
-//! first come first served.
+//! cells: others change an object while its holder waits. Threads that must wait do so in the
+//! scheduler, first come first served.
 //!
-//! Whoever is woken for good does not touch the object again unless it may: a program may destroy a
-//! condition variable as soon as it has woken all waiters.
+//! A thread that has been woken for good touches the object again only where it may: a program may
+//! destroy a condition variable as soon as it has woken all waiters.
 //!
 //! A thread of a wrapped server that is outside the schedule (it has ended logically) locks and
 //! unlocks without waiting. In any other process libc's own functions do the work.

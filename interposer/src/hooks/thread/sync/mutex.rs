@@ -26,11 +26,11 @@ pub struct Mutex {
     pub(super) kind: Cell<i32>,
 }
 
-/// Somebody has it.
+/// The mutex is locked.
 pub(super) const HELD: u32 = 1;
 /// The owner died, and the present one has not called `pthread_mutex_consistent`.
 const ORPHANED: u32 = 2;
-/// The mutex was unlocked while orphaned: nobody can lock it any more.
+/// The mutex was unlocked while orphaned: it can never be locked again.
 const LOST: u32 = 4;
 /// Locked in a performance-critical section.
 pub(super) const NATIVE: u32 = 8;

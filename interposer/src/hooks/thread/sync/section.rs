@@ -1,8 +1,8 @@
 //! Mutexes in performance-critical sections (policy `parallel`): locked without a turn, by atomic
 //! operations, waiting in the kernel, in whatever order threads come.
 //!
-//! A mutex that is held so is marked [`NATIVE`]. Whoever holds one makes no ordered operation, so
-//! nobody waits here for a thread that waits for its turn. While a mutex is used in sections it is
+//! A mutex that is held so is marked [`NATIVE`]. Its holder makes no ordered operation, so
+//! no thread waits here for one that waits for its turn. While a mutex is used in sections it is
 //! used in sections only; where that is seen not to be so the server stops.
 
 use super::mutex::{

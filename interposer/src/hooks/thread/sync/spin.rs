@@ -1,5 +1,5 @@
-//! Spin locks, which do not spin: who must wait waits in the scheduler, or the holder would never
-//! run.
+//! Spin locks, which do not spin: a thread that must wait does so in the scheduler, or the holder
+//! would never run.
 
 use super::{key_of, wrapped};
 use crate::turn::{Turn, space};
