@@ -1,6 +1,7 @@
 //! Checkpoints in the simulator: taken at will, truncated behind, carried from node to node while donors
 //! die and logs go on being truncated.
 
+use super::draw::Draw;
 use super::oracle::Verdict;
 use super::world::{Event, MILLI, World};
 use crate::core::{Core, Input, Mutation, NodeId, Slot};
@@ -12,17 +13,17 @@ impl World {
             return;
         }
         for id in self.everyone() {
-            if self.chance.percent(3) {
+            if self.rng.percent(3) {
                 self.begin_checkpoint(id);
             }
-            if self.chance.percent(3) {
+            if self.rng.percent(3) {
                 self.truncate(id);
             }
         }
     }
 
     fn begin_checkpoint(&mut self, id: NodeId) {
-        let lasting = self.chance.pick(&[1, 20, 300]) * MILLI;
+        let lasting = self.rng.pick(&[1, 20, 300]) * MILLI;
         let node = self.node(id);
         let Some(slot) = node.core.as_ref().map(Core::commit) else {
             return;
@@ -53,7 +54,7 @@ impl World {
         let mut covered: Vec<Slot> = members.map(|node| node.disk.checkpoint).collect();
         covered.sort_unstable();
         let majority = covered[covered.len() - (covered.len() / 2 + 1)];
-        let slack = self.chance.pick(&[0, 0, 10, 200]);
+        let slack = self.rng.pick(&[0, 0, 10, 200]);
         let uncovered = self.mutation == Some(Mutation::TruncateUncovered);
         let node = self.node(id);
         let Some(core) = &node.core else {
@@ -87,8 +88,8 @@ impl World {
         if donors.is_empty() {
             return;
         }
-        let (donor, slot) = self.chance.pick(&donors);
-        let lasting = self.chance.pick(&[1, 50, 800, 2000, 4000]) * MILLI;
+        let (donor, slot) = self.rng.pick(&donors);
+        let lasting = self.rng.pick(&[1, 50, 800, 2000, 4000]) * MILLI;
         let node = self.node(id);
         node.fetching = true;
         let (node, incarnation) = (id, node.incarnation);

@@ -1,7 +1,8 @@
 //! A disk that keeps what was flushed, and of the rest whatever prefix it likes.
 
-use super::chance::Chance;
+use super::draw::Draw;
 use crate::core::{AcceptedEntry, Ballot, DurableState, IoSeq, JournalOp, Recovery, Slot, Value};
+use fastrand::Rng;
 use std::collections::BTreeMap;
 
 /// What a prefix of the operations adds up to.
@@ -90,12 +91,12 @@ impl Disk {
         ops.collect()
     }
 
-    /// Loses what chance takes. Gives the operations that turned out durable, and how many were lost.
-    pub fn crash(&mut self, chance: &mut Chance) -> (Vec<JournalOp>, usize) {
+    /// Loses what is not flushed, or a part of it. Gives the operations that turned out durable, and how many were lost.
+    pub fn crash(&mut self, rng: &mut Rng) -> (Vec<JournalOp>, usize) {
         let unflushed = self.unflushed.len() as u64;
-        let kept = match chance.between(0, 3) {
+        let kept = match rng.between(0, 3) {
             0 => unflushed,
-            1 => chance.between(0, unflushed),
+            1 => rng.between(0, unflushed),
             _ => 0,
         };
         let survived = self.flush(IoSeq(self.durable.seq.0 + kept));

@@ -1,6 +1,7 @@
 //! Faults and their mending.
 
 use super::disk::Disk;
+use super::draw::Draw;
 use super::oracle::Verdict;
 use super::world::{Event, MILLI, World};
 use crate::core::{Input, NodeId};
@@ -22,7 +23,7 @@ impl World {
                 .is_some_and(|core| core.leadership().ready)
         });
         let leader = leaders.map(|(id, _)| *id).next_back()?;
-        if self.ids.len() < 3 || self.chance.percent(70) {
+        if self.ids.len() < 3 || self.rng.percent(70) {
             return None;
         }
         self.coverage.deaf_leaders += 1;
@@ -43,12 +44,12 @@ impl World {
                 .is_some_and(|core| core.leadership().ready)
         });
         let mut targets: Vec<NodeId> = leaders.map(|(id, _)| *id).collect();
-        if targets.is_empty() || self.chance.percent(50) {
+        if targets.is_empty() || self.rng.percent(50) {
             targets.clone_from(&self.ids);
         }
-        let one = self.chance.pick(&targets);
+        let one = self.rng.pick(&targets);
         self.trouble_learners();
-        match self.chance.between(0, 12) {
+        match self.rng.between(0, 12) {
             0..=3 => self.crash_for_a_while(one),
             4 => {
                 self.coverage.all_down += 1;
@@ -67,7 +68,7 @@ impl World {
             }
             7 => {
                 self.coverage.one_way_cuts += 1;
-                let inward = self.chance.percent(50);
+                let inward = self.rng.percent(50);
                 let cuts = self.neighbors(one).into_iter();
                 let cuts = cuts
                     .map(|o| if inward { (o, one) } else { (one, o) })
@@ -76,7 +77,7 @@ impl World {
             }
             _ => self.split(),
         }
-        let pause = self.chance.between(20, self.conditions.pause) * MILLI;
+        let pause = self.rng.between(20, self.conditions.pause) * MILLI;
         self.schedule(pause, Event::Fault);
         Ok(())
     }
@@ -84,7 +85,7 @@ impl World {
     fn crash_for_a_while(&mut self, id: NodeId) {
         self.crash(id);
         let away = self
-            .chance
+            .rng
             .pick(&[5, 50, 500, 1500])
             .min(2 * self.conditions.pause)
             * MILLI;
@@ -112,7 +113,7 @@ impl World {
     /// Learners go for a while, or with their disks, or for good; are slow to hear, or hear nothing.
     fn trouble_learners(&mut self) {
         for id in self.learners.clone() {
-            match self.chance.between(0, 19) {
+            match self.rng.between(0, 19) {
                 0..=2 => self.crash_for_a_while(id),
                 3 => {
                     self.coverage.learner_losses += 1;
@@ -125,7 +126,7 @@ impl World {
                     self.crash(id);
                 }
                 5 => {
-                    let member = self.chance.pick(&self.ids.clone());
+                    let member = self.rng.pick(&self.ids.clone());
                     self.flap_link(id, member);
                 }
                 6 => {
@@ -142,18 +143,14 @@ impl World {
     fn abstain_for_a_while(&mut self, id: NodeId) -> Verdict {
         self.coverage.abstentions += 1;
         self.step(id, Input::Abstain(true))?;
-        let lasting = self
-            .chance
-            .pick(&[20, 200, 1000])
-            .min(self.conditions.pause)
-            * MILLI;
+        let lasting = self.rng.pick(&[20, 200, 1000]).min(self.conditions.pause) * MILLI;
         self.schedule(lasting, Event::Return { node: id });
         Ok(())
     }
 
     /// Breaks and renews one link.
     fn flap(&mut self, one: NodeId) {
-        let other = self.chance.pick(&self.ids.clone());
+        let other = self.rng.pick(&self.ids.clone());
         if one != other {
             self.flap_link(one, other);
         }
@@ -188,7 +185,7 @@ impl World {
         self.coverage.splits += 1;
         let mut cuts = Vec::new();
         let everyone = self.everyone();
-        let sides: Vec<bool> = everyone.iter().map(|_| self.chance.percent(50)).collect();
+        let sides: Vec<bool> = everyone.iter().map(|_| self.rng.percent(50)).collect();
         for (one, left) in everyone.iter().zip(&sides) {
             for (other, right) in everyone.iter().zip(&sides) {
                 if left != right {
@@ -200,11 +197,11 @@ impl World {
     }
 
     fn cut_for_a_while(&mut self, cuts: Vec<(NodeId, NodeId)>) {
-        let noticed = self.chance.percent(50);
+        let noticed = self.rng.percent(50);
         for (from, to) in &cuts {
             *self.cuts.entry((*from, *to)).or_default() += 1;
             if noticed {
-                let delay = self.chance.between(1, 400) * MILLI;
+                let delay = self.rng.between(1, 400) * MILLI;
                 self.schedule(
                     delay,
                     Event::LinkDown {
@@ -215,7 +212,7 @@ impl World {
             }
         }
         let lasting = self
-            .chance
+            .rng
             .pick(&[20, 200, 1000, 2000])
             .min(self.conditions.pause)
             * MILLI;

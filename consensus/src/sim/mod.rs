@@ -1,6 +1,6 @@
 //! Seeded simulator of the core.
 //!
-//! One thread, one queue of events, one source of chance: a seed is a run, and the same seed gives
+//! One thread, one queue of events, one random generator: a seed is a run, and the same seed gives
 //! the same run. Shells stand in for disk, network and clock ([`world`]); after every step the
 //! [`oracle`], which sees all disks and all messages, checks what must always hold. Faults happen
 //! for a while, then everything heals and the cluster has to converge and to serve. Learners come and
@@ -11,12 +11,15 @@
 //!
 //! `BROLGA_SIM_SEEDS` sets the number of seeds and `BROLGA_SIM_SEED` runs just one.
 
-mod chance;
 mod checkpoints;
+mod checks;
 mod coverage;
 mod disk;
+mod draw;
 mod faults;
+mod network;
 mod oracle;
+mod shell;
 mod world;
 
 use crate::core::Mutation;
