@@ -1,7 +1,7 @@
 //! The protocol: Multi-Paxos as a deterministic state machine.
 //!
 //! [`Core::step`] takes the time and one [`Input`] and appends to [`Effects`]; nothing else goes in
-//! or out, so the simulator owns time, disk, network and chance, and one seed gives one run.
+//! or out, so the simulator owns time, disk, network and randomness, and one seed gives one run.
 //!
 //! # Model
 //!
@@ -32,10 +32,12 @@
 //! flow control), `follower` (voting), `recovery` (a member that lost its disk), `learners` (nodes that are no members),
 //! `window` (the log in memory).
 
+mod config;
 mod election;
 mod follower;
 mod leader;
 mod learners;
+mod log;
 mod mutation;
 mod recovery;
 #[cfg(test)]
@@ -43,6 +45,7 @@ mod tests;
 pub mod types;
 mod window;
 
+pub use self::config::{Config, DurableState, MEMBERS_MAX};
 pub use self::learners::{LEARNERS_FROM, LEARNERS_MAX};
 pub use self::recovery::Recovery;
 pub use self::types::{
@@ -56,86 +59,8 @@ pub(crate) use self::mutation::Mutation;
 use self::recovery::{Inquiry, initial_recovery};
 use self::window::{Entry, Window};
 
-/// Most members of a cluster: sets of them are kept as bits of one word.
-pub const MEMBERS_MAX: usize = 64;
-
 /// Largest value that may be proposed, in bytes.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
-
-/// Settings of a [`Core`]. All times are in microseconds.
-#[derive(Clone, Debug)]
-pub struct Config {
-    /// This node: one of `members`, or a learner, whose id is [`LEARNERS_FROM`] or greater.
-    pub id: NodeId,
-    /// All voting nodes.
-    pub members: Vec<NodeId>,
-    /// Time between two heartbeats of a leader.
-    pub heartbeat: Micros,
-    /// Shortest silence of a leader that starts an election.
-    pub election_min: Micros,
-    /// Longest silence of a leader before an election.
-    pub election_max: Micros,
-    /// Shortest delay to an election when the leader's process is known to be gone.
-    pub suspect_min: Micros,
-    /// Longest delay to an election when the leader's process is known to be gone.
-    pub suspect_max: Micros,
-    /// Slots a leader keeps open, and slots in flight to one peer.
-    pub window_slots: usize,
-    /// Bytes a leader keeps open.
-    pub window_bytes: usize,
-    /// Bytes in flight to one peer.
-    pub peer_bytes: usize,
-    /// Slots kept in memory after they are chosen.
-    pub retain_slots: usize,
-    /// Bytes kept in memory after they are chosen.
-    pub retain_bytes: usize,
-    /// Seed of the election timeouts; another one at every start.
-    pub seed: u64,
-    /// An empty log is that of a new cluster, not one that was lost. Otherwise the node asks all others.
-    pub new_cluster: bool,
-    /// A deliberate bug, to measure the simulator.
-    #[cfg(test)]
-    pub(crate) mutation: Option<Mutation>,
-}
-
-impl Config {
-    /// Defaults for `id` among `members`.
-    pub fn new(id: NodeId, members: &[NodeId]) -> Self {
-        Self {
-            id,
-            members: members.to_vec(),
-            heartbeat: 50_000,
-            election_min: 250_000,
-            election_max: 500_000,
-            suspect_min: 5_000,
-            suspect_max: 20_000,
-            window_slots: 8192,
-            window_bytes: 16 << 20,
-            peer_bytes: 8 << 20,
-            retain_slots: 16_384,
-            retain_bytes: 16 << 20,
-            seed: id,
-            new_cluster: false,
-            #[cfg(test)]
-            mutation: None,
-        }
-    }
-}
-
-/// What the journal knew when the node started.
-#[derive(Clone, Debug, Default)]
-pub struct DurableState {
-    /// Highest ballot promised or voted at.
-    pub promised: Ballot,
-    /// Highest commit hint.
-    pub commit: Slot,
-    /// Newest vote for each slot above `commit`, in slot order.
-    pub tail: Vec<AcceptedEntry>,
-    /// Last operation in the journal.
-    pub last_seq: IoSeq,
-    /// The last recovery noted; a journal of an earlier version has none.
-    pub recovery: Option<Recovery>,
-}
 
 /// Why a value was not proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -154,7 +79,7 @@ enum Role {
 pub struct Core {
     config: Config,
     quorum: usize,
-    random: u64,
+    rng: fastrand::Rng,
     now: Micros,
 
     last_seq: IoSeq,
@@ -194,51 +119,60 @@ pub struct Core {
 }
 
 impl Core {
-    /// A follower with what the journal knew.
-    pub fn new(config: Config, recovered: DurableState, now: Micros) -> Self {
-        let members = config.members.len();
-        assert!(
-            (1..=MEMBERS_MAX).contains(&members),
-            "1 to {MEMBERS_MAX} members"
-        );
-        assert!(
-            config.members.contains(&config.id) || config.id >= LEARNERS_FROM,
-            "a node is one of the members, or has the id of a learner"
-        );
-        assert!(config.election_min <= config.election_max);
-        assert!(config.suspect_min <= config.suspect_max);
-        let peers = config
-            .members
-            .iter()
-            .filter(|id| **id != config.id)
-            .map(|id| Peer::new(*id));
-        let alone = config.members.len() == 1;
-        let hasty = config.new_cluster || alone;
-        let learner = !config.members.contains(&config.id);
-        let recovery = match learner {
+    /// A follower with the contents of its journal.
+    ///
+    /// # Panics
+    /// The settings contradict each other or the journal.
+    pub fn new(config: Config, durable: DurableState, now: Micros) -> Self {
+        config.check();
+        let (learns, members) = (config.learns(), config.members.len());
+        let hasty = config.new_cluster || members == 1;
+        let recovery = match learns {
             true => Recovery::Learner,
-            false => initial_recovery(&recovered, hasty),
+            false => initial_recovery(&durable, hasty),
         };
-        let mut core = Self {
-            quorum: members / 2 + 1,
-            random: config.seed ^ 0x9e37_79b9_7f4a_7c15 ^ recovered.last_seq.0.rotate_left(32),
+        let mut core = Self::at_rest(config, &durable, recovery, now);
+        core.inquiry = Inquiry::new(core.random_between(1, u64::MAX - 1), now);
+        core.note_recovery(durable.recovery);
+        if core.mutated(Mutation::VoteAfterWipe) && !learns {
+            core.recovery = Recovery::Voter { floor: 0 };
+        }
+        if core.mutated(Mutation::MinorityQuorum) {
+            core.quorum = (members / 2).max(1);
+        }
+        core.load(durable.tail);
+        if !core.peers.is_empty() {
+            core.deadline = now + core.election_timeout();
+        }
+        core.advance_seen();
+        core.advance_durable();
+        core
+    }
+
+    /// A follower that has heard nothing yet, without the votes above the commit.
+    fn at_rest(config: Config, durable: &DurableState, recovery: Recovery, now: Micros) -> Self {
+        let others = config.members.iter().filter(|id| **id != config.id);
+        let (promised, commit) = (durable.promised, durable.commit);
+        Self {
+            quorum: config.members.len() / 2 + 1,
+            rng: fastrand::Rng::with_seed(config.seed ^ durable.last_seq.0.rotate_left(32)),
             now,
-            last_seq: recovered.last_seq,
-            flushed: recovered.last_seq,
-            promised: recovered.promised,
-            promise_seq: recovered.last_seq,
-            round_max: recovered.promised.round.max(recovery.floor()),
-            window: Window::new(recovered.commit + 1),
-            commit: recovered.commit,
-            commit_known: recovered.commit,
-            seen_upto: recovered.commit,
-            durable_upto: recovered.commit,
-            hinted: recovered.commit,
+            last_seq: durable.last_seq,
+            flushed: durable.last_seq,
+            promised,
+            promise_seq: durable.last_seq,
+            round_max: promised.round.max(recovery.floor()),
+            window: Window::new(commit + 1),
+            commit,
+            commit_known: commit,
+            seen_upto: commit,
+            durable_upto: commit,
+            hinted: commit,
             hint_due: now,
             wrote_since_tick: false,
             ack_due: false,
             role: Role::Follower,
-            peers: peers.collect(),
+            peers: others.map(|id| Peer::new(*id)).collect(),
             leader: None,
             quiet_until: now,
             deadline: now,
@@ -248,43 +182,27 @@ impl Core {
             recovery,
             inquiry: Inquiry::new(0, now),
             reported: Leadership {
-                ballot: recovered.promised,
+                ballot: promised,
                 leader: None,
                 ready: false,
             },
             config,
-        };
-        core.inquiry = Inquiry::new(core.random_between(1, u64::MAX - 1), now);
-        core.note_recovery(recovered.recovery);
-        if core.mutated(Mutation::VoteAfterWipe) && !learner {
-            core.recovery = Recovery::Voter { floor: 0 };
         }
-        if core.mutated(Mutation::MinorityQuorum) {
-            core.quorum = (members / 2).max(1);
-        }
-        for AcceptedEntry {
-            slot,
-            ballot,
-            value,
-        } in recovered.tail
-        {
-            assert!(slot > core.commit, "the tail starts above the commit");
-            assert!(ballot <= core.promised, "a vote implies the promise");
-            core.window.insert(
+    }
+
+    /// Puts the votes of the journal into the window.
+    fn load(&mut self, tail: Vec<AcceptedEntry>) {
+        for entry in tail {
+            let AcceptedEntry {
                 slot,
-                Entry {
-                    ballot,
-                    seq: IoSeq(0),
-                    value,
-                },
-            );
+                ballot,
+                value,
+            } = entry;
+            assert!(slot > self.commit, "the tail starts above the commit");
+            assert!(ballot <= self.promised, "a vote implies the promise");
+            let seq = IoSeq(0);
+            self.window.insert(slot, Entry { ballot, seq, value });
         }
-        if !core.peers.is_empty() {
-            core.deadline = now + core.election_timeout();
-        }
-        core.advance_seen();
-        core.advance_durable();
-        core
     }
 
     /// Takes one input at `now`; `now` never falls.
@@ -520,16 +438,6 @@ impl Core {
         !self.abstains && self.recovery.votes()
     }
 
-    /// Notes the commit in the journal, riding on a flush that happens anyway if there is one.
-    fn write_hint(&mut self, out: &mut Effects) {
-        let wrote = std::mem::take(&mut self.wrote_since_tick);
-        if self.commit > self.hinted && (wrote || self.now >= self.hint_due) {
-            self.hinted = self.commit;
-            self.write(JournalOp::Commit(self.commit), out);
-            self.wrote_since_tick = false;
-        }
-    }
-
     /// Common end of every step.
     fn finish(&mut self, out: &mut Effects) {
         self.vote_when_caught_up(out);
@@ -546,23 +454,6 @@ impl Core {
         );
     }
 
-    fn evict(&mut self) {
-        let settled = self.commit.min(self.durable_upto);
-        while self.window.base() <= settled
-            && (self.window.len() > self.config.retain_slots
-                || self.window.bytes() > self.config.retain_bytes)
-        {
-            self.window.pop_front();
-        }
-    }
-
-    fn write(&mut self, op: JournalOp, out: &mut Effects) -> IoSeq {
-        self.last_seq.0 += 1;
-        self.wrote_since_tick = true;
-        out.journal.push((self.last_seq, op));
-        self.last_seq
-    }
-
     /// Sends what depends on nothing unflushed.
     fn send(&self, to: NodeId, msg: Msg, out: &mut Effects) {
         out.sends.push(Send {
@@ -570,81 +461,6 @@ impl Core {
             to,
             msg,
         });
-    }
-
-    /// Votes for a value at the promised ballot.
-    fn vote(&mut self, slot: Slot, value: Value, out: &mut Effects) {
-        self.vote_at(self.promised, slot, value, out);
-    }
-
-    fn vote_at(&mut self, ballot: Ballot, slot: Slot, value: Value, out: &mut Effects) {
-        let seq = self.write(
-            JournalOp::Accept {
-                ballot,
-                slot,
-                value: value.clone(),
-            },
-            out,
-        );
-        self.window.insert(slot, Entry { ballot, seq, value });
-    }
-
-    /// Raises the promise and gives up any role under the former one.
-    fn promise(&mut self, ballot: Ballot, out: &mut Effects) {
-        assert!(ballot > self.promised, "a promise never falls");
-        self.promised = ballot;
-        self.round_max = self.round_max.max(ballot.round);
-        self.promise_seq = self.write(JournalOp::Promise(ballot), out);
-        self.seen_upto = self.commit;
-        self.durable_upto = self.durable_upto.min(self.commit);
-        self.leader = None;
-        self.role = Role::Follower;
-    }
-
-    fn advance_seen(&mut self) {
-        while self.seen_upto < self.window.last() {
-            let slot = self.seen_upto + 1;
-            let here = self
-                .window
-                .get(slot)
-                .is_some_and(|entry| entry.ballot == self.promised);
-            if !here && slot > self.commit {
-                break;
-            }
-            self.seen_upto = slot;
-        }
-    }
-
-    fn advance_durable(&mut self) {
-        let before = self.durable_upto;
-        while self.durable_upto < self.seen_upto {
-            let slot = self.durable_upto + 1;
-            let flushed = self
-                .window
-                .get(slot)
-                .is_none_or(|entry| entry.seq <= self.flushed);
-            if !flushed {
-                break;
-            }
-            self.durable_upto = slot;
-        }
-        self.ack_due |= self.durable_upto > before;
-    }
-
-    fn set_commit(&mut self, commit: Slot) {
-        assert!(commit >= self.commit, "the commit never falls");
-        if self.commit == self.hinted {
-            self.hint_due = self.now + self.config.heartbeat;
-        }
-        if let Role::Leader(leading) = &mut self.role {
-            let chosen = self.commit + 1..=commit;
-            let bytes = chosen
-                .filter_map(|slot| self.window.get(slot))
-                .map(|e| e.value.len());
-            leading.open_bytes -= bytes.sum::<usize>();
-        }
-        self.commit = commit;
-        self.commit_known = self.commit_known.max(commit);
     }
 
     fn peer_index(&self, id: NodeId) -> Option<usize> {
@@ -664,13 +480,9 @@ impl Core {
         self.random_between(self.config.election_min, self.config.election_max)
     }
 
-    /// splitmix64.
+    /// A number from `low` up to and including `high`.
     fn random_between(&mut self, low: u64, high: u64) -> u64 {
-        self.random = self.random.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.random;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        low + (word ^ (word >> 31)) % (high - low + 1)
+        self.rng.u64(low..=high)
     }
 
     #[cfg(test)]

@@ -35,8 +35,6 @@ mod segment;
 mod writer;
 
 #[cfg(test)]
-mod golden_tests;
-#[cfg(test)]
 mod tests;
 
 use crate::core::{DurableState, IoSeq, JournalOp, NodeId, Slot, Value};

@@ -1,8 +1,8 @@
 //! Fixed bytes of a log. The format has a version (`record::VERSION`): a log written by an earlier
 //! build has to be read by every later one, or be refused by its version.
 
-use super::record::HEADER_BYTES;
-use super::tests::{config, first_segment, open};
+use super::super::record::HEADER_BYTES;
+use super::{config, first_segment, open};
 use crate::core::{Ballot, IoSeq, JournalOp, Recovery, Value};
 
 const GOLDEN: &str = include_str!("golden_log.txt");

@@ -1,3 +1,9 @@
+//! The log on a real file system.
+
+mod damage;
+mod golden;
+mod truncation;
+
 use super::record::HEADER_BYTES;
 use super::*;
 use crate::core::{Ballot, Recovery};
@@ -8,14 +14,14 @@ use std::time::Duration;
 const SEGMENT: u64 = 64 << 10;
 const BALLOT: Ballot = Ballot { round: 1, node: 1 };
 
-pub(super) struct Log {
-    pub(super) journal: Journal,
-    pub(super) recovered: DurableState,
+struct Log {
+    journal: Journal,
+    recovered: DurableState,
     woken_rx: mpsc::Receiver<()>,
     next: u64,
 }
 
-pub(super) fn config(dir: &Path) -> JournalConfig {
+fn config(dir: &Path) -> JournalConfig {
     JournalConfig {
         dir: dir.to_path_buf(),
         cluster: 5,
@@ -39,7 +45,7 @@ fn try_open(config: JournalConfig) -> Result<Log, JournalError> {
     })
 }
 
-pub(super) fn open(dir: &Path) -> Log {
+fn open(dir: &Path) -> Log {
     try_open(config(dir)).unwrap()
 }
 
@@ -110,7 +116,7 @@ fn patch(dir: &Path, offset: u64, bytes: &[u8]) {
     file.write_all_at(bytes, offset).unwrap();
 }
 
-pub(super) fn first_segment(dir: &Path) -> Vec<u8> {
+fn first_segment(dir: &Path) -> Vec<u8> {
     std::fs::read(dir.join("0000000001.log")).unwrap()
 }
 
@@ -199,18 +205,6 @@ fn closing_does_not_mind_that_the_next_segment_cannot_be_made() {
 }
 
 #[test]
-fn a_vote_below_the_promise_is_an_error_and_never_a_tear() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open(dir.path());
-    log.append_one_by_one([
-        JournalOp::Promise(Ballot { round: 2, node: 1 }),
-        accept(1, 10),
-    ]);
-    drop(log);
-    assert!(refusal(config(dir.path())).contains("below an earlier promise"));
-}
-
-#[test]
 fn durable_grows_in_order_while_batches_gather() {
     let dir = tempfile::tempdir().unwrap();
     let mut log = open(dir.path());
@@ -239,106 +233,6 @@ fn a_hint_waits_for_no_flush_and_is_kept_on_close() {
     log.append([JournalOp::Commit(1)]);
     log.journal.close();
     assert_eq!(open(dir.path()).recovered.commit, 1);
-}
-
-#[test]
-fn a_torn_tail_is_cut_off_and_written_over() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open(dir.path());
-    log.append_one_by_one((1..=3).map(|slot| accept(slot, 100)));
-    drop(log);
-    let record = record_bytes(100) as u64;
-    for torn in [0, 30, 70] {
-        // The last record lost part of itself.
-        let whole = first_segment(dir.path());
-        let at = HEADER_BYTES as u64 + 2 * record + torn;
-        patch(dir.path(), at, &[0; 100][..100 - torn as usize]);
-        let mut log = open(dir.path());
-        assert_eq!(log.recovered.tail.len(), 2);
-        assert_eq!(log.recovered.last_seq, IoSeq(2));
-        log.append_one_by_one([accept(3, 100)]);
-        drop(log);
-        assert_eq!(first_segment(dir.path()), whole);
-    }
-}
-
-#[test]
-fn a_batch_torn_in_the_middle_is_a_torn_tail() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open(dir.path());
-    log.append_one_by_one([accept(1, 100)]);
-    // One batch: the disk may write its end and not its middle.
-    log.append((2..=5).map(|slot| accept(slot, 100)));
-    log.flushed();
-    drop(log);
-    patch(
-        dir.path(),
-        HEADER_BYTES as u64 + 2 * record_bytes(100) as u64 + 5,
-        &[1],
-    );
-    let log = open(dir.path());
-    assert_eq!(log.recovered.tail.len(), 2);
-    drop(log);
-    assert_eq!(
-        open(dir.path()).recovered.last_seq,
-        IoSeq(2),
-        "nothing of the tear is left"
-    );
-}
-
-#[test]
-fn damage_in_the_middle_is_an_error_that_names_the_place() {
-    for within in [0, 4, 9, 30, 58, HEADER_BYTES as u64 + 50] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = open(dir.path());
-        log.append_one_by_one((1..=5).map(|slot| accept(slot, 100)));
-        drop(log);
-        let record = HEADER_BYTES as u64 + 2 * record_bytes(100) as u64;
-        let byte = first_segment(dir.path())[(record + within) as usize];
-        patch(dir.path(), record + within, &[byte ^ 0x10]);
-        let message = refusal(config(dir.path()));
-        let expected = format!("0000000001.log at offset {record}: ");
-        assert!(
-            message.starts_with("corrupt log /") && message.contains(&expected),
-            "{message}"
-        );
-        patch(dir.path(), record + within, &[byte]);
-        assert_eq!(
-            open(dir.path()).recovered.tail.len(),
-            5,
-            "an error changes nothing on disk"
-        );
-    }
-}
-
-#[test]
-fn damage_in_an_earlier_segment_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open(dir.path());
-    log.append_one_by_one((1..=100).map(|slot| accept(slot, 2000)));
-    drop(log);
-    let numbers = Segments {
-        dir: dir.path().to_path_buf(),
-        cluster: 5,
-        node: 1,
-        segment_bytes: SEGMENT,
-    }
-    .list();
-    assert!(numbers.unwrap().len() > 3);
-    let last = SEGMENT / record_bytes(2000) as u64 - 1;
-    let offset = HEADER_BYTES as u64 + last * record_bytes(2000) as u64;
-    let record = first_segment(dir.path())[offset as usize..][..100].to_vec();
-    // Gone without a trace: only the next segment knows that there was something.
-    patch(
-        dir.path(),
-        offset,
-        &[0; 4000][..(SEGMENT - offset) as usize],
-    );
-    assert!(refusal(config(dir.path())).contains("a record is missing"));
-    patch(dir.path(), offset, &record);
-    assert!(refusal(config(dir.path())).contains("payload is damaged"));
-    std::fs::remove_file(dir.path().join("0000000002.log")).unwrap();
-    assert!(try_open(config(dir.path())).is_err());
 }
 
 #[test]
@@ -383,223 +277,6 @@ fn an_unwritable_place_is_refused() {
     if File::create(closed.join("probe")).is_err() {
         assert!(refusal(config(&closed)).starts_with("cannot write to the log directory"));
     }
-}
-
-#[test]
-fn a_shortened_file_is_an_error() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open(dir.path());
-    log.append_one_by_one((1..=5).map(|slot| accept(slot, 100)));
-    drop(log);
-    let file = File::options()
-        .write(true)
-        .open(dir.path().join("0000000001.log"))
-        .unwrap();
-    for length in [SEGMENT - 1, 700, 64, 10, 0] {
-        file.set_len(length).unwrap();
-        assert!(matches!(
-            try_open(config(dir.path())),
-            Err(JournalError::Corrupt { .. })
-        ));
-    }
-}
-
-/// Whatever the disk did to the last, unfinished flush, all before it is recovered, in order, and the
-/// log goes on from there.
-#[test]
-fn any_tear_of_the_last_flush_keeps_all_before_it() {
-    let mut random = 1_u64;
-    let mut chance = |below: u64| {
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695);
-        (random >> 33) % below
-    };
-    for round in 0..60 {
-        let dir = tempfile::tempdir().unwrap();
-        let mut log = open(dir.path());
-        let kept = 1 + chance(20);
-        log.append((1..=kept).map(|slot| accept(slot, chance(900) as usize)));
-        log.flushed();
-        let durable = log.journal.offset as usize;
-        let more = 1 + chance(15);
-        log.append((kept + 1..=kept + more).map(|slot| accept(slot, chance(900) as usize)));
-        log.flushed();
-        let end = log.journal.offset as usize;
-        drop(log);
-        let mut bytes = first_segment(dir.path());
-        // Sectors that did not make it, a cut, or garbage.
-        for sector in durable / 512..=end / 512 {
-            let range = (sector * 512).max(durable)..((sector + 1) * 512).min(end);
-            match chance(4) {
-                0 => bytes[range].fill(0),
-                1 => bytes[range]
-                    .iter_mut()
-                    .for_each(|byte| *byte = chance(256) as u8),
-                _ => {}
-            }
-        }
-        patch(dir.path(), 0, &bytes);
-        let mut log = open(dir.path());
-        let recovered = log.recovered.tail.len() as u64;
-        assert!(
-            (kept..=kept + more).contains(&recovered),
-            "round {round}: {recovered} of {kept}"
-        );
-        let slots: Vec<_> = log.recovered.tail.iter().map(|entry| entry.slot).collect();
-        assert_eq!(slots, (1..=recovered).collect::<Vec<_>>());
-        log.append_one_by_one([accept(recovered + 1, 50)]);
-        drop(log);
-        assert_eq!(open(dir.path()).recovered.tail.len() as u64, recovered + 1);
-    }
-}
-
-/// A log with votes for slots 1 to `slots` in several segments, all durable.
-fn long_log(dir: &Path, slots: Slot) -> Log {
-    let mut log = open(dir);
-    log.append_all((1..=slots).map(|slot| accept(slot, 5_000)));
-    log.append_all([JournalOp::Commit(slots)]);
-    log.await_durable();
-    log
-}
-
-fn segments(dir: &Path) -> Vec<String> {
-    let names = std::fs::read_dir(dir).unwrap();
-    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
-    let mut names: Vec<_> = names.filter(|name| name.ends_with(".log")).collect();
-    names.sort_unstable();
-    names
-}
-
-impl Log {
-    fn append_all(&mut self, ops: impl IntoIterator<Item = JournalOp>) {
-        let numbered = ops.into_iter().map(|op| {
-            self.next += 1;
-            (IoSeq(self.next - 1), op)
-        });
-        let mut numbered: Vec<_> = numbered.collect();
-        self.journal.append(&mut numbered);
-    }
-
-    fn await_durable(&self) {
-        while self.journal.durable().0 + 1 < self.next {
-            self.woken_rx.recv_timeout(Duration::from_secs(30)).unwrap();
-        }
-    }
-
-    fn truncate(&mut self, upto: Slot) -> bool {
-        if !self.journal.truncate(upto) {
-            return false;
-        }
-        loop {
-            if let Some(done) = self.journal.truncated() {
-                done.unwrap();
-                return true;
-            }
-            std::thread::yield_now();
-        }
-    }
-}
-
-#[test]
-fn a_log_that_was_truncated_goes_on_where_it_was() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open(dir.path());
-    let recovery = Recovery::Voter { floor: 99 };
-    log.append_all([JournalOp::Recovery(recovery)]);
-    drop(log);
-    let mut log = long_log(dir.path(), 50);
-    let all = segments(dir.path()).len();
-    assert!(log.truncate(30));
-    let first = log.journal.first();
-    assert!((20..=31).contains(&first), "{first}");
-    assert!(segments(dir.path()).len() < all);
-    assert!(matches!(
-        log.journal.read(first - 1),
-        Err(JournalError::Gone { .. })
-    ));
-    assert!(!log.truncate(30), "there is nothing more to drop");
-    log.append_all([accept(51, 10)]);
-    drop(log);
-    let mut log = open(dir.path());
-    assert_eq!(log.journal.first(), first);
-    assert_eq!(log.recovered.recovery, Some(recovery));
-    assert_eq!((log.recovered.commit, log.recovered.promised), (50, BALLOT));
-    assert_eq!(log.recovered.tail.len(), 1);
-    for slot in first..=50 {
-        assert_eq!(log.journal.read(slot).unwrap(), value(slot, 5_000));
-    }
-    // And again, from where it begins now.
-    log.append_all((52..=90).map(|slot| accept(slot, 5_000)));
-    log.await_durable();
-    assert!(log.truncate(80));
-    drop(log);
-    let mut log = open(dir.path());
-    assert!(log.journal.first() > 60);
-    assert_eq!(log.recovered.commit, log.journal.first() - 1);
-    assert_eq!(log.journal.read(90).unwrap(), value(90, 5_000));
-}
-
-#[test]
-fn nothing_is_dropped_that_holds_a_vote_above_or_was_not_flushed() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open(dir.path());
-    log.append_all([accept(1000, 10)]);
-    log.append_all((1..=50).map(|slot| accept(slot, 5_000)));
-    log.await_durable();
-    assert!(!log.truncate(50));
-    assert!(log.truncate(1000));
-    assert_eq!(log.journal.first(), 1001);
-    // The current segment stays, whatever is in it.
-    assert_eq!(segments(dir.path()).first().unwrap().len(), 14);
-}
-
-#[test]
-fn a_crash_while_segments_are_dropped_changes_nothing() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = long_log(dir.path(), 50);
-    let before = segments(dir.path());
-    let copies: Vec<_> = before
-        .iter()
-        .map(|name| std::fs::read(dir.path().join(name)).unwrap())
-        .collect();
-    log.truncate(30);
-    let first = log.journal.first();
-    drop(log);
-    let after = segments(dir.path());
-    // The segments that were to go are there again, all or some.
-    for keep in 0..before.len() - after.len() {
-        for (name, bytes) in before.iter().zip(&copies).skip(keep) {
-            if !after.contains(name) {
-                std::fs::write(dir.path().join(name), bytes).unwrap();
-            }
-        }
-        let mut log = open(dir.path());
-        assert_eq!((log.journal.first(), log.recovered.commit), (first, 50));
-        assert_eq!(log.journal.read(50).unwrap(), value(50, 5_000));
-        drop(log);
-        assert_eq!(segments(dir.path()), after);
-    }
-    // Without the file that says where it begins it is not taken for a log that begins there.
-    std::fs::remove_file(dir.path().join("base")).unwrap();
-    let refused = refusal(config(dir.path()));
-    assert!(refused.contains("segment 1 is missing"), "{refused}");
-}
-
-#[test]
-fn what_a_checkpoint_covers_need_not_be_in_the_log() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut log = open(dir.path());
-    log.append_all([accept(1, 10), accept(9, 10), JournalOp::Install(7)]);
-    log.append_all([accept(8, 10), JournalOp::Commit(9)]);
-    drop(log);
-    let mut log = open(dir.path());
-    assert_eq!((log.journal.first(), log.recovered.commit), (8, 9));
-    assert_eq!(log.journal.read(9).unwrap(), value(9, 10));
-    assert!(matches!(
-        log.journal.read(1),
-        Err(JournalError::Gone { slot: 1, first: 8 })
-    ));
 }
 
 #[test]
