@@ -58,6 +58,6 @@ pub use crate::core::{
     Ballot, IoSeq, LEARNERS_FROM, LEARNERS_MAX, Micros, NodeId, Recovery, Slot, Value,
 };
 pub use replica::{
-    Event, Flush, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS,
+    ConfigError, Event, Flush, OpenError, ProposeError, ReadError, Replica, ReplicaConfig, TOKENS,
 };
 pub use transport::{JoinError, UpgradedStream, join, open_stream};

@@ -17,95 +17,27 @@
 //! Deliberately absent: threads of its own (but the journal's), retries of what a deposed leader had
 //! proposed: whether it was chosen is found out by reading the log.
 
+mod config;
+mod event;
+
+pub use config::{ConfigError, OpenError, ReplicaConfig};
+pub use event::Event;
+
 use crate::core::{
-    self, Ballot, Core, Effects, Fetch, Input, IoSeq, LEARNERS_FROM, Leadership, MEMBERS_MAX,
-    NodeId, Recovery, Slot, VALUE_BYTES_MAX,
+    self, Ballot, Core, Effects, Fetch, Input, IoSeq, Leadership, NodeId, Recovery, Slot,
+    VALUE_BYTES_MAX,
 };
-use crate::journal::{Journal, JournalConfig, JournalError, SEGMENT_BYTES, Wake};
+use crate::journal::{Journal, JournalConfig, JournalError, Wake};
 use crate::transport::{self, Transport, TransportConfig, TransportEvent, UpgradedStream};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// Poll tokens that a replica uses, from the `first_token` given to [`Replica::open`].
 pub const TOKENS: usize = transport::TOKENS;
-
-/// Settings of a [`Replica`].
-#[derive(Clone, Debug)]
-pub struct ReplicaConfig {
-    /// Identity of the cluster; nodes and logs of others are refused.
-    pub cluster: u128,
-    /// This node: a member, or a learner with an id from [`LEARNERS_FROM`] on.
-    pub id: NodeId,
-    /// All members, with the addresses they listen on.
-    pub members: Vec<(NodeId, SocketAddr)>,
-    /// Directory of the log; made if missing.
-    pub dir: PathBuf,
-    /// Time between two heartbeats.
-    pub heartbeat: Duration,
-    /// Shortest silence that starts an election.
-    pub election_timeout_min: Duration,
-    /// Longest silence before an election.
-    pub election_timeout_max: Duration,
-    /// This node has never run before: if its log is empty it votes at once. Otherwise a node with an
-    /// empty log asks all others first, because its disk may have been lost.
-    pub new_cluster: bool,
-    /// Size of a segment of the log, the unit in which it is dropped; has to hold the largest value that
-    /// is ever proposed.
-    pub segment_bytes: u64,
-}
-
-impl ReplicaConfig {
-    /// A configuration with default times: heartbeats every 50 ms, elections after 250 to 500 ms.
-    pub fn new(
-        cluster: u128,
-        id: NodeId,
-        members: Vec<(NodeId, SocketAddr)>,
-        dir: impl Into<PathBuf>,
-    ) -> Self {
-        Self {
-            cluster,
-            id,
-            members,
-            dir: dir.into(),
-            heartbeat: Duration::from_millis(50),
-            election_timeout_min: Duration::from_millis(250),
-            election_timeout_max: Duration::from_millis(500),
-            new_cluster: false,
-            segment_bytes: SEGMENT_BYTES,
-        }
-    }
-
-    fn check(&self) -> Result<(), OpenError> {
-        let wrong = |what: String| Err(OpenError::Config(what));
-        let mut ids: Vec<_> = self.members.iter().map(|(id, _)| *id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        if ids.len() != self.members.len() {
-            return wrong("two members have the same id".to_owned());
-        }
-        if ids.first() == Some(&0) {
-            return wrong("member ids start at 1".to_owned());
-        }
-        if ids.len() > MEMBERS_MAX {
-            return wrong(format!("{} members, more than {MEMBERS_MAX}", ids.len()));
-        }
-        if !ids.contains(&self.id) && self.id < LEARNERS_FROM {
-            return wrong(format!("node {} is not one of the members", self.id));
-        }
-        if self.election_timeout_min > self.election_timeout_max {
-            return wrong("the shortest election timeout is above the longest".to_owned());
-        }
-        if self.heartbeat.is_zero() || self.heartbeat >= self.election_timeout_min {
-            return wrong("the heartbeat is not below the election timeout".to_owned());
-        }
-        Ok(())
-    }
-}
 
 /// Who waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,73 +46,6 @@ pub enum Flush {
     Aside,
     /// The caller: saves waking two threads, but nothing else is done meanwhile.
     Here,
-}
-
-/// What the caller learns.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    /// The leadership changed.
-    Leader {
-        /// Highest ballot promised here.
-        ballot: Ballot,
-        /// The leader, if one is known.
-        leader: Option<NodeId>,
-        /// This node leads, and all it recovered is chosen: it may propose.
-        ready: bool,
-    },
-    /// The link to a node works.
-    PeerUp(NodeId),
-    /// The link to a node is gone.
-    PeerDown(NodeId),
-    /// An application frame arrived.
-    App {
-        /// Sender.
-        from: NodeId,
-        /// Frame.
-        bytes: Bytes,
-    },
-    /// A connection was refused, here or by the other side (foreign cluster, unknown node, other
-    /// version); it is tried again.
-    Refused {
-        /// Why, in one line.
-        message: String,
-    },
-    /// What this node lacks was dropped by the leader, whose log begins at `first`: it needs a
-    /// checkpoint of the slot before, or of a later one. Said again until [`Replica::install`].
-    Behind {
-        /// See above.
-        first: Slot,
-    },
-    /// The log now begins at this slot: see [`Replica::truncate`].
-    Truncated {
-        /// The slot.
-        first: Slot,
-    },
-    /// A part of the log that a lagging node needs cannot be read; that node gets no further from
-    /// here.
-    Damaged {
-        /// Where and how, in one line.
-        message: String,
-    },
-}
-
-/// Why a replica cannot start.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The configuration makes no sense.
-    #[error("bad cluster configuration: {0}")]
-    Config(String),
-    /// The log cannot be used.
-    #[error(transparent)]
-    Journal(#[from] JournalError),
-    /// The address cannot be listened on.
-    #[error("cannot listen on {address} for other nodes: {source}")]
-    Listen {
-        /// This node's address.
-        address: SocketAddr,
-        /// Cause.
-        source: io::Error,
-    },
 }
 
 /// Why a value was not proposed.
@@ -223,56 +88,35 @@ impl Replica {
     ) -> Result<Self, OpenError> {
         config.check()?;
         let origin = Instant::now();
-        let ReplicaConfig {
-            cluster,
-            id,
-            members,
-            dir,
-            ..
-        } = config;
-        let core_config = core::Config {
-            heartbeat: micros(config.heartbeat),
-            election_min: micros(config.election_timeout_min),
-            election_max: micros(config.election_timeout_max),
-            seed: RandomState::new().hash_one(id),
-            new_cluster: config.new_cluster,
-            ..core::Config::new(id, &members.iter().map(|(id, _)| *id).collect::<Vec<_>>())
-        };
-        let own = members
-            .iter()
-            .find(|(member, _)| *member == id)
-            .map(|(_, address)| *address);
+        let learns = config.learns();
+        let core_config = core_config(&config);
         let journal_config = JournalConfig {
-            dir,
-            cluster,
-            node: id,
+            dir: config.dir,
+            cluster: config.cluster,
+            node: config.id,
             segment_bytes: config.segment_bytes,
         };
-        let (journal, recovered) = Journal::open(journal_config, wake)?;
-        let learns = own.is_none();
-        let learned = recovered.recovery.map(|it| it == Recovery::Learner);
-        if learned.is_some_and(|learned| learned != learns) {
-            let (was, is) = match learns {
-                true => ("a member", "a learner"),
-                false => ("a learner", "a member"),
-            };
-            return Err(OpenError::Config(format!(
-                "the log is that of {was}, and this node is {is}"
-            )));
+        let (journal, durable) = Journal::open(journal_config, wake)?;
+        match durable.recovery.map(|it| it == Recovery::Learner) {
+            Some(true) if !learns => return Err(ConfigError::LogOfLearner.into()),
+            Some(false) if learns => return Err(ConfigError::LogOfMember.into()),
+            _ => {}
         }
-        let flushed = recovered.last_seq;
+        let flushed = durable.last_seq;
+        let mut members = config.members.iter();
+        let own = members.find(|(member, _)| *member == config.id).copied();
         let transport_config = TransportConfig {
-            cluster,
-            id,
-            members,
+            cluster: config.cluster,
+            id: config.id,
+            members: config.members,
         };
         let transport = Transport::open(transport_config, registry, first_token, origin);
         let transport = transport.map_err(|source| match own {
-            Some(address) => OpenError::Listen { address, source },
-            None => OpenError::Config(source.to_string()),
+            Some((_, address)) => OpenError::Listen { address, source },
+            None => OpenError::Poll(source),
         })?;
         Ok(Self {
-            core: Core::new(core_config, recovered, 0),
+            core: Core::new(core_config, durable, 0),
             journal,
             transport,
             effects: Effects::default(),
@@ -604,4 +448,16 @@ impl Replica {
 
 fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+fn core_config(config: &ReplicaConfig) -> core::Config {
+    let members: Vec<_> = config.members.iter().map(|(id, _)| *id).collect();
+    core::Config {
+        heartbeat: micros(config.heartbeat),
+        election_min: micros(config.election_timeout_min),
+        election_max: micros(config.election_timeout_max),
+        seed: RandomState::new().hash_one(config.id),
+        new_cluster: config.new_cluster,
+        ..core::Config::new(config.id, &members)
+    }
 }
