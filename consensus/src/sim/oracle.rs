@@ -1,7 +1,7 @@
 //! What must always hold, seen from outside: over all disks, all messages, all time.
 
 use super::disk::Disk;
-use crate::core::{Ballot, JournalOp, Msg, NodeId, Slot, Value};
+use crate::core::{AcceptedEntry, Ballot, JournalOp, Msg, NodeId, Slot, Value};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A broken invariant, in one line.
@@ -188,23 +188,7 @@ impl Oracle {
             }
             Msg::Promise {
                 ballot, entries, ..
-            } => {
-                ensure!(
-                    durable.promised >= *ballot,
-                    "node {node} promises {ballot} undurably"
-                );
-                self.may_promise(node, disk, *ballot)?;
-                self.told.insert(node, *ballot);
-                for entry in entries {
-                    let vote = durable.votes.get(&entry.slot);
-                    let gone = entry.slot <= durable.gone;
-                    ensure!(
-                        gone || vote.is_some_and(|(ballot, _)| *ballot >= entry.ballot),
-                        "node {node} reports an undurable vote for slot {}",
-                        entry.slot
-                    );
-                }
-            }
+            } => self.on_promise(node, disk, *ballot, entries)?,
             Msg::Accept {
                 ballot,
                 slot,
@@ -234,6 +218,32 @@ impl Oracle {
                 self.on_acknowledge(node, disk, *ballot, *upto)?;
             }
             _ => {}
+        }
+        Ok(())
+    }
+
+    fn on_promise(
+        &mut self,
+        node: NodeId,
+        disk: &Disk,
+        ballot: Ballot,
+        entries: &[AcceptedEntry],
+    ) -> Verdict {
+        let durable = &disk.durable;
+        ensure!(
+            durable.promised >= ballot,
+            "node {node} promises {ballot} undurably"
+        );
+        self.may_promise(node, disk, ballot)?;
+        self.told.insert(node, ballot);
+        for entry in entries {
+            let vote = durable.votes.get(&entry.slot);
+            let gone = entry.slot <= durable.gone;
+            ensure!(
+                gone || vote.is_some_and(|(ballot, _)| *ballot >= entry.ballot),
+                "node {node} reports an undurable vote for slot {}",
+                entry.slot
+            );
         }
         Ok(())
     }

@@ -3,7 +3,8 @@
 //!
 //! `BROLGA_FUZZ` sets the number of inputs (20000 by default), `BROLGA_FUZZ_SEED` repeats a run.
 
-use super::wire::{Head, Hello, PREFIX_BYTES, decode, encode, take_frame};
+use super::message::{Head, decode, encode};
+use super::wire::{Hello, PREFIX_BYTES, take_frame};
 use bytes::{Bytes, BytesMut};
 use fastrand::Rng;
 

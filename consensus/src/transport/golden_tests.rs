@@ -2,8 +2,9 @@
 //! change here without a new version would split a cluster whose nodes are upgraded one by one.
 
 use super::join;
+use super::message::{Head, decode, encode};
 use super::outbox::Outbox;
-use super::wire::{Head, Hello, Kind, VERSION, decode, encode, take_frame};
+use super::wire::{Hello, Kind, VERSION, take_frame};
 use crate::core::{AcceptedEntry, Ballot, Echo, Msg};
 use bytes::{Bytes, BytesMut};
 
@@ -99,7 +100,8 @@ fn replication() -> Vec<(&'static str, Msg)> {
     ]
 }
 
-fn messages() -> Vec<(&'static str, Msg)> {
+/// One of each kind.
+pub(super) fn messages() -> Vec<(&'static str, Msg)> {
     elections().into_iter().chain(replication()).collect()
 }
 

@@ -31,6 +31,7 @@ mod fuzz_tests;
 mod golden_tests;
 mod handoff;
 mod join;
+mod message;
 mod neighbors;
 mod outbox;
 mod wire;
@@ -43,6 +44,7 @@ pub use wire::{BODY_BYTES_MAX, VERSION};
 use crate::core::{Msg, NodeId};
 use bytes::Bytes;
 use connection::{Connection, State};
+use message::Head;
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Interest, Registry, Token};
@@ -50,7 +52,7 @@ use neighbors::Neighbors;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Instant;
-use wire::{Head, Hello, Kind};
+use wire::{Hello, Kind};
 
 /// Tokens used: one for the listener, the others for connections.
 pub const TOKENS: usize = 128;
@@ -190,7 +192,7 @@ impl Transport {
         if connection.out.bytes() > MESSAGE_BACKLOG_MAX {
             return false;
         }
-        let value = wire::encode(msg, &mut self.head);
+        let value = message::encode(msg, &mut self.head);
         connection.out.push(Kind::Message, self.head.bytes(), value);
         true
     }
@@ -373,7 +375,7 @@ impl Transport {
                     self.refused(at, &why, now, out);
                 }
                 (Kind::Message, State::Up, Some(from)) => {
-                    let msg = wire::decode(body).ok_or(Refusal::Message)?;
+                    let msg = message::decode(body).ok_or(Refusal::Message)?;
                     out.push(TransportEvent::Message(from, msg));
                 }
                 (Kind::App, State::Up, Some(from)) => out.push(TransportEvent::App(from, body)),
