@@ -2,7 +2,7 @@
 
 use super::recipe::{Load, Recipe, Stage, Target, ended, said};
 use super::scenario::{come_back, survive, survive_in};
-use crate::chance::Chance;
+use crate::fixture::chance::Chance;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

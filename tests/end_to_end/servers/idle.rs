@@ -1,20 +1,20 @@
 //! What servers log and use while nobody talks to them: their own timers. Measurements, run by hand:
 //! `cargo test --release --test end_to_end idle_server -- --ignored --test-threads 1`
 
-use super::board::Board;
-use super::civetweb::Civetweb;
 use super::clamd::Clamd;
-use super::lighttpd::Lighttpd;
-use super::mariadb::Mariadb;
-use super::memcached::Memcached;
-use super::nginx::Nginx;
-use super::postgres::Postgres;
+use super::databases::mariadb::Mariadb;
+use super::databases::memcached::Memcached;
+use super::databases::postgres::Postgres;
+use super::databases::redis::Redis;
+use super::databases::slapd::Slapd;
 use super::recipe::{Kitchen, Recipe, Target, wait_until_ready};
-use super::redis::Redis;
-use super::slapd::Slapd;
-use crate::chance::Chance;
-use crate::cluster::Cluster;
-use crate::idle::watch_cluster;
+use super::web::board::Board;
+use super::web::civetweb::Civetweb;
+use super::web::lighttpd::Lighttpd;
+use super::web::nginx::Nginx;
+use crate::failures::idle::watch_cluster;
+use crate::fixture::chance::Chance;
+use crate::fixture::cluster::Cluster;
 
 /// Entries that it logs in a minute.
 fn entries_per_minute(recipe: &dyn Recipe) -> u64 {

@@ -1,12 +1,12 @@
 //! The race of CRANE's paper: two clients of two nodes put and get the same thing at the same moment.
 //! Either may come first, but on all replicas it is the same one.
 
-use super::http;
-use super::nginx::Nginx;
 use super::recipe::{Kitchen, Target, wait_until_ready};
-use crate::chance::{Chance, scaled};
-use crate::cluster::{Cluster, Setup, say};
-use crate::resp;
+use super::web::http;
+use super::web::nginx::Nginx;
+use crate::clients::resp;
+use crate::fixture::chance::{Chance, scaled};
+use crate::fixture::cluster::{Cluster, Setup, say};
 use std::sync::Barrier;
 use std::thread;
 

@@ -4,7 +4,7 @@
 //! `$ brolga run`; its ports, there and in the files that the server starts with, are replaced by
 //! free ones. So what users read is what is tested.
 
-use crate::cluster::Setup;
+use crate::fixture::cluster::Setup;
 use crate::harness::{eventually, free_port, replica};
 use std::fs;
 use std::io::Read;

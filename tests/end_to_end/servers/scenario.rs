@@ -1,10 +1,10 @@
 //! What every server has to stand: see [`survive`].
 
 use super::recipe::{Kitchen, Recipe, Stage, Target, stock, wait_until_ready};
-use crate::chance::{Chance, scaled};
-use crate::cluster::{Cluster, say};
+use crate::fixture::chance::{Chance, scaled};
+use crate::fixture::cluster::{Cluster, say};
+use crate::fixture::view::View;
 use crate::harness::{eventually, finish};
-use crate::view::View;
 use std::thread::{self, ScopedJoinHandle};
 
 /// Enough to change every order that is not fixed, little enough to be quick.

@@ -1,0 +1,4 @@
+//! Nodes that join a running cluster.
+
+mod learner;
+mod time_to_join;

@@ -1,0 +1,8 @@
+//! Servers that keep data: SQL, LDAP, and keys with values.
+
+pub mod mariadb;
+pub mod memcached;
+pub mod postgres;
+pub mod redis;
+pub mod slapd;
+pub mod store;
