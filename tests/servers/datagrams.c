@@ -1,37 +1,22 @@
 /* A server that tries what programs do with datagram sockets, one round per connection, and answers with
  * what it saw. All of it happens over loopback between its own sockets, and the numbers of free ports
  * are not told, so a native run gives the same lines. */
-#define _GNU_SOURCE
+#include "server.h"
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
-#include <sys/socket.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-static int client;
-
-static void say(const char *format, ...)
-{
-    char line[400];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    if (write(client, line, length) != length)
-        exit(1);
-}
 
 /* The result of a call, and why it failed. */
 static void tell(const char *what, long result)
@@ -536,28 +521,22 @@ static void options(void)
     close(here);
 }
 
+static void answer(char request)
+{
+    (void)request;
+    bounds();
+    messages();
+    peers();
+    ports();
+    version_6();
+    several();
+    readiness();
+    together();
+    options();
+    say("done\n");
+}
+
 int main(int count, char **arguments)
 {
-    int listener = socket(AF_INET, SOCK_STREAM, 0), on = 1;
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_port = htons(atoi(arguments[count - 1]))};
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&any, sizeof any) < 0 || listen(listener, 5) < 0)
-        return 1;
-    for (;;) {
-        char byte;
-        client = accept(listener, NULL, NULL);
-        if (read(client, &byte, 1) == 1) {
-            bounds();
-            messages();
-            peers();
-            ports();
-            version_6();
-            several();
-            readiness();
-            together();
-            options();
-            say("done\n");
-        }
-        close(client);
-    }
+    serve(listen_on(arguments[count - 1], 0), 0, answer);
 }

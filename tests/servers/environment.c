@@ -1,5 +1,5 @@
 /* A server that says what it sees of the machine it runs on. */
-#define _GNU_SOURCE
+#include "server.h"
 #include <errno.h>
 #include <arpa/inet.h>
 #include <fcntl.h>
@@ -9,32 +9,17 @@
 #include <net/if.h>
 #include <netinet/in.h>
 #include <sched.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/sysinfo.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
 int capget(cap_user_header_t header, cap_user_data_t data);
-
-static int client;
-
-static void say(const char *format, ...)
-{
-    char line[512];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    if (write(client, line, length) != length)
-        exit(1);
-}
 
 static const char *text(struct sockaddr *address)
 {
@@ -99,11 +84,7 @@ static void names(void)
 
 int main(int argc, char **argv)
 {
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(argc > 1 ? atoi(argv[1]) : 7000)};
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0)
-        return 1;
+    int listener = listen_on(argv[argc - 1], 0);
     for (;;) {
         client = accept(listener, NULL, NULL);
         interfaces(listener);

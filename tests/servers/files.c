@@ -1,34 +1,18 @@
 /* A server that makes files and says what they are. With "n" it says what POSIX fixes, so that a
  * native run gives the same lines; with "r" also what only replicas have in common. */
-#define _GNU_SOURCE
+#include "server.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <netinet/in.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
 #include <utime.h>
-
-static int client;
-
-static void say(const char *format, ...)
-{
-    char line[512];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    if (write(client, line, length) != length)
-        exit(1);
-}
 
 static void put(const char *path, const char *text)
 {
@@ -128,22 +112,15 @@ static void clean(void)
         say("cannot clean up\n");
 }
 
+static void answer(char request)
+{
+    fixed();
+    if (request == 'r')
+        shared();
+    clean();
+}
+
 int main(int argc, char **argv)
 {
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(argc > 1 ? atoi(argv[1]) : 7000)};
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0)
-        return 1;
-    for (;;) {
-        client = accept(listener, NULL, NULL);
-        char command = 0;
-        if (client < 0 || read(client, &command, 1) != 1)
-            continue;
-        fixed();
-        if (command == 'r')
-            shared();
-        clean();
-        close(client);
-    }
+    serve(listen_on(argv[argc - 1], 0), 0, answer);
 }

@@ -1,11 +1,10 @@
 /* Counts the signals that an operator sends: answers every connection with the counts so far, and ends
  * with status 3 after SIGTERM. */
-#include <netinet/in.h>
+#include "server.h"
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 static volatile sig_atomic_t hups, users, realtimes;
@@ -38,17 +37,9 @@ int main(int argc, char **argv)
     handle(SIGUSR1, on_signal);
     handle(SIGRTMIN + 2, on_signal);
     handle(SIGTERM, on_term);
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    int one = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(argc > 1 ? atoi(argv[1]) : 7000)};
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0 || listen(listener, 16) < 0) {
-        perror("listen");
-        return 1;
-    }
+    int listener = listen_on(argv[argc - 1], 0);
     for (;;) {
-        int client = accept(listener, NULL, NULL);
+        client = accept(listener, NULL, NULL);
         if (client < 0)
             continue;
         char line[100];

@@ -11,17 +11,15 @@
  *   mistakes  yields with a mutex that it has locked in a section
  *   races     adds it up without any lock: a data race on purpose, for nothing else than to be noticed
  */
-#define _GNU_SOURCE
+#include "server.h"
+
 #include "../../interposer/include/brolga.h"
-#include <arpa/inet.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 enum { THREADS_MAX = 16, SHARDS = 4 };
@@ -167,7 +165,7 @@ static void answer(int client, const char *line)
         abort();
 }
 
-static void *serve(void *argument)
+static void *serve_client(void *argument)
 {
     int client = (int)(intptr_t)argument;
     char line[256];
@@ -194,19 +192,11 @@ static void *serve(void *argument)
 
 int main(int count, char **words)
 {
-    int port = count > 1 ? atoi(words[count - 1]) : 7000;
-    int listener = socket(AF_INET, SOCK_STREAM, 0), yes = 1;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)port)};
-    address.sin_addr.s_addr = htonl(INADDR_ANY);
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 16)) {
-        perror("parallel");
-        return 1;
-    }
+    int listener = listen_on(words[count - 1], 0);
     for (;;) {
         int client = accept(listener, NULL, NULL);
         pthread_t thread;
-        if (client < 0 || pthread_create(&thread, NULL, serve, (void *)(intptr_t)client))
+        if (client < 0 || pthread_create(&thread, NULL, serve_client, (void *)(intptr_t)client))
             abort();
         pthread_detach(thread);
     }

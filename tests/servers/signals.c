@@ -1,14 +1,12 @@
 /* A server that tries what programs do with signals and timers, one round per connection, and answers
  * with what it saw. POSIX fixes every answer, so a native run gives the same lines. */
-#define _GNU_SOURCE
+#include "server.h"
 #include <errno.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,25 +14,11 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/signalfd.h>
-#include <sys/socket.h>
 #include <sys/time.h>
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-static int client;
-
-static void say(const char *format, ...)
-{
-    char line[256];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    if (write(client, line, length) != length)
-        exit(1);
-}
 
 static volatile sig_atomic_t count, last, last_value, last_code, last_status;
 
@@ -392,33 +376,24 @@ static void operator(void)
     say("hung up\n");
 }
 
+static void answer(char request)
+{
+    if (request == 'h') {
+        operator();
+        return;
+    }
+    own_signals();
+    waits();
+    timers();
+    descriptors();
+    interrupted_calls();
+    children();
+    jumps();
+}
+
 int main(int argc, char **argv)
 {
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    int one = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons(argc > 1 ? atoi(argv[1]) : 7000)};
     sigset_t set = set_of(SIGUSR2);
     sigprocmask(SIG_BLOCK, &set, NULL);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0)
-        return 1;
-    for (;;) {
-        client = accept(listener, NULL, NULL);
-        char command = 0;
-        if (client < 0 || read(client, &command, 1) != 1)
-            continue;
-        if (command == 'h') {
-            operator();
-        } else {
-            own_signals();
-            waits();
-            timers();
-            descriptors();
-            interrupted_calls();
-            children();
-            jumps();
-        }
-        close(client);
-    }
+    serve(listen_on(argv[argc - 1], 0), 0, answer);
 }

@@ -1,13 +1,12 @@
 /* A server whose threads get no turn: asked to spin, it starts a thread and looks, without any call, whether
  * that has done something yet. It has a child that it asks, on wish, for the next number. Asked anything
  * else, it says hello. */
-#include <netinet/in.h>
+#include "server.h"
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 static atomic_int done;
@@ -30,20 +29,14 @@ static void count(int questions, int answers)
 
 int main(int argc, char **argv)
 {
-    (void)argc;
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    int one = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[1]))};
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 16) != 0)
-        return 1;
+    int listener = listen_on(argv[argc - 1], 0);
     int questions[2], answers[2];
     if (pipe(questions) != 0 || pipe(answers) != 0)
         return 1;
     if (fork() == 0)
         count(questions[0], answers[1]);
     for (;;) {
-        int client = accept(listener, NULL, NULL);
+        client = accept(listener, NULL, NULL);
         char command = 0;
         if (client >= 0 && read(client, &command, 1) == 1 && command == 's') {
             pthread_t thread;

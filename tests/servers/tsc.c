@@ -1,37 +1,21 @@
 /* A server that reads the processor's time stamp counter in the ways that compilers and programs do, and
  * says what it read. */
-#define _GNU_SOURCE
-#include <netinet/in.h>
+#include "server.h"
 #include <pthread.h>
 #include <sched.h>
 #include <setjmp.h>
 #include <signal.h>
 #include <spawn.h>
-#include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 extern char **environ;
-static int client;
-
-static void say(const char *format, ...)
-{
-    char line[256];
-    va_list arguments;
-    va_start(arguments, format);
-    int length = vsnprintf(line, sizeof line, format, arguments);
-    va_end(arguments);
-    if (write(client, line, length) != length)
-        exit(1);
-}
-
 /* What can be rewritten. */
 extern const unsigned char shifted[], relative[];
 uint64_t read_shifted(void), read_relative(void), read_called(void), read_jumped(int);
@@ -151,6 +135,12 @@ static void round_of_tests(void)
         (unsigned long long)read_shifted());
 }
 
+static void answer(char request)
+{
+    (void)request;
+    round_of_tests();
+}
+
 int main(int count, char **arguments)
 {
     /* Which processor a native run is on is not for us to say: the first one, as when wrapped. */
@@ -158,17 +148,5 @@ int main(int count, char **arguments)
     CPU_ZERO(&first);
     CPU_SET(0, &first);
     sched_setaffinity(0, sizeof first, &first);
-
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(atoi(arguments[count - 1]))};
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), on = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&address, sizeof address) || listen(listener, 16))
-        return 1;
-    for (;;) {
-        char request;
-        client = accept4(listener, NULL, NULL, SOCK_CLOEXEC);
-        if (read(client, &request, 1) == 1)
-            round_of_tests();
-        close(client);
-    }
+    serve(listen_on(arguments[count - 1], SOCK_CLOEXEC), SOCK_CLOEXEC, answer);
 }

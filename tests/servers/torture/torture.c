@@ -6,17 +6,15 @@
  *   list                 ->  "scenario NAME" and "behaviour NAME" lines, then "end"
  *
  * It knows nothing of replication; the end-to-end tests run it natively and wrapped. */
+#include "../server.h"
 #include "torture.h"
-#include <arpa/inet.h>
 #include <errno.h>
 #include <inttypes.h>
-#include <netinet/in.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 static const struct scenario *const TABLES[] = {
@@ -234,7 +232,7 @@ static bool reply(int fd, const char *line)
     return sent;
 }
 
-static void *serve(void *argument)
+static void *serve_client(void *argument)
 {
     int fd = (int)(intptr_t)argument;
     char buffer[4096];
@@ -264,17 +262,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: torture PORT\n");
         return 2;
     }
-    struct sockaddr_in to = {
-        .sin_family = AF_INET,
-        .sin_port = htons((uint16_t)atoi(argv[1])),
-    };
-    int listener = socket(AF_INET, SOCK_STREAM, 0);
-    int on = 1;
-    setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
-    if (bind(listener, (struct sockaddr *)&to, sizeof to) || listen(listener, 64)) {
-        perror("torture: cannot listen");
-        return 1;
-    }
+    int listener = listen_on(argv[1], 0);
     pthread_attr_t detached;
     pthread_attr_init(&detached);
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
@@ -283,7 +271,7 @@ int main(int argc, char **argv)
         if (fd < 0)
             continue;
         pthread_t thread;
-        if (pthread_create(&thread, &detached, serve, (void *)(intptr_t)fd))
+        if (pthread_create(&thread, &detached, serve_client, (void *)(intptr_t)fd))
             close(fd);
     }
 }
