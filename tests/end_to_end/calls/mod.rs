@@ -1,5 +1,5 @@
-//! System calls and what programs see of the machine: natively and wrapped the same answers, and the same on
-//! every replica.
+//! System calls and what programs see of the machine: natively and wrapped the same answers, and the
+//! same on every replica.
 
 mod datagrams;
 mod environment;
