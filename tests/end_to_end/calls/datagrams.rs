@@ -1,8 +1,8 @@
 //! Datagram sockets behave as the kernel's do, and datagrams reach a server through every frontend.
 
-use crate::fixture::chance::{Chance, scaled};
 use crate::fixture::cluster::{Cluster, Setup, say};
 use crate::fixture::native::{Native, ask, build};
+use crate::fixture::settings::{random, scaled};
 use crate::fixture::view::View;
 use crate::harness::eventually;
 use std::collections::HashSet;
@@ -47,7 +47,7 @@ fn datagram_sockets_do_what_they_do_natively() {
 #[test]
 fn no_datagram_comes_twice_while_leaders_die() {
     let name = "no_datagram_comes_twice_while_leaders_die";
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let program = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/servers/python/once.py");
     let words = |port: u16| {
         let port = port.to_string();
@@ -70,7 +70,7 @@ fn no_datagram_comes_twice_while_leaders_die() {
             assert!(eventually(enough), "nobody is answered");
         };
         for _ in 0..scaled(KILLS) {
-            more(100 + chance.below(100) as usize);
+            more(100 + rng.usize(..100));
             let view = cluster.wait_for("all nodes", View::whole);
             match view.leader() {
                 leader if leader == survivor => cluster.pause_until_deposed(&view, leader),

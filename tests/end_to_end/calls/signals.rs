@@ -1,8 +1,8 @@
 //! Signals and timers behave as POSIX says, at the same logical moments on every replica.
 
-use crate::fixture::chance::scaled;
 use crate::fixture::cluster::{Cluster, Setup, say};
 use crate::fixture::native::{Native, ask, build};
+use crate::fixture::settings::scaled;
 use crate::harness::{eventually, finish};
 use brolga_node::{NodeStatus, ServerState};
 

@@ -1,9 +1,9 @@
 //! Sockets behave as they do natively: connections of a server to itself, ends and resets, options,
 //! splicing, epoll instances in others, descriptors passed to other processes.
 
-use crate::fixture::chance::scaled;
 use crate::fixture::cluster::{Cluster, Setup, say};
 use crate::fixture::native::{Native, ask, build};
+use crate::fixture::settings::scaled;
 
 /// Enough for replicas on one machine to meet, if there is a name under which they could.
 const ROUNDS: usize = 10;

@@ -2,19 +2,20 @@
 
 use crate::checkpoints::faults::is_possible;
 use crate::clients::resp::Client;
-use crate::fixture::chance::Chance;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::random;
 use crate::harness::{Finished, finish, finish_with, refused};
+use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 const WRITES: usize = 100;
 
-fn write(cluster: &Cluster, chance: &mut Chance) -> u64 {
+fn write(cluster: &Cluster, rng: &mut Rng) -> u64 {
     let mut client = Client::connect(cluster.address(2));
     for number in 0..WRITES {
-        let value = chance.below(1_000_000).to_string();
+        let value = rng.u64(..1_000_000).to_string();
         client.exchange(&["SET", &format!("key{number}"), &value], "+OK\r\n");
     }
     drop(client);
@@ -60,9 +61,9 @@ fn says(finished: &Finished, words: &[&str]) {
 #[test]
 fn without_checkpoints_a_server_is_restored_from_its_log() {
     let name = "without_checkpoints_a_server_is_restored_from_its_log";
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let cluster = Cluster::start(Setup::store());
-    let last = write(&cluster, &mut chance);
+    let last = write(&cluster, &mut rng);
     let data = cluster.data();
     let text = data.to_str().unwrap();
     let scratch = tempfile::tempdir().unwrap();
@@ -125,24 +126,24 @@ fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
     if !is_possible(name) {
         return;
     }
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let setup = Setup::store().option("--container", "required");
     // Either way it is the same.
-    let how = ["none", "zstd"][chance.below(2) as usize];
+    let how = ["none", "zstd"][rng.usize(..2)];
     let mut cluster = Cluster::start(setup.option("--checkpoint-compression", how));
     let data = cluster.data();
     let mut taken = Vec::new();
     for _ in 0..2 {
-        write(&cluster, &mut chance);
+        write(&cluster, &mut rng);
         let now = finish(&["checkpoint", "now", "--data", data.to_str().unwrap()]);
         assert_eq!(now.code, Some(0), "{now:?}");
         taken.push(newest(&cluster, 1));
     }
-    let last = write(&cluster, &mut chance);
+    let last = write(&cluster, &mut rng);
     let (first, second) = (taken[0], taken[1]);
 
     // Between the two, from the first and from the genesis: the same files, hashes as recorded.
-    let at = (first + 1 + chance.below(second - first - 1)).to_string();
+    let at = (first + 1 + rng.u64(..second - first - 1)).to_string();
     let path = |name: &str| scratch.path().join(name);
     let (past, replayed) = (path("past"), path("replayed"));
     let past_text = past.to_str().unwrap();

@@ -1,8 +1,8 @@
 //! `redis-benchmark`, as it comes: against the leader, against a follower, and through a sidecar
 //! frontend while one leader after the other dies.
 
-use crate::fixture::chance::scaled;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::scaled;
 use crate::fixture::view::View;
 use std::net::SocketAddr;
 use std::process::Command;

@@ -1,8 +1,9 @@
 //! A server on tokio's multi-threaded runtime returns what it gets, also while a leader dies.
 
-use crate::fixture::chance::{Chance, scaled};
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::{random, random_bytes, scaled};
 use crate::harness::eventually;
+use fastrand::Rng;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
@@ -19,7 +20,7 @@ const READ_PATIENCE: Duration = Duration::from_secs(60);
 fn every_byte_comes_back_while_the_leader_dies() {
     let name = "every_byte_comes_back_while_the_leader_dies";
     let program = echo_server();
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let cluster = Cluster::start(Setup::new(|port| {
         vec![program.to_str().unwrap().to_owned(), port.to_string()]
     }));
@@ -30,9 +31,9 @@ fn every_byte_comes_back_while_the_leader_dies() {
     thread::scope(|scope| {
         for number in 0..CLIENTS {
             let address = cluster.address(homes[number % homes.len()]);
-            let chance = Chance::seeded(chance.next());
+            let rng = Rng::with_seed(rng.u64(..));
             let back = &back;
-            scope.spawn(move || send_and_compare(address, chance, back));
+            scope.spawn(move || send_and_compare(address, rng, back));
         }
         let middle = eventually(|| back.load(Ordering::Relaxed) >= all / 3);
         assert!(middle, "the clients are stuck");
@@ -68,14 +69,14 @@ fn echo_server() -> PathBuf {
 }
 
 /// One thread sends in pieces of random size, this one reads and compares.
-pub fn send_and_compare(address: SocketAddr, mut chance: Chance, back: &AtomicUsize) {
+pub fn send_and_compare(address: SocketAddr, mut rng: Rng, back: &AtomicUsize) {
     let mut stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(READ_PATIENCE)).unwrap();
     stream.set_write_timeout(Some(READ_PATIENCE)).unwrap();
-    let bytes = chance.bytes(scaled(BYTES_EACH));
+    let bytes = random_bytes(&mut rng, scaled(BYTES_EACH));
     let writer = stream.try_clone().unwrap();
     thread::scope(|scope| {
-        scope.spawn(|| send_in_pieces(writer, &bytes, &mut chance));
+        scope.spawn(|| send_in_pieces(writer, &bytes, &mut rng));
         let mut at = 0;
         let mut buffer = vec![0; 64 * 1024];
         while at < bytes.len() {
@@ -98,9 +99,9 @@ pub fn send_and_compare(address: SocketAddr, mut chance: Chance, back: &AtomicUs
     );
 }
 
-fn send_in_pieces(mut stream: TcpStream, mut bytes: &[u8], chance: &mut Chance) {
+fn send_in_pieces(mut stream: TcpStream, mut bytes: &[u8], rng: &mut Rng) {
     while !bytes.is_empty() {
-        let size = (1 + chance.below(20_000)) as usize;
+        let size = (1 + rng.u64(..20_000)) as usize;
         let (piece, rest) = bytes.split_at(size.min(bytes.len()));
         stream.write_all(piece).unwrap();
         bytes = rest;

@@ -1,8 +1,8 @@
 //! Redis says the same on every replica, also where it depends on time, chance or addresses.
 
 use crate::clients::resp::{Client, Reply, request};
-use crate::fixture::chance::scaled;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::scaled;
 use crate::harness::eventually;
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

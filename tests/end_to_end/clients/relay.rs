@@ -1,10 +1,11 @@
 //! A relay that connects to itself, to nobody, and to a server outside.
 
 use crate::clients::echo::{BYTES_EACH, send_and_compare};
-use crate::fixture::chance::{Chance, scaled};
 use crate::fixture::cluster::{Cluster, Setup, say};
 use crate::fixture::outside::{Numberer, Outside, all_of};
+use crate::fixture::settings::{random, scaled};
 use crate::harness::{eventually, free_port};
+use fastrand::Rng;
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -68,14 +69,14 @@ fn relay_to_itself(test: &str, kind: &str) {
 
 /// Sends bytes through all nodes and compares what comes back.
 fn relay_bytes(test: &str, cluster: &Cluster) {
-    let mut chance = Chance::shown(test);
+    let mut rng = random(test);
     let back = AtomicUsize::new(0);
     thread::scope(|scope| {
         for number in 0..CLIENTS {
             let address = cluster.address(1 + number as u64 % 3);
-            let chance = Chance::seeded(chance.next());
+            let rng = Rng::with_seed(rng.u64(..));
             let back = &back;
-            scope.spawn(move || send_and_compare(address, chance, back));
+            scope.spawn(move || send_and_compare(address, rng, back));
         }
     });
     let bytes = back.load(Ordering::Relaxed);

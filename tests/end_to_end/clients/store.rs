@@ -2,8 +2,8 @@
 //! and a leader that dies in the middle.
 
 use crate::clients::resp::Client;
-use crate::fixture::chance::{Chance, scaled};
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::{random, scaled};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -23,13 +23,13 @@ fn writers_survive_when_delayed_at_random() {
 }
 
 fn survive(name: &str, setup: Setup) {
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let cluster = Cluster::start(setup);
     let view = cluster.settle();
     let (leader, homes) = (view.leader(), view.followers());
     let done = AtomicUsize::new(0);
     let all = scaled(WRITES) * WRITERS;
-    let kill_at = all / 4 + chance.below(all as u64 / 2) as usize;
+    let kill_at = all / 4 + rng.usize(..all / 2);
     thread::scope(|scope| {
         for number in 0..WRITERS {
             let address = cluster.address(homes[number % homes.len()]);

@@ -1,8 +1,8 @@
 //! UNIX sockets of the server that clients outside of its tree use: `--unix`.
 
 use crate::checkpoints::faults::is_possible;
-use crate::fixture::chance::scaled;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::scaled;
 use crate::harness::{finish, free_port, store};
 use std::fs;
 use std::io::{BufRead, BufReader, Write};

@@ -1,7 +1,8 @@
 //! Python's web server, a thread for each connection, with files from a genesis directory.
 
-use crate::fixture::chance::{Chance, scaled};
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::{random, random_bytes, scaled};
+use fastrand::Rng;
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -27,7 +28,7 @@ fn files_are_served_alike_when_delayed_at_random() {
 }
 
 fn serve(name: &str, perturb_us: u32) {
-    let files = files(&mut Chance::shown(name));
+    let files = files(&mut random(name));
     let Some((setup, genesis)) = setup(name, &files) else {
         return;
     };
@@ -73,14 +74,14 @@ pub fn setup(name: &str, files: &[(String, Vec<u8>)]) -> Option<(Setup, TempDir)
     Some((setup, genesis))
 }
 
-fn files(chance: &mut Chance) -> Vec<(String, Vec<u8>)> {
+fn files(rng: &mut Rng) -> Vec<(String, Vec<u8>)> {
     let sizes = [
         ("empty", 0),
         ("small", 100),
         ("page.html", 20_000),
         ("big", BIG),
     ];
-    let make = |(name, size): (&str, usize)| (name.to_owned(), chance.bytes(size));
+    let make = |(name, size): (&str, usize)| (name.to_owned(), random_bytes(rng, size));
     sizes.map(make).into()
 }
 

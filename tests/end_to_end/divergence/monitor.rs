@@ -2,8 +2,8 @@
 
 use crate::clients::counting::{Control, count};
 use crate::clients::web::{self, fetch, try_fetch};
-use crate::fixture::chance::scaled;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::scaled;
 use crate::fixture::view::View;
 use crate::harness::{eventually, finish};
 use std::fs::{self, File};

@@ -2,8 +2,8 @@
 //! debugger, and with a recording that says something else.
 
 use crate::clients::resp::Client;
-use crate::fixture::chance::Chance;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::random;
 use crate::harness::{Finished, finish, refused};
 use std::fs;
 use std::path::Path;
@@ -15,11 +15,11 @@ const RECORD_BYTES: usize = 24;
 
 /// A store with something in its log, and the last slot of that.
 fn recorded(name: &str) -> (Cluster, u64) {
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let cluster = Cluster::start(Setup::store());
     let mut client = Client::connect(cluster.address(2));
     for number in 0..WRITES {
-        let value = chance.below(1_000_000).to_string();
+        let value = rng.u64(..1_000_000).to_string();
         client.exchange(&["SET", &format!("key{number}"), &value], "+OK\r\n");
     }
     drop(client);

@@ -8,9 +8,10 @@
 
 use crate::clients::counting::{Control, Tally, check_everywhere, count};
 use crate::clients::resp::Client;
-use crate::fixture::chance::{Chance, scaled, setting};
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::{random, scaled, setting};
 use crate::fixture::view::View;
+use fastrand::Rng;
 use std::net::SocketAddr;
 use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
@@ -57,7 +58,7 @@ enum Home {
 }
 
 fn leaders_die(name: &str, setup: Setup, home: Home, kills: usize) {
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let mut cluster = Cluster::start(setup);
     let survivor = cluster.settle().followers()[0];
     let (address, spared) = match home {
@@ -70,7 +71,7 @@ fn leaders_die(name: &str, setup: Setup, home: Home, kills: usize) {
         let stop = control.guard();
         let counters = start_counting(scope, &[address], &control);
         for kill in 1..=scaled(kills) {
-            pauses += kill_a_leader(&cluster, spared, &mut chance, &control);
+            pauses += kill_a_leader(&cluster, spared, &mut rng, &control);
             assert!(
                 !counters.iter().any(ScopedJoinHandle::is_finished),
                 "kill {kill}"
@@ -96,10 +97,10 @@ fn leaders_die(name: &str, setup: Setup, home: Home, kills: usize) {
 pub fn kill_a_leader(
     cluster: &Cluster,
     spared: Option<u64>,
-    chance: &mut Chance,
+    rng: &mut Rng,
     control: &Control,
 ) -> usize {
-    let caught_up = chance.below(2) == 0;
+    let caught_up = rng.u64(..2) == 0;
     let mut pauses = 0;
     loop {
         let view = cluster.wait_for("a leader to kill", |view| {
@@ -111,7 +112,7 @@ pub fn kill_a_leader(
             all && view.leader.is_some()
         });
         let leader = view.leader();
-        thread::sleep(chance.millis(0, 300));
+        thread::sleep(Duration::from_millis(rng.u64(0..=300)));
         wait_for_progress(control);
         if spared != Some(leader) {
             cluster.kill(&view, leader);
@@ -209,14 +210,14 @@ fn all_die(name: &str, setup: Setup) {
 fn the_gap_of_a_failover_is_stated() {
     let name = "the_gap_of_a_failover_is_stated";
     let runs: usize = setting("BROLGA_E2E_FAILOVERS", 5);
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let cluster = Cluster::start(Setup::store());
     let mut counter = 0;
     let mut gaps = Vec::new();
     for _ in 0..runs {
         let view = cluster.settle();
-        thread::sleep(chance.millis(0, 100));
-        gaps.push(gap(&cluster, &view, &mut chance, &mut counter));
+        thread::sleep(Duration::from_millis(rng.u64(0..=100)));
+        gaps.push(gap(&cluster, &view, &mut rng, &mut counter));
     }
     cluster.settle();
     gaps.sort();
@@ -232,9 +233,9 @@ fn the_gap_of_a_failover_is_stated() {
 }
 
 /// The slowest reply that a client of a survivor sees around the leader's death.
-fn gap(cluster: &Cluster, view: &View, chance: &mut Chance, counter: &mut u64) -> Duration {
+fn gap(cluster: &Cluster, view: &View, rng: &mut Rng, counter: &mut u64) -> Duration {
     let followers = view.followers();
-    let home = followers[chance.below(followers.len() as u64) as usize];
+    let home = followers[rng.usize(..followers.len())];
     let mut client = Client::connect(cluster.address(home));
     let mut ask = || {
         let started = Instant::now();

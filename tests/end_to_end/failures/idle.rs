@@ -1,8 +1,8 @@
 //! A cluster that nobody talks to.
 
 use crate::clients::resp::Client;
-use crate::fixture::chance::setting;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::setting;
 use crate::fixture::view::View;
 use std::fs;
 use std::thread;

@@ -8,8 +8,8 @@ use crate::clients::web;
 use crate::failures::failover::{
     joined, kill_a_leader, no_connection_broke, start_counting, wait_for_progress,
 };
-use crate::fixture::chance::Chance;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::random;
 use crate::fixture::view::View;
 use crate::harness::{brolga, eventually, finish, refused, signal};
 use brolga_node::{NodeStatus, Role, ServerState};
@@ -182,7 +182,7 @@ fn a_learner_of_the_store_joins_under_load() {
 }
 
 fn join_under_load(name: &str, setup: Setup) {
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let mut learner = Learner::new(setup.port);
     let cluster = Cluster::start(setup);
     let survivor = cluster.settle().followers()[0];
@@ -193,9 +193,9 @@ fn join_under_load(name: &str, setup: Setup) {
         for _ in 0..5 {
             wait_for_progress(&control);
         }
-        learner.join(peer_of(&cluster, chance.below(3) + 1));
+        learner.join(peer_of(&cluster, rng.u64(..3) + 1));
         learner.wait_for("the first slots", |status| status.applied.slot > 0);
-        kill_a_leader(&cluster, Some(survivor), &mut chance, &control);
+        kill_a_leader(&cluster, Some(survivor), &mut rng, &control);
         wait_for_progress(&control);
         learner.wait_until_open();
         learner.kill();
@@ -244,7 +244,7 @@ fn a_learner_fetches_a_checkpoint_under_load() {
     let Some(setup) = Setup::redis(name, &[]) else {
         return;
     };
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let mut learner = Learner::new(setup.port);
     let setup = setup.option("--container", "required");
     let cluster = Cluster::start(setup.option("--checkpoint-log-mib", "0"));
@@ -256,10 +256,10 @@ fn a_learner_fetches_a_checkpoint_under_load() {
         let stop = control.guard();
         let counters = start_counting(scope, &[cluster.address(survivor)], &control);
         wait_for_progress(&control);
-        learner.join(peer_of(&cluster, chance.below(3) + 1));
+        learner.join(peer_of(&cluster, rng.u64(..3) + 1));
         learner.wait_for_checkpoint();
         learner.kill();
-        kill_a_leader(&cluster, Some(survivor), &mut chance, &control);
+        kill_a_leader(&cluster, Some(survivor), &mut rng, &control);
         learner.again();
         learner.wait_for_checkpoint();
         wait_for_progress(&control);

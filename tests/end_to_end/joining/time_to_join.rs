@@ -6,8 +6,8 @@
 
 use crate::checkpoints::faults::{drop_the_log, eventually_soon, fill, is_possible};
 use crate::clients::resp::{Client, request};
-use crate::fixture::chance::setting;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::setting;
 use crate::joining::learner::{Learner, peer_of};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

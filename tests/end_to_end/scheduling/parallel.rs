@@ -1,9 +1,9 @@
 //! Policy `parallel`: threads that really compute beside each other, and replicas that agree all the
 //! same, with PARROT's hints and without; and what it gains.
 
-use crate::fixture::chance::{Chance, scaled};
 use crate::fixture::cluster::{Cluster, Setup, say};
 use crate::fixture::native::{Native, build};
+use crate::fixture::settings::{random, scaled};
 use crate::harness::eventually;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -49,7 +49,7 @@ fn setup(policy: &str) -> Setup {
 
 /// Jobs natively and on three replicas with random delays, then once more from the log.
 fn agree(name: &str, policy: &str, job: &str) {
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let program = build("parallel");
     let native = Native::start(&program, &[]);
     let mut native = Client::connect(native.address);
@@ -57,8 +57,8 @@ fn agree(name: &str, policy: &str, job: &str) {
     let mut clients = [1, 2, 3].map(|node| Client::connect(cluster.address(node)));
     let jobs = scaled(12);
     for number in 0..jobs {
-        let (seed, threads) = (chance.next(), 2 + chance.below(3));
-        let (rounds, work) = (10 + chance.below(40), chance.below(30_000));
+        let (seed, threads) = (rng.u64(..), 2 + rng.u64(..3));
+        let (rounds, work) = (10 + rng.u64(..40), rng.u64(..30_000));
         let request = format!("{job} {seed} {threads} {rounds} {work}");
         let answer = clients[number % 3].ask(&request);
         assert_eq!(same(&answer), same(&native.ask(&request)));

@@ -1,9 +1,10 @@
 //! Threads, processes and locks under torture: natively and wrapped the same results, on all replicas
 //! the same schedule, and the same again when a replica repeats it all from the log with other delays.
 
-use crate::fixture::chance::{Chance, setting};
 use crate::fixture::cluster::{Cluster, Setup, say};
 use crate::fixture::native::{Native, build};
+use crate::fixture::settings::{random, setting};
+use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Lines, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -133,13 +134,13 @@ fn natively(program: &Path, iterations: u64, seed: u64, suits: impl Fn(&str) -> 
 }
 
 /// A share of the requests, in an order of its own.
-fn torture(address: SocketAddr, expected: &Expected, share: u64, chance: &mut Chance) {
+fn torture(address: SocketAddr, expected: &Expected, share: u64, rng: &mut Rng) {
     let all = expected.iter().zip(0..);
     let mine = all.filter(|(_, number)| number % 3 == share);
     let mut mine: Vec<_> = mine.map(|(each, _)| each).collect();
     let mut torture = Torture::connect(address);
     while !mine.is_empty() {
-        let (request, answer) = mine.swap_remove(chance.below(mine.len() as u64) as usize);
+        let (request, answer) = mine.swap_remove(rng.usize(..mine.len()));
         assert_eq!(independent(&torture.ask(request)), answer);
     }
 }
@@ -153,8 +154,8 @@ fn tortured_replicas_agree_with_each_other_and_with_a_native_run() {
 fn torture_replicas(name: &str, policy: &str, suits: impl Fn(&str) -> bool) {
     let program = build("torture");
     let iterations = setting("BROLGA_E2E_TORTURE", 84);
-    let mut chance = Chance::shown(name);
-    let expected = natively(&program, iterations, chance.next(), suits);
+    let mut rng = random(name);
+    let expected = natively(&program, iterations, rng.u64(..), suits);
     let setup = setup(&program).option("--policy", policy);
     let cluster = Cluster::start(match policy {
         "serial" => setup,
@@ -163,9 +164,9 @@ fn torture_replicas(name: &str, policy: &str, suits: impl Fn(&str) -> bool) {
     thread::scope(|scope| {
         for share in 0..3 {
             let address = cluster.address(1 + share);
-            let mut chance = Chance::seeded(chance.next());
+            let mut rng = Rng::with_seed(rng.u64(..));
             let expected = &expected;
-            scope.spawn(move || torture(address, expected, share, &mut chance));
+            scope.spawn(move || torture(address, expected, share, &mut rng));
         }
     });
     let view = cluster.settle();

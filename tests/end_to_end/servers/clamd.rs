@@ -2,7 +2,8 @@
 
 use super::recipe::{Load, Recipe, Stage, Target, ended, said};
 use super::scenario::{come_back, survive, survive_in};
-use crate::fixture::chance::Chance;
+use crate::fixture::settings::random_bytes;
+use fastrand::Rng;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -38,11 +39,11 @@ pub struct Clamd {
 }
 
 /// Every fourth is infected.
-fn file(number: usize, chance: &mut Chance) -> Vec<u8> {
-    let size = 1 + chance.below(60_000) as usize;
-    let mut bytes = chance.bytes(size);
+fn file(number: usize, rng: &mut Rng) -> Vec<u8> {
+    let size = 1 + rng.usize(..60_000);
+    let mut bytes = random_bytes(rng, size);
     if infected(number) {
-        let at = chance.below(bytes.len() as u64) as usize;
+        let at = rng.usize(..bytes.len());
         bytes.splice(at..at, BAD.iter().copied());
     }
     bytes
@@ -100,9 +101,9 @@ impl Client {
 }
 
 impl Clamd {
-    pub fn new(chance: &mut Chance) -> Self {
+    pub fn new(rng: &mut Rng) -> Self {
         Self {
-            files: (0..FILES).map(|number| file(number, chance)).collect(),
+            files: (0..FILES).map(|number| file(number, rng)).collect(),
         }
     }
 

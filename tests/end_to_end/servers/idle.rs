@@ -13,8 +13,9 @@ use super::web::civetweb::Civetweb;
 use super::web::lighttpd::Lighttpd;
 use super::web::nginx::Nginx;
 use crate::failures::idle::watch_cluster;
-use crate::fixture::chance::Chance;
+
 use crate::fixture::cluster::Cluster;
+use fastrand::Rng;
 
 /// Entries that it logs in a minute.
 fn entries_per_minute(recipe: &dyn Recipe) -> u64 {
@@ -30,8 +31,8 @@ fn entries_per_minute(recipe: &dyn Recipe) -> u64 {
     60 * entries / seconds
 }
 
-fn chance() -> Chance {
-    Chance::seeded(1)
+fn rng() -> Rng {
+    Rng::with_seed(1)
 }
 
 #[test]
@@ -43,13 +44,13 @@ fn idle_server_memcached() {
 #[test]
 #[ignore = "a measurement"]
 fn idle_server_lighttpd() {
-    entries_per_minute(&Lighttpd::new(&mut chance()));
+    entries_per_minute(&Lighttpd::new(&mut rng()));
 }
 
 #[test]
 #[ignore = "a measurement"]
 fn idle_server_civetweb() {
-    entries_per_minute(&Civetweb::new(&mut chance()));
+    entries_per_minute(&Civetweb::new(&mut rng()));
 }
 
 #[test]
@@ -67,7 +68,7 @@ fn idle_server_python() {
 #[test]
 #[ignore = "a measurement"]
 fn idle_server_clamd() {
-    entries_per_minute(&Clamd::new(&mut chance()));
+    entries_per_minute(&Clamd::new(&mut rng()));
 }
 
 #[test]
@@ -97,5 +98,5 @@ fn idle_server_redis() {
 /// It has no timers of its own.
 #[test]
 fn an_idle_nginx_writes_no_log() {
-    assert_eq!(entries_per_minute(&Nginx::new(&mut chance())), 0);
+    assert_eq!(entries_per_minute(&Nginx::new(&mut rng())), 0);
 }

@@ -5,8 +5,8 @@ use super::recipe::{Kitchen, Target, wait_until_ready};
 use super::web::http;
 use super::web::nginx::Nginx;
 use crate::clients::resp;
-use crate::fixture::chance::{Chance, scaled};
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::{random, scaled};
 use std::sync::Barrier;
 use std::thread;
 
@@ -59,7 +59,7 @@ fn a_race_for_a_key_ends_alike_everywhere() {
 #[test]
 fn a_race_for_a_file_ends_alike_everywhere() {
     let name = "a_race_for_a_file_ends_alike_everywhere";
-    let recipe = Nginx::new(&mut Chance::shown(name));
+    let recipe = Nginx::new(&mut random(name));
     let kitchen = Kitchen::new(&recipe);
     let cluster = Cluster::start(kitchen.setup.perturbed(PERTURB_US));
     let target =

@@ -1,10 +1,11 @@
 //! What every server has to stand: see [`survive`].
 
 use super::recipe::{Kitchen, Recipe, Stage, Target, stock, wait_until_ready};
-use crate::fixture::chance::{Chance, scaled};
 use crate::fixture::cluster::{Cluster, say};
+use crate::fixture::settings::{random, scaled};
 use crate::fixture::view::View;
 use crate::harness::{eventually, finish};
+use fastrand::Rng;
 use std::thread::{self, ScopedJoinHandle};
 
 /// Enough to change every order that is not fixed, little enough to be quick.
@@ -16,14 +17,14 @@ const DUMPS: usize = 5;
 /// Three replicas, each delayed at random. Clients of a follower's node load the server; the leader
 /// is killed in the middle of it and comes back. No client sees a reset or a wrong answer; at the end
 /// the replicas have equal hashes, and so have the server's own data.
-pub fn survive<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
+pub fn survive<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Rng) -> R) {
     survive_in("serial", test, recipe);
 }
 
 /// The same in one of the scheduling policies.
-pub fn survive_in<R: Recipe>(policy: &str, test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
-    let mut chance = Chance::shown(test);
-    let recipe = &recipe(&mut chance);
+pub fn survive_in<R: Recipe>(policy: &str, test: &str, recipe: impl FnOnce(&mut Rng) -> R) {
+    let mut rng = random(test);
+    let recipe = &recipe(&mut rng);
     let kitchen = Kitchen::new(recipe);
     say(&format!("{test}: {}", version(recipe)));
     let setup = kitchen.setup.option("--policy", policy);
@@ -34,10 +35,10 @@ pub fn survive_in<R: Recipe>(policy: &str, test: &str, recipe: impl FnOnce(&mut 
         wait_until_ready(recipe, &target(node));
     }
     let view = cluster.settle();
-    let survivor = target(view.followers()[chance.below(2) as usize]);
+    let survivor = target(view.followers()[rng.usize(..2)]);
     let stage = Stage::default();
     let steps = scaled(recipe.steps());
-    let kill_after = steps + chance.below(steps as u64) as usize;
+    let kill_after = steps + rng.usize(..steps);
     thread::scope(|scope| {
         let curtain = stage.curtain();
         let (at, stage) = (&survivor, &stage);
@@ -71,13 +72,13 @@ pub fn survive_in<R: Recipe>(policy: &str, test: &str, recipe: impl FnOnce(&mut 
 /// replicas take checkpoints one after the other; then one is killed with its server. It has to come
 /// back from its checkpoint, and to do what the others do; no client sees a reset or a wrong
 /// answer.
-pub fn come_back<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
+pub fn come_back<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Rng) -> R) {
     if let Err(error) = brolga_checkpoint::criu::Criu::probe() {
         say(&format!("{test}: SKIPPED, {error}"));
         return;
     }
-    let mut chance = Chance::shown(test);
-    let recipe = &recipe(&mut chance);
+    let mut rng = random(test);
+    let recipe = &recipe(&mut rng);
     let kitchen = Kitchen::new(recipe);
     let cluster = Cluster::start(kitchen.setup.option("--container", "required"));
     let target = |node| Target::new(node, &cluster.node_dir(node), &kitchen.ports);
@@ -86,7 +87,7 @@ pub fn come_back<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Chance) -> R) {
         wait_until_ready(recipe, &target(node));
     }
     let view = cluster.settle();
-    let stays = view.followers()[chance.below(2) as usize];
+    let stays = view.followers()[rng.usize(..2)];
     let goes = (1..=3).find(|node| *node != stays && *node != view.leader());
     let (survivor, goes) = (target(stays), goes.expect("there are three"));
     let stage = Stage::default();

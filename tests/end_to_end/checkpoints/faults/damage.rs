@@ -2,10 +2,11 @@
 
 use super::{LogFrom, checkpoint, checkpoint_well, checkpoints, contained_redis, fill, names};
 use crate::clients::resp::Client;
-use crate::fixture::chance::Chance;
 use crate::fixture::cluster::{Cluster, say};
+use crate::fixture::settings::random;
 use crate::fixture::view::View;
 use crate::harness::eventually;
+use fastrand::Rng;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -20,7 +21,7 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
     let Some(setup) = contained_redis(name) else {
         return;
     };
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
     let mut cluster = Cluster::start(setup);
     let view = cluster.settle();
@@ -39,7 +40,7 @@ fn a_damaged_checkpoint_is_named_and_an_older_one_used() {
         checkpoint_well(&cluster, "now", node);
         count();
         let path = newest(&checkpoints(&cluster, node));
-        let (file, what) = spoil(&path, &mut chance);
+        let (file, what) = spoil(&path, &mut rng);
         let found = checkpoint(&cluster.data(), "verify", node);
         assert_ne!(found.code, Some(0), "{found:?}");
         let file_shown = file.to_str().unwrap();
@@ -79,20 +80,20 @@ fn slot_of(checkpoint: &Path) -> u64 {
 }
 
 /// Flips a bit of a file or cuts its end off. Which, and what was done.
-fn spoil(checkpoint: &Path, chance: &mut Chance) -> (PathBuf, String) {
+fn spoil(checkpoint: &Path, rng: &mut Rng) -> (PathBuf, String) {
     let mut files = Vec::new();
     collect(checkpoint, &mut files);
     files.sort();
-    let file = files[chance.below(files.len() as u64) as usize].clone();
+    let file = files[rng.usize(..files.len())].clone();
     let mut bytes = fs::read(&file).unwrap();
-    let at = chance.below(bytes.len() as u64) as usize;
-    let how = match chance.below(2) {
+    let at = rng.usize(..bytes.len());
+    let how = match rng.u64(..2) {
         0 => {
             bytes.truncate(at);
             "cut"
         }
         _ => {
-            bytes[at] ^= 1 << chance.below(8);
+            bytes[at] ^= 1 << rng.u64(..8);
             "changed"
         }
     };

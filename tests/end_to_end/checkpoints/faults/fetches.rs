@@ -6,10 +6,11 @@
 
 use super::{checkpoint_well, checkpoints, contained_redis, fill, names, rounds};
 use crate::clients::counting::{Control, check_everywhere, count};
-use crate::fixture::chance::Chance;
 use crate::fixture::cluster::{Cluster, say};
+use crate::fixture::settings::random;
 use crate::fixture::view::View;
 use crate::harness::{eventually, finish, runs};
+use fastrand::Rng;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
@@ -51,7 +52,7 @@ fn fetches_of_checkpoints_survive_kills() {
     let Some(setup) = contained_redis(name) else {
         return;
     };
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
     let mut cluster = Cluster::start(setup);
     let survivor = cluster.settle().followers()[0];
@@ -64,8 +65,8 @@ fn fetches_of_checkpoints_survive_kills() {
         let counter = scope.spawn(|| count(0, address, &control));
         for round in 0..rounds {
             let (loss, victim) = KINDS[round % KINDS.len()];
-            let node = others(survivor, None)[chance.below(2) as usize];
-            let what = fetch_once(&mut cluster, (survivor, node), loss, victim, &mut chance);
+            let node = others(survivor, None)[rng.usize(..2)];
+            let what = fetch_once(&mut cluster, (survivor, node), loss, victim, &mut rng);
             say(&format!(
                 "{name}: round {round}: {loss:?} of {node} is lost, {victim:?} dies: {what}"
             ));
@@ -119,7 +120,7 @@ fn fetch_once(
     (survivor, node): (u64, u64),
     loss: Loss,
     victim: Victim,
-    chance: &mut Chance,
+    rng: &mut Rng,
 ) -> String {
     let view = cluster.settle();
     let other = others(survivor, Some(node))[0];
@@ -140,7 +141,7 @@ fn fetch_once(
         seen || (came() && matches!(loss, Loss::Disk))
     });
     assert!(begun, "nothing comes: {:#?}", cluster.any_view());
-    let pause = Duration::from_millis(chance.below(PAUSE_MS));
+    let pause = Duration::from_millis(rng.u64(..PAUSE_MS));
     thread::sleep(pause);
     let dies = match victim {
         Victim::Fetcher => Some(pid),

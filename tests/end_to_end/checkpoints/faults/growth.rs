@@ -9,8 +9,8 @@
 
 use super::{checkpoint_well, checkpoints, contained_redis, names};
 use crate::clients::resp::Client;
-use crate::fixture::chance::scaled;
 use crate::fixture::cluster::{Cluster, say};
+use crate::fixture::settings::scaled;
 use crate::fixture::view::View;
 use crate::harness::eventually;
 use std::collections::BTreeSet;

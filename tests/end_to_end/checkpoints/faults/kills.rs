@@ -9,10 +9,11 @@ use super::{
     LogFrom, checkpoint, checkpoint_well, checkpoints, fill, is_possible, names, rounds, tree,
 };
 use crate::clients::counting::{Control, check_everywhere, count};
-use crate::fixture::chance::Chance;
 use crate::fixture::cluster::{Cluster, Setup, say};
+use crate::fixture::settings::random;
 use crate::fixture::view::View;
 use crate::harness::{eventually, runs};
+use fastrand::Rng;
 use nix::sys::signal::{Signal, kill as kill_process};
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -66,7 +67,7 @@ const KINDS: [(Deed, Victim); 8] = [
 
 struct Campaign {
     cluster: Cluster,
-    chance: Chance,
+    rng: Rng,
     /// Clients are connected to it.
     survivor: u64,
     /// How often what was hit.
@@ -79,15 +80,15 @@ fn campaign(name: &str, setup: Setup, rounds: usize, clients: usize) {
     if !is_possible(name) {
         return;
     }
-    let mut chance = Chance::shown(name);
+    let mut rng = random(name);
     let setup = setup.option("--container", "required");
     let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
     let cluster = Cluster::start(setup);
-    let survivor = chance.below(3) + 1;
+    let survivor = rng.u64(..3) + 1;
     let data = cluster.data();
     let mut campaign = Campaign {
         cluster,
-        chance,
+        rng,
         survivor,
         hits: BTreeMap::new(),
         again: 0,
@@ -147,8 +148,8 @@ impl Campaign {
     fn round(&mut self, name: &str, round: usize, (deed, victim): (Deed, Victim)) {
         let others = [1, 2, 3].into_iter().filter(|node| *node != self.survivor);
         let others: Vec<u64> = others.collect();
-        let node = others[self.chance.below(2) as usize];
-        let moment = Moment::chosen(signs(deed, victim), &mut self.chance);
+        let node = others[self.rng.usize(..2)];
+        let moment = Moment::chosen(signs(deed, victim), &mut self.rng);
         let hit = match deed {
             Deed::Checkpoint => self.during_checkpoint(node, victim, moment),
             Deed::Restore => self.during_restore(node, victim, moment),
@@ -163,14 +164,14 @@ impl Campaign {
 
     /// Somebody dies while a replica takes one. What was hit.
     fn during_checkpoint(&mut self, node: u64, victim: Victim, moment: Moment) -> &'static str {
-        let (cluster, chance) = (&self.cluster, &mut self.chance);
+        let (cluster, rng) = (&self.cluster, &mut self.rng);
         let pid = cluster.view().pid(node);
         let scene = Scene::new(pid, &checkpoints(cluster, node));
         let data = cluster.data();
         thread::scope(|scope| {
             let asked = scope.spawn(move || checkpoint(&data, "now", node));
             let came = moment.wait(&scene, || asked.is_finished());
-            let hit = came && kill(pid, victim, chance);
+            let hit = came && kill(pid, victim, rng);
             let answer = asked.join().unwrap();
             match (hit, answer.code) {
                 (false, _) => MISSED,
@@ -190,7 +191,7 @@ impl Campaign {
         let scene = Scene::new(pid, &checkpoints(&self.cluster, node));
         let is_over = || !runs(pid) || STARTED.iter().any(|words| log.says(words));
         let came = moment.wait(&scene, is_over);
-        match came && kill(pid, victim, &mut self.chance) {
+        match came && kill(pid, victim, &mut self.rng) {
             true => "hit",
             false => MISSED,
         }
@@ -248,25 +249,25 @@ fn signs(deed: Deed, victim: Victim) -> &'static [moment::Sign] {
     }
 }
 
-fn one_of(mut all: Vec<u64>, chance: &mut Chance) -> Vec<u64> {
+fn one_of(mut all: Vec<u64>, rng: &mut Rng) -> Vec<u64> {
     if all.is_empty() {
         return all;
     }
-    let at = chance.below(all.len() as u64) as usize;
+    let at = rng.usize(..all.len());
     vec![all.swap_remove(at)]
 }
 
 /// False if there is nobody to kill any more.
-fn kill(node: u64, victim: Victim, chance: &mut Chance) -> bool {
+fn kill(node: u64, victim: Victim, rng: &mut Rng) -> bool {
     let below = tree::below(node);
     let mut victims = match victim {
         Victim::Node => vec![node],
-        Victim::Criu => one_of(tree::criu_below(node, ""), chance),
-        Victim::Server => one_of(tree::servers_below(node), chance),
+        Victim::Criu => one_of(tree::criu_below(node, ""), rng),
+        Victim::Server => one_of(tree::servers_below(node), rng),
         Victim::Everything => {
             let mut all = below.clone();
             all.push(node);
-            let first = chance.below(all.len() as u64) as usize;
+            let first = rng.usize(..all.len());
             all.rotate_left(first);
             all
         }

@@ -19,7 +19,7 @@ use std::path::{Path, PathBuf};
 
 /// Rounds of a campaign.
 fn rounds() -> usize {
-    crate::fixture::chance::setting("BROLGA_CHECKPOINT_FAULTS", 8)
+    crate::fixture::settings::setting("BROLGA_CHECKPOINT_FAULTS", 8)
 }
 
 /// Whether servers can be dumped here; says why not.

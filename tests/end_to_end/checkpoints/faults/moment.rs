@@ -2,8 +2,9 @@
 //! little time has gone by since.
 
 use super::{names, tree};
-use crate::fixture::chance::Chance;
+
 use crate::harness::PATIENCE;
+use fastrand::Rng;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::thread;
@@ -69,12 +70,12 @@ impl fmt::Display for Moment {
 
 impl Moment {
     /// Short pauses are as likely as long ones.
-    pub fn chosen(signs: &[Sign], chance: &mut Chance) -> Self {
-        let sign = signs[chance.below(signs.len() as u64) as usize];
-        let most = 1 << chance.below(PAUSE_BITS + 1);
+    pub fn chosen(signs: &[Sign], rng: &mut Rng) -> Self {
+        let sign = signs[rng.usize(..signs.len())];
+        let most = 1 << rng.u64(..PAUSE_BITS + 1);
         Self {
             sign,
-            pause: Duration::from_micros(250) * u32::try_from(chance.below(most)).unwrap(),
+            pause: Duration::from_micros(250) * u32::try_from(rng.u64(..most)).unwrap(),
         }
     }
 

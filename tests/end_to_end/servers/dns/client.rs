@@ -3,8 +3,9 @@
 //! As resolvers do, it asks again when no answer comes over UDP. Over TCP every answer must come, on the
 //! connection that was opened at the start.
 
-use crate::fixture::chance::Chance;
+use crate::fixture::settings::random_bytes;
 use crate::servers::recipe::{Load, Stage, Target, stock};
+use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -43,15 +44,15 @@ struct Question {
 }
 
 impl Hosts {
-    pub fn new(chance: &mut Chance) -> Self {
-        let text = |host: usize, chance: &mut Chance| {
-            let letters = chance.bytes(200);
+    pub fn new(rng: &mut Rng) -> Self {
+        let text = |host: usize, rng: &mut Rng| {
+            let letters = random_bytes(rng, 200);
             let letters = letters.iter().map(|byte| char::from(b'a' + byte % 26));
             format!("host {host} {}", letters.collect::<String>())
         };
         let texts = (0..HOSTS).map(|host| {
             let count = if host % 10 == 0 { 6 } else { 1 };
-            (0..count).map(|_| text(host, chance)).collect()
+            (0..count).map(|_| text(host, rng)).collect()
         });
         Self {
             texts: texts.collect(),
@@ -78,9 +79,9 @@ impl Hosts {
         records
     }
 
-    fn question(&self, chance: &mut Chance) -> Question {
-        let host = chance.below(HOSTS as u64) as usize;
-        match chance.below(4) {
+    fn question(&self, rng: &mut Rng) -> Question {
+        let host = rng.usize(..HOSTS);
+        match rng.u64(..4) {
             0 => {
                 let strings = self.texts[host].iter().flat_map(|text| {
                     let length = u8::try_from(text.len()).unwrap();
@@ -106,9 +107,9 @@ impl Hosts {
     }
 
     /// Clients of our own and stock ones.
-    pub fn load(&self, chance: &mut Chance) -> Vec<Load<'_>> {
-        let seeded = Chance::seeded(chance.next());
-        let mut load = self.load_udp(chance);
+    pub fn load(&self, rng: &mut Rng) -> Vec<Load<'_>> {
+        let seeded = Rng::with_seed(rng.u64(..));
+        let mut load = self.load_udp(rng);
         load.push(Box::new(move |at, stage| {
             self.one_connection(seeded, at, stage);
         }));
@@ -117,8 +118,8 @@ impl Hosts {
     }
 
     /// Only those that need no connection.
-    pub fn load_udp(&self, chance: &mut Chance) -> Vec<Load<'_>> {
-        let [one, two] = [1, 2].map(|_| Chance::seeded(chance.next()));
+    pub fn load_udp(&self, rng: &mut Rng) -> Vec<Load<'_>> {
+        let [one, two] = [1, 2].map(|_| Rng::with_seed(rng.u64(..)));
         vec![
             Box::new(move |at, stage| self.one_port(one, at, stage)),
             Box::new(move |at, stage| self.many_ports(two, at, stage)),
@@ -127,22 +128,22 @@ impl Hosts {
     }
 
     /// Several questions at a time from one port.
-    fn one_port(&self, mut chance: Chance, at: &Target, stage: &Stage) {
+    fn one_port(&self, mut rng: Rng, at: &Target, stage: &Stage) {
         let mut client = Client::new(at.address(0));
         while stage.step() {
-            let questions: Vec<_> = (0..PIPELINED).map(|_| self.question(&mut chance)).collect();
+            let questions: Vec<_> = (0..PIPELINED).map(|_| self.question(&mut rng)).collect();
             client.ask(&questions);
         }
     }
 
-    fn many_ports(&self, mut chance: Chance, at: &Target, stage: &Stage) {
+    fn many_ports(&self, mut rng: Rng, at: &Target, stage: &Stage) {
         while stage.step() {
-            let question = self.question(&mut chance);
+            let question = self.question(&mut rng);
             Client::new(at.address(0)).ask(&[question]);
         }
     }
 
-    fn one_connection(&self, mut chance: Chance, at: &Target, stage: &Stage) {
+    fn one_connection(&self, mut rng: Rng, at: &Target, stage: &Stage) {
         let mut stream = TcpStream::connect(at.address(0)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut id = 0u16;
@@ -151,7 +152,7 @@ impl Hosts {
             let mut bytes = Vec::new();
             for _ in 0..PIPELINED {
                 id = id.wrapping_add(1);
-                let question = self.question(&mut chance);
+                let question = self.question(&mut rng);
                 bytes.extend(framed(&question.encode(id)));
                 open.insert(id, question);
             }
@@ -244,11 +245,11 @@ impl Elsewhere {
     }
 
     /// Asks the wrapped server for names that it has to ask us for.
-    pub fn load(mut chance: Chance, at: &Target, stage: &Stage) {
+    pub fn load(mut rng: Rng, at: &Target, stage: &Stage) {
         let mut client = Client::new(at.address(0));
         while stage.step() {
             let questions = (0..PIPELINED).map(|_| {
-                let name = format!("n{}.elsewhere.test", chance.below(10_000));
+                let name = format!("n{}.elsewhere.test", rng.u64(..10_000));
                 Question {
                     answer: Some(Self::address(&name).into()),
                     kind: A,

@@ -1,10 +1,10 @@
 //! nsd with two serving processes, and new ones for every zone that is added.
 
-use crate::fixture::chance::Chance;
 use crate::harness::eventually;
 use crate::servers::dns::client::{Hosts, dig};
 use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
 use crate::servers::scenario::{come_back, survive};
+use fastrand::Rng;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,26 +12,26 @@ use std::sync::Mutex;
 
 #[test]
 fn nsd_comes_back_from_a_checkpoint() {
-    come_back("nsd_comes_back_from_a_checkpoint", |chance| {
-        Nsd::new(chance, true)
+    come_back("nsd_comes_back_from_a_checkpoint", |rng| {
+        Nsd::new(rng, true)
     });
 }
 
 #[test]
 fn nsd_survives_its_leader() {
-    survive("nsd_survives_its_leader", |chance| Nsd::new(chance, false));
+    survive("nsd_survives_its_leader", |rng| Nsd::new(rng, false));
 }
 
 #[test]
 fn nsd_that_changes_survives_its_leader() {
     let test = "nsd_that_changes_survives_its_leader";
-    survive(test, |chance| Nsd::new(chance, true));
+    survive(test, |rng| Nsd::new(rng, true));
 }
 
 #[derive(Debug)]
 struct Nsd {
     hosts: Hosts,
-    chance: Mutex<Chance>,
+    rng: Mutex<Rng>,
     /// Zones are added meanwhile. The serving processes that go then reset their connections, also
     /// without us.
     changes: bool,
@@ -40,10 +40,10 @@ struct Nsd {
 }
 
 impl Nsd {
-    fn new(chance: &mut Chance, changes: bool) -> Self {
+    fn new(rng: &mut Rng, changes: bool) -> Self {
         Self {
-            hosts: Hosts::new(chance),
-            chance: Mutex::new(chance.clone()),
+            hosts: Hosts::new(rng),
+            rng: Mutex::new(rng.clone()),
             changes,
             added: Mutex::default(),
         }
@@ -118,11 +118,11 @@ impl Recipe for Nsd {
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let chance = &mut self.chance.lock().unwrap();
+        let rng = &mut self.rng.lock().unwrap();
         if !self.changes {
-            return self.hosts.load(chance);
+            return self.hosts.load(rng);
         }
-        let mut load = self.hosts.load_udp(chance);
+        let mut load = self.hosts.load_udp(rng);
         load.push(Box::new(|at, stage| self.add(at, stage)));
         load
     }

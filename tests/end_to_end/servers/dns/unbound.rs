@@ -1,10 +1,10 @@
 //! unbound with two threads: local data, which change while it serves, and a zone for which it asks a
 //! server outside.
 
-use crate::fixture::chance::Chance;
 use crate::servers::dns::client::{Elsewhere, Hosts, dig};
 use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
 use crate::servers::scenario::{come_back, survive};
+use fastrand::Rng;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -26,15 +26,15 @@ fn unbound_survives_its_leader() {
 #[derive(Debug)]
 struct Unbound {
     hosts: Hosts,
-    chance: Mutex<Chance>,
+    rng: Mutex<Rng>,
     elsewhere: OnceLock<Elsewhere>,
 }
 
 impl Unbound {
-    fn new(chance: &mut Chance) -> Self {
+    fn new(rng: &mut Rng) -> Self {
         Self {
-            hosts: Hosts::new(chance),
-            chance: Mutex::new(chance.clone()),
+            hosts: Hosts::new(rng),
+            rng: Mutex::new(rng.clone()),
             elsewhere: OnceLock::new(),
         }
     }
@@ -102,10 +102,10 @@ impl Recipe for Unbound {
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let chance = &mut self.chance.lock().unwrap();
-        let mut load = self.hosts.load(chance);
+        let rng = &mut self.rng.lock().unwrap();
+        let mut load = self.hosts.load(rng);
         load.push(Box::new(Self::change));
-        let seeded = Chance::seeded(chance.next());
+        let seeded = Rng::with_seed(rng.u64(..));
         load.push(Box::new(|at, stage| Elsewhere::load(seeded, at, stage)));
         load
     }

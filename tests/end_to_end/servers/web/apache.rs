@@ -1,9 +1,10 @@
 //! Apache httpd: processes with threads, and a program that makes pages.
 
-use crate::fixture::chance::Chance;
+use crate::fixture::settings::random_bytes;
 use crate::servers::recipe::{Load, Recipe, Stage, Target};
 use crate::servers::scenario::{come_back, survive, survive_in};
 use crate::servers::web::http::{Client, bench, curl, fetch};
+use fastrand::Rng;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -30,9 +31,9 @@ struct Apache {
 }
 
 impl Apache {
-    fn new(chance: &mut Chance) -> Self {
+    fn new(rng: &mut Rng) -> Self {
         let sizes = [("small", 100), ("page.html", 20_000), ("big", 500_000)];
-        let files = sizes.map(|(name, size)| (name.to_owned(), chance.bytes(size)));
+        let files = sizes.map(|(name, size)| (name.to_owned(), random_bytes(rng, size)));
         Self {
             files: files.into(),
         }

@@ -1,9 +1,9 @@
 //! civetweb, which is what became of CRANE's Mongoose: a pool of threads, static files and a listing.
 
-use crate::fixture::chance::Chance;
 use crate::servers::recipe::{Load, Recipe, Target};
 use crate::servers::scenario::{come_back, survive};
 use crate::servers::web::http::Files;
+use fastrand::Rng;
 use std::path::Path;
 use std::process::Command;
 
@@ -21,8 +21,8 @@ fn civetweb_survives_its_leader() {
 pub struct Civetweb(Files);
 
 impl Civetweb {
-    pub fn new(chance: &mut Chance) -> Self {
-        Self(Files::new(chance, &[20_000, 0, 100, 700_000]))
+    pub fn new(rng: &mut Rng) -> Self {
+        Self(Files::new(rng, &[20_000, 0, 100, 700_000]))
     }
 }
 

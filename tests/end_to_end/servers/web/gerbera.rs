@@ -1,8 +1,9 @@
 //! Gerbera, a UPnP media server: select, a pool of threads, SQLite, datagrams.
 
-use crate::fixture::chance::Chance;
+use crate::fixture::settings::random_bytes;
 use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
 use crate::servers::scenario::{come_back, survive};
+use fastrand::Rng;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -26,10 +27,10 @@ struct Gerbera {
 }
 
 impl Gerbera {
-    fn new(chance: &mut Chance) -> Self {
+    fn new(rng: &mut Rng) -> Self {
         Self {
             songs: (0..FILES)
-                .map(|at| chance.bytes(50_000 * (at + 1)))
+                .map(|at| random_bytes(rng, 50_000 * (at + 1)))
                 .collect(),
         }
     }

@@ -1,10 +1,11 @@
 //! HAProxy in front of servers that are not wrapped: pages over HTTP from two, lines over TCP from one.
 
-use crate::fixture::chance::Chance;
 use crate::fixture::outside::{Numberer, Outside};
+use crate::fixture::settings::random_bytes;
 use crate::servers::recipe::{Load, Recipe, Stage, Target};
 use crate::servers::scenario::{come_back, survive};
 use crate::servers::web::http::{bench, curl, fetch};
+use fastrand::Rng;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
@@ -30,9 +31,9 @@ struct HaProxy {
 
 impl HaProxy {
     /// What fits one buffer comes in one piece or not at all, so that it can be asked for again.
-    fn new(chance: &mut Chance) -> Self {
+    fn new(rng: &mut Rng) -> Self {
         let sizes = [8000, 0, 100];
-        let file = |size: usize| (format!("files/{size}"), chance.bytes(size));
+        let file = |size: usize| (format!("files/{size}"), random_bytes(rng, size));
         Self {
             files: sizes.map(file).into(),
             outside: OnceLock::new(),

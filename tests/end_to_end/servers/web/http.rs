@@ -1,7 +1,8 @@
 //! An exact HTTP/1.1 client, which keeps its connection, and stock ones.
 
-use crate::fixture::chance::Chance;
+use crate::fixture::settings::random_bytes;
 use crate::servers::recipe::{Load, Stage, Target, ended, stock};
+use fastrand::Rng;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -155,8 +156,8 @@ impl Client {
 pub struct Files(Vec<(String, Vec<u8>)>);
 
 impl Files {
-    pub fn new(chance: &mut Chance, sizes: &[usize]) -> Self {
-        let make = |size: &usize| (format!("files/{size}"), chance.bytes(*size));
+    pub fn new(rng: &mut Rng, sizes: &[usize]) -> Self {
+        let make = |size: &usize| (format!("files/{size}"), random_bytes(rng, *size));
         Self(sizes.iter().map(make).collect())
     }
 

@@ -1,9 +1,10 @@
 //! nginx: a master and two workers that share a listener.
 
-use crate::fixture::chance::Chance;
+use crate::fixture::settings::random_bytes;
 use crate::servers::recipe::{Load, Recipe, Stage, Target};
 use crate::servers::scenario::{come_back, survive, survive_in};
 use crate::servers::web::http::{Client, bench, curl, fetch};
+use fastrand::Rng;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -31,9 +32,9 @@ pub struct Nginx {
 }
 
 impl Nginx {
-    pub fn new(chance: &mut Chance) -> Self {
+    pub fn new(rng: &mut Rng) -> Self {
         let sizes = [("small", 100), ("page.html", 20_000), ("big", 900_000)];
-        let files = sizes.map(|(name, size)| (name.to_owned(), chance.bytes(size)));
+        let files = sizes.map(|(name, size)| (name.to_owned(), random_bytes(rng, size)));
         Self {
             files: files.into(),
         }
