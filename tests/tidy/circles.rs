@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 /// circles stay.
 const CIRCLES: [(&str, usize); 6] = [
     ("checkpoint", 6),
-    ("consensus", 2),
+    ("consensus", 6),
     ("examples/store", 2),
     ("interposer", 51),
     ("src", 2),
