@@ -1,4 +1,5 @@
-//! `brolga restore`: what a node starts from, and a server as it was after a slot, beside everything.
+//! `brolga restore`: what a node starts from, and a server as it was after a slot, beside
+//! everything.
 
 use crate::checkpoints::faults::is_possible;
 use crate::clients::resp::Client;
@@ -9,6 +10,7 @@ use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use tempfile::TempDir;
 
 const WRITES: usize = 100;
 
@@ -120,166 +122,169 @@ fn without_checkpoints_a_server_is_restored_from_its_log() {
 }
 
 #[test]
-fn a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere() {
-    let name = "a_node_starts_from_what_restore_says_and_the_past_is_looked_at_elsewhere";
-    let scratch = tempfile::tempdir().unwrap();
+fn restore_repeats_history_elsewhere_and_chooses_where_a_node_starts() {
+    let name = "restore_repeats_history_elsewhere_and_chooses_where_a_node_starts";
     if !is_possible(name) {
         return;
     }
-    let mut rng = random(name);
-    let setup = Setup::store().option("--container", "required");
-    // Either way it is the same.
-    let how = ["none", "zstd"][rng.usize(..2)];
-    let mut cluster = Cluster::start(setup.option("--checkpoint-compression", how));
-    let data = cluster.data();
-    let mut taken = Vec::new();
-    for _ in 0..2 {
-        write(&cluster, &mut rng);
-        let now = finish(&["checkpoint", "now", "--data", data.to_str().unwrap()]);
-        assert_eq!(now.code, Some(0), "{now:?}");
-        taken.push(newest(&cluster, 1));
+    let mut history = History::make(name);
+    let past = history.between_the_checkpoints();
+    history.from_a_kept_checkpoint(&past);
+    history.without_criu(&past);
+    let (archive, third) = history.export();
+    history.cluster.kill_everything();
+    history.skip_a_damaged_checkpoint();
+    history.bring_back_an_empty_node(&archive, third);
+    history.all_start_again(name, third);
+}
+
+/// A store with two checkpoints of each replica, and entries before, between and after them.
+struct History {
+    cluster: Cluster,
+    data: PathBuf,
+    scratch: TempDir,
+    compression: &'static str,
+    /// Slots of the checkpoints of the first replica.
+    first: u64,
+    second: u64,
+    /// The last slot with an entry.
+    last: u64,
+    /// A slot between the checkpoints, as an argument.
+    at: String,
+}
+
+impl History {
+    fn make(name: &str) -> Self {
+        let mut rng = random(name);
+        // Either way it is the same.
+        let compression = ["none", "zstd"][rng.usize(..2)];
+        let setup = Setup::store().option("--container", "required");
+        let cluster = Cluster::start(setup.option("--checkpoint-compression", compression));
+        let data = cluster.data();
+        let [first, second] = [(); 2].map(|()| {
+            write(&cluster, &mut rng);
+            let now = finish(&["checkpoint", "now", "--data", data.to_str().unwrap()]);
+            assert_eq!(now.code, Some(0), "{now:?}");
+            newest(&cluster, 1)
+        });
+        let last = write(&cluster, &mut rng);
+        Self {
+            data,
+            scratch: tempfile::tempdir().unwrap(),
+            compression,
+            first,
+            second,
+            last,
+            at: (first + 1 + rng.u64(..second - first - 1)).to_string(),
+            cluster,
+        }
     }
-    let last = write(&cluster, &mut rng);
-    let (first, second) = (taken[0], taken[1]);
 
-    // Between the two, from the first and from the genesis: the same files, hashes as recorded.
-    let at = (first + 1 + rng.u64(..second - first - 1)).to_string();
-    let path = |name: &str| scratch.path().join(name);
-    let (past, replayed) = (path("past"), path("replayed"));
-    let past_text = past.to_str().unwrap();
-    let into = ["--into", past_text, "--at", &at, "--checkpoint"];
-    let restored = done("restore", &data, 1, &into);
-    says(
-        &restored,
-        &[&format!("from the checkpoint of slot {first} to slot {at}")],
-    );
-    says(&restored, &["as recorded", "a checkpoint of slot"]);
-    done(
-        "replay",
-        &data,
-        1,
-        &["--until", &at, "--into", replayed.to_str().unwrap()],
-    );
-    assert!(
-        tree(&past.join("work")) == tree(&replayed.join("work")),
-        "other files"
-    );
+    fn path(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
 
-    // The checkpoint that was kept there is as good as any.
-    let kept = past.join("checkpoints");
-    let on = done(
-        "replay",
-        &data,
-        1,
-        &["--checkpoints", kept.to_str().unwrap()],
-    );
-    says(
-        &on,
-        &[
-            "from the checkpoint of slot",
-            &format!("slot {last}: output hash"),
-        ],
-    );
-    says(&on, &["all hashes are as recorded"]);
-    let own = done("replay", &data, 2, &["--from-checkpoint"]);
-    says(
-        &own,
-        &["from the checkpoint of slot", "all hashes are as recorded"],
-    );
+    /// From the first checkpoint and from the genesis: the same files, hashes as recorded. Returns
+    /// where the files are.
+    fn between_the_checkpoints(&self) -> PathBuf {
+        let (first, at) = (self.first, &self.at);
+        let (past, replayed) = (self.path("past"), self.path("replayed"));
+        let into = ["--into", past.to_str().unwrap(), "--at", at, "--checkpoint"];
+        let restored = done("restore", &self.data, 1, &into);
+        let from = format!("from the checkpoint of slot {first} to slot {at}");
+        says(&restored, &[&from, "as recorded", "a checkpoint of slot"]);
+        let until = ["--until", at, "--into", replayed.to_str().unwrap()];
+        done("replay", &self.data, 1, &until);
+        assert_same_files(&past, &replayed);
+        past
+    }
 
-    // Without CRIU there is the log, from its beginning.
-    let slow = path("slow");
-    let words = [
-        "restore",
-        "--data",
-        data.to_str().unwrap(),
-        "--node",
-        "1",
-        "--into",
-    ];
-    let words = [&words[..], &[slow.to_str().unwrap(), "--at", &at]].concat();
-    let without = finish_with(&words, &[("BROLGA_CRIU", "/bin/false")]);
-    assert_eq!(without.code, Some(0), "{without:?}");
-    says(
-        &without,
-        &["is skipped", &format!("from the genesis to slot {at}")],
-    );
-    assert!(
-        tree(&slow.join("work")) == tree(&past.join("work")),
-        "other files"
-    );
+    /// The checkpoint that was kept beside the files is as good as any.
+    fn from_a_kept_checkpoint(&self, past: &Path) {
+        let kept = past.join("checkpoints");
+        let on = ["--checkpoints", kept.to_str().unwrap()];
+        let replayed = done("replay", &self.data, 1, &on);
+        let last = format!("slot {}: output hash", self.last);
+        let start = "from the checkpoint of slot";
+        says(&replayed, &[start, &last, "all hashes are as recorded"]);
+        let own = done("replay", &self.data, 2, &["--from-checkpoint"]);
+        says(&own, &[start, "all hashes are as recorded"]);
+    }
 
-    // One that is damaged is named, and the older one used; also by the node.
-    let archive = path("archive.tar.zst");
-    let archive_text = archive.to_str().unwrap();
-    let of_second = [archive_text, "--slot", &newest(&cluster, 3).to_string()].map(str::to_owned);
-    let exported = finish(
-        &[
-            &[
-                "checkpoint",
-                "export",
-                "--node",
-                "3",
-                "--data",
-                data.to_str().unwrap(),
-            ],
-            &of_second.each_ref().map(String::as_str)[..],
-        ]
-        .concat(),
-    );
-    assert_eq!(exported.code, Some(0), "{exported:?}");
-    let third = newest(&cluster, 3);
-    cluster.kill_everything();
-    damage(&cluster.node_dir(1), second);
-    let here = done("restore", &data, 1, &[]);
-    says(
-        &here,
-        &[
-            &format!("slot {second} is skipped"),
-            "its checksum is wrong",
-        ],
-    );
-    says(
-        &here,
-        &[&format!(
-            "replica 1 starts from the checkpoint of slot {first}"
-        )],
-    );
+    /// There is still the log, from its beginning.
+    fn without_criu(&self, past: &Path) {
+        let slow = self.path("slow");
+        let data = self.data.to_str().unwrap();
+        let words = ["restore", "--data", data, "--node", "1", "--into"];
+        let words = [&words[..], &[slow.to_str().unwrap(), "--at", &self.at]].concat();
+        let without = finish_with(&words, &[("BROLGA_CRIU", "/bin/false")]);
+        assert_eq!(without.code, Some(0), "{without:?}");
+        let from = format!("from the genesis to slot {}", self.at);
+        says(&without, &["is skipped", &from]);
+        assert_same_files(&slow, past);
+    }
 
-    // A machine that has nothing takes all of it from the file.
-    let bare = cluster.node_dir(3);
-    let config = fs::read(bare.join("config.toml")).unwrap();
-    fs::remove_dir_all(&bare).unwrap();
-    fs::create_dir(&bare).unwrap();
-    fs::write(bare.join("config.toml"), config).unwrap();
-    let beside = path("beside");
-    let beside_text = beside.to_str().unwrap();
-    let elsewhere = done(
-        "restore",
-        &data,
-        3,
-        &["--from", archive_text, "--into", beside_text],
-    );
-    says(
-        &elsewhere,
-        &[&format!(
-            "from the checkpoint of slot {third} to slot {third}"
-        )],
-    );
-    let here = done("restore", &data, 3, &["--from", archive_text]);
-    says(
-        &here,
-        &[&format!("starts from the checkpoint of slot {third}")],
-    );
-    cluster.start_again();
-    let view = cluster.settle();
-    assert_eq!(view.node(1).unwrap().restored_from, Some(first));
-    assert_eq!(view.node(3).unwrap().restored_from, Some(third));
-    say(&format!(
-        "{name}: compression {how}, slots {first}, {second}, {third}; {}",
-        view.hashes()
-    ));
-    cluster.stop();
+    /// Writes the newest checkpoint of the third replica to a file; returns that and the slot.
+    fn export(&self) -> (PathBuf, u64) {
+        let archive = self.path("archive.tar.zst");
+        let third = newest(&self.cluster, 3);
+        let slot = third.to_string();
+        let data = self.data.to_str().unwrap();
+        let words = ["checkpoint", "export", "--node", "3", "--data", data];
+        let of = [archive.to_str().unwrap(), "--slot", &slot];
+        let exported = finish(&[&words[..], &of].concat());
+        assert_eq!(exported.code, Some(0), "{exported:?}");
+        (archive, third)
+    }
+
+    /// A checkpoint that is damaged is named, and the older one used.
+    fn skip_a_damaged_checkpoint(&self) {
+        let (first, second) = (self.first, self.second);
+        damage(&self.cluster.node_dir(1), second);
+        let here = done("restore", &self.data, 1, &[]);
+        let skipped = format!("slot {second} is skipped");
+        let start = format!("replica 1 starts from the checkpoint of slot {first}");
+        says(&here, &[&skipped, "its checksum is wrong", &start]);
+    }
+
+    /// A machine that has nothing takes all of it from the file.
+    fn bring_back_an_empty_node(&self, archive: &Path, third: u64) {
+        let bare = self.cluster.node_dir(3);
+        let config = fs::read(bare.join("config.toml")).unwrap();
+        fs::remove_dir_all(&bare).unwrap();
+        fs::create_dir(&bare).unwrap();
+        fs::write(bare.join("config.toml"), config).unwrap();
+        let beside = self.path("beside");
+        let from = ["--from", archive.to_str().unwrap()];
+        let into = ["--into", beside.to_str().unwrap()];
+        let elsewhere = done("restore", &self.data, 3, &[from, into].concat());
+        let all = format!("from the checkpoint of slot {third} to slot {third}");
+        says(&elsewhere, &[&all]);
+        let here = done("restore", &self.data, 3, &from);
+        let start = format!("starts from the checkpoint of slot {third}");
+        says(&here, &[&start]);
+    }
+
+    /// The nodes do as they were told.
+    fn all_start_again(mut self, name: &str, third: u64) {
+        let (first, second) = (self.first, self.second);
+        self.cluster.start_again();
+        let view = self.cluster.settle();
+        assert_eq!(view.node(1).unwrap().restored_from, Some(first));
+        assert_eq!(view.node(3).unwrap().restored_from, Some(third));
+        say(&format!(
+            "{name}: compression {}, slots {first}, {second}, {third}; {}",
+            self.compression,
+            view.hashes()
+        ));
+        self.cluster.stop();
+    }
+}
+
+#[track_caller]
+fn assert_same_files(one: &Path, other: &Path) {
+    let same = tree(&one.join("work")) == tree(&other.join("work"));
+    assert!(same, "the files differ");
 }
 
 fn newest(cluster: &Cluster, node: u64) -> u64 {

@@ -8,7 +8,7 @@ use super::moment::{self, Moment, Scene};
 use super::{
     LogFrom, checkpoint, checkpoint_well, checkpoints, fill, is_possible, names, rounds, tree,
 };
-use crate::clients::counting::{Control, check_everywhere, count};
+use crate::clients::counting::{Control, Tally, check_everywhere, count};
 use crate::fixture::cluster::{Cluster, Setup, say};
 use crate::fixture::settings::random;
 use crate::fixture::view::View;
@@ -37,7 +37,7 @@ fn checkpoints_of_the_store_survive_kills() {
     campaign(name, Setup::store(), rounds().div_ceil(2), 1);
 }
 
-/// What is under way when somebody dies.
+/// The action that is under way when somebody dies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Deed {
     Checkpoint,
@@ -70,9 +70,9 @@ struct Campaign {
     rng: Rng,
     /// Clients are connected to it.
     survivor: u64,
-    /// How often what was hit.
+    /// Number of hits by action and victim.
     hits: BTreeMap<String, usize>,
-    /// How often a node that was started had to be started again.
+    /// Number of nodes that had to be started once more.
     again: usize,
 }
 
@@ -80,71 +80,83 @@ fn campaign(name: &str, setup: Setup, rounds: usize, clients: usize) {
     if !is_possible(name) {
         return;
     }
-    let mut rng = random(name);
-    let setup = setup.option("--container", "required");
-    let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
-    let cluster = Cluster::start(setup);
-    let survivor = rng.u64(..3) + 1;
-    let data = cluster.data();
-    let mut campaign = Campaign {
-        cluster,
-        rng,
-        survivor,
-        hits: BTreeMap::new(),
-        again: 0,
-    };
-    campaign.cluster.wait_for("all replicas", View::whole);
-    fill(&campaign.cluster, survivor, MEGABYTES);
-    let (control, address) = (Control::default(), campaign.cluster.address(survivor));
-    let tallies = thread::scope(|scope| {
-        let stop = control.guard();
-        let control = &control;
-        let counters: Vec<_> = (0..clients)
-            .map(|number| scope.spawn(move || count(number, address, control)))
-            .collect();
-        for round in 0..rounds {
-            let kind = KINDS[round % KINDS.len()];
-            campaign.round(name, round, kind);
-            let failed = counters.iter().any(ScopedJoinHandle::is_finished);
-            assert!(!failed, "a client ended in round {round}");
-            let before = control.acknowledged();
-            let goes_on = eventually(|| control.acknowledged() > before);
-            assert!(goes_on, "nothing is acknowledged after round {round}");
-        }
-        drop(stop);
-        let joined = counters.into_iter().map(ScopedJoinHandle::join);
-        joined
-            .map(|tally| tally.expect("a client failed"))
-            .collect::<Vec<_>>()
-    });
+    let mut campaign = Campaign::start(name, setup);
+    let tallies = campaign.rounds_under_load(name, rounds, clients);
     let broken: Vec<_> = tallies.iter().filter_map(|it| it.broke.as_ref()).collect();
     assert!(
         broken.is_empty(),
         "connections to a survivor broke: {broken:?}"
     );
-    campaign.cluster.settle();
-    let acknowledged = check_everywhere(&campaign.cluster, &tallies);
-    let hashes = campaign.cluster.settle().hashes();
-    let Campaign {
-        cluster,
-        hits,
-        again,
-        ..
-    } = campaign;
-    say(&format!(
-        "{name}: {rounds} rounds, {hits:?}, {again} starts more; {acknowledged} replies right, {hashes}"
-    ));
-    let kept = cluster.stop_and_keep();
-    let users = || tree::users(&data);
-    assert!(
-        eventually(|| users().is_empty()),
-        "something is left: {:?}",
-        users()
-    );
-    drop(kept);
+    campaign.end(name, rounds, &tallies);
 }
 
 impl Campaign {
+    fn start(name: &str, setup: Setup) -> Self {
+        let mut rng = random(name);
+        let setup = setup.option("--container", "required");
+        let setup = setup.option("--checkpoint-log-mib", "0").never_restarting();
+        let campaign = Self {
+            cluster: Cluster::start(setup),
+            survivor: rng.u64(..3) + 1,
+            rng,
+            hits: BTreeMap::new(),
+            again: 0,
+        };
+        campaign.cluster.wait_for("all replicas", View::whole);
+        fill(&campaign.cluster, campaign.survivor, MEGABYTES);
+        campaign
+    }
+
+    /// All rounds, while clients of the survivor count.
+    fn rounds_under_load(&mut self, name: &str, rounds: usize, clients: usize) -> Vec<Tally> {
+        let (control, address) = (Control::default(), self.cluster.address(self.survivor));
+        thread::scope(|scope| {
+            let stop = control.guard();
+            let control = &control;
+            let counters: Vec<_> = (0..clients)
+                .map(|number| scope.spawn(move || count(number, address, control)))
+                .collect();
+            for round in 0..rounds {
+                self.round(name, round, KINDS[round % KINDS.len()]);
+                let failed = counters.iter().any(ScopedJoinHandle::is_finished);
+                assert!(!failed, "a client ended in round {round}");
+                let before = control.acknowledged();
+                let goes_on = eventually(|| control.acknowledged() > before);
+                assert!(goes_on, "nothing is acknowledged after round {round}");
+            }
+            drop(stop);
+            let joined = counters.into_iter().map(ScopedJoinHandle::join);
+            joined
+                .map(|tally| tally.expect("a client failed"))
+                .collect()
+        })
+    }
+
+    /// All replies were right, all replicas are equal, and nothing is left of the cluster.
+    fn end(self, name: &str, rounds: usize, tallies: &[Tally]) {
+        let Self {
+            cluster,
+            hits,
+            again,
+            ..
+        } = self;
+        cluster.settle();
+        let acknowledged = check_everywhere(&cluster, tallies);
+        let hashes = cluster.settle().hashes();
+        say(&format!(
+            "{name}: {rounds} rounds, {hits:?}, {again} starts more; {acknowledged} replies right, {hashes}"
+        ));
+        let data = cluster.data();
+        let kept = cluster.stop_and_keep();
+        let users = || tree::users(&data);
+        assert!(
+            eventually(|| users().is_empty()),
+            "something is left: {:?}",
+            users()
+        );
+        drop(kept);
+    }
+
     fn round(&mut self, name: &str, round: usize, (deed, victim): (Deed, Victim)) {
         let others = [1, 2, 3].into_iter().filter(|node| *node != self.survivor);
         let others: Vec<u64> = others.collect();
@@ -214,7 +226,7 @@ impl Campaign {
         assert!(whole, "{:#?}", self.cluster.view());
     }
 
-    /// What is called whole is, and nothing else is left.
+    /// Verifies that checkpoints called whole are, and nothing else is left.
     fn check(&self, node: u64) {
         let cluster = &self.cluster;
         checkpoint_well(cluster, "verify", node);
@@ -234,7 +246,7 @@ impl Campaign {
     }
 }
 
-/// What a node says when its server is there.
+/// The words of a node when its server is there.
 const STARTED: [&str; 2] = ["the server is brought back", "the server is started"];
 /// Nobody was killed: it was over before.
 const MISSED: &str = "missed";
