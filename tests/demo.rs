@@ -6,7 +6,7 @@ mod harness;
 use brolga_checkpoint::CheckpointError;
 use harness::{Finished, finish, finish_with};
 
-/// What it promises everywhere.
+/// The promises of a demo that hold everywhere.
 #[track_caller]
 fn kept(finished: &Finished) {
     assert_eq!(finished.code, Some(0), "{finished:?}");

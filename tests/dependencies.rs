@@ -42,7 +42,7 @@ fn text<'a>(package: &'a Value, field: &str) -> &'a str {
     package[field].as_str().unwrap_or_default()
 }
 
-/// Whether an SPDX expression without nested brackets leaves us a licence that we accept.
+/// True if an SPDX expression without nested brackets leaves us a licence that we accept.
 fn is_accepted(expression: &str) -> bool {
     let plain = expression.replace('/', " OR ").replace(['(', ')'], "");
     let mut all = plain.split(" AND ");

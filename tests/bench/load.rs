@@ -8,10 +8,10 @@ use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-/// What to send.
+/// A load: the requests and how they are sent.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Where to.
+    /// The address of the server.
     pub address: SocketAddr,
     /// Connections, each with its own requests in flight.
     pub connections: usize,
@@ -21,9 +21,9 @@ pub struct Load {
     pub request: Vec<u8>,
     /// Replies that belong to one request.
     pub replies_per_request: usize,
-    /// How to tell where a reply ends.
+    /// The form of the replies, which tells where one ends.
     pub replies: Replies,
-    /// How long to keep going.
+    /// The time for which the load goes on.
     pub time: Duration,
 }
 
@@ -84,7 +84,7 @@ pub fn exchange(address: SocketAddr, request: &[u8]) -> io::Result<Vec<u8>> {
     Ok(reply)
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// Requests answered.

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-/// How long a server may take to listen.
+/// The longest that a server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server under a load.
@@ -108,7 +108,7 @@ fn edit(path: &Path, change: impl Fn(String) -> String) {
     fs::write(path, change(text)).expect("a file of the recipe");
 }
 
-/// What was found clean would not be scanned again.
+/// Turns caching off: a clean file would not be scanned again.
 fn prepare_clamd(dir: &Path, port: u16) {
     copy_recipe("clamd", dir, port);
     edit(&dir.join("clamd.conf"), |text| text + "DisableCache yes\n");

@@ -13,7 +13,7 @@ const BROLGA: &str = env!("CARGO_BIN_EXE_brolga");
 pub struct System {
     /// Name in the tables.
     pub name: &'static str,
-    /// Where its clients connect.
+    /// The address for its clients.
     pub address: SocketAddr,
     /// Writes are followed by `WAIT 1 0`.
     pub waits: bool,

@@ -266,7 +266,7 @@ pub fn signal(pid: u64, name: &str) {
     assert!(status.success());
 }
 
-/// Whether a process is there, and not only its remains.
+/// True if a process is there, and not only its remains.
 pub fn runs(pid: u64) -> bool {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else {
         return false;

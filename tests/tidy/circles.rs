@@ -23,7 +23,7 @@ const CIRCLES: [(&str, usize); 6] = [
     ("src/node", 10),
 ];
 
-/// Where an item comes from: its module and, for a re-export, its name there.
+/// The origin of an item: its module and, for a re-export, its name there.
 type Target = (String, String);
 
 /// One module: a file of the crate.
@@ -188,7 +188,7 @@ fn parent_of(module: &str) -> String {
         .map_or(String::new(), |(parent, _)| parent.to_owned())
 }
 
-/// Whether a module is another one or inside of it.
+/// True if a module is another one or inside of it.
 fn is_in(module: &str, other: &str) -> bool {
     other.is_empty()
         || module

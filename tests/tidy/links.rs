@@ -21,7 +21,7 @@ const BROKEN: [(&str, usize); 13] = [
     ("docs/mechanisms.md", 8),
     ("docs/operations.md", 5),
 ];
-/// Where paths in backquotes begin, if they are meant to be files of the tree.
+/// The folders in which paths in backquotes begin, if they are meant to be files of the tree.
 const FOLDERS: [&str; 9] = [
     "src/",
     "tests/",
@@ -48,7 +48,7 @@ fn prose(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What stands in backquotes.
+/// The words in backquotes.
 fn quoted(prose: &str) -> Vec<&str> {
     prose.split('`').skip(1).step_by(2).collect()
 }
@@ -114,7 +114,7 @@ fn plain(path: &Path) -> PathBuf {
     plain
 }
 
-/// Whether something matches: a star stands for any part of a name.
+/// True if a file or folder matches: a star stands for any part of a name.
 fn exists(path: &str) -> bool {
     match path.split_once('*') {
         None => root().join(path).exists(),
@@ -130,7 +130,7 @@ fn exists(path: &str) -> bool {
     }
 }
 
-/// Whether it can be a path of the tree. `NAME` stands for any name.
+/// True if the text can be a path of the tree. `NAME` stands for any name.
 fn is_path(text: &str) -> bool {
     let fits = |it: char| it.is_alphanumeric() || "/._-{},*".contains(it);
     text.chars().all(fits) && !text.contains("NAME")

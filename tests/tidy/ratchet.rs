@@ -10,7 +10,7 @@ pub struct Finding {
     pub part: String,
     /// The place and the fault, for the reader.
     pub fault: String,
-    /// How much it counts.
+    /// The weight in the sum of its part.
     pub weight: usize,
 }
 

@@ -20,12 +20,8 @@ const FILE_LINES_OVER: [(&str, usize); 4] = [
     ("src/node", 411),
 ];
 /// Lines over the limit in the functions of each crate, together.
-const FUNCTION_LINES_OVER: [(&str, usize); 4] = [
-    ("consensus", 47),
-    ("interposer/tape", 78),
-    ("src/node", 11),
-    ("tests", 105),
-];
+const FUNCTION_LINES_OVER: [(&str, usize); 3] =
+    [("consensus", 47), ("interposer/tape", 78), ("src/node", 11)];
 
 fn all() -> Vec<(Source, Language)> {
     let rust = tree::rust().into_iter().map(|it| (it, Language::Rust));
@@ -50,7 +46,7 @@ fn files_are_short() {
     hold(&FILE_LINES_OVER, found);
 }
 
-/// Whether the comment above a function or its first line marks a table.
+/// True if the comment above a function or its first lines mark a table.
 fn is_table(text: &str, line: usize) -> bool {
     let lines: Vec<&str> = text.lines().collect();
     let above = lines[..line - 1].iter().rev();

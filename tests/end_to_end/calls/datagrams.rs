@@ -98,7 +98,7 @@ fn no_datagram_comes_twice_while_leaders_die() {
     cluster.stop();
 }
 
-/// How many questions were asked.
+/// Asks until it is over, and returns the number of questions.
 fn ask_on(asker: usize, at: SocketAddr, over: &AtomicBool, answered: &AtomicUsize) -> usize {
     let socket = UdpSocket::bind((at.ip(), 0)).unwrap();
     socket.connect(at).unwrap();

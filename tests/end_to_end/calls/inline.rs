@@ -15,7 +15,7 @@ const LETTERS: &str = "trfcesixh";
 const GETPPID: u32 = 110;
 const HOT: u64 = 5000;
 
-/// What is the same natively: what comes before `=` in each line.
+/// The part that is the same natively: all before `=` in each line.
 fn common(answer: &str) -> String {
     let lines = answer
         .lines()
@@ -23,7 +23,7 @@ fn common(answer: &str) -> String {
     lines.map(|line| format!("{line}\n")).collect()
 }
 
-/// What people are shown.
+/// The output for people.
 fn table(cluster: &Cluster) -> String {
     finish(&["status", "--data", cluster.data().to_str().unwrap()]).stdout
 }

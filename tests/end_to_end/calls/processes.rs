@@ -101,7 +101,7 @@ fn wait_for_state(cluster: &Cluster, reached: impl Fn(&ServerState) -> bool) {
     assert!(everywhere, "{:#?}", cluster.any_view());
 }
 
-/// It would run outside of the schedule, unnoticed.
+/// Such a program would run outside of the schedule, unnoticed.
 #[test]
 fn a_program_that_cannot_be_wrapped_ends_the_server_with_a_line() {
     let program = build("processes");

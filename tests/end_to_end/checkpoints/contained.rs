@@ -8,8 +8,8 @@ use crate::harness::{containment, eventually};
 use std::fs;
 use std::thread;
 
-/// What `auto` comes to where the machines of a cluster differ. The one in the container repeats what the
-/// others did without, and goes on with them.
+/// The result of `auto` where the machines of a cluster differ. The one in the container repeats
+/// what the others did without, and goes on with them.
 #[test]
 fn a_replica_in_a_container_does_what_those_without_do() {
     let name = "a_replica_in_a_container_does_what_those_without_do";

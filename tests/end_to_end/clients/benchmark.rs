@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::process::Command;
 use std::thread;
 
-/// It waits for ever for a reply that is lost.
+/// `redis-benchmark` waits for ever for a reply that is lost.
 const PATIENCE_SECONDS: &str = "300";
 const TESTS: [&str; 6] = ["set", "get", "incr", "lpush", "spop", "zadd"];
 

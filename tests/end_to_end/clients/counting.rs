@@ -49,14 +49,14 @@ impl Control {
     }
 }
 
-/// What one client has seen.
+/// The replies that one client has seen.
 #[derive(Debug)]
 pub struct Tally {
     key: String,
     acknowledged: u64,
     sent: u64,
     shared: Vec<u64>,
-    /// How the connection broke, if it did.
+    /// The error that broke the connection, if one did.
     pub broke: Option<io::Error>,
 }
 

@@ -37,7 +37,8 @@ impl Caller {
     }
 }
 
-/// What the server sees of a client: somebody who is nobody, which it may be itself.
+/// The credentials that the server sees of a client: somebody who is nobody, which it may be
+/// itself.
 fn stranger() -> &'static str {
     match nix::unistd::geteuid().as_raw() {
         65_534 => "own",

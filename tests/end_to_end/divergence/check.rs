@@ -1,5 +1,5 @@
-//! `brolga check`: a deterministic server passes, one that is not is caught and told where, and what
-//! cannot be checked is refused in words.
+//! `brolga check`: a deterministic server passes, one that is not is caught and told where, and
+//! what cannot be checked is refused in words.
 
 use crate::fixture::cluster::say;
 use crate::harness::{finish, free_port, refused, store};
@@ -148,8 +148,8 @@ fn another_operation_is_named_with_its_thread() {
     assert!(is_alone(&told, 2), "{told}");
 }
 
-/// Whether none of the other replicas is in the group of this one. Its second start may be in either: the
-/// switch may be turned before or after that.
+/// True if none of the other replicas is in the group of this one. Its second start may be in
+/// either: the switch may be turned before or after that.
 fn is_alone(told: &str, replica: usize) -> bool {
     let prefix = "  alike as far as they go: ";
     let groups = told.lines().find_map(|line| line.strip_prefix(prefix));

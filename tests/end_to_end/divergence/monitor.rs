@@ -162,7 +162,7 @@ fn await_name_of_any(name: &str, cluster: &Cluster) {
     ));
 }
 
-/// How many answers were right, and how many connections broke; no byte of any is wrong.
+/// Counts right answers and broken connections; no byte of any is wrong.
 fn ask_until(address: SocketAddr, done: &AtomicBool) -> (u64, u64) {
     let (mut right, mut broken) = (0, 0);
     while !done.load(Ordering::Relaxed) {

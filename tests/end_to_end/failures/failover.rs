@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 const CLIENTS: usize = 4;
 const KILLS: usize = 10;
-/// How long after a kill the slowest reply is looked for.
+/// The time after a kill in which the slowest reply is looked for.
 const GAP_WATCHED: Duration = Duration::from_millis(1500);
 
 #[test]
@@ -48,7 +48,7 @@ fn clients_of_the_store_count_through_leaders_deaths() {
     );
 }
 
-/// Where the clients are connected.
+/// The frontend that the clients are connected to.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Home {
     /// A node that is not killed.

@@ -25,7 +25,7 @@ use tempfile::TempDir;
 
 /// More than a segment of the log, so that one can be dropped.
 const MEGABYTES: usize = 40;
-/// Where a learner serves clients: no member's address.
+/// The address where a learner serves clients, no member's.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 90);
 /// Of all files that a server starts with.
 const GENESIS_TIME: Duration = Duration::from_secs(946_684_800);

@@ -19,7 +19,7 @@ const CLIENTS: usize = 4;
 const DEPTH: usize = 8;
 const BEFORE: Duration = Duration::from_secs(5);
 
-/// What the clients have got so far.
+/// The answers that the clients have got so far.
 #[derive(Default)]
 struct Load {
     stopped: AtomicBool,

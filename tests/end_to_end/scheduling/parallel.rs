@@ -1,5 +1,5 @@
-//! Policy `parallel`: threads that really compute beside each other, and replicas that agree all the
-//! same, with PARROT's hints and without; and what it gains.
+//! Policy `parallel`: threads that really compute beside each other, and replicas that agree all
+//! the same, with PARROT's hints and without; and what it gains.
 
 use crate::fixture::cluster::{Cluster, Setup, say};
 use crate::fixture::native::{Native, build};
@@ -142,8 +142,8 @@ fn an_ordered_operation_with_a_mutex_of_a_section_stops_the_server() {
     cluster.stop();
 }
 
-/// What a policy costs or gains: threads that compute, natively, in `serial` and in `parallel`, side by
-/// side.
+/// Costs and gains of a policy: threads that compute, natively, in `serial` and in `parallel`, side
+/// by side.
 #[test]
 #[ignore = "a measurement"]
 fn policies_side_by_side() {

@@ -58,7 +58,7 @@ impl Torture {
         answer
     }
 
-    /// What it can do of a kind.
+    /// The names of all that it can do of a kind.
     fn names(&mut self, kind: &str) -> Vec<String> {
         let lines = self.ask_all("list");
         let names = lines.iter().filter_map(|line| line.strip_prefix(kind));
@@ -184,7 +184,7 @@ fn torture_replicas(name: &str, policy: &str, suits: impl Fn(&str) -> bool) {
     cluster.stop();
 }
 
-/// What these do depends on data races: they are about atomics, raw futexes and plain words.
+/// The results of these depend on data races: they are about atomics, raw futexes and plain words.
 const RACY: [&str; 4] = ["futexes", "atomics", "yields", "lost"];
 
 #[test]

@@ -218,7 +218,7 @@ impl Recipe for Clamd {
         30
     }
 
-    /// What was scanned when, by the server's clock.
+    /// The log: scans and their times, by the server's clock.
     fn dump(&self, at: &Target) -> String {
         let log = at.read("clamd.log");
         assert!(log.contains(NAME), "{log}");

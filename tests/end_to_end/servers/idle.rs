@@ -95,7 +95,7 @@ fn idle_server_redis() {
     entries_per_minute(&Redis::default());
 }
 
-/// It has no timers of its own.
+/// nginx has no timers of its own.
 #[test]
 fn an_idle_nginx_writes_no_log() {
     assert_eq!(entries_per_minute(&Nginx::new(&mut rng())), 0);

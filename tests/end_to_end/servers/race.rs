@@ -71,7 +71,7 @@ fn a_race_for_a_file_ends_alike_everywhere() {
     });
 }
 
-/// How often who came first.
+/// Number of races that each client has won.
 #[derive(Debug, Default)]
 struct Outcomes {
     /// Of two that put, the left one was overwritten.
@@ -127,7 +127,7 @@ fn at_once<L, R: Send>(
     })
 }
 
-/// What all replicas say.
+/// The value that all replicas give.
 #[track_caller]
 fn agreed<R: Register>(readers: &mut [R; 3]) -> String {
     let [first, second, third] = readers.each_mut().map(R::get);

@@ -21,7 +21,7 @@ const THINK: Duration = Duration::from_millis(5);
 
 /// A server: how it is prepared, loaded and examined.
 pub trait Recipe: Sync {
-    /// Its folder in `examples/recipes`.
+    /// The folder in `examples/recipes`.
     fn name(&self) -> &'static str;
 
     /// Programs that must be there, each with the package that has it.
@@ -41,22 +41,23 @@ pub trait Recipe: Sync {
     /// Adds to the directory that the server starts in.
     fn prepare(&self, _genesis: &Path) {}
 
-    /// Whether the server answers at last. Asked until it says so.
+    /// True when the server answers at last. Asked until then.
     fn ready(&self, at: &Target) -> bool {
         TcpStream::connect(at.address(0)).is_ok()
     }
 
-    /// The clients, each of them a thread. They go on until the stage is over, and panic at a reset or
-    /// at an answer that is not the right one.
+    /// The clients, each of them a thread. They go on until the stage is over, and panic at a reset
+    /// or at an answer that is not the right one.
     fn load(&self) -> Vec<Load<'_>>;
 
-    /// How many steps the clients make at least before the leader dies. So many again follow.
+    /// The least number of steps that the clients make before the leader dies. So many again
+    /// follow.
     fn steps(&self) -> usize {
         60
     }
 
-    /// The server's own data on one replica, asked of that replica or read in its working directory.
-    /// Also the place to check that nothing is missing.
+    /// The server's own data on one replica, asked of that replica or read in its working
+    /// directory. Also the place to check that nothing is missing.
     fn dump(&self, at: &Target) -> String;
 }
 
@@ -81,7 +82,7 @@ impl Target {
         }
     }
 
-    /// Where one of the recipe's ports is.
+    /// The address of one of the recipe's ports.
     pub fn address(&self, which: usize) -> SocketAddr {
         replica(self.node.try_into().unwrap(), self.ports[which])
     }
@@ -252,7 +253,7 @@ fn free_port_from(lowest: u16) -> u16 {
     }
 }
 
-/// Where servers are on Debian: not all of it is on everybody's path.
+/// The search path of servers on Debian: not all of it is on everybody's path.
 pub fn search_path() -> String {
     let own = std::env::var("PATH").unwrap_or_default();
     format!("{own}:/usr/local/sbin:/usr/sbin:/sbin")
@@ -281,8 +282,8 @@ fn command_line(folder: &Path) -> Vec<String> {
     words.lines().map(str::to_owned).collect()
 }
 
-/// The options for `brolga run`: with `genesis` for the directory that the recipe names, and a copy of
-/// that in it.
+/// The options for `brolga run`: with `genesis` for the directory that the recipe names, and a copy
+/// of that in it.
 fn options(words: &[String], genesis: &Path, ports: &[(u16, u16)]) -> Vec<String> {
     let mut options = Vec::new();
     let mut words = words.iter();

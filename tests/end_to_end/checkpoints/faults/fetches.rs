@@ -23,7 +23,7 @@ const MEGABYTES: usize = 40;
 /// The longest pause after the first bytes, in milliseconds.
 const PAUSE_MS: u64 = 300;
 
-/// What a replica has lost.
+/// The loss of a replica.
 #[derive(Clone, Copy, Debug)]
 enum Loss {
     Disk,

@@ -22,7 +22,7 @@ fn rounds() -> usize {
     crate::fixture::settings::setting("BROLGA_CHECKPOINT_FAULTS", 8)
 }
 
-/// Whether servers can be dumped here; says why not.
+/// True if servers can be dumped here; prints the reason if not.
 pub fn is_possible(test: &str) -> bool {
     let dir = tempfile::tempdir().unwrap();
     match brolga_checkpoint::probe(dir.path()) {
@@ -81,7 +81,7 @@ pub fn fill(cluster: &Cluster, node: u64, megabytes: usize) {
     }
 }
 
-/// What is added to a log from now on.
+/// The part that is added to a log from now on.
 struct LogFrom {
     path: PathBuf,
     skipped: usize,

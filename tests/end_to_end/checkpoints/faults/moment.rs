@@ -20,7 +20,7 @@ const PAUSE_BITS: u64 = 8;
 pub enum Sign {
     /// Nothing at all: it was asked for.
     Asked,
-    /// Its directory is there.
+    /// The directory of a checkpoint is there.
     Staged,
     /// CRIU dumps.
     Dumping,
@@ -32,7 +32,7 @@ pub enum Sign {
     Dumped,
     /// All is hashed.
     Manifest,
-    /// It has its name.
+    /// The checkpoint has its final name.
     Named,
     /// CRIU restores.
     Restoring,
@@ -94,12 +94,12 @@ impl Moment {
     }
 }
 
-/// Where signs are looked for.
+/// The places where signs are looked for.
 #[derive(Debug)]
 pub struct Scene {
     /// The node's process.
     pub node: u64,
-    /// Its directory of checkpoints, and what was in there before.
+    /// The node's directory of checkpoints, and what was in there before.
     pub checkpoints: PathBuf,
     pub before: Vec<String>,
 }

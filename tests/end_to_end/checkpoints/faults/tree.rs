@@ -109,7 +109,7 @@ fn numbered(directory: &Path) -> Vec<PathBuf> {
     paths.filter(is_number).collect()
 }
 
-/// Whether something of CRIU's is left in a process.
+/// True if something of CRIU's is left in a process.
 pub fn is_soiled(pid: u64) -> bool {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps"));
     maps.is_ok_and(|maps| maps.contains("CRIUMFD"))

@@ -24,12 +24,12 @@ fn mariadb_survives_its_leader() {
     survive("mariadb_survives_its_leader", |_| Mariadb::default());
 }
 
-/// What the clients know of it.
+/// The state that the clients expect.
 #[derive(Debug, Default)]
 pub struct Mariadb {
     /// Every number that the shared counter has given out.
     counted: Mutex<BTreeSet<u64>>,
-    /// How often each client has counted.
+    /// The counts of each client.
     counts: Mutex<Vec<(usize, u64)>>,
 }
 

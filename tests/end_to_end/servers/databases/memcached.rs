@@ -25,12 +25,12 @@ fn memcached_survives_its_leader() {
     survive("memcached_survives_its_leader", |_| Memcached::default());
 }
 
-/// What the clients know of it.
+/// The state that the clients expect.
 #[derive(Debug, Default)]
 pub struct Memcached {
     /// Every number that the shared counter has given out.
     counted: Mutex<BTreeSet<u64>>,
-    /// What must be there at the end, under its key.
+    /// The values that must be there at the end, by key.
     kept: Mutex<Vec<(String, Vec<u8>)>>,
 }
 
@@ -57,7 +57,7 @@ impl Recipe for Memcached {
         &[11211]
     }
 
-    /// It does when it has passed, once, the stock test of conformance, which removes all items.
+    /// Ready when it has passed, once, the stock test of conformance, which removes all items.
     fn ready(&self, at: &Target) -> bool {
         let listens = TcpStream::connect(at.address(0)).is_ok();
         if listens && at.node == 1 {
@@ -138,7 +138,7 @@ impl Memcached {
     }
 }
 
-/// What is said of an item, but for when it was read last: reading it for a dump changes that.
+/// The line about an item, but for when it was read last: reading it for a dump changes that.
 fn lasting(item: &str) -> String {
     let words = item.split(' ').filter(|word| !word.starts_with("la="));
     words.collect::<Vec<_>>().join(" ")

@@ -26,12 +26,12 @@ fn postgres_survives_its_leader() {
     survive("postgres_survives_its_leader", |_| Postgres::default());
 }
 
-/// What the clients know of it.
+/// The state that the clients expect.
 #[derive(Debug, Default)]
 pub struct Postgres {
     /// Every number that the shared counter has given out.
     counted: Mutex<BTreeSet<u64>>,
-    /// How often each client has counted.
+    /// The counts of each client.
     counts: Mutex<Vec<(usize, u64)>>,
 }
 

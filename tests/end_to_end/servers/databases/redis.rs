@@ -24,7 +24,7 @@ fn redis_survives_its_leader_in_policy_parallel() {
     survive_in("parallel", test, |_| Redis::default());
 }
 
-/// What each client has counted up to.
+/// The number that each client has counted up to.
 #[derive(Debug, Default)]
 pub struct Redis {
     counted: Mutex<Vec<(usize, u64)>>,

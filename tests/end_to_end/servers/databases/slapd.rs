@@ -110,7 +110,7 @@ impl Slapd {
     }
 }
 
-/// What `ldapsearch` finds in a client's entry.
+/// The number that `ldapsearch` finds in a client's entry.
 fn number_of(client: usize, at: &Target) -> usize {
     let filter = format!("(uid=client{client})");
     let mut search = tool("ldapsearch", at);

@@ -17,7 +17,7 @@ fn the_store_comes_back_from_a_checkpoint() {
     });
 }
 
-/// What each client has counted up to.
+/// The number that each client has counted up to.
 #[derive(Debug, Default)]
 pub struct Store {
     counted: Mutex<Vec<(usize, u64)>>,

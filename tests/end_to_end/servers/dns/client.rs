@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const HOSTS: usize = 200;
 /// Questions that are sent before the first answer is awaited.
 const PIPELINED: usize = 8;
-/// What fits into an answer over UDP without extensions.
+/// The most bytes of an answer over UDP without extensions.
 const PLAIN_BYTES_MAX: usize = 512;
 
 /// The data that a server is given: hosts with an address and a text, of which some are too long for UDP.
@@ -34,7 +34,7 @@ pub struct Hosts {
     texts: Vec<Vec<String>>,
 }
 
-/// What is asked, and what is right.
+/// A question and its right answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Question {
     name: String,
@@ -231,7 +231,7 @@ impl Elsewhere {
         Self { at, asked }
     }
 
-    /// How many questions came.
+    /// The number of questions that came.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }

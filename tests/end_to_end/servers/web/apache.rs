@@ -40,7 +40,7 @@ impl Apache {
     }
 }
 
-/// What `page.php` of the recipe computes, here by other means.
+/// The sum that `page.php` of the recipe computes, here by other means.
 fn expected_sum() -> u64 {
     (0..4_000_000).fold(0, |sum, i| (sum * 31 + i) % 1_000_003)
 }

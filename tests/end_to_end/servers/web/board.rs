@@ -35,7 +35,7 @@ fn nodejs_survives_its_leader() {
 pub struct Board {
     name: &'static str,
     needs: &'static [(&'static str, &'static str)],
-    /// What was posted, under the number that it got.
+    /// The posts, under the numbers that they got.
     posted: Mutex<BTreeMap<u64, String>>,
 }
 

@@ -63,7 +63,7 @@ impl Gerbera {
     }
 }
 
-/// What is in a container, as a control point asks for it; the answer's list, unescaped.
+/// The contents of a container, as a control point asks for it; the answer's list, unescaped.
 fn browse(at: &Target, container: &str) -> String {
     const SERVICE: &str = "urn:schemas-upnp-org:service:ContentDirectory:1";
     let question = format!(
@@ -155,7 +155,7 @@ impl Recipe for Gerbera {
         &[49200]
     }
 
-    /// Its library takes no other for itself.
+    /// Gerbera's library takes no lower port for itself.
     fn lowest_port(&self) -> u16 {
         49152
     }
@@ -166,7 +166,8 @@ impl Recipe for Gerbera {
         }
     }
 
-    /// It lists what it has been told to add a while after it has begun to listen.
+    /// Ready a while later: it lists what it has been told to add a while after it has begun to
+    /// listen.
     fn ready(&self, at: &Target) -> bool {
         let listens = std::net::TcpStream::connect(at.address(0)).is_ok();
         listens && song_ids(at).len() == FILES

@@ -1,4 +1,5 @@
-//! HAProxy in front of servers that are not wrapped: pages over HTTP from two, lines over TCP from one.
+//! HAProxy in front of servers that are not wrapped: pages over HTTP from two, lines over TCP from
+//! one.
 
 use crate::fixture::outside::{Numberer, Outside};
 use crate::fixture::settings::random_bytes;
@@ -30,7 +31,8 @@ struct HaProxy {
 }
 
 impl HaProxy {
-    /// What fits one buffer comes in one piece or not at all, so that it can be asked for again.
+    /// A body that fits one buffer comes in one piece or not at all, so that it can be asked for
+    /// again.
     fn new(rng: &mut Rng) -> Self {
         let sizes = [8000, 0, 100];
         let file = |size: usize| (format!("files/{size}"), random_bytes(rng, size));
@@ -41,7 +43,8 @@ impl HaProxy {
         }
     }
 
-    /// Whoever has a TCP connection to a server outside loses it with the leader, and makes another.
+    /// Whoever has a TCP connection to a server outside loses it with the leader, and makes
+    /// another.
     fn number(&self, name: &'static str, at: &Target, stage: &Stage) {
         let mut numberer = Numberer::new(name, at.address(1));
         while {
