@@ -29,7 +29,8 @@
 //! * A node that may have lost votes or promises sends none until it knows what they were.
 //!
 //! Modules: [`types`] (messages, inputs, effects), `election` (probe, phase 1), `leader` (phase 2,
-//! flow control), `follower` (voting), `recovery` (a member that lost its disk), `learners` (nodes that are no members),
+//! flow control), `follower` (voting), `recovery` (a member that lost its disk), `learners` (nodes
+//! that are no members),
 //! `window` (the log in memory).
 
 mod config;

@@ -91,7 +91,8 @@ impl Disk {
         ops.collect()
     }
 
-    /// Loses what is not flushed, or a part of it. Gives the operations that turned out durable, and how many were lost.
+    /// Loses what is not flushed, or a part of it. Gives the operations that turned out durable,
+    /// and how many were lost.
     pub fn crash(&mut self, rng: &mut Rng) -> (Vec<JournalOp>, usize) {
         let unflushed = self.unflushed.len() as u64;
         let kept = match rng.between(0, 3) {

@@ -164,7 +164,8 @@ impl Store {
         committed.map_err(|_| Halted)
     }
 
-    /// Wakes the followers of `batch`, and one follower of the next batch, to lead it; all followers if the
+    /// Wakes the followers of `batch`, and one follower of the next batch, to lead it; all
+    /// followers if the
     /// commit failed.
     fn wake(&self, batch: u64, followers: [usize; 2], committed: bool) {
         let (this, next) = (parity(batch), parity(batch + 1));

@@ -1,4 +1,5 @@
-//! The lifeline of a server's process tree: a socket pair that ties it to its node. The kernel kills every process
+//! The lifeline of a server's process tree: a socket pair that ties it to its node. The kernel
+//! kills every process
 //! of the tree when the node's end closes, so also when the node is killed, and the node sees its end
 //! hang up when the last process of the tree is gone.
 //!
