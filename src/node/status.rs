@@ -3,12 +3,12 @@
 use crate::checkpoint::procedure::CheckpointResult;
 use crate::checkpoint::writer::WriterStatus;
 use crate::clients::datagrams::DatagramCounts;
-use crate::divergence::hashes::SlotHashes;
 use crate::divergence::quarantine::Quarantine;
 use crate::divergence::report::DivergenceReport;
 use crate::ordering::operator_signals::Ordered;
 use crate::ordering::proposer::Proposed;
 use crate::peers::learners::LearnerStatus;
+use crate::server::hashes::SlotHashes;
 use crate::server::lifecycle::ServerState;
 use crate::server::syscall_filter::SyscallFilterStatus;
 use crate::transfer::TransferStatus;

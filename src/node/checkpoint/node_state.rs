@@ -8,8 +8,8 @@
 //! own clients (the next daemon's frontend ends their connections through the log), leadership,
 //! membership, what is under way to the leader.
 
-use crate::divergence::hashes::SlotHashes;
-use brolga_tape::ConnId;
+use crate::clients::saved::{SavedConns, SavedOutput};
+use crate::server::hashes::SlotHashes;
 use brolga_tape::record::Transport;
 use serde::{Deserialize, Serialize};
 use std::fs;
@@ -25,17 +25,6 @@ pub const SERVER_DIR: &str = "server";
 const VERSION: u32 = 1;
 /// Slots before *k* whose hashes are kept, so that a divergence found later can be traced back.
 pub const HASHES_KEPT: u64 = 4096;
-
-/// Frontend and counter.
-type Id = (u64, u64);
-
-pub(crate) fn id(conn: ConnId) -> Id {
-    (conn.frontend, conn.counter)
-}
-
-pub(crate) fn conn_of((frontend, counter): Id) -> ConnId {
-    ConnId { frontend, counter }
-}
 
 /// The state of a node: see the description of this module.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,68 +70,6 @@ impl SavedPort {
             false => Transport::Stream,
         }
     }
-}
-
-/// A connection that is open.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedConn {
-    /// The connection.
-    pub id: Id,
-    /// The frontend that has it.
-    pub owner: u64,
-    /// Input bytes committed.
-    pub input_next: u64,
-    /// The client's end of stream is committed.
-    pub ended: bool,
-    /// Output that the client has got.
-    pub credit: u64,
-}
-
-/// A frontend that the log knows.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedFrontend {
-    /// The frontend.
-    pub id: u64,
-    /// The node that it belongs to.
-    pub node: u64,
-    /// The last connection it opened.
-    pub last_counter: u64,
-    /// The number of the last datagram from it.
-    pub heard: u64,
-    /// Number of its connections that the server opened.
-    pub outgoing: u64,
-}
-
-/// All connections and frontends, each kind in the order of its numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedConns {
-    /// Open connections.
-    pub conns: Vec<SavedConn>,
-    /// Frontends.
-    pub frontends: Vec<SavedFrontend>,
-    /// The last connection that the server has asked for.
-    pub asked_upto: u64,
-    /// Asked for and not answered.
-    pub unanswered: Vec<(u64, SocketAddr)>,
-    /// Answered and not closed by the server.
-    pub answered: Vec<u64>,
-}
-
-/// Output of one connection that is held for its stand-alone frontend.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedOutput {
-    /// The connection.
-    pub id: Id,
-    /// Position of the first byte.
-    pub base: u64,
-    /// The bytes.
-    pub bytes: Vec<u8>,
-    /// Input that the server has taken.
-    pub consumed: u64,
-    /// The server has ended its stream.
-    pub fin: bool,
-    /// The server has closed the connection; true: by a reset.
-    pub closed: Option<bool>,
 }
 
 impl NodeState {

@@ -2,8 +2,8 @@
 //! that the interposer does in every server, event for event, so that a frontend knows what is
 //! committed without asking anybody.
 
-use crate::checkpoint::node_state::{self, SavedConn, SavedConns, SavedFrontend};
 use crate::clients::id_map::{IdMap, IdSet};
+use crate::clients::saved::{self, SavedConn, SavedConns, SavedFrontend};
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::{ConnId, OUTGOING, StreamStep, stream_step};
 use std::collections::BTreeMap;
@@ -138,7 +138,7 @@ impl ConnectionTable {
     /// All of it, for a checkpoint.
     pub fn save(&self) -> SavedConns {
         let conn = |(conn, state): (&ConnId, &ConnectionState)| SavedConn {
-            id: node_state::id(*conn),
+            id: saved::id(*conn),
             owner: state.owner,
             input_next: state.input_next,
             ended: state.ended,
@@ -178,7 +178,7 @@ impl ConnectionTable {
                 ended: saved.ended,
                 credit: saved.credit,
             };
-            (node_state::conn_of(saved.id), state)
+            (saved::conn_of(saved.id), state)
         };
         let frontend = |saved: &SavedFrontend| {
             let known = KnownFrontend {

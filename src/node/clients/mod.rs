@@ -6,6 +6,7 @@
 //! * `datagrams`: datagrams of clients, and those that the server sends unsolicited;
 //! * `outbox`: events on their way to the leader;
 //! * `connection_table`: the state of every connection, as far as the log tells;
+//! * `saved`: connections in a checkpoint;
 //! * `expiry`: connections whose node has failed.
 
 use crate::clients::connection_table::ConnectionTable;
@@ -20,6 +21,7 @@ pub(crate) mod frontend;
 pub(crate) mod id_map;
 pub(crate) mod listeners;
 pub(crate) mod outbox;
+pub(crate) mod saved;
 pub(crate) mod unix_sockets;
 
 /// The clients of this node, and all connections that the log knows.

@@ -13,7 +13,7 @@
 //! Sans-IO: questions to other nodes are returned by [`Agreement::next_question`], and answers are
 //! passed in.
 
-use crate::divergence::hashes::{History, SlotHashes};
+use crate::server::hashes::{History, SlotHashes};
 use brolga_consensus::NodeId;
 use std::collections::{BTreeMap, VecDeque};
 

@@ -8,7 +8,7 @@
 //! The file is a help and not a part of the log: it is not synced, the last moments before a `kill
 //! -9` are missing from it, and a node that cannot write it goes on without.
 
-use crate::divergence::hashes::SlotHashes;
+use crate::server::hashes::SlotHashes;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::unistd::{Whence, lseek};

@@ -4,7 +4,7 @@
 //! message := kind u64 | words | bytes
 //! ```
 
-use crate::divergence::hashes::SlotHashes;
+use crate::server::hashes::SlotHashes;
 
 /// A message.
 #[derive(Clone, Debug, PartialEq, Eq)]

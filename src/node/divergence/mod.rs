@@ -5,16 +5,13 @@
 //! * `report`: a divergence in words; `quarantine`: a replica that is faulty; `fallback`: the
 //!   frontend that serves its clients meanwhile;
 //! * `output_commit`: output that is held back until it is confirmed;
-//! * `hashes`: hashes of the last slots in memory; `recent_outputs`: the last records; `hash_log`:
-//!   hashes of all slots on disk.
+//! * `hash_log`: hashes of all slots on disk.
 
 pub(crate) mod agreement;
 pub(crate) mod fallback;
 pub(crate) mod hash_log;
-pub(crate) mod hashes;
 pub(crate) mod messages;
 pub(crate) mod monitor;
 pub(crate) mod output_commit;
 pub(crate) mod quarantine;
-pub(crate) mod recent_outputs;
 pub(crate) mod report;

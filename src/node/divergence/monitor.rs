@@ -18,13 +18,13 @@
 use crate::clients::connection_table::ConnectionTable;
 use crate::divergence::agreement::{Agreement, Dispute, Question, Verdict};
 use crate::divergence::fallback::FallbackFrontend;
-use crate::divergence::hashes::SlotHashes;
 use crate::divergence::messages::DivergenceMessage;
 use crate::divergence::output_commit::OutputCommit;
 use crate::divergence::quarantine::{Quarantine, QuarantineError};
-use crate::divergence::recent_outputs::RecentOutputs;
 use crate::divergence::report::{DivergenceReport, RECORDS_MAX, first_difference, locate};
+use crate::server::hashes::SlotHashes;
 use crate::server::output::Output;
+use crate::server::recent_outputs::RecentOutputs;
 use brolga_config::NodeConfig;
 use brolga_consensus::NodeId;
 use std::path::PathBuf;

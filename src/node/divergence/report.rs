@@ -3,8 +3,8 @@
 
 use crate::clients::connection_table::ConnectionTable;
 use crate::divergence::agreement::Dispute;
-use crate::divergence::hashes::SlotHashes;
-use crate::divergence::recent_outputs::RecentOutputs;
+use crate::server::hashes::SlotHashes;
+use crate::server::recent_outputs::RecentOutputs;
 use brolga_tape::record::{Record, decode, thread_of};
 use brolga_tape::{ConnId, OUTGOING, operation};
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 //! Nothing here counts for anything: a learner that is wrong finds that out by itself, from the
 //! hashes of the members. What is known of one ends with the link to it.
 
-use crate::divergence::hashes::{History, SlotHashes};
+use crate::server::hashes::{History, SlotHashes};
 use brolga_consensus::NodeId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;

@@ -5,10 +5,10 @@
 //! is attached to passes its events on as if they came from the node's own frontend, tells it what
 //! is committed, and gives it the output of the replica there.
 
-use crate::checkpoint::node_state::SavedOutput;
 use crate::clients::connection_table::{ConnectionTable, Progress};
 use crate::clients::id_map::IdMap;
 use crate::clients::listeners::Published;
+use crate::clients::saved::SavedOutput;
 use crate::proxy::unacked_output::UnackedOutput;
 use crate::proxy::wire::{self, BATCH_BYTES, Hello, Kind, Wire};
 use brolga_tape::ConnId;

@@ -2,10 +2,10 @@
 //! frontends until the frontend has acknowledged it. When its node dies, the frontend goes on at
 //! any other node, at its own position.
 
-use crate::checkpoint::node_state::{self, SavedOutput};
 use crate::clients::connection::ByteQueue;
 use crate::clients::connection_table::ConnectionTable;
 use crate::clients::id_map::IdMap;
+use crate::clients::saved::{self, SavedOutput};
 use brolga_tape::entry::{CloseHow, Event};
 use brolga_tape::record::{Record, encode};
 use brolga_tape::{ConnId, StreamStep, stream_step};
@@ -98,7 +98,7 @@ impl UnackedOutput {
     /// All of it, for a checkpoint.
     pub fn save(&self) -> Vec<SavedOutput> {
         let output = |(conn, held): (&ConnId, &Held)| SavedOutput {
-            id: node_state::id(*conn),
+            id: saved::id(*conn),
             base: held.base,
             bytes: held.bytes.as_slice().to_vec(),
             consumed: held.consumed,
@@ -122,7 +122,7 @@ impl UnackedOutput {
                 fin: output.fin,
                 closed: output.closed,
             };
-            (node_state::conn_of(output.id), held)
+            (saved::conn_of(output.id), held)
         });
         Self {
             held: held.collect(),

@@ -4,8 +4,8 @@
 //! Every replica hashes the same record bytes in the same order, so equal hashes at a slot mean
 //! equal outputs from the start up to that slot.
 
-use crate::divergence::hashes::{History, SlotHashes};
-use crate::divergence::recent_outputs::RecentOutputs;
+use crate::server::hashes::{History, SlotHashes};
+use crate::server::recent_outputs::RecentOutputs;
 use brolga_tape::entry::EntryError;
 use brolga_tape::record::{Record, decode};
 use std::collections::VecDeque;
@@ -241,7 +241,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::divergence::hashes::HISTORY_SLOTS;
+    use crate::server::hashes::HISTORY_SLOTS;
     use brolga_tape::ConnId;
     use brolga_tape::record::{NO_DEADLINE, encode};
 

@@ -2,8 +2,8 @@
 //! and echoes, connections and datagrams, with the interposer's bookkeeping done by the book. Its
 //! process is a `sleep`, so that it can be killed like a real one.
 
-use crate::checkpoint::node_state::{self, SavedConns};
 use crate::clients::connection_table::{ConnectionTable, Progress};
+use crate::clients::saved::{self, SavedConns};
 use crate::server::process::{Dumper, Objects, ServerHost, Started};
 use crate::server::start_error::StartError;
 use crate::server::tape::ServerTape;
@@ -78,7 +78,7 @@ impl State {
         let image = Image {
             conns: self.conns.save(),
             echoes: echoes
-                .map(|(conn, echo)| (node_state::id(*conn), echo.clone()))
+                .map(|(conn, echo)| (saved::id(*conn), echo.clone()))
                 .collect(),
             answers: self.answers.clone(),
             clock: self.clock,
@@ -92,7 +92,7 @@ impl State {
         Ok(Self {
             conns: ConnectionTable::load(&image.conns),
             echoes: echoes
-                .map(|(id, echo)| (node_state::conn_of(id), echo))
+                .map(|(id, echo)| (saved::conn_of(id), echo))
                 .collect(),
             answers: image.answers,
             clock: image.clock,

@@ -3,11 +3,11 @@
 //!
 //! `BROLGA_FUZZ` says how many inputs (20000 if not set), `BROLGA_FUZZ_SEED` repeats a run.
 
-use crate::divergence::hashes::SlotHashes;
 use crate::divergence::messages::DivergenceMessage;
 use crate::fuzzing;
 use crate::peers::frames::PeerFrame;
 use crate::proxy::wire::{Hello, each_progress, put_progress, split_events};
+use crate::server::hashes::SlotHashes;
 use fastrand::Rng;
 
 pub(crate) fn seeded_rng(name: &str) -> Rng {

@@ -9,13 +9,13 @@
 
 use crate::checkpoint::node_state::{HASHES_KEPT, NodeState, SERVER_DIR};
 use crate::divergence::hash_log;
-use crate::divergence::hashes::SlotHashes;
 use crate::error::NodeError;
+use crate::replay::replayed_state::ReplayedState;
 use crate::server::feeder::{Feeder, Log, LogError};
+use crate::server::hashes::SlotHashes;
 use crate::server::lifecycle::parameters;
 use crate::server::output::{Output, Sink};
 use crate::server::process::{Objects, Process, ServerHost, Started};
-use crate::server::replayed_state::ReplayedState;
 use crate::server::tape::ServerTape;
 use brolga_checkpoint::{
     Checkpoint, CheckpointError, Directory, Position, Provenance, ServerFingerprint,

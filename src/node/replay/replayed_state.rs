@@ -6,8 +6,8 @@
 
 use crate::checkpoint::node_state::{NodeState, SavedPort};
 use crate::clients::connection_table::ConnectionTable;
-use crate::divergence::hashes::SlotHashes;
 use crate::proxy::unacked_output::UnackedOutput;
+use crate::server::hashes::SlotHashes;
 use brolga_tape::entry::Entry;
 use brolga_tape::record::{Record, Transport};
 
