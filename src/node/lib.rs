@@ -9,8 +9,8 @@
 //! The rooms know little of each other, and most do no input or output of their own: each has a
 //! description of its own. From the bottom up, each room imports only those before it:
 //!
-//! `frame`, `clients`, `server`, `ordering`, `proxy`, `divergence`, `checkpoint`, `peers`,
-//! `transfer`, `replay`, `status`, `event_loop`.
+//! `frame`, `join`, `clients`, `server`, `ordering`, `checkpoint`, `proxy`, `peers`, `divergence`,
+//! `error`, `transfer`, `replay`, `status`, `event_loop`.
 //!
 //! `event_loop` is the only one that names all of them, and `impl Node` stands only there.
 

@@ -106,7 +106,7 @@ pub struct NodeStatus {
     /// The one that is being taken.
     #[serde(default)]
     pub taking: Option<WriterStatus>,
-    /// Slot of the checkpoint that the running server was brought back from; `None`: it was started
+    /// Slot of the checkpoint that the running server was restored from; `None`: it was started
     /// and given the log from its first slot.
     #[serde(default)]
     pub restored_from: Option<u64>,

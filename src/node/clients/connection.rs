@@ -352,7 +352,7 @@ impl Connection {
         self.input.committed += fresh as u64;
     }
 
-    /// The close is committed. A leader may have given up a connection that is still there.
+    /// The close is committed. A leader may have closed a connection that is still there.
     pub fn committed_end(&mut self, how: CloseHow) {
         if how == CloseHow::Reset {
             self.drop_stream();

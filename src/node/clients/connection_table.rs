@@ -25,7 +25,7 @@ pub struct ConnectionState {
 /// A frontend, as the log knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownFrontend {
-    /// The node that it belongs to; a sidecar names itself.
+    /// The node that it belongs to; a stand-alone frontend names itself.
     pub node: u64,
     /// The last connection it opened.
     pub last_counter: u64,

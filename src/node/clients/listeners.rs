@@ -185,7 +185,7 @@ impl Listeners {
             listener, address, ..
         } = published;
         if self.unix.is_none() && brolga_tape::unix::is_one(address.ip()) {
-            // Clients of a sidecar come over the network.
+            // Clients of a stand-alone frontend come over the network.
             return Ok(());
         }
         let port = self.ports.entry(address.port()).or_default();

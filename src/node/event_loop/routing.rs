@@ -117,17 +117,18 @@ impl<H: ServerHost> Node<H> {
         let Some(slot) = self.server.output.end() else {
             return false;
         };
-        let (mut records, gate) = self.records();
-        gate.before(&mut records).done(slot);
+        let (mut records, commit) = self.records();
+        commit.before(&mut records).done(slot);
         true
     }
 
     /// Releases output up to slot `limit`, as far as it was held back, to those it concerns.
     pub(super) fn release_output(&mut self, limit: u64) {
-        let (mut records, gate) = self.records();
-        gate.set_limit(limit, &mut records);
+        let (mut records, commit) = self.records();
+        commit.set_limit(limit, &mut records);
     }
 
+    /// The receiver of records, and the output commit before it.
     fn records(&mut self) -> (Records<'_>, &mut OutputCommit) {
         let leads = self.links.leads();
         let (clients, proxies) = (&mut self.clients, &mut self.proxies.server);

@@ -406,7 +406,7 @@ mod tests {
     }
 
     #[test]
-    fn a_newcomer_is_kin_of_one_that_has_served() {
+    fn a_joiner_is_compatible_with_one_that_has_served() {
         let mut one = node(5, "a");
         meet(&mut one, 2, "a", true);
         assert_eq!(one.outcome(), &Outcome::Compatible);

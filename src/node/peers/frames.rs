@@ -14,7 +14,7 @@ pub enum PeerFrame<'a> {
     Forward(u32, &'a [u8]),
     /// Answer to `Forward`: this node does not lead; send it again to whoever does.
     NotLeader,
-    /// To the leader: these sidecars live (numbers of eight bytes).
+    /// To the leader: these stand-alone frontends are attached (numbers of eight bytes).
     Alive(&'a [u8]),
     /// The sender's newest whole checkpoint is of this slot; 0: it has none.
     Checkpoint(u64),
@@ -59,7 +59,7 @@ impl<'a> PeerFrame<'a> {
             }
             Self::Forward(count, events) => (FORWARD, count, events),
             Self::NotLeader => (NOT_LEADER, 0, &[]),
-            Self::Alive(sidecars) => (ALIVE, 0, sidecars),
+            Self::Alive(frontends) => (ALIVE, 0, frontends),
             Self::Compare(message) => (COMPARE, 0, message),
             Self::Introduce(message) => (INTRODUCE, 0, message),
         };

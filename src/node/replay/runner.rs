@@ -103,7 +103,7 @@ pub struct Replayed {
     pub rested: u64,
     /// The slot of the checkpoint that was kept, or why there is none, if one was wanted.
     pub kept: Option<Result<u64, NotKept>>,
-    /// Until the server was started, or brought back.
+    /// Until the server was started, or restored.
     pub began: Duration,
     /// From then to its answer to the last slot.
     pub took: Duration,
@@ -273,9 +273,9 @@ impl Run {
         let applied = snapshot.applied;
         self.feeder.restart_after(applied.slot);
         self.feeder.resume(applied.slot, applied.slot);
-        let (deadline_ns, trail) = (snapshot.deadline_ns, &snapshot.hashes);
+        let (deadline_ns, hashes) = (snapshot.deadline_ns, &snapshot.hashes);
         self.output
-            .resume(applied, deadline_ns, trail, Instant::now());
+            .resume(applied, deadline_ns, hashes, Instant::now());
         self.result.last = applied;
         self.result.rested = applied.slot;
         while self.hashes.next_if(|it| it.slot < applied.slot).is_some() {}
@@ -452,8 +452,8 @@ impl Run {
         self.await_sleep()?;
         let applied = self.output.applied();
         let oldest = applied.slot.saturating_sub(HASHES_KEPT);
-        let trail = self.output.history().between(oldest, applied.slot - 1);
-        let snapshot = self.state.snapshot(applied, clock.deadline_ns, trail);
+        let hashes = self.output.history().between(oldest, applied.slot - 1);
+        let snapshot = self.state.snapshot(applied, clock.deadline_ns, hashes);
         let about = Provenance {
             cluster: self.config.cluster.0,
             node: self.config.node,

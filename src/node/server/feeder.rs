@@ -199,7 +199,7 @@ impl Feeder {
         self.hold_until
     }
 
-    /// True when a turn has done its share and the next one should follow at once.
+    /// Returns true when an iteration has done its share and the next one should follow at once.
     pub fn has_more(&self, chosen_upto: u64) -> bool {
         self.seen < chosen_upto || self.unfinished
     }

@@ -62,20 +62,20 @@ fn a_replica_comes_back_from_its_checkpoint_and_does_what_the_others_do() {
 }
 
 #[test]
-fn a_connection_through_a_sidecar_outlives_the_restored_node() {
+fn a_connection_through_a_stand_alone_frontend_outlives_the_restored_node() {
     let mut cluster = Cluster::start(3);
     let id = cluster.follower();
     let members = cluster.members().to_vec();
     // It prefers the node that is going to be restored.
     let mut nodes = vec![members[id as usize - 1].sidecar];
     nodes.extend(members.iter().filter(|it| it.id != id).map(|it| it.sidecar));
-    let (sidecar, handle) = ProxyFrontend::open(ProxyConfig {
+    let (proxy, handle) = ProxyFrontend::open(ProxyConfig {
         cluster: 0xC0FFEE,
         publish: address(77),
         nodes,
     })
     .unwrap();
-    let thread = std::thread::spawn(move || sidecar.run());
+    let thread = std::thread::spawn(move || proxy.run());
     let mut client = cluster.connect_to(address(77));
     ping(&mut client, b"hello");
     // Answers that the client does not take are held by every replica, and are in the checkpoint.

@@ -328,7 +328,7 @@ fn a_port_that_is_taken_ends_the_node_with_one_line() {
 fn a_stand_alone_frontend_keeps_its_clients_when_its_node_dies() {
     let mut cluster = Cluster::start(3);
     cluster.await_leader();
-    let (sidecar, handle) = ProxyFrontend::open(ProxyConfig {
+    let (proxy, handle) = ProxyFrontend::open(ProxyConfig {
         cluster: 0xC0FFEE,
         publish: address(9),
         nodes: cluster
@@ -338,7 +338,7 @@ fn a_stand_alone_frontend_keeps_its_clients_when_its_node_dies() {
             .collect(),
     })
     .unwrap();
-    let sidecar = std::thread::spawn(move || sidecar.run());
+    let proxy = std::thread::spawn(move || proxy.run());
     let mut quiet = cluster.connect(9);
     ping(&mut quiet, b"before");
     let mut asker = cluster.datagrams(9);
@@ -373,7 +373,7 @@ fn a_stand_alone_frontend_keeps_its_clients_when_its_node_dies() {
     ping(&mut quiet, b"after");
     cluster.await_agreement();
     handle.shutdown();
-    sidecar.join().unwrap().unwrap();
+    proxy.join().unwrap().unwrap();
 }
 
 /// Not a test: prints what the whole path costs. Run with `--release -- --ignored --nocapture`.
