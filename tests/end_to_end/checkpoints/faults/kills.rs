@@ -247,7 +247,7 @@ impl Campaign {
 }
 
 /// The words of a node when its server is there.
-const STARTED: [&str; 2] = ["the server is brought back", "the server is started"];
+const STARTED: [&str; 2] = ["the server is restored", "the server is started"];
 /// Nobody was killed: it was over before.
 const MISSED: &str = "missed";
 
