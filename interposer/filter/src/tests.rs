@@ -5,7 +5,7 @@ extern crate std;
 use super::*;
 use std::vec::Vec;
 
-const GATE: u64 = 0x5000_0000_0002;
+const TRAMPOLINE: u64 = 0x5000_0000_0002;
 const LOADER: Range<u64> = 0x7FFF_F7FC_A000..0x7FFF_F7FF_0000;
 const ELSEWHERE: u64 = 0x5555_5555_6000;
 
@@ -20,7 +20,7 @@ impl Call {
     fn new(number: u32, place: u64) -> Self {
         Self {
             number,
-            architecture: X86_64,
+            architecture: AUDIT_ARCH_X86_64,
             place,
             arguments: [0; 6],
         }
@@ -46,30 +46,30 @@ impl Call {
     }
 }
 
-/// The verdict, and whether it was found without a look at the place or the arguments.
+/// The action, and whether it was found without a look at the place or the arguments.
 fn run(program: &Program, call: &Call) -> (u32, bool) {
     let (mut at, mut value, mut by_number) = (0, 0, true);
     loop {
         let it = program.instructions()[at];
         at += 1;
         match it.code {
-            code::LOAD => {
-                by_number &= it.value <= data::ARCHITECTURE;
-                value = call.word(it.value);
+            BPF_LD_W_ABS => {
+                by_number &= it.k <= ARCH;
+                value = call.word(it.k);
             }
-            code::JUMP => at += it.value as usize,
-            code::IF_EQUAL if value == it.value => at += usize::from(it.if_true),
-            code::IF_AT_LEAST if value >= it.value => at += usize::from(it.if_true),
-            code::IF_EQUAL | code::IF_AT_LEAST => at += usize::from(it.if_false),
-            code::RETURN => return (it.value, by_number),
+            BPF_JMP_JA => at += it.k as usize,
+            BPF_JMP_JEQ_K if value == it.k => at += usize::from(it.jt),
+            BPF_JMP_JGE_K if value >= it.k => at += usize::from(it.jt),
+            BPF_JMP_JEQ_K | BPF_JMP_JGE_K => at += usize::from(it.jf),
+            BPF_RET_K => return (it.k, by_number),
             other => panic!("instruction {other:#x}"),
         }
     }
 }
 
 fn program() -> Program {
-    let (gate, loader) = (GATE, LOADER);
-    Program::new(&Places { gate, loader })
+    let (trampoline, loader) = (TRAMPOLINE, LOADER);
+    Program::new(&TrustedCallers { trampoline, loader })
 }
 
 #[test]
@@ -77,31 +77,31 @@ fn verdicts_are_those_of_the_rules() {
     let program = program();
     for number in (0..=NUMBERS + 9).chain([0x4000_0000, u32::MAX]) {
         let expected = match rule(number) {
-            Rule::Free => (verdict::ALLOW, true),
-            Rule::Refused => (verdict::REFUSE, true),
-            Rule::Caught | Rule::Unknown => (verdict::TRAP, false),
+            Rule::Free => (libc::SECCOMP_RET_ALLOW, true),
+            Rule::Refused => (SECCOMP_RET_ENOSYS, true),
+            Rule::Caught | Rule::Unknown => (libc::SECCOMP_RET_TRAP, false),
         };
         assert_eq!(
             run(&program, &Call::new(number, ELSEWHERE)),
             expected,
             "{number}"
         );
-        for place in [GATE, LOADER.start, LOADER.end - 1] {
+        for place in [TRAMPOLINE, LOADER.start, LOADER.end - 1] {
             let (verdict, _) = run(&program, &Call::new(number, place));
             let refused = rule(number) == Rule::Refused;
             let expected = if refused {
-                verdict::REFUSE
+                SECCOMP_RET_ENOSYS
             } else {
-                verdict::ALLOW
+                libc::SECCOMP_RET_ALLOW
             };
             assert_eq!(verdict, expected, "{number} from {place:#x}");
         }
         for place in [
-            GATE - 1,
-            GATE + 1,
+            TRAMPOLINE - 1,
+            TRAMPOLINE + 1,
             LOADER.start - 1,
             LOADER.end,
-            GATE ^ 1 << 40,
+            TRAMPOLINE ^ 1 << 40,
         ] {
             assert_eq!(
                 run(&program, &Call::new(number, place)),
@@ -114,21 +114,28 @@ fn verdicts_are_those_of_the_rules() {
 
 #[test]
 fn the_largest_rules_fit_and_other_architectures_are_caught() {
-    let mut call = Call::new(9, GATE);
+    let mut call = Call::new(9, TRAMPOLINE);
     assert!(program().instructions().len() < INSTRUCTIONS_MAX / 2);
     call.architecture = 0x4000_0003;
-    assert_eq!(run(&program(), &call).0, verdict::TRAP);
+    assert_eq!(run(&program(), &call).0, libc::SECCOMP_RET_TRAP);
 }
 
 #[test]
 fn only_libcs_own_threads_and_forks_pass() {
     let verdict =
         |number, arguments| run(&program(), &Call::new(number, ELSEWHERE).with(arguments)).0;
-    for flags in CLONES {
-        assert_eq!(verdict(CLONE, [u64::from(flags), 0, 0]), verdict::ALLOW);
+    for flags in CLONE_FLAGS {
+        assert_eq!(
+            verdict(libc::SYS_clone as u32, [u64::from(flags), 0, 0]),
+            libc::SECCOMP_RET_ALLOW
+        );
     }
     for flags in [0, 17, 0x0005_0F00, 0x4111] {
-        assert_eq!(verdict(CLONE, [flags, 0, 0]), verdict::TRAP, "{flags:#x}");
+        assert_eq!(
+            verdict(libc::SYS_clone as u32, [flags, 0, 0]),
+            libc::SECCOMP_RET_TRAP,
+            "{flags:#x}"
+        );
     }
 }
 

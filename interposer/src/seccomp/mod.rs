@@ -23,18 +23,11 @@ use crate::sys::{self, sys};
 use crate::trampoline;
 use crate::turn::Turn;
 use crate::{elf, local};
-use brolga_filter::{Instruction, Places, Program};
+use brolga_filter::{Program, TrustedCallers};
 use core::ops::Range;
 
 unsafe extern "C" {
     fn getauxval(kind: u64) -> u64;
-}
-
-/// `struct sock_fprog`.
-#[repr(C)]
-struct Given {
-    len: u16,
-    first: *const Instruction,
 }
 
 /// Puts the filter in, if it is wanted, and tells the node.
@@ -54,15 +47,14 @@ fn put_in() -> Result<(), i32> {
     if !trampoline::is_made() {
         return Err(libc::ENOMEM);
     }
-    let places = Places {
-        gate: trampoline::PLACE,
+    let program = Program::new(&TrustedCallers {
+        trampoline: trampoline::PLACE,
         loader: loader(),
-    };
-    let program = Program::new(&places);
+    });
     let instructions = program.instructions();
-    let given = Given {
+    let given = libc::sock_fprog {
         len: instructions.len() as u16,
-        first: instructions.as_ptr(),
+        filter: instructions.as_ptr().cast_mut(),
     };
     let set = |flags: u32| {
         // SAFETY: a whole program that the kernel copies.
