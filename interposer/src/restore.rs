@@ -14,7 +14,7 @@ use crate::{statx, tls};
 use brolga_tape::handover::RENUMBERED_PATH;
 use brolga_tape::renumber::{FileWords, Table};
 use brolga_tape::ring::Tape;
-use brolga_vfile::numbers::Identity;
+use brolga_vfile::inodes::FileId;
 use brolga_vfile::times::Time;
 use core::sync::atomic::Ordering;
 
@@ -53,36 +53,36 @@ fn renumber(shared: &mut Shared) {
         fault(&[b"the list of the restored server's files makes no sense"])
     };
     shared
-        .numbers
-        .renumber(|old, place| now(&table, old, place));
+        .inodes
+        .renumber(|old, path| new_id(&table, old, path));
     shared.scheduler.rekey(|key| rekeyed(key, &table));
 }
 
 /// The present identity of a file. Files that are not listed are the machine's, and on another
-/// machine only the place is the same; or it is gone, and then the place may be another's.
-fn now(table: &Table<'_>, old: &Identity, place: &[u8]) -> Identity {
-    if statx::is_known_by_place(old) {
+/// machine only the path is the same; or it is gone, and then the path may be another's.
+fn new_id(table: &Table<'_>, old: &FileId, path: &[u8]) -> FileId {
+    if statx::is_identified_by_path(old) {
         return *old;
     }
     if let Some(listed) = table.listed(words(old)) {
-        return identity(listed);
+        return file_id(listed);
     }
-    statx::identity_at(place)
+    statx::id_at(path)
         .filter(|found| !table.is_there(words(found)))
-        .unwrap_or_else(|| identity(table.file(words(old))))
+        .unwrap_or_else(|| file_id(table.file(words(old))))
 }
 
-fn words(identity: &Identity) -> FileWords {
+fn words(id: &FileId) -> FileWords {
     [
-        identity.device,
-        identity.inode,
-        identity.born.seconds.cast_unsigned(),
-        identity.born.nanoseconds.into(),
+        id.device,
+        id.inode,
+        id.born.seconds.cast_unsigned(),
+        id.born.nanoseconds.into(),
     ]
 }
 
-fn identity([device, inode, seconds, nanoseconds]: FileWords) -> Identity {
-    Identity {
+fn file_id([device, inode, seconds, nanoseconds]: FileWords) -> FileId {
+    FileId {
         device,
         inode,
         born: Time {

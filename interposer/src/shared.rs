@@ -9,7 +9,7 @@ use crate::sys::{self, SYS_close, SYS_dup3, SYS_ftruncate, SYS_memfd_create, SYS
 use crate::tsc::counter::Counter;
 use brolga_dmt::{Scheduler, THREADS_MAX, ThreadIx};
 use brolga_tape::handover::SCHEDULER_FD;
-use brolga_vfile::numbers::Numbers;
+use brolga_vfile::inodes::InodeNumbers;
 use brolga_vfile::times::Time;
 use brolga_vipc::Objects;
 use brolga_vnet::{Net, PROCESSES_MAX, SocketIx};
@@ -231,8 +231,8 @@ pub struct Shared {
     pub threads: [ThreadInfo; THREADS_MAX],
     pub alarms: [Alarm; THREADS_MAX],
     pub signals: Signals,
-    /// Numbers of files.
-    pub numbers: Numbers,
+    /// Inode numbers.
+    pub inodes: InodeNumbers,
     /// When the tree was started, by the kernel's clock: files changed later were changed by it.
     pub launched: Time,
     /// The virtual time stamp counter.

@@ -3,7 +3,7 @@
 
 use crate::nanoseconds;
 use crate::sys::sys;
-use brolga_vfile::numbers::Identity;
+use brolga_vfile::inodes::FileId;
 use brolga_vfile::times::{self, Time};
 use core::ffi::{c_char, c_int};
 use libc::{statx as Statx, timespec};
@@ -59,8 +59,8 @@ pub(crate) fn just_now() -> Time {
 }
 
 /// The identity of a file that the kernel was asked for.
-pub(crate) fn identity_of(file: &Statx) -> Identity {
-    Identity {
+pub(crate) fn id_of(file: &Statx) -> FileId {
+    FileId {
         device: u64::from(file.stx_dev_major) << 32 | u64::from(file.stx_dev_minor),
         inode: file.stx_ino,
         born: if file.stx_mask & libc::STATX_BTIME != 0 {
@@ -76,16 +76,16 @@ pub(crate) fn identity_of(file: &Statx) -> Identity {
 pub(crate) const PROC: u64 = u64::MAX;
 
 /// A file is known by its place, which is the same in every life.
-pub(crate) fn is_known_by_place(identity: &Identity) -> bool {
-    identity.device == PROC
+pub(crate) fn is_identified_by_path(id: &FileId) -> bool {
+    id.device == PROC
 }
 
 /// The identity of the file at an absolute path, given with its NUL.
-pub(crate) fn identity_at(path: &[u8]) -> Option<Identity> {
+pub(crate) fn id_at(path: &[u8]) -> Option<FileId> {
     if path.last() != Some(&0) {
         return None;
     }
     // SAFETY: it ends with a NUL.
     let file = unsafe { ask(HERE, path.as_ptr().cast(), LINK, 0) };
-    file.ok().as_ref().map(identity_of)
+    file.ok().as_ref().map(id_of)
 }

@@ -1,6 +1,6 @@
-//! What a server sees of a file beyond its content: identity and times, the same on every replica.
+//! File metadata as the server sees it: inode numbers and times, the same on every replica.
 //!
-//! The kernel's inode numbers and clocks differ between replicas. [`numbers`] numbers files in the order
+//! The kernel's inode numbers and clocks differ between replicas. [`inodes`] numbers files in the order
 //! in which the server first sees them; [`times`] replaces times that the kernel has set.
 //!
 //! Everything here is plain data in memory that the server's process tree shares, touched only by the
@@ -11,5 +11,5 @@
 #[cfg(test)]
 extern crate std;
 
-pub mod numbers;
+pub mod inodes;
 pub mod times;

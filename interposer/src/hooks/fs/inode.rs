@@ -1,10 +1,10 @@
 //! Inode and device numbers: virtual ones, given in the order of the first look.
 
 use super::path;
-use crate::statx::{EMPTY, HERE, LINK, PROC, SELF, ask, identity_of};
+use crate::statx::{EMPTY, HERE, LINK, PROC, SELF, ask, id_of};
 use crate::sys::{self, sys};
 use crate::turn::Turn;
-use brolga_vfile::numbers::Identity;
+use brolga_vfile::inodes::FileId;
 use brolga_vfile::times::Time;
 use core::ffi::{c_char, c_int};
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -17,20 +17,20 @@ static PROC_DEVICE: AtomicU64 = AtomicU64::new(0);
 static PROC_ASKED: AtomicU64 = AtomicU64::new(0);
 
 /// Returns whether a file is below /proc. Under the turn.
-fn is_in_proc(turn: &mut Turn, identity: &Identity) -> bool {
+fn is_in_proc(turn: &mut Turn, id: &FileId) -> bool {
     // Only devices that are none have such numbers.
-    if identity.device >> 32 != 0 {
+    if id.device >> 32 != 0 {
         return false;
     }
     let life = turn.shared().generation + 1;
     if PROC_ASKED.load(Ordering::Relaxed) != life {
         // SAFETY: a NUL-terminated path.
         let top = unsafe { ask(HERE, c"/proc".as_ptr(), 0, 0) };
-        let device = top.map_or(PROC, |top| identity_of(&top).device);
+        let device = top.map_or(PROC, |top| id_of(&top).device);
         PROC_DEVICE.store(device, Ordering::Relaxed);
         PROC_ASKED.store(life, Ordering::Relaxed);
     }
-    PROC_DEVICE.load(Ordering::Relaxed) == identity.device
+    PROC_DEVICE.load(Ordering::Relaxed) == id.device
 }
 
 /// The identity of a file for as long as the tree lives.
@@ -38,15 +38,15 @@ pub(crate) fn lasting(
     turn: &mut Turn,
     file: &Statx,
     place: impl FnOnce(&mut [u8]) -> usize,
-) -> Identity {
-    let identity = identity_of(file);
-    if !is_in_proc(turn, &identity) {
-        return identity;
+) -> FileId {
+    let id = id_of(file);
+    if !is_in_proc(turn, &id) {
+        return id;
     }
     let mut room = [0; PROC_PLACE_BYTES];
     let bytes = place(&mut room);
     if bytes == 0 {
-        return identity;
+        return id;
     }
     // FNV-1a.
     let inode = room[..bytes]
@@ -54,7 +54,7 @@ pub(crate) fn lasting(
         .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
         });
-    Identity {
+    FileId {
         device: PROC,
         inode,
         born: Time::default(),
@@ -65,16 +65,16 @@ pub(crate) fn lasting(
 pub(crate) fn number_of(turn: &mut Turn, fd: isize) -> Option<u64> {
     // SAFETY: a NUL-terminated path.
     let file = unsafe { ask(fd as c_int, EMPTY, SELF, 0) }.ok()?;
-    let place = |room: &mut [u8]| read_place(fd as c_int, room);
-    let identity = lasting(turn, &file, place);
-    Some(turn.shared().numbers.of(&identity, place))
+    let place = |room: &mut [u8]| read_path(fd as c_int, room);
+    let id = lasting(turn, &file, place);
+    Some(turn.shared().inodes.number_of(&id, place))
 }
 
 /// Writes where a file is, without links on the way; 0 bytes if it is nowhere or there is no room.
 ///
 /// # Safety
 /// `path` is null or ends with a NUL.
-pub(crate) unsafe fn write_place(
+pub(crate) unsafe fn write_path(
     at: c_int,
     path: *const c_char,
     flags: c_int,
@@ -82,7 +82,7 @@ pub(crate) unsafe fn write_place(
 ) -> usize {
     // SAFETY: the caller promises null or a NUL-terminated path.
     if flags & SELF != 0 && at >= 0 && unsafe { path::bytes_of(path) }.is_empty() {
-        return read_place(at, room);
+        return read_path(at, room);
     }
     let link = if flags & LINK != 0 {
         libc::O_NOFOLLOW
@@ -95,13 +95,13 @@ pub(crate) unsafe fn write_place(
     if fd < 0 {
         return 0;
     }
-    let bytes = read_place(fd as c_int, room);
+    let bytes = read_path(fd as c_int, room);
     // SAFETY: our own descriptor.
     unsafe { sys!(sys::SYS_close, fd) };
     bytes
 }
 
-fn read_place(fd: c_int, room: &mut [u8]) -> usize {
+fn read_path(fd: c_int, room: &mut [u8]) -> usize {
     const FOLDER: &[u8] = b"/proc/thread-self/fd/";
     let mut path = [0; FOLDER.len() + 11];
     path[..FOLDER.len()].copy_from_slice(FOLDER);

@@ -3,7 +3,7 @@
 //! Identities and times are computed by [`brolga_vfile`]; values that depend on the file system
 //! (block counts, sizes and link counts of directories) are constants.
 
-use super::inode::{lasting, write_place};
+use super::inode::{lasting, write_path};
 use super::path;
 use crate::hooks::result::{error, finish};
 use crate::statx::{EMPTY, HERE, LINK, SELF, ask, just_now, time_of};
@@ -80,8 +80,8 @@ unsafe fn set_for_real(
 /// `path` ends with a NUL.
 unsafe fn rewrite(turn: &mut Turn, file: &mut Statx, at: c_int, path: *const c_char, flags: c_int) {
     // SAFETY: the caller promises that `path` ends with a NUL.
-    let place = |room: &mut [u8]| unsafe { write_place(at, path, flags, room) };
-    let identity = lasting(turn, file, place);
+    let place = |room: &mut [u8]| unsafe { write_path(at, path, flags, room) };
+    let id = lasting(turn, file, place);
     let kept = is(file, libc::S_IFREG) || is(file, libc::S_IFDIR);
     let time = if kept {
         // SAFETY: the caller promises that `path` ends with a NUL.
@@ -97,7 +97,7 @@ unsafe fn rewrite(turn: &mut Turn, file: &mut Statx, at: c_int, path: *const c_c
     ] {
         set_time(to, time);
     }
-    file.stx_ino = turn.shared().numbers.of(&identity, place);
+    file.stx_ino = turn.shared().inodes.number_of(&id, place);
     (file.stx_dev_major, file.stx_dev_minor) = DEVICE;
     file.stx_blksize = 4096;
     if is(file, libc::S_IFDIR) {
