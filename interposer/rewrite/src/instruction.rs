@@ -1,4 +1,4 @@
-//! Lengths of x86-64 instructions, and where those lead that jump.
+//! Lengths of x86-64 instructions, and the targets of direct jumps and calls.
 //!
 //! Opcode maps after the AMD64 Architecture Programmer's Manual, volume 3, appendix A.
 
@@ -7,33 +7,33 @@
 pub struct Instruction {
     /// In bytes.
     pub len: usize,
-    /// Where a direct jump or call leads, from its own end.
-    pub leads: Option<i32>,
+    /// Target of a direct jump or call, relative to the end of the instruction.
+    pub branch_target: Option<i32>,
 }
 
-/// What follows an opcode.
+/// Operand encoding: what follows an opcode.
 #[derive(Clone, Copy, PartialEq, Eq)]
-struct Shape {
+struct Encoding {
     modrm: bool,
-    /// Bytes of constants.
-    constant: usize,
-    /// The constants say where a jump leads.
-    jump: bool,
+    /// Bytes of immediates.
+    immediate: usize,
+    /// The immediate is the target of a branch.
+    branch: bool,
 }
 
-const fn shape(modrm: bool, constant: usize) -> Shape {
-    Shape {
+const fn operands(modrm: bool, immediate: usize) -> Encoding {
+    Encoding {
         modrm,
-        constant,
-        jump: false,
+        immediate,
+        branch: false,
     }
 }
 
-const fn jump(constant: usize) -> Shape {
-    Shape {
+const fn branch(immediate: usize) -> Encoding {
+    Encoding {
         modrm: false,
-        constant,
-        jump: true,
+        immediate,
+        branch: true,
     }
 }
 
@@ -66,14 +66,14 @@ pub fn decode(code: &[u8]) -> Option<Instruction> {
     }
     let opcode = *code.get(at)?;
     at += 1;
-    let shape = match opcode {
+    let encoding = match opcode {
         0x0F => {
             let second = *code.get(at)?;
             at += 1;
             match second {
                 0x38 | 0x3A => {
                     at += 1;
-                    shape(true, usize::from(second == 0x3A))
+                    operands(true, usize::from(second == 0x3A))
                 }
                 _ => two_bytes(second)?,
             }
@@ -89,18 +89,18 @@ pub fn decode(code: &[u8]) -> Option<Instruction> {
         }
         _ => one_byte(opcode, *code.get(at).unwrap_or(&0), prefixes)?,
     };
-    if shape.modrm {
+    if encoding.modrm {
         at += operand(code.get(at..)?)?;
     }
-    let constant = code.get(at..at + shape.constant)?;
-    let leads = match *constant {
-        [near] if shape.jump => Some(near.cast_signed().into()),
-        [a, b, c, d] if shape.jump => Some(i32::from_le_bytes([a, b, c, d])),
+    let immediate = code.get(at..at + encoding.immediate)?;
+    let branch_target = match *immediate {
+        [near] if encoding.branch => Some(near.cast_signed().into()),
+        [a, b, c, d] if encoding.branch => Some(i32::from_le_bytes([a, b, c, d])),
         _ => None,
     };
     Some(Instruction {
-        len: at + shape.constant,
-        leads,
+        len: at + encoding.immediate,
+        branch_target,
     })
 }
 
@@ -126,55 +126,55 @@ fn operand(code: &[u8]) -> Option<usize> {
     Some(len)
 }
 
-fn one_byte(opcode: u8, modrm: u8, prefixes: Prefixes) -> Option<Shape> {
+fn one_byte(opcode: u8, modrm: u8, prefixes: Prefixes) -> Option<Encoding> {
     let word = if prefixes.operand_16 { 2 } else { 4 };
     let tested = usize::from(modrm & 0x38 < 0x10);
     Some(match opcode {
         0x00..=0x3F => match opcode & 7 {
-            0..=3 => shape(true, 0),
-            4 => shape(false, 1),
-            5 => shape(false, word),
+            0..=3 => operands(true, 0),
+            4 => operands(false, 1),
+            5 => operands(false, word),
             _ => return None,
         },
-        0x50..=0x5F | 0x90..=0x99 | 0x9B..=0x9F => shape(false, 0),
-        0x63 | 0x84..=0x8F | 0xD0..=0xD3 | 0xD8..=0xDF | 0xFE | 0xFF => shape(true, 0),
-        0x68 | 0xA9 => shape(false, word),
-        0x69 | 0x81 | 0xC7 => shape(true, word),
-        0x6A | 0xA8 | 0xB0..=0xB7 | 0xCD | 0xE4..=0xE7 => shape(false, 1),
-        0x6B | 0x80 | 0x83 | 0xC0 | 0xC1 | 0xC6 => shape(true, 1),
-        0x6C..=0x6F | 0xA4..=0xA7 | 0xAA..=0xAF | 0xEC..=0xEF => shape(false, 0),
-        0x70..=0x7F | 0xE0..=0xE3 | 0xEB => jump(1),
-        0xA0..=0xA3 if !prefixes.address_32 => shape(false, 8),
-        0xB8..=0xBF if prefixes.operand_64 => shape(false, 8),
-        0xB8..=0xBF => shape(false, word),
-        0xC2 | 0xCA => shape(false, 2),
-        0xC8 => shape(false, 3),
-        0xC3 | 0xC9 | 0xCB | 0xCC | 0xCF | 0xD7 => shape(false, 0),
-        0xE8 | 0xE9 if !prefixes.operand_16 => jump(4),
-        0xF1 | 0xF4 | 0xF5 | 0xF8..=0xFD => shape(false, 0),
-        0xF6 => shape(true, tested),
-        0xF7 => shape(true, tested * word),
+        0x50..=0x5F | 0x90..=0x99 | 0x9B..=0x9F => operands(false, 0),
+        0x63 | 0x84..=0x8F | 0xD0..=0xD3 | 0xD8..=0xDF | 0xFE | 0xFF => operands(true, 0),
+        0x68 | 0xA9 => operands(false, word),
+        0x69 | 0x81 | 0xC7 => operands(true, word),
+        0x6A | 0xA8 | 0xB0..=0xB7 | 0xCD | 0xE4..=0xE7 => operands(false, 1),
+        0x6B | 0x80 | 0x83 | 0xC0 | 0xC1 | 0xC6 => operands(true, 1),
+        0x6C..=0x6F | 0xA4..=0xA7 | 0xAA..=0xAF | 0xEC..=0xEF => operands(false, 0),
+        0x70..=0x7F | 0xE0..=0xE3 | 0xEB => branch(1),
+        0xA0..=0xA3 if !prefixes.address_32 => operands(false, 8),
+        0xB8..=0xBF if prefixes.operand_64 => operands(false, 8),
+        0xB8..=0xBF => operands(false, word),
+        0xC2 | 0xCA => operands(false, 2),
+        0xC8 => operands(false, 3),
+        0xC3 | 0xC9 | 0xCB | 0xCC | 0xCF | 0xD7 => operands(false, 0),
+        0xE8 | 0xE9 if !prefixes.operand_16 => branch(4),
+        0xF1 | 0xF4 | 0xF5 | 0xF8..=0xFD => operands(false, 0),
+        0xF6 => operands(true, tested),
+        0xF7 => operands(true, tested * word),
         _ => return None,
     })
 }
 
-fn two_bytes(opcode: u8) -> Option<Shape> {
+fn two_bytes(opcode: u8) -> Option<Encoding> {
     Some(match opcode {
         0x04 | 0x0A | 0x0C | 0x24..=0x27 | 0x36 | 0x39 | 0x3B..=0x3F | 0x7A | 0x7B => return None,
-        0x05..=0x09 | 0x0B | 0x0E | 0x30..=0x37 | 0x77 => shape(false, 0),
-        0xA0..=0xA2 | 0xA8..=0xAA | 0xC8..=0xCF => shape(false, 0),
-        0x0F | 0x70..=0x73 | 0xA4 | 0xAC | 0xBA | 0xC2 | 0xC4..=0xC6 => shape(true, 1),
-        0x80..=0x8F => jump(4),
-        _ => shape(true, 0),
+        0x05..=0x09 | 0x0B | 0x0E | 0x30..=0x37 | 0x77 => operands(false, 0),
+        0xA0..=0xA2 | 0xA8..=0xAA | 0xC8..=0xCF => operands(false, 0),
+        0x0F | 0x70..=0x73 | 0xA4 | 0xAC | 0xBA | 0xC2 | 0xC4..=0xC6 => operands(true, 1),
+        0x80..=0x8F => branch(4),
+        _ => operands(true, 0),
     })
 }
 
 /// Opcodes behind a VEX or EVEX prefix.
-fn vector(map: u8, opcode: u8) -> Option<Shape> {
+fn vector(map: u8, opcode: u8) -> Option<Encoding> {
     Some(match (map, opcode) {
-        (1, 0x77) => shape(false, 0),
-        (1, 0x70..=0x73 | 0xC2 | 0xC4..=0xC6) | (3, _) => shape(true, 1),
-        (1 | 2 | 5 | 6, _) => shape(true, 0),
+        (1, 0x77) => operands(false, 0),
+        (1, 0x70..=0x73 | 0xC2 | 0xC4..=0xC6) | (3, _) => operands(true, 1),
+        (1 | 2 | 5 | 6, _) => operands(true, 0),
         _ => return None,
     })
 }

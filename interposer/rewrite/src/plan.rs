@@ -174,16 +174,16 @@ fn walk(
     for instruction in text.instructions(function)? {
         let (address, instruction) = instruction.ok_or(Refusal::Undecoded)?;
         met |= address == place;
-        if leads(address, instruction).is_some_and(|target| inside.contains(&target)) {
+        if branch_target(address, instruction).is_some_and(|target| inside.contains(&target)) {
             return Err(Refusal::JumpedInto);
         }
     }
     if met { Ok(()) } else { Err(Refusal::Undecoded) }
 }
 
-fn leads(address: u64, instruction: Instruction) -> Option<u64> {
+fn branch_target(address: u64, instruction: Instruction) -> Option<u64> {
     let end = address + instruction.len as u64;
-    Some(end.wrapping_add_signed(instruction.leads?.into()))
+    Some(end.wrapping_add_signed(instruction.branch_target?.into()))
 }
 
 /// Whether another function jumps there. (Compilers split functions, so a part may be anywhere; only
@@ -195,7 +195,7 @@ fn jumped_into_from_afar(text: &Text<'_>, function: Function, inside: &Range<u64
     // In 32 bits, as the processor does within such a distance, and the rare condition first: there is
     // much code to look at.
     let (first, count) = (first as u32, (inside.end - inside.start) as u32);
-    let leads_inside = |at: usize, distance: &[u8]| {
+    let targets_inside = |at: usize, distance: &[u8]| {
         let distance = distance
             .first_chunk()
             .map_or(0, |it| u32::from_le_bytes(*it));
@@ -208,7 +208,7 @@ fn jumped_into_from_afar(text: &Text<'_>, function: Function, inside: &Range<u64
         _ => None,
     };
     let distances = text.bytes.windows(4).enumerate();
-    let suspects = distances.filter(|(at, distance)| leads_inside(*at, distance));
+    let suspects = distances.filter(|(at, distance)| targets_inside(*at, distance));
     suspects.filter_map(|(at, _)| starts(at)).any(|at| {
         let address = text.start + at as u64;
         let outside = !(function.start..function.end).contains(&address);
@@ -234,7 +234,7 @@ fn is_instruction(text: &Text<'_>, address: u64) -> bool {
         .unwrap_or(true)
 }
 
-/// Instructions that compilers put behind `rdtsc`, all of whose operands are registers, constants or
+/// Instructions that compilers put behind `rdtsc`, all of whose operands are registers, immediates or
 /// memory relative to a register other than the instruction pointer; none of them changes where
 /// execution goes on, uses the stack pointer for a return address, or depends on where it is.
 fn is_movable(instruction: &[u8]) -> bool {
@@ -256,7 +256,7 @@ fn is_movable(instruction: &[u8]) -> bool {
             modrm,
             ..,
         ] => not_relative(modrm),
-        // the same with constants, mov of a constant, shifts
+        // the same with immediates, mov of an immediate, shifts
         [0x81 | 0x83 | 0xC1 | 0xC7, modrm, ..] => not_relative(modrm),
         [0x05 | 0x25 | 0xB8..=0xBF, ..] => true,
         // push and pop of registers, leave

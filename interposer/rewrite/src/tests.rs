@@ -117,9 +117,9 @@ fn lengths() {
         (&[0xC5, 0xF8, 0x77], None),
         (&[0x62, 0xF1, 0x7C, 0x48, 0x10, 0x47, 1], None),
     ];
-    for (bytes, leads) in known {
+    for (bytes, branch_target) in known {
         let len = bytes.len();
-        let expected = Instruction { len, leads };
+        let expected = Instruction { len, branch_target };
         assert_eq!(decode(bytes), Some(expected), "{bytes:x?}");
         assert_eq!(decode(&bytes[..len - 1]), None, "{bytes:x?} cut off");
     }
@@ -226,7 +226,7 @@ fn refusals() {
     for (instructions, expected) in cases {
         assert_eq!(replaced(instructions), Err(expected), "{instructions:x?}");
     }
-    // A constant that looks like the instruction.
+    // An immediate that looks like the instruction.
     let hidden: &[u8] = &[0xB8, 0x0F, 0x31, 0x48, 0x89];
     let hidden = replaced(&[hidden, &[0xC6, 0x48, 0x89, 0xC6], end]);
     assert!(hidden.is_err(), "{hidden:x?}");
@@ -250,9 +250,9 @@ fn jumps_from_other_functions_count() {
         replaced_among(&[function, &[jump, end]]),
         Err(Refusal::JumpedInto)
     );
-    // From 7 + 8, in a constant.
-    let constant: &[u8] = &[0x48, 0xB8, 0x0F, 0x84, 0xF3, 0xFF, 0xFF, 0xFF, 0, 0];
-    assert!(replaced_among(&[function, &[constant, end]]).is_ok());
+    // From 7 + 8, in an immediate.
+    let immediate: &[u8] = &[0x48, 0xB8, 0x0F, 0x84, 0xF3, 0xFF, 0xFF, 0xFF, 0, 0];
+    assert!(replaced_among(&[function, &[immediate, end]]).is_ok());
 }
 
 #[test]
