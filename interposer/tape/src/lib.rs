@@ -22,10 +22,13 @@ extern crate alloc;
 extern crate std;
 
 pub mod entry;
+mod layout;
+mod mapping;
 pub mod operation;
 pub mod record;
 pub mod renumber;
 pub mod ring;
+mod sync;
 pub mod unix;
 
 /// Descriptor numbers and environment names that the launcher and the interposer agree on.
