@@ -32,15 +32,18 @@ extern crate std;
 
 mod admission;
 mod alarms;
+mod baton;
 mod blocking;
 mod clock;
 mod slots;
 mod soft_barriers;
+mod sync;
 mod thread;
 mod timers;
 mod turns;
 mod waits;
 
+pub use baton::Baton;
 pub use clock::NS_PER_TICK;
 pub use soft_barriers::Arrival;
 pub use thread::{ANY, Key, THREADS_MAX, Thread, ThreadIx, Wakeup};

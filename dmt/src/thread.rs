@@ -1,6 +1,6 @@
 //! A thread's slot: what it waits for, its state, its places in queues.
 
-use core::sync::atomic::AtomicU32;
+use crate::baton::Baton;
 
 /// Threads that a process tree may have at a time.
 pub const THREADS_MAX: usize = 4096;
@@ -61,8 +61,8 @@ pub(crate) enum State {
 #[derive(Debug)]
 #[repr(C)]
 pub struct Thread {
-    /// Futex of the interposer: whether this thread has the turn, or sleeps until it has.
-    pub baton: AtomicU32,
+    /// Given when this thread has the turn.
+    pub baton: Baton,
     pub(crate) state: State,
     pub(crate) wakeup: Wakeup,
     /// Next in the run queue.
@@ -88,7 +88,7 @@ impl Thread {
         reason = "copied into fresh slots only"
     )]
     pub(crate) const EMPTY: Self = Self {
-        baton: AtomicU32::new(0),
+        baton: Baton::new(),
         state: State::Free,
         wakeup: Wakeup::None,
         next_run: 0,

@@ -18,16 +18,8 @@ use crate::output::fault;
 use crate::restore;
 use crate::sys::{self, sys};
 use crate::tls;
-use brolga_dmt::ThreadIx;
+use brolga_dmt::{Baton, ThreadIx};
 use core::marker::PhantomData;
-use core::sync::atomic::{AtomicU32, Ordering};
-
-/// States of a thread's baton: not given.
-const NOT_GIVEN: u32 = 0;
-/// The thread has the turn.
-const GIVEN: u32 = 1;
-/// The thread sleeps until it has it.
-const ASLEEP: u32 = 2;
 
 /// Most looks at the baton before a thread sleeps: some microseconds, about what a sleep costs.
 const PATIENCE_MAX: u32 = 512;
@@ -63,32 +55,29 @@ fn processors() -> u32 {
 }
 
 /// Spins, then sleeps, until the baton is given; takes it.
-fn await_baton(me: ThreadIx, baton: &AtomicU32) {
+fn await_baton(me: ThreadIx, baton: &Baton) {
     if !spin(baton) {
         let mut watch = Watch::new(me);
-        while baton.load(Ordering::Acquire) != GIVEN {
-            let asleep =
-                baton.compare_exchange(NOT_GIVEN, ASLEEP, Ordering::Relaxed, Ordering::Relaxed);
-            if asleep != Err(GIVEN) {
-                watch.sleep(baton, ASLEEP);
+        while !baton.is_given() {
+            if baton.mark_asleep() {
+                watch.sleep(baton.futex(), Baton::ASLEEP);
             }
         }
         watch.end();
     }
-    // No other thread changes a baton that is given.
-    baton.store(NOT_GIVEN, Ordering::Relaxed);
+    baton.take();
 }
 
 /// Looks at the baton for a while. Threads get patient when that helps, and impatient when those
 /// before them compute for longer.
-fn spin(baton: &AtomicU32) -> bool {
+fn spin(baton: &Baton) -> bool {
     let most = local().patience;
     if most == 0 {
-        return baton.load(Ordering::Acquire) == GIVEN;
+        return baton.is_given();
     }
     let patience = tls::patience().clamp(PATIENCE_MIN, most);
     for look in 0..patience {
-        if baton.load(Ordering::Acquire) == GIVEN {
+        if baton.is_given() {
             if look > 0 {
                 tls::set_patience((2 * patience).min(most));
             }
@@ -165,8 +154,8 @@ impl Turn {
     /// Gives the baton to a thread.
     pub(super) fn hand_to(&mut self, next: ThreadIx) {
         let baton = &self.scheduler().thread(next).baton;
-        if baton.swap(GIVEN, Ordering::Release) == ASLEEP {
-            sys::futex_wake(baton);
+        if baton.give() {
+            sys::futex_wake(baton.futex());
         }
     }
 
@@ -178,8 +167,7 @@ impl Turn {
         tls::set_holds_turn(false);
         let next = self.scheduler().pass_on();
         if next == me {
-            let baton = &self.scheduler().thread(me).baton;
-            baton.store(GIVEN, Ordering::Relaxed);
+            self.scheduler().thread(me).baton.keep();
         } else {
             self.hand_to(next);
         }

@@ -1,0 +1,3 @@
+//! The atomics of the hand-off of the turn. The model checks put loom's in their place.
+
+pub use core::sync::atomic::{AtomicU32, Ordering};
