@@ -127,9 +127,22 @@ fn operand(code: &[u8]) -> Option<usize> {
 }
 
 fn one_byte(opcode: u8, modrm: u8, prefixes: Prefixes) -> Option<Encoding> {
-    let word = if prefixes.operand_16 { 2 } else { 4 };
+    // REX.W wins over the prefix for 16 bits.
+    let short = prefixes.operand_16 && !prefixes.operand_64;
+    let word = if short { 2 } else { 4 };
+    let group = modrm >> 3 & 7;
     let tested = usize::from(modrm & 0x38 < 0x10);
     Some(match opcode {
+        // xbegin: where execution goes on when the transaction is aborted. xabort.
+        0xC7 if modrm == 0xF8 && !short => Encoding {
+            modrm: true,
+            ..branch(4)
+        },
+        0xC6 if modrm == 0xF8 => operands(true, 1),
+        // Members of groups that do not exist, and AMD's XOP.
+        0x8F | 0xC6 | 0xC7 if group != 0 => return None,
+        0xFE if group > 1 => return None,
+        0xFF if group == 7 => return None,
         0x00..=0x3F => match opcode & 7 {
             0..=3 => operands(true, 0),
             4 => operands(false, 1),
@@ -160,6 +173,9 @@ fn one_byte(opcode: u8, modrm: u8, prefixes: Prefixes) -> Option<Encoding> {
 
 fn two_bytes(opcode: u8) -> Option<Encoding> {
     Some(match opcode {
+        // Moves from and to control registers, whose ModRM has a meaning of its own; vmread and vmwrite,
+        // which are AMD's extrq and insertq behind other prefixes.
+        0x20..=0x23 | 0x78 | 0x79 => return None,
         0x04 | 0x0A | 0x0C | 0x24..=0x27 | 0x36 | 0x39 | 0x3B..=0x3F | 0x7A | 0x7B => return None,
         0x05..=0x09 | 0x0B | 0x0E | 0x30..=0x37 | 0x77 => operands(false, 0),
         0xA0..=0xA2 | 0xA8..=0xAA | 0xC8..=0xCF => operands(false, 0),

@@ -2,6 +2,8 @@ use super::*;
 use object::{Object, ObjectSection};
 use std::fs;
 
+mod oracle;
+
 /// A loaded file's code and table of functions, with their addresses.
 struct Program {
     name: String,
@@ -101,7 +103,7 @@ fn functions_are_found_by_any_address_in_them() {
 
 #[test]
 fn lengths() {
-    let known: [(&[u8], Option<i32>); 14] = [
+    let known: [(&[u8], Option<i32>); 19] = [
         (&[0x0F, 0x31], None),
         (&[0x48, 0xC1, 0xE2, 0x20], None),
         (&[0x48, 0x8D, 0x15, 1, 2, 3, 4], None),
@@ -116,6 +118,13 @@ fn lengths() {
         (&[0xE8, 0xFB, 0xFF, 0xFF, 0xFF], Some(-5)),
         (&[0xC5, 0xF8, 0x77], None),
         (&[0x62, 0xF1, 0x7C, 0x48, 0x10, 0x47, 1], None),
+        // REX.W wins over the prefix for 16 bits.
+        (&[0x66, 0x48, 0x05, 1, 2, 3, 4], None),
+        (&[0x66, 0x48, 0xC7, 0xC0, 1, 2, 3, 4], None),
+        (&[0x66, 0x48, 0xF7, 0xC0, 1, 2, 3, 4], None),
+        // xbegin jumps when the transaction is aborted; xabort
+        (&[0xC7, 0xF8, 0, 1, 0, 0], Some(256)),
+        (&[0xC6, 0xF8, 1], None),
     ];
     for (bytes, branch_target) in known {
         let len = bytes.len();
@@ -123,8 +132,19 @@ fn lengths() {
         assert_eq!(decode(bytes), Some(expected), "{bytes:x?}");
         assert_eq!(decode(&bytes[..len - 1]), None, "{bytes:x?} cut off");
     }
-    assert_eq!(decode(&[0x06]), None);
-    assert_eq!(decode(&[]), None);
+    // Gone in 64-bit mode; mov from cr0, whose ModRM always names registers; extrq with two immediates;
+    // xbegin with two bytes; vpcmov, behind AMD's XOP; nothing at all.
+    let none: [&[u8]; 6] = [
+        &[0x06],
+        &[0x0F, 0x20, 0x04, 0x25, 1, 2, 3, 4],
+        &[0x66, 0x0F, 0x78, 0xC0, 1, 2],
+        &[0x66, 0xC7, 0xF8, 0, 1],
+        &[0x8F, 0xE8, 0x78, 0xA2, 0xC1, 0x10],
+        &[],
+    ];
+    for bytes in none {
+        assert_eq!(decode(bytes), None, "{bytes:x?}");
+    }
 }
 
 const START: u64 = 0x1000;
