@@ -3,29 +3,17 @@
 
 use super::tests::admitted;
 use super::*;
+use fastrand::Rng;
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
 use std::println;
 use std::vec::Vec;
 
 const THREADS: ThreadIx = 5;
 const LOCKS: u64 = 3;
 
-/// xorshift (Marsaglia 2003).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, end: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % end
-    }
-}
-
 /// A seed that was not there before, shown so that a failure can be repeated.
 fn fresh_seed(test: &str) -> u64 {
-    let seed = RandomState::new().hash_one(test) | 1;
+    let seed = fastrand::u64(..);
     println!("{test}: seed {seed}");
     seed
 }
@@ -40,15 +28,15 @@ enum Step {
 
 /// What each thread is going to do: a function of the seed alone.
 fn programs(seed: u64) -> Vec<Vec<Step>> {
-    let mut chance = Chance(seed | 1);
+    let mut rng = Rng::with_seed(seed);
     let mut one = || {
         let mut steps = Vec::new();
-        for _ in 0..20 + chance.below(20) {
-            match chance.below(4) {
+        for _ in 0..20 + rng.u64(..20) {
+            match rng.u64(..4) {
                 0 => steps.push(Step::Touch),
-                1 => steps.push(Step::Sleep(chance.below(400))),
+                1 => steps.push(Step::Sleep(rng.u64(..400))),
                 _ => {
-                    let lock = chance.below(LOCKS);
+                    let lock = rng.u64(..LOCKS);
                     steps.extend([Step::Lock(lock), Step::Touch, Step::Unlock(lock)]);
                 }
             }
@@ -160,12 +148,12 @@ impl Model {
 
     /// Runs to the end; `timing` says who computes for how long.
     fn run(mut self, timing: u64) -> (u64, Vec<(ThreadIx, Step, u64)>) {
-        let mut timing = Chance(timing | 1);
+        let mut timing = Rng::with_seed(timing);
         while !self.is_over() {
-            let arrives = timing.below(u64::from(THREADS)) as usize;
+            let arrives = timing.usize(..usize::from(THREADS));
             self.ready[arrives] = true;
             let head = usize::from(self.scheduler.current()) - 1;
-            if self.ready[head] && timing.below(2) == 0 {
+            if self.ready[head] && timing.bool() {
                 self.operate();
             }
         }
@@ -176,14 +164,13 @@ impl Model {
 #[test]
 fn whoever_is_faster_the_schedule_is_the_same() {
     let seed = fresh_seed("whoever_is_faster_the_schedule_is_the_same");
-    let mut chance = Chance(seed);
+    let mut rng = Rng::with_seed(seed);
     for _ in 0..20 {
-        let programs = programs(chance.below(u64::MAX));
-        let (hash, trace) = Model::new(programs.clone()).run(chance.below(u64::MAX));
+        let programs = programs(rng.u64(..));
+        let (hash, trace) = Model::new(programs.clone()).run(rng.u64(..));
         assert!(trace.len() > 100, "{}", trace.len());
         for _ in 0..5 {
-            let (other_hash, other_trace) =
-                Model::new(programs.clone()).run(chance.below(u64::MAX));
+            let (other_hash, other_trace) = Model::new(programs.clone()).run(rng.u64(..));
             assert_eq!(trace, other_trace);
             assert_eq!(hash, other_hash);
         }

@@ -242,41 +242,35 @@ fn waiters_keep_their_order_when_keys_change_places() {
 fn random_run(seed: u64, attentive: bool) -> (u64, Vec<ThreadIx>) {
     let mut s = admitted(50);
     s.set_attentive(attentive);
-    let mut state = seed;
-    let mut random = move || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut rng = fastrand::Rng::with_seed(seed);
     for _ in 0..20 {
         s.spawn(0).unwrap();
     }
     let mut turns = Vec::new();
     let mut slot = 1;
     for _ in 0..20_000 {
-        let due = s.tick((random() % 7) as u16);
+        let due = s.tick(rng.u16(..7));
         if due && s.quantum_used() {
             s.yield_turn();
         }
         if due {
             s.refresh_limit();
         }
-        match random() % 5 {
+        match rng.u64(..5) {
             0 => s.block(
                 Key {
                     space: 0,
-                    id: random() % 4,
+                    id: rng.u64(..4),
                 },
-                (random() % 2 == 0).then_some(slot * 100),
+                rng.bool().then_some(slot * 100),
             ),
             1 => {
                 s.wake(
                     Key {
                         space: 0,
-                        id: random() % 4,
+                        id: rng.u64(..4),
                     },
-                    (random() % 3) as usize,
+                    rng.usize(..3),
                 );
             }
             _ => {}
@@ -288,7 +282,7 @@ fn random_run(seed: u64, attentive: bool) -> (u64, Vec<ThreadIx>) {
             s.wake(
                 Key {
                     space: 0,
-                    id: random() % 4,
+                    id: rng.u64(..4),
                 },
                 1,
             );

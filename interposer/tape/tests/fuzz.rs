@@ -8,54 +8,35 @@
 use brolga_tape::ConnId;
 use brolga_tape::entry::{ENTRY_HEADER_BYTES, EVENT_HEADER_BYTES, Entry};
 use brolga_tape::record::{Record, decode, encode_by, thread_of};
+use fastrand::Rng;
 
-/// Splitmix64 (Steele, Lea, Flood 2014).
-struct Chance(u64);
+/// A generator whose seed is shown.
+fn shown(name: &str) -> Rng {
+    let given = std::env::var("BROLGA_FUZZ_SEED");
+    let seed = given.map_or_else(|_| fastrand::u64(..), |text| text.parse().unwrap());
+    println!("{name}: BROLGA_FUZZ_SEED={seed}");
+    Rng::with_seed(seed)
+}
 
-impl Chance {
-    fn shown(name: &str) -> Self {
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let given = std::env::var("BROLGA_FUZZ_SEED");
-        let seed = given.map_or_else(
-            |_| now.unwrap().as_nanos() as u64,
-            |text| text.parse().unwrap(),
-        );
-        println!("{name}: BROLGA_FUZZ_SEED={seed}");
-        Self(seed)
-    }
+fn some_bytes(rng: &mut Rng, most: usize) -> Vec<u8> {
+    let len = rng.usize(..=most);
+    (0..len).map(|_| rng.u8(..)).collect()
+}
 
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        (self.next() % bound as u64) as usize
-    }
-
-    fn bytes(&mut self, most: usize) -> Vec<u8> {
-        let len = self.below(most + 1);
-        (0..len).map(|_| self.next() as u8).collect()
-    }
-
-    /// Changes, cuts or lengthens.
-    fn damage(&mut self, bytes: &mut Vec<u8>) {
-        for _ in 0..self.below(4) {
-            match self.below(4) {
-                0 => bytes.truncate(self.below(bytes.len() + 1)),
-                1 => bytes.extend(self.bytes(40)),
-                _ if bytes.is_empty() => {}
-                _ => {
-                    let at = self.below(bytes.len());
-                    bytes[at] = match self.below(3) {
-                        0 => 0xFF,
-                        1 => bytes[at] ^ (1 << self.below(8)),
-                        _ => self.next() as u8,
-                    };
-                }
+/// Changes, cuts or lengthens.
+fn damage(rng: &mut Rng, bytes: &mut Vec<u8>) {
+    for _ in 0..rng.usize(..4) {
+        match rng.usize(..4) {
+            0 => bytes.truncate(rng.usize(..=bytes.len())),
+            1 => bytes.extend(some_bytes(rng, 40)),
+            _ if bytes.is_empty() => {}
+            _ => {
+                let at = rng.usize(..bytes.len());
+                bytes[at] = match rng.usize(..3) {
+                    0 => 0xFF,
+                    1 => bytes[at] ^ (1 << rng.usize(..8)),
+                    _ => rng.u8(..),
+                };
             }
         }
     }
@@ -67,25 +48,25 @@ fn iterations() -> usize {
 }
 
 /// As an entry is written, with events of any kind and payloads of any length.
-fn entry(chance: &mut Chance) -> Vec<u8> {
-    let count = chance.below(5);
+fn entry(rng: &mut Rng) -> Vec<u8> {
+    let count = rng.usize(..5);
     let mut out = vec![0; ENTRY_HEADER_BYTES];
-    out[..8].copy_from_slice(&chance.next().to_le_bytes());
+    out[..8].copy_from_slice(&rng.u64(..).to_le_bytes());
     out[12] = count as u8;
     for _ in 0..count {
-        let mut payload = chance.bytes(96);
-        if chance.below(2) == 0 {
+        let mut payload = some_bytes(rng, 96);
+        if rng.usize(..2) == 0 {
             // Two addresses of a known family.
             payload.resize(48, 0);
-            payload[0] = 4 + 2 * (chance.below(2) as u8);
+            payload[0] = 4 + 2 * rng.u8(..2);
             payload[24] = payload[0];
         }
         let mut header = [0; EVENT_HEADER_BYTES];
-        header[0] = chance.below(11) as u8;
-        header[1] = chance.below(3) as u8;
+        header[0] = rng.usize(..11) as u8;
+        header[1] = rng.usize(..3) as u8;
         header[4..8].copy_from_slice(&(payload.len() as u32).to_le_bytes());
         for at in [8, 16, 24] {
-            let word = chance.next() >> chance.below(64);
+            let word = rng.u64(..) >> rng.usize(..64);
             header[at..at + 8].copy_from_slice(&word.to_le_bytes());
         }
         out.extend_from_slice(&header);
@@ -97,14 +78,14 @@ fn entry(chance: &mut Chance) -> Vec<u8> {
 
 #[test]
 fn no_bytes_break_the_decoder_of_entries() {
-    let mut chance = Chance::shown("no_bytes_break_the_decoder_of_entries");
+    let mut rng = shown("no_bytes_break_the_decoder_of_entries");
     let (mut whole, mut broken) = (0, 0);
     for _ in 0..iterations() {
-        let mut bytes = match chance.below(8) {
-            0 => chance.bytes(300),
-            _ => entry(&mut chance),
+        let mut bytes = match rng.usize(..8) {
+            0 => some_bytes(&mut rng, 300),
+            _ => entry(&mut rng),
         };
-        chance.damage(&mut bytes);
+        damage(&mut rng, &mut bytes);
         let Ok(entry) = Entry::parse(&bytes) else {
             assert!(bytes.len() < ENTRY_HEADER_BYTES);
             continue;
@@ -123,14 +104,14 @@ fn no_bytes_break_the_decoder_of_entries() {
     assert!(whole > 0 && broken > 0, "{whole} whole, {broken} broken");
 }
 
-fn record<'a>(chance: &mut Chance, bytes: &'a [u8]) -> Record<'a> {
+fn record<'a>(rng: &mut Rng, bytes: &'a [u8]) -> Record<'a> {
     let conn = ConnId {
-        frontend: chance.next(),
-        counter: chance.next(),
+        frontend: rng.u64(..),
+        counter: rng.u64(..),
     };
-    let (offset, number) = (chance.next(), chance.next());
+    let (offset, number) = (rng.u64(..), rng.u64(..));
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], number as u16));
-    match chance.below(9) {
+    match rng.usize(..9) {
         0 => Record::Data {
             conn,
             offset,
@@ -151,8 +132,8 @@ fn record<'a>(chance: &mut Chance, bytes: &'a [u8]) -> Record<'a> {
         4 => Record::Done {
             slot: offset,
             schedule_hash: number,
-            deadline_ns: chance.next(),
-            clock: chance.next(),
+            deadline_ns: rng.u64(..),
+            clock: rng.u64(..),
             idle: number % 2 == 0,
             operation: number as u16,
         },
@@ -160,7 +141,7 @@ fn record<'a>(chance: &mut Chance, bytes: &'a [u8]) -> Record<'a> {
             operation: number as u16,
             clock: offset,
             schedule_hash: number,
-            noted: chance.next(),
+            noted: rng.u64(..),
         },
         6 => Record::Datagram {
             frontend: conn.frontend,
@@ -178,21 +159,21 @@ fn record<'a>(chance: &mut Chance, bytes: &'a [u8]) -> Record<'a> {
 
 #[test]
 fn no_bytes_break_the_decoder_of_records() {
-    let mut chance = Chance::shown("no_bytes_break_the_decoder_of_records");
+    let mut rng = shown("no_bytes_break_the_decoder_of_records");
     let (mut whole, mut broken) = (0, 0);
     for _ in 0..iterations() {
-        let payload = chance.bytes(100);
-        let thread = chance.next() as u16;
-        let record = record(&mut chance, &payload);
+        let payload = some_bytes(&mut rng, 100);
+        let thread = rng.u64(..) as u16;
+        let record = record(&mut rng, &payload);
         let mut bytes = Vec::new();
         encode_by(thread, &record, |piece| bytes.extend_from_slice(piece));
         assert_eq!(decode(&bytes), Ok((record, bytes.len())));
         assert_eq!(thread_of(&bytes), thread);
         assert!(bytes.len() <= record.room());
-        if chance.below(8) == 0 {
-            bytes = chance.bytes(200);
+        if rng.usize(..8) == 0 {
+            bytes = some_bytes(&mut rng, 200);
         }
-        chance.damage(&mut bytes);
+        damage(&mut rng, &mut bytes);
         match decode(&bytes) {
             Ok((_, used)) => {
                 whole += 1;
