@@ -86,7 +86,7 @@ pub unsafe fn install(
     local.perturb_us = parameters.perturb_us;
     local.parallel = parameters.parallel != 0;
     local.patience = patience;
-    local.syscall_filter = parameters.backstop != 0;
+    local.syscall_filter = parameters.syscall_filter != 0;
     local.trace = parameters.trace != 0;
     local.unix = parameters.unix;
     local.die_of = die_of;

@@ -29,7 +29,7 @@ fn parameters(input_bytes: u64, output_bytes: u64) -> Parameters {
         cpus: 1,
         keep_fsync: 0,
         host_loopback: 0,
-        backstop: 0,
+        syscall_filter: 0,
         trace: 0,
         unix: Paths::NONE,
     }

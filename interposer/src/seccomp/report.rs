@@ -16,7 +16,7 @@ impl Sites {
     pub fn tell(&self) {
         if self.answered {
             let errno = self.errno;
-            report(&Record::Backstop { errno });
+            report(&Record::SyscallFilter { errno });
         }
         for site in &self.sites[..self.used] {
             report(&site.told());

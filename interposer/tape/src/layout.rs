@@ -35,7 +35,7 @@ pub struct Parameters {
     /// `serial`, one thread at a time. The same on every replica.
     pub parallel: u32,
     /// Nonzero: system calls that go round the interposer are caught. The same on every replica.
-    pub backstop: u32,
+    pub syscall_filter: u32,
     /// Nonzero: every ordered operation leaves a [`crate::record::Record::Step`].
     pub trace: u32,
     /// UNIX sockets that clients outside of the tree may use. The same on every replica.
@@ -124,7 +124,7 @@ mod tests {
             offset_of!(Parameters, keep_fsync),
             offset_of!(Parameters, host_loopback),
             offset_of!(Parameters, parallel),
-            offset_of!(Parameters, backstop),
+            offset_of!(Parameters, syscall_filter),
             offset_of!(Parameters, trace),
             offset_of!(Parameters, unix),
             size_of::<Parameters>(),

@@ -224,7 +224,7 @@ fn records() -> Vec<(Record<'static>, &'static str)> {
              2827262524232221 6867666564636261 5251000000000000",
         ),
         (
-            Record::Backstop { errno: 22 },
+            Record::SyscallFilter { errno: 22 },
             "0e00727100000000 0000000000000000 0000000000000000 1600000000000000",
         ),
         (

@@ -292,7 +292,7 @@ impl Sink for Records<'_> {
                 let message = String::from_utf8_lossy(message).into_owned();
                 self.events.push(ServerEvent::Fault(message));
             }
-            Record::Backstop { errno } => self.events.push(ServerEvent::SyscallFilter(errno)),
+            Record::SyscallFilter { errno } => self.events.push(ServerEvent::SyscallFilter(errno)),
             Record::Caught {
                 number,
                 count,

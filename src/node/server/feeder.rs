@@ -369,7 +369,7 @@ mod tests {
             cpus: 1,
             keep_fsync: 0,
             host_loopback: 0,
-            backstop: 0,
+            syscall_filter: 0,
             trace: 0,
             unix: brolga_tape::unix::Paths::NONE,
         })

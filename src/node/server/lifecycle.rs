@@ -143,7 +143,7 @@ pub(crate) fn parameters(config: &NodeConfig) -> Parameters {
         cpus: config.cpus,
         keep_fsync: u32::from(config.keep_fsync),
         host_loopback: u32::from(config.host_loopback),
-        backstop: u32::from(config.catches_calls()),
+        syscall_filter: u32::from(config.catches_calls()),
         trace: u32::from(config.trace),
         unix: config.unix_paths(),
     }

@@ -65,7 +65,7 @@ fn parameters(config: &NodeConfig) -> Parameters {
         keep_fsync: 0,
         host_loopback: 0,
         parallel: 0,
-        backstop: u32::from(config.syscall_filter),
+        syscall_filter: u32::from(config.syscall_filter),
         trace: 0,
         unix: brolga_tape::unix::Paths::NONE,
     }

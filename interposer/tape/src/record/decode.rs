@@ -73,7 +73,7 @@ fn decode_kind(
             status: small(arg)?.cast_signed(),
         },
         kind::FAULT => Record::Fault { message: payload },
-        kind::BACKSTOP => Record::Backstop {
+        kind::SYSCALL_FILTER => Record::SyscallFilter {
             errno: small(arg)?.cast_signed(),
         },
         kind::CAUGHT => Record::Caught {

@@ -60,7 +60,7 @@ fn header_fields(record: &Record<'_>) -> (u16, ConnId, u64) {
         Record::Step { clock, .. } => (kind::STEP, NONE, clock),
         Record::Exit { status } => (kind::EXIT, NONE, u64::from(status.cast_unsigned())),
         Record::Fault { .. } => (kind::FAULT, NONE, 0),
-        Record::Backstop { errno } => (kind::BACKSTOP, NONE, u64::from(errno.cast_unsigned())),
+        Record::SyscallFilter { errno } => (kind::SYSCALL_FILTER, NONE, u64::from(errno.cast_unsigned())),
         Record::Caught {
             number,
             count: counter,

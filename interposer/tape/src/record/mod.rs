@@ -153,7 +153,7 @@ pub enum Record<'a> {
         message: &'a [u8],
     },
     /// The seccomp filter is in place, or the kernel has refused it.
-    Backstop {
+    SyscallFilter {
         /// The kernel's error; 0: it is in place.
         errno: i32,
     },
@@ -175,7 +175,7 @@ impl Record<'_> {
     /// part of the output that replicas have alike.
     #[must_use]
     pub const fn is_about_watching(&self) -> bool {
-        matches!(self, Self::Backstop { .. } | Self::Caught { .. })
+        matches!(self, Self::SyscallFilter { .. } | Self::Caught { .. })
     }
 }
 
@@ -193,7 +193,7 @@ mod kind {
     pub const LOST: u16 = 11;
     pub const CONNECT: u16 = 12;
     pub const STEP: u16 = 13;
-    pub const BACKSTOP: u16 = 14;
+    pub const SYSCALL_FILTER: u16 = 14;
     pub const CAUGHT: u16 = 15;
 }
 

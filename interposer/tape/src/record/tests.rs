@@ -69,7 +69,7 @@ fn records_survive_the_round_trip() {
         },
         Record::Exit { status: -1 },
         Record::Fault { message: b"splice" },
-        Record::Backstop { errno: 22 },
+        Record::SyscallFilter { errno: 22 },
         Record::Caught {
             number: 202,
             count: 1024,

@@ -18,7 +18,7 @@ const PARAMETERS: Parameters = Parameters {
     cpus: 1,
     keep_fsync: 0,
     host_loopback: 0,
-    backstop: 0,
+    syscall_filter: 0,
     trace: 0,
     unix: crate::unix::Paths::NONE,
 };
