@@ -22,14 +22,14 @@ impl Scheduler {
         self.runnable == 0 || self.budget_used()
     }
 
-    /// True once per entry: its end has come and is to be reported now.
+    /// True once per entry: the entry has ended, and its end is to be reported now.
     #[must_use]
     pub fn take_report(&mut self) -> bool {
         !core::mem::replace(&mut self.reported, true)
     }
 
-    /// Admits an entry: time moves on (never back), the budget starts anew, timers that are due wake
-    /// their threads in the order of their deadlines.
+    /// Admits an entry: time advances (it never goes back), the budget is renewed, and timers that
+    /// are due wake their threads in the order of their deadlines.
     pub fn admit(&mut self, slot: u64, time_ns: u64, clocks: u32) {
         assert!(slot > self.slot, "entries are admitted in order");
         assert!(

@@ -6,8 +6,7 @@ use crate::Scheduler;
 use crate::thread::{State, Thread, ThreadIx};
 
 impl Scheduler {
-    /// A timer that belongs to no waiting thread, not set. It shares slots and the order of deadlines
-    /// with threads. `None`: there are too many.
+    /// Makes an alarm that is not set. `None` when there are too many threads and alarms.
     pub fn make_alarm(&mut self, process: u16) -> Option<ThreadIx> {
         let ix = self.take_slot()?;
         self.runnable -= 1;
@@ -19,8 +18,8 @@ impl Scheduler {
         Some(ix)
     }
 
-    /// Sets an alarm to go off at a moment of virtual time, or with `None` not at all. One that went
-    /// off but was not taken yet is forgotten.
+    /// Sets an alarm to a moment of virtual time, or with `None` stops it. An alarm that went off
+    /// but was not taken yet is forgotten.
     pub fn set_alarm(&mut self, ix: ThreadIx, deadline_ns: Option<u64>) {
         assert_eq!(self.thread(ix).state, State::Alarm, "an alarm is set");
         self.disarm(ix);
@@ -33,20 +32,20 @@ impl Scheduler {
         }
     }
 
-    /// When an alarm goes off next.
+    /// The deadline of an alarm; `None` when it is not set.
     #[must_use]
     pub fn alarm_deadline_ns(&self, ix: ThreadIx) -> Option<u64> {
         let alarm = self.thread(ix);
         (alarm.timer != 0).then_some(alarm.deadline_ns)
     }
 
-    /// When an alarm that is not set was to go off last.
+    /// The last deadline of an alarm that is not set any more.
     #[must_use]
     pub fn last_deadline_ns(&self, ix: ThreadIx) -> u64 {
         self.thread(ix).deadline_ns
     }
 
-    /// The next alarm that went off; it is not set any more.
+    /// Takes the next alarm that went off; it is not set any more.
     #[must_use]
     pub fn take_fired(&mut self) -> Option<ThreadIx> {
         let ix = self.fired_head;

@@ -1,8 +1,8 @@
 //! The hand-off of the turn from one thread to another: a word per thread.
 //!
-//! The thread that has the turn gives the baton of the next one ([`Baton::give`]). A thread that waits
-//! for its turn looks at its baton, and sleeps on it as a futex once [`Baton::mark_asleep`] has said
-//! that it was not given yet:
+//! The thread that has the turn gives the baton of the next one ([`Baton::give`]). A thread that
+//! waits for its turn looks at its baton, and sleeps on it as a futex once [`Baton::mark_asleep`]
+//! has said that it was not given yet:
 //!
 //! ```text
 //! while !baton.is_given() {
@@ -11,8 +11,8 @@
 //! baton.take();
 //! ```
 //!
-//! Whoever gives a baton does nothing under the turn afterwards, so everything done before is seen by
-//! the thread that takes it.
+//! Whoever gives a baton does nothing under the turn afterwards, so everything done before is seen
+//! by the thread that takes it.
 
 use crate::sync::{AtomicU32, Ordering};
 

@@ -4,13 +4,13 @@ use crate::Scheduler;
 use crate::thread::{ANY, Key, State, ThreadIx, Wakeup};
 
 impl Scheduler {
-    /// Blocks the current thread on `key`, until woken or until `deadline_ns`. Nobody is current until
-    /// [`Scheduler::pick`]; the caller keeps exclusive access up to then.
+    /// Blocks the current thread on `key` until it is woken or `deadline_ns` passes. No thread is
+    /// current until [`Scheduler::pick`]; the caller keeps exclusive access up to then.
     pub fn block(&mut self, key: Key, deadline_ns: Option<u64>) {
         self.block_bits(key, ANY, deadline_ns);
     }
 
-    /// As [`Scheduler::block`], but only a wake-up with one of `bits` is for it.
+    /// As [`Scheduler::block`], but only a wake-up with one of `bits` wakes it.
     pub fn block_bits(&mut self, key: Key, bits: u32, deadline_ns: Option<u64>) {
         let ix = self.current;
         let blocked_at = self.clock;
@@ -34,20 +34,21 @@ impl Scheduler {
         }
     }
 
-    /// Whether a thread is blocked on a key.
+    /// True when a thread is blocked on a key.
     #[must_use]
     pub fn waits_on(&self, ix: ThreadIx, key: Key) -> bool {
         let thread = self.thread(ix);
         thread.state == State::Blocked && thread.key == key
     }
 
-    /// Why the current thread runs again after [`Scheduler::block`].
+    /// The reason why the current thread runs again after [`Scheduler::block`].
     #[must_use]
     pub fn wakeup(&self) -> Wakeup {
         self.thread(self.current).wakeup
     }
 
-    /// Wakes up to `count` threads that wait on `key`, first come first served; says how many.
+    /// Wakes up to `count` threads that wait on `key`, first come first served. Returns their
+    /// number.
     pub fn wake(&mut self, key: Key, count: usize) -> usize {
         self.wake_bits(key, ANY, count)
     }
@@ -80,7 +81,7 @@ impl Scheduler {
         moved
     }
 
-    /// Wakes a blocked thread for a signal. False: it was not blocked.
+    /// Wakes a blocked thread for a signal. False when it was not blocked.
     pub fn interrupt(&mut self, ix: ThreadIx) -> bool {
         let blocked = self.thread(ix).state == State::Blocked;
         if blocked {
@@ -89,7 +90,8 @@ impl Scheduler {
         blocked
     }
 
-    /// What threads wait for is known by other keys now. The order of waiting for each stays.
+    /// Replaces the key of every waiting thread by what `new_key` makes of it. The order of waiting
+    /// for each key stays.
     pub fn rekey(&mut self, new_key: impl Fn(Key) -> Key) {
         self.waits.rekey(&mut self.threads, new_key);
     }

@@ -33,7 +33,7 @@ impl Scheduler {
         self.mix(value);
     }
 
-    /// The last result that was folded in.
+    /// The last result that was folded into the schedule hash.
     #[must_use]
     pub fn noted(&self) -> u64 {
         self.noted
@@ -45,7 +45,7 @@ impl Scheduler {
         self.clock
     }
 
-    /// Where the clock lies, for code that reads it without a call.
+    /// Address of the clock, for code that reads it without a call.
     #[must_use]
     pub fn clock_address(&self) -> *const u64 {
         &raw const self.clock
@@ -63,7 +63,7 @@ impl Scheduler {
         (self.last & 0xFFFF) as u16
     }
 
-    /// The thread that made it; 0 before the first.
+    /// The thread that made the last ordered operation; 0 before the first.
     #[must_use]
     pub fn last_thread(&self) -> ThreadIx {
         (self.last >> 16) as ThreadIx
@@ -81,30 +81,31 @@ impl Scheduler {
         self.first_time_ns
     }
 
-    /// The current thread has had its quantum and somebody else can run.
+    /// True when the current thread has used its quantum and another thread can run.
     #[must_use]
     pub fn quantum_used(&self) -> bool {
         self.clock >= self.quantum_end && self.run_head != 0
     }
 
-    /// The entry's clocks are used up.
+    /// True when the budget of the last entry is used up.
     #[must_use]
     pub fn budget_used(&self) -> bool {
         self.clock >= self.budget_end
     }
 
-    /// Makes every tick ask for attention (to put in delays when testing). Changes no decision.
+    /// Makes every tick ask for attention, so that tests can insert delays. Changes no decision.
     pub fn set_attentive(&mut self, attentive: bool) {
         self.attentive = attentive;
         self.refresh_limit();
     }
 
-    /// Has the next [`Scheduler::tick`] ask for attention, once.
+    /// Makes the next [`Scheduler::tick`] ask for attention, once.
     pub fn demand_attention(&mut self) {
         self.limit = 0;
     }
 
-    /// Call after the quantum or budget was looked at: sets when [`Scheduler::tick`] asks next.
+    /// Sets when [`Scheduler::tick`] asks for attention next. To be called after the quantum or the
+    /// budget was checked.
     pub fn refresh_limit(&mut self) {
         if self.clock >= self.quantum_end {
             self.quantum_end = self.clock + self.quantum;

@@ -1,9 +1,9 @@
-//! The deterministic scheduler: who has the turn, who waits for what, what time it is.
+//! The deterministic scheduler: the turn, wait queues, timers and virtual time.
 //!
 //! Model (PARROT, SOSP'13, section 4; time bubbling after CRANE, SOSP'15, section 4): one
-//! [`Scheduler`] for a whole process tree lies in memory that the tree shares. Exactly one thread has
-//! the *turn*; only it may touch the scheduler, so everything here is plain data without a lock. The
-//! five primitives are
+//! [`Scheduler`] for a whole process tree lies in memory that the tree shares. Exactly one thread
+//! has the *turn*; only it may touch the scheduler, so everything here is plain data without a
+//! lock. The five primitives are
 //!
 //! | PARROT | here |
 //! |---|---|
@@ -13,16 +13,16 @@
 //! | signal, broadcast | [`Scheduler::wake`] with a count |
 //!
 //! The *logical clock* counts ordered operations ([`Scheduler::tick`]). An admitted entry brings a
-//! wall-clock time and a budget of ticks; the next entry is due when no thread can run or the budget
-//! is used up ([`Scheduler::admission_due`]). Both are facts of the logical execution, so every
-//! replica admits at the same logical instant, whatever its real speed.
+//! wall-clock time and a budget of ticks; the next entry is due when no thread can run or the
+//! budget is used up ([`Scheduler::admission_due`]). Both are facts of the logical execution, so
+//! every replica admits at the same logical instant, whatever its real speed.
 //!
-//! Policy `serial`: the turn is kept until the thread blocks, yields or has used its quantum. Policy
-//! `parallel`: it is handed on after each ordered operation ([`Scheduler::pass_on`]); threads in the run
-//! queue may compute meanwhile.
+//! Policy `serial`: the turn is kept until the thread blocks, yields or has used its quantum.
+//! Policy `parallel`: it is handed on after each ordered operation ([`Scheduler::pass_on`]);
+//! threads in the run queue may compute meanwhile.
 //!
-//! Deliberately absent: system calls, futexes, libc symbols, sockets, the tape. The interposer puts a
-//! thread to sleep and wakes it; this crate only says which. Zeroed memory plus
+//! Deliberately absent: system calls, futexes, libc symbols, sockets, the tape. The interposer puts
+//! a thread to sleep and wakes it; this crate only says which. Zeroed memory plus
 //! [`Scheduler::start`] is a valid scheduler.
 #![no_std]
 #![forbid(unsafe_code)]
@@ -54,7 +54,7 @@ use thread::{State, Threads};
 use timers::Timers;
 use waits::Waits;
 
-/// The scheduler. See the crate's description.
+/// The scheduler of a process tree; see the crate's description.
 #[derive(Debug)]
 #[repr(C)]
 pub struct Scheduler {
@@ -95,8 +95,8 @@ pub struct Scheduler {
 }
 
 impl Scheduler {
-    /// Makes a zeroed scheduler ready; its first thread has the turn and no budget, so that the first
-    /// entry is due before it may run.
+    /// Makes a zeroed scheduler ready; its first thread has the turn and no budget, so that the
+    /// first entry is due before it may run.
     pub fn start(&mut self, quantum: u32) -> ThreadIx {
         assert_eq!(self.used, 0, "a scheduler is started once");
         self.quantum = u64::from(quantum.max(1));

@@ -4,13 +4,13 @@ use crate::Scheduler;
 use crate::thread::{State, THREADS_MAX, Thread, ThreadIx};
 
 impl Scheduler {
-    /// A thread's slot.
+    /// The slot of a thread.
     #[must_use]
     pub fn thread(&self, ix: ThreadIx) -> &Thread {
         self.threads.get(ix)
     }
 
-    /// A thread's slot.
+    /// The slot of a thread, to change it.
     pub fn thread_mut(&mut self, ix: ThreadIx) -> &mut Thread {
         self.threads.get_mut(ix)
     }
@@ -30,8 +30,9 @@ impl Scheduler {
         Some(ix)
     }
 
-    /// A place for a new thread of `process` that is not there yet: whoever makes it may have to hand on
-    /// the turn meanwhile, and nobody would take it. `None`: there are too many.
+    /// Reserves a slot for a thread of `process` that is being made: its maker may have to hand on
+    /// the turn meanwhile, and a thread that does not exist could not take it. `None` when there
+    /// are too many.
     pub fn reserve(&mut self, process: u16) -> Option<ThreadIx> {
         let ix = self.take_slot()?;
         self.runnable -= 1;
@@ -43,7 +44,7 @@ impl Scheduler {
         Some(ix)
     }
 
-    /// The thread that a place was reserved for is there: it goes to the end of the run queue.
+    /// Puts the thread of a reserved slot at the end of the run queue: the thread exists now.
     pub fn begin(&mut self, ix: ThreadIx) {
         let thread = self.thread_mut(ix);
         assert_eq!(thread.state, State::Reserved, "a thread begins once");
@@ -52,15 +53,15 @@ impl Scheduler {
         self.push_run(ix);
     }
 
-    /// A new thread of `process`, at the end of the run queue. `None`: there are too many.
+    /// Makes a thread of `process`, at the end of the run queue. `None` when there are too many.
     pub fn spawn(&mut self, process: u16) -> Option<ThreadIx> {
         let ix = self.reserve(process)?;
         self.begin(ix);
         Some(ix)
     }
 
-    /// Takes back a [`Scheduler::reserve`] whose real thread could not be made, or removes a thread
-    /// that was killed, whatever it was doing. Its slot can be used again.
+    /// Frees the slot of a reserved thread that could not be made, or of a thread that was killed,
+    /// whatever it was doing.
     pub fn remove(&mut self, ix: ThreadIx) {
         match self.thread(ix).state {
             State::Free => return,
@@ -89,7 +90,7 @@ impl Scheduler {
         self.free_head = ix;
     }
 
-    /// Ends another thread whose real thread stays asleep on its baton for ever, so that its slot is never
+    /// Ends another thread whose real thread stays asleep on its baton for ever. The slot is never
     /// used again.
     pub fn retire(&mut self, ix: ThreadIx) {
         self.remove(ix);
@@ -100,7 +101,7 @@ impl Scheduler {
         };
     }
 
-    /// The current thread ends; its slot stays until [`Scheduler::remove`].
+    /// Ends the current thread; its slot stays until [`Scheduler::remove`].
     pub fn exit(&mut self) {
         let ix = self.current;
         let thread = self.thread_mut(ix);

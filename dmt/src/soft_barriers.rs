@@ -1,15 +1,15 @@
-//! Soft barriers (PARROT, SOSP'13, section 3): a hint that some threads had better go on together, because
-//! they are about to compute for as long as each other.
+//! Soft barriers (PARROT, SOSP'13, section 3): a hint that some threads should continue together,
+//! because they are about to compute for equally long.
 //!
-//! A thread that arrives waits until `count` are there, or until so many ticks have passed since the
-//! first one came, or until nothing else can run. All of that is logical, so it is the same on every
-//! replica; none of it is a promise, so no program may depend on it.
+//! A thread that arrives waits until `count` are there, or until so many ticks have passed since
+//! the first one came, or until nothing else can run. All of that is logical, so it is the same on
+//! every replica; none of it is a promise, so no program may depend on it.
 
 use crate::{Key, Scheduler};
 
 /// Soft barriers that a process tree may have at a time; more are ignored.
 const BARRIERS: usize = 64;
-/// Key space of those who wait; no other is so large but those of objects that processes share.
+/// Key space of waiting threads; only those of objects that processes share are as large.
 const SPACE: u64 = 1 << 62;
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,15 +19,15 @@ struct SoftBarrier {
     process: u16,
     used: bool,
     count: u32,
-    /// Threads that wait, and those that no longer do because something else has woken them: it opens
-    /// the earlier for that.
+    /// Threads that wait, and threads that something else has woken since: the barrier opens the
+    /// earlier for these.
     waiting: u32,
     timeout: u64,
     /// Clock at which it opens for those who wait.
     due: u64,
 }
 
-/// All of them.
+/// The soft barriers of a process tree.
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct SoftBarriers {
@@ -46,12 +46,12 @@ impl Default for SoftBarriers {
     }
 }
 
-/// What a thread that arrives at a soft barrier is to do.
+/// Result of arriving at a soft barrier.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arrival {
-    /// Go on.
+    /// The thread goes on.
     Pass,
-    /// Block on this key.
+    /// The thread blocks on this key.
     Wait(Key),
 }
 
@@ -85,7 +85,7 @@ impl Scheduler {
         };
     }
 
-    /// Takes a soft barrier away; those who wait go on.
+    /// Removes a soft barrier; threads that wait at it go on.
     pub fn remove_soft_barrier(&mut self, process: u16, name: i64) {
         if let Some(at) = self.soft_barrier(process, name) {
             self.open(at);
@@ -93,7 +93,7 @@ impl Scheduler {
         }
     }
 
-    /// The process has ended or runs another program.
+    /// Removes all soft barriers of a process that has ended or executes another program.
     pub fn remove_soft_barriers(&mut self, process: u16) {
         for at in 0..BARRIERS {
             let it = self.soft.all[at];
@@ -104,7 +104,7 @@ impl Scheduler {
         }
     }
 
-    /// The current thread arrives. The last of those that are awaited wakes the others.
+    /// Lets the current thread arrive. The last thread that is awaited wakes the others.
     #[must_use]
     pub fn arrive_at_soft_barrier(&mut self, process: u16, name: i64) -> Arrival {
         let Some(at) = self.soft_barrier(process, name) else {
@@ -130,8 +130,8 @@ impl Scheduler {
         self.wake(key(at), usize::MAX);
     }
 
-    /// Lets those go on who have waited for long enough, and if nothing else can run those whose time
-    /// comes next. To be called before [`Scheduler::admission_due`] is asked.
+    /// Opens barriers whose timeout has passed, and when no thread can run the one whose timeout is
+    /// next. To be called before [`Scheduler::admission_due`].
     pub fn open_soft_barriers(&mut self) {
         while self.soft.waiting > 0 {
             let waited_at = |at: &usize| self.soft.all[*at].waiting > 0;

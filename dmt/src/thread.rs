@@ -11,7 +11,7 @@ pub type ThreadIx = u16;
 /// Bits of a thread that waits for any wake-up, and of a wake-up for any thread.
 pub const ANY: u32 = u32::MAX;
 
-/// What a thread waits for.
+/// The object that a thread waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Key {
@@ -30,14 +30,15 @@ pub enum Wakeup {
     None = 0,
     /// [`crate::Scheduler::wake`].
     Signalled = 1,
-    /// Its deadline passed.
+    /// The deadline passed.
     TimedOut = 2,
     /// [`crate::Scheduler::interrupt`]: a signal for it; its call ends with `EINTR`.
     Interrupted = 3,
     /// Interrupted, but the handler asked for the call to go on (`SA_RESTART`). Only the interposer
     /// sets it, after it has run the handler.
     Restart = 4,
-    /// For nothing that concerns the waiter: it is to look again. Only the interposer sets it.
+    /// Woken for no reason of its own: the waiter checks its condition again. Only the interposer
+    /// sets it.
     Spurious = 5,
 }
 
@@ -78,7 +79,7 @@ pub struct Thread {
     pub(crate) deadline_ns: u64,
     /// Orders equal deadlines.
     pub(crate) blocked_at: u64,
-    /// For the interposer: which process of the tree it belongs to.
+    /// The process of the tree that it belongs to; only the interposer reads it.
     pub process: u16,
 }
 

@@ -3,7 +3,7 @@
 use crate::Scheduler;
 use crate::thread::{State, ThreadIx};
 
-/// Where execution goes on.
+/// Result of [`Scheduler::pick`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pick {
     /// This thread has the turn now.
@@ -25,19 +25,19 @@ impl Scheduler {
         self.runnable != 0
     }
 
-    /// Whether a thread can run, or does.
+    /// True when a thread can run, or has the turn.
     #[must_use]
     pub fn is_runnable(&self, ix: ThreadIx) -> bool {
         self.thread(ix).state == State::Runnable
     }
 
-    /// How many threads can run, or do.
+    /// Number of threads that can run, the one that has the turn included.
     #[must_use]
     pub fn runnable(&self) -> u16 {
         self.runnable
     }
 
-    /// The current thread goes to the end of the run queue.
+    /// Moves the current thread to the end of the run queue.
     pub fn yield_turn(&mut self) {
         let ix = self.current;
         assert_eq!(self.thread(ix).state, State::Runnable);
@@ -45,8 +45,8 @@ impl Scheduler {
         self.push_run(ix);
     }
 
-    /// The current thread goes to the end of the run queue (policy `parallel`, after each ordered
-    /// operation); says who has the turn now, which is the same thread if no other can run.
+    /// Moves the current thread to the end of the run queue (policy `parallel`, after each ordered
+    /// operation). Returns the thread that has the turn now: the same one if no other can run.
     pub fn pass_on(&mut self) -> ThreadIx {
         if self.run_head != 0 {
             self.yield_turn();

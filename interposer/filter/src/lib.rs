@@ -1,15 +1,15 @@
-//! The seccomp filter of a wrapped server: which system calls reach the kernel, and which end up in the
-//! interposer's handler of `SIGSYS`.
+//! The seccomp filter of a wrapped server: which system calls reach the kernel, and which end up in
+//! the interposer's handler of `SIGSYS`.
 //!
-//! The interposer makes all its system calls through one instruction at a fixed address, the *syscall
-//! trampoline*, so that the filter recognises them in every program of the tree. Everything else is
-//! judged by number ([`rule`]): calls that are free come first, because the kernel remembers which
-//! numbers a filter always allows and does not run it for those.
+//! The interposer makes all its system calls through one instruction at a fixed address, the
+//! *syscall trampoline*, so that the filter recognises them in every program of the tree.
+//! Everything else is judged by number ([`rule`]): calls that are free come first, because the
+//! kernel remembers which numbers a filter always allows and does not run it for those.
 //!
 //! The filter survives `exec`, its handler does not. Until the interposer is loaded again only the
-//! dynamic loader and a few of libc's first steps make calls: those of the loader are allowed by its
-//! address (the same in every program, since addresses are not random), libc's by number. So the filter
-//! must be the same for all programs, and one is enough: it is installed once.
+//! dynamic loader and a few of libc's first steps make calls: those of the loader are allowed by
+//! its address (the same in every program, since addresses are not random), libc's by number. So
+//! the filter must be the same for all programs, and one is enough: it is installed once.
 //!
 //! Deliberately absent: system calls, what the handler does.
 #![no_std]
@@ -60,8 +60,8 @@ const SECCOMP_RET_ENOSYS: u32 = libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32;
 
 /// `AUDIT_ARCH_X86_64` of `<linux/audit.h>`: the machine's ELF number, 64 bits, little-endian.
 const AUDIT_ARCH_X86_64: u32 = 0x8000_0000 | 0x4000_0000 | libc::EM_X86_64 as u32;
-/// The flags with which libc's `pthread_create` and `fork` call `clone`. The handler cannot make these
-/// calls for them: a new thread returns onto another stack.
+/// The flags with which libc's `pthread_create` and `fork` call `clone`. The handler cannot make
+/// these calls for them: a new thread returns onto another stack.
 const CLONE_FLAGS: [u32; 2] = [
     (libc::CLONE_VM
         | libc::CLONE_FS

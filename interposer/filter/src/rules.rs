@@ -1,16 +1,17 @@
-//! What becomes of each system call (x86-64 numbers, which never change) that does not come from the
+//! The rule for each system call (x86-64 numbers, which never change) that does not come from the
 //! interposer.
 
-/// What becomes of a call.
+/// Treatment of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// Its result is the same on every replica, or nobody can tell: the kernel may have it.
+    /// The kernel executes it: the result is the same on every replica, or the server cannot
+    /// observe it.
     Free,
-    /// It does not exist here (`ENOSYS`), and programs do without.
+    /// The call fails with `ENOSYS`; programs manage without it.
     Refused,
-    /// It is treated like libc's function of that name.
+    /// The interposer treats it like libc's function of that name.
     Caught,
-    /// Nobody has thought about it: the server ends.
+    /// The rules do not know it: the server ends.
     Unknown,
 }
 
@@ -121,7 +122,8 @@ const RULES: &[(u32, u32, Rule)] = &[
     (327, 331, Rule::Free),    // preadv2 pwritev2 and memory protection keys
     (332, 332, Rule::Caught),  // statx
     (333, 333, Rule::Refused), // io_pgetevents
-    // rseq: threads that libc makes must have what the first one was given before there was a filter.
+    // rseq: threads that libc makes must have what the first one was given before there was a
+    // filter.
     (334, 334, Rule::Free),
     (424, 424, Rule::Refused), // pidfd_send_signal
     (425, 427, Rule::Refused), // io_uring
@@ -143,7 +145,7 @@ const RULES: &[(u32, u32, Rule)] = &[
 /// Numbers from here on have no rule.
 pub const NUMBERS: u32 = 512;
 
-/// What becomes of a call.
+/// The rule for a call.
 #[must_use]
 pub const fn rule(number: u32) -> Rule {
     let mut at = 0;

@@ -1,9 +1,11 @@
-//! Model checks of the shared memory between processes: the tape's rings and the hand-off of the turn.
+//! Model checks of the shared memory between processes: the tape's rings and the hand-off of the
+//! turn.
 //!
-//! loom runs a test with every interleaving of its threads and with every value that the memory model
-//! lets a load see. It needs its own types in place of atomics and memory, so the sources under test
-//! are compiled here a second time, from where they are, against [`sync`] and `mapping` of this crate.
-//! There is no flag to set: `cargo test -p brolga-loom` runs the models, and so does the whole suite.
+//! loom runs a test with every interleaving of its threads and with every value that the memory
+//! model lets a load see. It needs its own types in place of atomics and memory, so the sources
+//! under test are compiled here a second time, from where they are, against [`sync`] and `mapping`
+//! of this crate. There is no flag to set: `cargo test -p brolga-loom` runs the models, and so does
+//! the whole suite.
 //!
 //! * [`ring`]: the rings, as in `brolga-tape`.
 //! * [`baton`]: the word that hands on the turn, as in `brolga-dmt`.
@@ -30,7 +32,8 @@ use brolga_tape::{entry, record, unix};
 
 pub use mapping::Memory;
 
-/// Runs a model with every interleaving of at most three preemptions, for both ways of [`sync::Fences`].
+/// Runs a model with every interleaving of at most three preemptions, for both ways of
+/// [`sync::Fences`].
 pub fn check(model: impl Fn() + Sync + Send + Copy + 'static) {
     for fences in [sync::Fences::AfterStores, sync::Fences::BeforeLoads] {
         sync::set_fences(fences);
@@ -40,8 +43,9 @@ pub fn check(model: impl Fn() + Sync + Send + Copy + 'static) {
     }
 }
 
-/// Puts a bug in on purpose and asserts that a test of the calling binary finds it: makes an operation
-/// of the sources `Relaxed`, the first one after `place` in the text of `file`, and runs the test.
+/// Puts a bug in on purpose and asserts that a test of the calling binary finds it: makes an
+/// operation of the sources `Relaxed`, the first one after `place` in the text of `file`, and runs
+/// the test.
 ///
 /// # Panics
 /// When the place is not there, or the test passes all the same.

@@ -38,8 +38,8 @@ impl Ring {
             word.with(|_| ());
         }
         let at = (cursor % self.len()) as usize;
-        // SAFETY: within the doubled ring; the threads of a model take turns, and loom has just found
-        // that nobody writes there.
+        // SAFETY: within the doubled ring; the threads of a model take turns, and loom has just
+        // found that nobody writes there.
         unsafe { std::slice::from_raw_parts(self.bytes[at..at + len].as_ptr().cast(), len) }
     }
 

@@ -1,11 +1,11 @@
 //! Atomics of loom with what it lacks: an order of all `SeqCst` operations.
 //!
-//! loom takes a `SeqCst` load or store for an `Acquire` or `Release` one, but it knows fences. Compilers
-//! map `SeqCst` operations to fences in one of two ways ([`Fences`]); what is right in the language is
-//! right in both, so each model is run with both.
+//! loom takes a `SeqCst` load or store for an `Acquire` or `Release` one, but it knows fences.
+//! Compilers map `SeqCst` operations to fences in one of two ways ([`Fences`]); what is right in
+//! the language is right in both, so each model is run with both.
 //!
-//! `BROLGA_WEAKEN`, a list of `file:line:column`, makes the operations at these places `Relaxed`: a bug
-//! put in on purpose, which the models have to find.
+//! `BROLGA_WEAKEN`, a list of `file:line:column`, makes the operations at these places `Relaxed`: a
+//! bug put in on purpose, which the models have to find.
 
 use std::cell::Cell;
 use std::panic::Location;

@@ -1,5 +1,5 @@
-//! The rings: what is written comes out in order and whole, nobody overwrites what is still read, and
-//! neither side sleeps for ever.
+//! The rings: what is written comes out in order and whole, nobody overwrites what is still read,
+//! and neither side sleeps for ever.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use brolga_loom::kernel::{EventFd, Futex};

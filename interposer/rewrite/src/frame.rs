@@ -1,4 +1,4 @@
-//! Where functions begin and end, from the table that every ELF file has for unwinding.
+//! Bounds of functions, from the table that every ELF file has for unwinding.
 //!
 //! Format: Linux Standard Base 5.0, `.eh_frame_hdr` and `.eh_frame`; DWARF pointer encodings.
 
@@ -48,7 +48,7 @@ impl<'a> Frames<'a> {
         Some(self.address.wrapping_add_signed(offset.into()))
     }
 
-    /// Where the description of the function at `index` lies, from the start of the table.
+    /// Offset of the description of the function at `index`, from the start of the table.
     fn description(&self, index: usize) -> Option<usize> {
         usize::try_from(self.word(TABLE_AT + index * ENTRY_BYTES + 4)?).ok()
     }
@@ -61,8 +61,8 @@ impl<'a> Frames<'a> {
         }
         let start = self.start(index)?;
         let description = self.description(index)?;
-        // Length, common part, first address, number of addresses. Compilers for x86-64 give both in
-        // four bytes, which is so exactly when the first says what the table says.
+        // Length, common part, first address, number of addresses. Compilers for x86-64 give both
+        // in four bytes, which is so exactly when the first says what the table says.
         let at = description + 8;
         let place = self.address.wrapping_add(at as u64);
         if place.wrapping_add_signed(self.word(at)?.into()) != start {

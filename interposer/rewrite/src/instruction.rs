@@ -2,10 +2,10 @@
 //!
 //! Opcode maps after the AMD64 Architecture Programmer's Manual, volume 3, appendix A.
 
-/// One instruction.
+/// An instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// In bytes.
+    /// Length in bytes.
     pub len: usize,
     /// Target of a direct jump or call, relative to the end of the instruction.
     pub branch_target: Option<i32>,
@@ -45,8 +45,8 @@ struct Prefixes {
     operand_64: bool,
 }
 
-/// Decodes the instruction at the start of `code`. `None`: there is none in 64-bit mode, or it is cut
-/// off, or it is one that compilers never make.
+/// Decodes the instruction at the start of `code`. `None` when it does not exist in 64-bit mode, is
+/// cut off, or is one that compilers do not generate.
 #[must_use]
 pub fn decode(code: &[u8]) -> Option<Instruction> {
     let mut at = 0;
@@ -104,7 +104,7 @@ pub fn decode(code: &[u8]) -> Option<Instruction> {
     })
 }
 
-/// Bytes of a ModRM operand.
+/// Returns the bytes of a ModRM operand.
 fn operand(code: &[u8]) -> Option<usize> {
     let modrm = *code.first()?;
     let (mode, register) = (modrm >> 6, modrm & 7);
@@ -173,8 +173,8 @@ fn one_byte(opcode: u8, modrm: u8, prefixes: Prefixes) -> Option<Encoding> {
 
 fn two_bytes(opcode: u8) -> Option<Encoding> {
     Some(match opcode {
-        // Moves from and to control registers, whose ModRM has a meaning of its own; vmread and vmwrite,
-        // which are AMD's extrq and insertq behind other prefixes.
+        // Moves from and to control registers, whose ModRM has a meaning of its own; vmread and
+        // vmwrite, which are AMD's extrq and insertq behind other prefixes.
         0x20..=0x23 | 0x78 | 0x79 => return None,
         0x04 | 0x0A | 0x0C | 0x24..=0x27 | 0x36 | 0x39 | 0x3B..=0x3F | 0x7A | 0x7B => return None,
         0x05..=0x09 | 0x0B | 0x0E | 0x30..=0x37 | 0x77 => operands(false, 0),

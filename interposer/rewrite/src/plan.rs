@@ -1,4 +1,4 @@
-//! What is to be written where.
+//! The plan of a replacement: which code is written, and whether that is safe.
 
 use crate::frame::{Frames, Function};
 use crate::instruction::{Instruction, decode};
@@ -17,11 +17,11 @@ const INSTRUCTION_BYTES: usize = 15;
 pub struct Code {
     bytes: [u8; CODE_BYTES],
     len: usize,
-    /// Where it will lie.
+    /// The address at which it will lie.
     address: u64,
 }
 
-/// Why a place stays as it is.
+/// The reasons why a place stays as it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The function cannot be decoded, or not so that the place is an instruction.
@@ -35,7 +35,7 @@ pub enum Refusal {
 }
 
 impl Code {
-    /// Empty, for an address.
+    /// Returns empty code for an address.
     #[must_use]
     pub fn at(address: u64) -> Self {
         Self {
@@ -45,16 +45,16 @@ impl Code {
         }
     }
 
-    /// What there is so far.
+    /// The code so far.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    /// Appends.
+    /// Appends bytes.
     ///
     /// # Errors
-    /// When it gets too long.
+    /// [`Refusal::OutOfReach`] when the code gets too long.
     pub fn push(&mut self, bytes: &[u8]) -> Result<(), Refusal> {
         let room = self.bytes.get_mut(self.len..self.len + bytes.len());
         room.ok_or(Refusal::OutOfReach)?.copy_from_slice(bytes);
@@ -71,10 +71,10 @@ impl Code {
     }
 }
 
-/// A jump from one address to another.
+/// Returns a jump from one address to another.
 ///
 /// # Errors
-/// When that is too far.
+/// [`Refusal::OutOfReach`] when the distance is too large.
 pub fn jump(from: u64, to: u64) -> Result<Code, Refusal> {
     let mut code = Code::at(from);
     code.push(&[JUMP])?;
@@ -111,7 +111,8 @@ impl<'a> Text<'a> {
         ends.ok_or(Refusal::Undecoded)
     }
 
-    /// The instructions of a function with their addresses, up to one that can't be decoded (`None`).
+    /// The instructions of a function with their addresses, up to one that can't be decoded
+    /// (`None`).
     fn instructions(
         &self,
         function: Function,
@@ -127,9 +128,9 @@ impl<'a> Text<'a> {
     }
 }
 
-/// Completes `code`, which does what the instruction of `len` bytes at `place` does, so that a jump to
-/// it may replace that instruction: appends the instructions that are in the jump's way and a jump
-/// back.
+/// Completes `code`, which does what the instruction of `len` bytes at `place` does, so that a jump
+/// to it may replace that instruction: appends the instructions that are in the jump's way and a
+/// jump back.
 ///
 /// # Errors
 /// See [`Refusal`].
@@ -163,7 +164,8 @@ pub fn plan(mut code: Code, text: &Text<'_>, place: u64, len: usize) -> Result<C
     Ok(code)
 }
 
-/// Goes through a function's instructions.
+/// Checks that `place` is an instruction of the function and that no other one of it jumps
+/// `inside`.
 fn walk(
     text: &Text<'_>,
     function: Function,
@@ -186,14 +188,14 @@ fn branch_target(address: u64, instruction: Instruction) -> Option<u64> {
     Some(end.wrapping_add_signed(instruction.branch_target?.into()))
 }
 
-/// Whether another function jumps there. (Compilers split functions, so a part may be anywhere; only
-/// jumps with four bytes of displacement reach that far.)
+/// True when another function jumps there. (Compilers split functions, so a part may be anywhere;
+/// only jumps with four bytes of displacement reach that far.)
 fn jumped_into_from_afar(text: &Text<'_>, function: Function, inside: &Range<u64>) -> bool {
     let Some(first) = text.offset(inside.start) else {
         return true;
     };
-    // In 32 bits, as the processor does within such a distance, and the rare condition first: there is
-    // much code to look at.
+    // In 32 bits, as the processor does within such a distance, and the rare condition first: there
+    // is much code to look at.
     let (first, count) = (first as u32, (inside.end - inside.start) as u32);
     let targets_inside = |at: usize, distance: &[u8]| {
         let distance = distance
@@ -216,7 +218,7 @@ fn jumped_into_from_afar(text: &Text<'_>, function: Function, inside: &Range<u64
     })
 }
 
-/// Whether an instruction begins there; also true when that can't be found out.
+/// True when an instruction begins there, or when that cannot be determined.
 fn is_instruction(text: &Text<'_>, address: u64) -> bool {
     let instructions = text
         .frames
@@ -234,8 +236,8 @@ fn is_instruction(text: &Text<'_>, address: u64) -> bool {
         .unwrap_or(true)
 }
 
-/// Instructions that compilers put behind `rdtsc`, all of whose operands are registers, immediates or
-/// memory relative to a register other than the instruction pointer; none of them changes where
+/// Instructions that compilers put behind `rdtsc`, all of whose operands are registers, immediates
+/// or memory relative to a register other than the instruction pointer; none of them changes where
 /// execution goes on, uses the stack pointer for a return address, or depends on where it is.
 fn is_movable(instruction: &[u8]) -> bool {
     debug_assert!(instruction.len() <= INSTRUCTION_BYTES);
@@ -273,8 +275,8 @@ fn is_movable(instruction: &[u8]) -> bool {
     }
 }
 
-/// An instruction that names an address relative to itself in its last four bytes: what comes before
-/// them, and they. (mov and lea.)
+/// Splits an instruction (mov or lea) that names an address relative to itself into what comes
+/// before the four bytes of the distance, and the distance.
 fn relative(instruction: &[u8]) -> Option<(&[u8], i32)> {
     let (operation, distance) = instruction.split_last_chunk::<4>()?;
     let plain = match *operation {

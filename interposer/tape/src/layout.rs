@@ -9,7 +9,7 @@ pub const HEADER_BYTES: usize = 4096;
 /// Bytes of an input frame before the entry: `len u32 | 0 u32 | slot u64`.
 pub const FRAME_HEADER_BYTES: usize = 16;
 
-/// Things the node tells the interposer once, before the server starts.
+/// Settings that the node passes to the interposer once, before the server starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Parameters {
@@ -26,13 +26,13 @@ pub struct Parameters {
     pub perturb_us: u32,
     /// Number of processors the server is told of.
     pub cpus: u32,
-    /// Nonzero: `fsync` and its kin really reach the disk.
+    /// Nonzero: `fsync` and the like really reach the disk.
     pub keep_fsync: u32,
-    /// Nonzero: loopback addresses that the server does not listen on are those of the machine that makes
-    /// the connection. The same on every replica.
+    /// Nonzero: loopback addresses that the server does not listen on are those of the machine that
+    /// makes the connection. The same on every replica.
     pub host_loopback: u32,
-    /// Nonzero: policy `parallel`, threads run beside each other between ordered operations; otherwise
-    /// `serial`, one thread at a time. The same on every replica.
+    /// Nonzero: policy `parallel`, threads run beside each other between ordered operations;
+    /// otherwise `serial`, one thread at a time. The same on every replica.
     pub parallel: u32,
     /// Nonzero: system calls that go round the interposer are caught. The same on every replica.
     pub syscall_filter: u32,
@@ -42,7 +42,7 @@ pub struct Parameters {
     pub unix: crate::unix::Paths,
 }
 
-/// One cursor on its own cache line.
+/// A word on a cache line of its own.
 #[derive(Default)]
 #[repr(C, align(64))]
 pub(crate) struct Line<T>(pub(crate) T);

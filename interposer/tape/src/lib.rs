@@ -13,6 +13,16 @@
 //! * [`ring`]: the single-producer single-consumer rings and the header both sides map.
 //! * [`unix`]: paths of UNIX sockets that clients may use.
 //!
+//! # Compatibility
+//!
+//! Node and interposer are normally one file, so both have the same definitions. The header begins
+//! with [`ring::MAGIC`]; a side that finds another magic number does not use the tape: the server
+//! ends with a message, and so does the node. Its digit is raised when the header changes. Entries
+//! are also what the log holds, and records are what output hashes cover: their numbers and
+//! encodings stay what they are, and new kinds get new numbers. An older build that reads an
+//! unknown kind reports an [`entry::EntryError::UnknownKind`] and goes no further in that entry or
+//! record. The golden tests hold every encoding.
+//!
 //! Deliberately absent: system calls, mapping of memory, Paxos, libc. Both sides bring their own.
 #![no_std]
 
@@ -39,7 +49,8 @@ pub mod handover {
     pub const INTERPOSER_FD: i32 = 1000;
     /// The tape, a memfd or a file of the container.
     pub const TAPE_FD: i32 = 1001;
-    /// The doorbell, an eventfd or a FIFO of the container, which the interposer writes to wake the node.
+    /// The doorbell, an eventfd or a FIFO of the container, which the interposer writes to wake the
+    /// node.
     pub const DOORBELL_FD: i32 = 1002;
     /// The server's working directory at its start. The server is told paths below
     /// [`WORK_DIRECTORY_PATH`] instead of those of this replica.
@@ -68,7 +79,8 @@ pub mod handover {
 
 /// Input bytes a frontend may send beyond what the server has consumed, per connection.
 pub const INPUT_WINDOW_BYTES: u64 = 256 * 1024;
-/// Output bytes a server may write beyond what [`entry::Event::Credit`] has acknowledged, per connection.
+/// Output bytes a server may write beyond what [`entry::Event::Credit`] has acknowledged, per
+/// connection.
 pub const OUTPUT_WINDOW_BYTES: u64 = 1024 * 1024;
 /// A consumer reports [`record::Record::Consumed`] each time this many more bytes were read.
 pub const CONSUMED_REPORT_BYTES: u64 = INPUT_WINDOW_BYTES / 4;
@@ -86,29 +98,30 @@ pub const OUTGOING: u64 = u64::MAX;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 #[repr(C)]
 pub struct ConnId {
-    /// The frontend's identity: random, new each time a frontend starts, never 0. [`OUTGOING`] where the
-    /// server has opened the connection, whoever owns it.
+    /// The frontend's identity: random, new each time a frontend starts, never 0. [`OUTGOING`]
+    /// where the server has opened the connection, whoever owns it.
     pub frontend: u64,
     /// Counts up from 1 within the frontend.
     pub counter: u64,
 }
 
 impl ConnId {
-    /// The server has opened it.
+    /// True for a connection that the server has opened.
     #[must_use]
     pub const fn is_outgoing(&self) -> bool {
         self.frontend == OUTGOING
     }
 }
 
-/// What is to be done with an event that carries a stream offset (exactly-once, DESIGN section 5).
+/// Treatment of an event that carries a stream offset, so that every byte counts exactly once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamStep {
     /// Take the bytes from this index on; the ones before it were seen already.
     Take(usize),
     /// Everything in it was seen already.
     Seen,
-    /// It lies beyond the next expected byte: something before it was lost, so it must be resent.
+    /// The event lies beyond the next expected byte: something before it was lost and must be
+    /// resent.
     Gap,
 }
 

@@ -1,7 +1,7 @@
 //! The mapped memory: one header page, the input ring, the output ring.
 //!
-//! Each ring is mapped twice in a row, so that a frame that wraps is still one contiguous slice. The
-//! model checks put memory in this module's place that notices races.
+//! Each ring is mapped twice in a row, so that a frame that wraps is still one contiguous slice.
+//! The model checks put memory in this module's place that notices races.
 
 use crate::layout::{HEADER_BYTES, Header, Parameters};
 
@@ -23,7 +23,8 @@ impl Mapping {
     /// # Safety
     /// `base` points to at least [`HEADER_BYTES`] writable bytes that nobody else uses yet.
     pub(crate) unsafe fn format(base: *mut u8, parameters: &Parameters) {
-        // SAFETY: the caller promises a writable page, and page alignment is more than Header needs.
+        // SAFETY: the caller promises a writable page, and page alignment is more than Header
+        // needs.
         unsafe { base.cast::<Header>().write(Header::new(parameters)) };
     }
 

@@ -8,7 +8,7 @@ macro_rules! operations {
             pub const $constant: u16 = $number;
         )*
 
-        /// What an operation is called; `None` for a number that this version does not know.
+        /// The name of an operation; `None` for a number that this version does not know.
         #[must_use]
         pub const fn name(operation: u16) -> Option<&'static str> {
             match operation {

@@ -1,5 +1,6 @@
-//! What a server that was restored from a checkpoint is told about its files: the kernel's numbers
-//! for them are others now, and the interposer knows files and shared memory by these.
+//! The table of renumbered files of a server that was restored from a checkpoint: the kernel's
+//! numbers for its files have changed, and the interposer identifies files and shared memory by
+//! these.
 //!
 //! ```text
 //! [u64; 4]      how many of each follow
@@ -11,11 +12,11 @@
 //!
 //! All numbers are little-endian.
 
-/// A file: device, inode, and when it was made in seconds and nanoseconds (0 if that is not known).
+/// A file: device, inode, and time of birth in seconds and nanoseconds (0 when not known).
 pub type FileWords = [u64; 4];
 
-/// A shared mapping's device (as the kernel lists it, `major << 20 | minor`) and inode in one word of 55
-/// bits.
+/// A shared mapping's device (as the kernel lists it, `major << 20 | minor`) and inode in one word
+/// of 55 bits.
 #[must_use]
 pub const fn mapping_word(device: u32, inode: u64) -> u64 {
     const INODE_BITS: u64 = (1 << 39) - 1;
@@ -40,7 +41,7 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 }
 
 impl<'a> Table<'a> {
-    /// `None`: the bytes are not a table.
+    /// Reads a table. `None` when the bytes are not one.
     #[must_use]
     pub fn parse(bytes: &'a [u8]) -> Option<Self> {
         let (header, rest) = bytes.split_at_checked(HEADER_WORDS * WORD)?;
@@ -60,7 +61,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// What a file is now, if it is listed.
+    /// The new identity of a file that is listed.
     #[must_use]
     pub fn listed(&self, old: FileWords) -> Option<FileWords> {
         let count = self.files.len() / (8 * WORD);
@@ -68,14 +69,14 @@ impl<'a> Table<'a> {
         Some(words(self.files, 8 * at + 4))
     }
 
-    /// Whether a listed file has this identity now.
+    /// True when a listed file has this identity now.
     #[must_use]
     pub fn is_there(&self, new: FileWords) -> bool {
         let count = self.there.len() / (4 * WORD);
         search(count, |ix| words(self.there, 4 * ix), &new).is_some()
     }
 
-    /// What a file is now.
+    /// The new identity of a file, listed or not.
     #[must_use]
     pub fn file(&self, old: FileWords) -> FileWords {
         if let Some(new) = self.listed(old) {
@@ -91,7 +92,7 @@ impl<'a> Table<'a> {
         [device, rest[0], rest[1], rest[2]]
     }
 
-    /// What a shared mapping is now.
+    /// The new identity of a shared mapping.
     #[must_use]
     pub fn mapping(&self, old: u64) -> u64 {
         let count = self.mappings.len() / (2 * WORD);

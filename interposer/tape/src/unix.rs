@@ -1,8 +1,8 @@
 //! UNIX sockets of the server that clients outside of its tree may connect to.
 //!
-//! Which paths these are is told beforehand, the same on every replica. A listener on one of them is a
-//! listener like any other for the log: it has an address that stands for its path, in a corner of the
-//! loopback network, and a port of its own.
+//! Which paths these are is told beforehand, the same on every replica. A listener on one of them
+//! is a listener like any other for the log: it has an address that stands for its path, in a
+//! corner of the loopback network, and a port of its own.
 
 use core::net::{IpAddr, Ipv4Addr};
 
@@ -27,7 +27,8 @@ impl Paths {
         bytes: [[0; PATH_BYTES]; PATHS_MAX],
     };
 
-    /// Adds a path. False: it is empty or too long, has a NUL in it, or there are as many as can be.
+    /// Adds a path. False: it is empty or too long, has a NUL in it, or there are as many as can
+    /// be.
     #[must_use]
     pub fn add(&mut self, path: &[u8]) -> bool {
         let fits = !path.is_empty() && path.len() < PATH_BYTES && !path.contains(&0);
@@ -40,7 +41,7 @@ impl Paths {
         }
     }
 
-    /// Which one this path is.
+    /// The index of a path.
     #[must_use]
     pub fn find(&self, path: &[u8]) -> Option<usize> {
         (0..PATHS_MAX).find(|which| !path.is_empty() && self.get(*which) == path)
@@ -66,7 +67,7 @@ impl Paths {
     }
 }
 
-/// Whether an address may stand for a path.
+/// True when an address may stand for a path.
 #[must_use]
 pub fn is_one(address: IpAddr) -> bool {
     (0..PATHS_MAX).any(|which| self::address(which) == address)

@@ -1,5 +1,5 @@
-//! Random bytes for the decoders of the tape. Half of the time whole entries and records with a few bytes
-//! changed, so that the inner parts are reached too.
+//! Random bytes for the decoders of the tape. Half of the time whole entries and records with a few
+//! bytes changed, so that the inner parts are reached too.
 //!
 //! `BROLGA_FUZZ` says how many inputs (20000 if not set), `BROLGA_FUZZ_SEED` repeats a run.
 

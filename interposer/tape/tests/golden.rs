@@ -1,5 +1,5 @@
-//! The encodings of entries and records, byte by byte. A change here is a change of a format: see the
-//! compatibility notes in the crate's description.
+//! The encodings of entries and records, byte by byte. A change here is a change of a format: see
+//! the compatibility notes in the crate's description.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use brolga_tape::ConnId;

@@ -1,8 +1,9 @@
 //! Inode numbers that the server sees: files are numbered in the order of their first look.
 //!
-//! A file is identified by the kernel's device and inode numbers and its time of birth, since the kernel
-//! uses an inode number again, at moments that differ between replicas. The table is bounded: the file
-//! that was not looked at for longest is forgotten first, which is a fact of the logical execution too.
+//! A file is identified by the kernel's device and inode numbers and its time of birth, since the
+//! kernel uses an inode number again, at moments that differ between replicas. The table is
+//! bounded: the file that was not looked at for longest is forgotten first, which is a fact of the
+//! logical execution too.
 //!
 //! The path of each file at the first look is kept as far as there is room: on another machine the
 //! kernel has other numbers for the same files, and they are found again by their paths.
@@ -65,8 +66,9 @@ fn bucket_of(id: &FileId) -> usize {
 }
 
 impl InodeNumbers {
-    /// Returns the number of a file, a new one if the table does not have it. For a new one `write_path`
-    /// writes the file's path and returns its length in bytes; 0: the file has no path.
+    /// Returns the number of a file, a new one if the table does not have it. For a new one
+    /// `write_path` writes the file's path and returns its length in bytes; 0: the file has no
+    /// path.
     pub fn number_of(&mut self, id: &FileId, write_path: impl FnOnce(&mut [u8]) -> usize) -> u64 {
         if let Some(ix) = self.find(id) {
             self.unlink(ix);
@@ -109,9 +111,9 @@ impl InodeNumbers {
         (at as u32, bytes as u32)
     }
 
-    /// Replaces the identity of every file by what `new_id` returns for its old one and its path with the
-    /// NUL (empty: not kept), after the kernel's numbers have changed. The numbers that the server sees
-    /// stay.
+    /// Replaces the identity of every file by what `new_id` returns for its old one and its path
+    /// with the NUL (empty: not kept), after the kernel's numbers have changed. The numbers that
+    /// the server sees stay.
     pub fn renumber(&mut self, new_id: impl Fn(&FileId, &[u8]) -> FileId) {
         self.buckets.fill(0);
         for ix in 1..=self.used {

@@ -1,7 +1,7 @@
-//! File times. The kernel stamps files with its own clock, at moments of its own granularity. So when
-//! the server looks at a file that has changed, the file is stamped anew with virtual time, for real
-//! (in the file system); the stamp has a mark in its last six digits, by which it is known again. A file
-//! without the mark has changed since somebody last looked.
+//! File times. The kernel stamps files with its own clock, at moments of its own granularity. So
+//! when the server looks at a file that has changed, the file is stamped anew with virtual time,
+//! for real (in the file system); the stamp has a mark in its last six digits, by which it is known
+//! again. A file without the mark has changed since somebody last looked.
 //!
 //! The time that the server sees is therefore that of the first look after the change, in
 //! milliseconds: not the kernel's, but later than the change, and the same on every replica.
@@ -27,15 +27,16 @@ const MS: u32 = 1_000_000;
 /// The last six digits of a stamp.
 const MARK: u32 = 424_243;
 
-/// What a file's modification time says.
+/// Meaning of a file's modification time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Seen {
     /// A stamp of ours; what the server sees of it.
     Stamped(Time),
     /// Changed by the server since it was stamped last, if ever.
     Changed,
-    /// Older than the server: part of the machine or of the genesis. Programs compare such times with
-    /// what they have recorded elsewhere (Python its compiled files), so they are shown as they are.
+    /// Older than the server: part of the machine or of the genesis. Programs compare such times
+    /// with what they have recorded elsewhere (Python its compiled files), so they are shown as
+    /// they are.
     Before,
 }
 
@@ -57,7 +58,7 @@ pub fn moment(ns: u64) -> Time {
     }
 }
 
-/// What the server sees of a stamp.
+/// The time that the server sees for a stamp.
 #[must_use]
 pub fn shown(stamp: Time) -> Time {
     Time {
@@ -66,7 +67,8 @@ pub fn shown(stamp: Time) -> Time {
     }
 }
 
-/// Judges a file's modification time; the server was started at `launched`, of the kernel's clock.
+/// Classifies a file's modification time; the server was started at `launched`, of the kernel's
+/// clock.
 #[must_use]
 pub fn judge(modified: Time, launched: Time) -> Seen {
     if modified.nanoseconds % MS == MARK {

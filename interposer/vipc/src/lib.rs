@@ -1,12 +1,12 @@
 //! System V IPC as plain data: [`semaphore`] sets, [`message`] queues, and who has attached which
 //! shared [`memory`].
 //!
-//! The kernel's objects have ids, process ids and times that differ between replicas, and replicas on
-//! one machine would meet in them. These belong to one process tree. Calls that would block say so,
-//! and nothing is changed; the caller waits in the scheduler and tries again.
+//! The kernel's objects have ids, process ids and times that differ between replicas, and replicas
+//! on one machine would meet in them. These belong to one process tree. Calls that would block say
+//! so, and nothing is changed; the caller waits in the scheduler and tries again.
 //!
-//! Everything here is plain data in memory that the server's process tree shares, touched only by the
-//! thread that has the turn. Zeroed memory is valid. Errors are errno values.
+//! Everything here is plain data in memory that the server's process tree shares, touched only by
+//! the thread that has the turn. Zeroed memory is valid. Errors are errno values.
 //!
 //! Deliberately absent: threads and waiting, the memory of the segments itself, `IPC_INFO` and the
 //! other calls that list what the machine has, POSIX message queues.
@@ -49,7 +49,7 @@ pub mod flag {
     pub const NOWAIT: i32 = 0o4000;
 }
 
-/// Who calls, and when.
+/// The calling process and the time of the call.
 #[derive(Clone, Copy, Debug)]
 pub struct Caller {
     /// Effective user and group.

@@ -1,5 +1,5 @@
-//! Shared memory segments: what is known of them, and which process has attached which where. A
-//! segment that was removed stays until nobody has it attached.
+//! Shared memory segments: their state, and which process has attached which one where. A segment
+//! that was removed stays until no process has it attached.
 
 use crate::names::{Got, Names, READ, WRITE};
 use crate::{Caller, errno};
@@ -11,11 +11,11 @@ const ATTACHED_MAX: usize = if cfg!(test) { 4 } else { 16_384 };
 /// No segment is longer.
 const BYTES_MAX: usize = 1 << 46;
 
-/// What `shmid_ds` says of a segment.
+/// The fields of `shmid_ds`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Facts {
-    /// Its size, as asked for.
+    /// The size, as asked for.
     pub bytes: usize,
     /// When it was attached last, detached last, and when it was changed.
     pub attached: i64,
@@ -23,13 +23,13 @@ pub struct Facts {
     pub detached: i64,
     /// See `attached`.
     pub changed: i64,
-    /// Who has made it, and who has attached or detached it last.
+    /// Process ids of its maker and of the last that attached or detached it.
     pub maker: i32,
     /// See `maker`.
     pub last: i32,
-    /// How many have it attached.
+    /// Number of attachments.
     pub count: usize,
-    /// It goes with the last who has it attached.
+    /// Removed; the segment is freed with its last attachment.
     pub doomed: bool,
     /// `SHM_LOCK` was asked for.
     pub locked: bool,
@@ -44,23 +44,23 @@ struct Attached {
     address: usize,
 }
 
-/// What `shmget` came to.
+/// Result of `shmget`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Made {
-    /// A segment that is there.
+    /// A segment that exists.
     Known(i32),
     /// A new one, whose memory is to be made.
     Fresh(i32),
 }
 
-/// A segment that somebody does not have attached any more.
+/// A segment that was detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Released {
-    /// Its id.
+    /// The segment's id.
     pub id: i32,
-    /// Its size.
+    /// The segment's size.
     pub bytes: usize,
-    /// Its memory is to be removed: it was the last one.
+    /// The memory is to be removed: this was the last attachment.
     pub gone: bool,
 }
 
@@ -119,13 +119,13 @@ impl Segments {
         &self.names
     }
 
-    /// What is known of a segment.
+    /// The fields of a segment's `shmid_ds`.
     #[must_use]
     pub fn facts(&self, at: usize) -> &Facts {
         &self.facts[at]
     }
 
-    /// Whether a segment may be attached.
+    /// Checks that a segment may be attached.
     ///
     /// # Errors
     /// `EACCES`; `ENOSPC` if too many are attached.
@@ -139,7 +139,7 @@ impl Segments {
         self.attached.iter().position(|it| it.process == 0)
     }
 
-    /// The caller has attached a segment.
+    /// Records that the caller has attached a segment.
     pub fn attach(&mut self, at: usize, address: usize, caller: &Caller) {
         let Some(free) = self.free() else { return };
         self.attached_used = self.attached_used.max(free + 1);
@@ -158,7 +158,7 @@ impl Segments {
         facts.last = caller.pid;
     }
 
-    /// The caller detaches what it has at an address.
+    /// Detaches the segment that the caller has at an address.
     ///
     /// # Errors
     /// `EINVAL` if it has nothing there.
@@ -187,7 +187,7 @@ impl Segments {
         Released { id, bytes, gone }
     }
 
-    /// A child has what its parent, the caller, has. `false`: too many are attached.
+    /// Gives a child the attachments of its parent, the caller. False when there are too many.
     #[must_use]
     pub fn fork(&mut self, child: u16, caller: &Caller) -> bool {
         let parent = u32::from(caller.process) + 1;
@@ -209,7 +209,8 @@ impl Segments {
         true
     }
 
-    /// The caller has ended, or executes another program. Names the segments that go with it.
+    /// Detaches everything of the caller, which has ended or executes another program. Names the
+    /// segments that are freed.
     pub fn process_gone(&mut self, caller: &Caller, mut gone: impl FnMut(i32)) {
         let process = u32::from(caller.process) + 1;
         for index in 0..self.attached_used {

@@ -1,5 +1,5 @@
-//! Message queues. The messages of a queue lie one after another in its memory: type, length, bytes,
-//! and what rounds them up to a multiple of eight.
+//! Message queues. The messages of a queue lie one after another in its memory: type, length,
+//! bytes, and what rounds them up to a multiple of eight.
 
 use crate::names::{Got, Names, READ, WRITE};
 use crate::{Caller, errno, flag};
@@ -17,7 +17,7 @@ const MEMORY_BYTES: usize = QUEUE_BYTES * (HEAD_BYTES + 8);
 const NO_ERROR: i32 = 0o10_000;
 const EXCEPT: i32 = 0o20_000;
 
-/// What `msqid_ds` says of a queue.
+/// The fields of `msqid_ds`.
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Facts {
@@ -27,7 +27,7 @@ pub struct Facts {
     pub received: i64,
     /// See `sent`.
     pub changed: i64,
-    /// Who sent and received last.
+    /// Process ids of the last sender and the last receiver.
     pub sender: i32,
     /// See `sender`.
     pub receiver: i32,
@@ -55,7 +55,7 @@ pub struct Queues {
     queues: [Queue; QUEUES_MAX],
 }
 
-/// How a call went.
+/// Result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<T> {
     /// Done.
@@ -167,7 +167,7 @@ impl Queues {
         &self.names
     }
 
-    /// What is known of a queue.
+    /// The fields of a queue's `msqid_ds`.
     #[must_use]
     pub fn facts(&self, at: usize) -> &Facts {
         &self.queues[at].facts
@@ -205,7 +205,8 @@ impl Queues {
         Ok(Outcome::Done(()))
     }
 
-    /// `msgrcv`, but for the waiting. Gives type and bytes to `take` and says how many it was given.
+    /// `msgrcv`, but for the waiting. Gives type and bytes to `take` and says how many it was
+    /// given.
     ///
     /// # Errors
     /// As the call; `ENOMSG` for what must not wait.

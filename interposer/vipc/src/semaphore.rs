@@ -25,7 +25,7 @@ const UNDO: i16 = 0x1000;
 pub struct Operation {
     /// Which semaphore of the set.
     pub number: u16,
-    /// What is added; 0 waits for zero.
+    /// The amount to add; 0 waits for zero.
     pub add: i16,
     /// `IPC_NOWAIT`, `SEM_UNDO`.
     pub flags: i16,
@@ -35,7 +35,7 @@ pub struct Operation {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 pub struct Semaphore {
-    /// Its value, from 0 to [`VALUE_MAX`].
+    /// The value, from 0 to [`VALUE_MAX`].
     pub value: i32,
     /// The process that changed it last.
     pub pid: i32,
@@ -50,7 +50,7 @@ struct Set {
     changed: i64,
 }
 
-/// What a process is to take back.
+/// The adjustments that a process takes back when it ends (`SEM_UNDO`).
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(C)]
 struct Undo {
@@ -61,12 +61,13 @@ struct Undo {
     add: i32,
 }
 
-/// How a call went.
+/// Result of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Done.
     Done,
-    /// Not yet possible, and nothing was done: this semaphore is too low, or, with `zero`, not zero.
+    /// Not yet possible, and nothing was done: this semaphore is too low, or, with `zero`, not
+    /// zero.
     MustWait {
         /// Which semaphore of the set.
         number: u16,
@@ -279,7 +280,8 @@ impl Semaphores {
         }
     }
 
-    /// `SETVAL` (one number) and `SETALL` (all of them), after which nobody has anything to take back.
+    /// `SETVAL` (one number) and `SETALL` (all of them), after which nobody has anything to take
+    /// back.
     ///
     /// # Errors
     /// `EINVAL` for a semaphore that is not there, `ERANGE`, `EACCES`.

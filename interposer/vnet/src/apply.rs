@@ -23,7 +23,7 @@ struct Frontend {
     answered: u64,
 }
 
-/// What is remembered of frontends.
+/// The frontends that the log has named.
 #[repr(C)]
 pub(crate) struct Frontends {
     len: u32,
@@ -37,8 +37,8 @@ impl Frontends {
             .find(|known| known.frontend == frontend)
     }
 
-    /// Remembers a frontend. When the table is full the oldest is forgotten: it can only be one that
-    /// never said it was gone.
+    /// Remembers a frontend. When the table is full the oldest is forgotten: it can only be one
+    /// that never said it was gone.
     fn get_or_add(&mut self, frontend: u64) -> &mut Frontend {
         let known = &self.known[..self.len as usize];
         let at = known
@@ -180,7 +180,8 @@ impl Net {
                 self.notify(ix, ready::OUT, world);
             }
             Err(errno) => {
-                // Whether it is closed or has failed, a connection that was asked for ends in one record.
+                // Whether it is closed or has failed, a connection that was asked for ends in one
+                // record.
                 self.close_connection(ix, world);
                 let socket = self.socket_mut(ix);
                 socket.state = State::Failed;

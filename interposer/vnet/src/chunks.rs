@@ -57,7 +57,8 @@ impl Pool {
             self.free = self.chunk(ix).next;
             ix
         } else {
-            // The frontends' input windows keep the sum below this by far; going on would lose input.
+            // The frontends' input windows keep the sum below this by far; going on would lose
+            // input.
             assert!(
                 (self.used as usize) < CHUNKS,
                 "out of memory for unread input"

@@ -1,18 +1,18 @@
 //! Connections that the server opens.
 //!
-//! To an address on which the tree itself listens: two sockets are linked and nobody outside hears of
-//! it. Each machine has loopback addresses of its own, so that what nobody in the tree listens on is
-//! refused there, whatever else runs on the machine (unless the cluster was told otherwise).
+//! To an address on which the tree itself listens: two sockets are linked and nobody outside hears
+//! of it. Each machine has loopback addresses of its own, so that what nobody in the tree listens
+//! on is refused there, whatever else runs on the machine (unless the cluster was told otherwise).
 //!
-//! To anywhere else: the nodes are told, one of them makes the real connection, and the log says what
-//! came of it. From then on it is a connection like any client's.
+//! To anywhere else: the nodes are told, one of them makes the real connection, and the log says
+//! what came of it. From then on it is a connection like any client's.
 
 use crate::{Link, Net, SocketIx, State, World};
 use brolga_tape::record::Record;
 use brolga_tape::{ConnId, OUTGOING};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// What came of connecting.
+/// Result of connecting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectOutcome {
     /// The connection is there.
@@ -21,16 +21,16 @@ pub enum ConnectOutcome {
     Refused,
     /// The log will say; [`crate::State`] tells when it has.
     UnderWay,
-    /// It was under way before.
+    /// An earlier attempt is still under way.
     Already,
     /// There is no free port, or there are too many sockets.
     Exhausted,
-    /// It is a connection, or listens.
+    /// The socket is connected or listens.
     NotFresh,
 }
 
-/// Where a connection to `to` really goes: version 4 is version 4 however it is written, and the
-/// unspecified address is this machine.
+/// Returns where a connection to `to` really goes: version 4 is version 4 however it is written,
+/// and the unspecified address is this machine.
 fn destination(to: SocketAddr) -> SocketAddr {
     let ip = match to.ip().to_canonical() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),

@@ -10,7 +10,7 @@ const SIGNAL_FILES_MAX: usize = 1024;
 /// An eventfd counts up to here.
 const EVENT_MAX: u64 = u64::MAX - 1;
 
-/// What a counter counts.
+/// The kinds of counters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub enum CounterKind {
@@ -83,7 +83,7 @@ impl Net {
         Some(ix)
     }
 
-    /// What a counter counts; `None` for a socket.
+    /// The kind of a counter; `None` for a socket.
     #[inline]
     #[must_use]
     pub fn counter_kind(&self, ix: SocketIx) -> Option<CounterKind> {
@@ -110,7 +110,7 @@ impl Net {
         true
     }
 
-    /// What a read gives: the count, which starts anew, or one of it. `None`: nothing there.
+    /// Takes what a read returns: the count, which is reset, or one of it. `None` when it is 0.
     pub fn counter_take(&mut self, ix: SocketIx, world: &mut impl World) -> Option<u64> {
         let counter = &mut self.socket_mut(ix).counter;
         let taken = match counter.kind {

@@ -9,7 +9,7 @@ pub const FDS_MAX: usize = 64 * 1024;
 /// Processes of a tree at a time.
 pub const PROCESSES_MAX: usize = 256;
 
-/// What a descriptor names.
+/// The object that a descriptor names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Object {
     /// A virtual socket.
@@ -28,7 +28,7 @@ const STREAM: u32 = 3 << 28;
 const RANDOM: u32 = 4 << 28;
 const KIND: u32 = 0xF << 28;
 
-/// One word a descriptor; 0 for the kernel's.
+/// A word for each descriptor; 0 for the kernel's.
 #[repr(C)]
 pub(crate) struct Descriptors {
     words: [[u32; FDS_MAX]; PROCESSES_MAX],
@@ -52,7 +52,7 @@ fn at(process: u16, fd: i32) -> Option<(usize, usize)> {
 }
 
 impl Net {
-    /// What a descriptor names; `None` for the kernel's alone.
+    /// The object that a descriptor names; `None` for one that only the kernel knows.
     #[inline]
     #[must_use]
     pub fn object(&self, process: u16, fd: i32) -> Option<Object> {
@@ -112,7 +112,8 @@ impl Net {
         word
     }
 
-    /// Names what a word stands for by a descriptor that has come. False: the number is out of range.
+    /// Names what a word stands for by a descriptor that has come. False: the number is out of
+    /// range.
     #[must_use]
     pub fn name_sent(&mut self, process: u16, fd: i32, word: u32) -> bool {
         meaning(word).is_none_or(|object| self.set_object(process, fd, object))

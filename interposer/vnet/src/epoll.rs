@@ -1,13 +1,13 @@
 //! Epoll instances with the kernel's semantics, for virtual sockets.
 //!
-//! An *item* ties a socket to an instance. An event on the socket puts its items on the ready lists of
-//! their instances; collecting walks a ready list once: an item that is no longer ready leaves it, a
-//! level-triggered one that still is goes to its end, an edge-triggered one leaves until the next
-//! event. So the cost is in what is ready, never in what is watched, and the order is the order of
-//! events.
+//! An *item* ties a socket to an instance. An event on the socket puts its items on the ready lists
+//! of their instances; collecting walks a ready list once: an item that is no longer ready leaves
+//! it, a level-triggered one that still is goes to its end, an edge-triggered one leaves until the
+//! next event. So the cost is in what is ready, never in what is watched, and the order is the
+//! order of events.
 //!
-//! An instance that others watch has a *stand-in*, a socket that only has items and is ready when the
-//! instance has something to collect. What real descriptors bring, the kernel tells the others.
+//! An instance that others watch has a *stand-in*, a socket that only has items and is ready when
+//! the instance has something to collect. What real descriptors bring, the kernel tells the others.
 
 use crate::{Net, SocketIx, State, WaitOn, World, ready};
 
@@ -21,7 +21,7 @@ const WAKEUP: u32 = 1 << 29;
 const ONESHOT: u32 = 1 << 30;
 const EDGE: u32 = 1 << 31;
 const ALWAYS: u32 = ready::ERR | ready::HUP;
-/// What may be asked for together with [`EXCLUSIVE`].
+/// Events that may be asked for together with [`EXCLUSIVE`].
 const WITH_EXCLUSIVE: u32 = ready::IN | ready::OUT | ALWAYS | EXCLUSIVE | WAKEUP | EDGE;
 
 /// Index of an instance, from 1.
@@ -31,9 +31,9 @@ type ItemIx = u32;
 /// Why the interest list was not changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EpollError {
-    /// It is there already.
+    /// The item exists already.
     Exists,
-    /// It is not there.
+    /// The item does not exist.
     Missing,
     /// Too many items.
     Full,
@@ -70,7 +70,7 @@ struct Epoll {
     real_items: u32,
     /// The tree's count of changes to real objects when the kernel last had nothing.
     real_quiet_at: u64,
-    /// What other instances watch; 0 for none so far.
+    /// The socket that other instances watch in its stead; 0 for none so far.
     stand_in: SocketIx,
 }
 
@@ -177,7 +177,7 @@ impl Net {
         Some(at as EpollIx + 1)
     }
 
-    /// One more descriptor names the instance.
+    /// Counts one more descriptor that names the instance.
     pub fn retain_epoll(&mut self, ix: EpollIx) {
         self.epolls.epoll(ix).references += 1;
     }
@@ -196,7 +196,7 @@ impl Net {
         Some(made)
     }
 
-    /// One descriptor fewer names the instance; the last one drops its items.
+    /// Counts one descriptor fewer that names the instance; the last one drops its items.
     pub fn release_epoll(&mut self, ix: EpollIx) {
         let epoll = self.epolls.epoll(ix);
         assert!(
@@ -342,8 +342,8 @@ impl Net {
         }
     }
 
-    /// An event on a socket: its items become ready; of the exclusive ones no more than it takes to wake
-    /// somebody.
+    /// An event on a socket: its items become ready; of the exclusive ones no more than it takes to
+    /// wake somebody.
     pub(crate) fn notify_items(&mut self, socket: SocketIx, mask: u32, world: &mut impl World) {
         let mut served = false;
         let mut at = self.socket(socket).items;
@@ -434,8 +434,8 @@ impl Net {
         epoll.real_quiet_at = u64::MAX;
     }
 
-    /// True when the kernel's instance has to be asked: it has items, and something real has changed
-    /// since it last had nothing to say.
+    /// True when the kernel's instance has to be asked: it has items, and something real has
+    /// changed since it last had nothing to say.
     #[must_use]
     pub fn epoll_must_ask(&self, epoll: EpollIx, real_changes: u64) -> bool {
         let epoll = &self.epolls.epolls[epoll as usize - 1];

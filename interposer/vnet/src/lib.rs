@@ -1,16 +1,17 @@
-//! Virtual sockets and epoll instances: what the server sees of its clients.
+//! Virtual sockets and epoll instances, through which the server sees its clients.
 //!
-//! All of it is a function of the admitted entries and of the server's own calls; the kernel is never
-//! asked. A [`Net`] lies in memory shared by the server's process tree and is touched only by the
-//! thread that has the turn, so it is plain data: arrays and indices, no pointers. Zeroed memory is a
-//! valid empty [`Net`].
+//! All of it is a function of the admitted entries and of the server's own calls; the kernel is
+//! never asked. A [`Net`] lies in memory shared by the server's process tree and is touched only by
+//! the thread that has the turn, so it is plain data: arrays and indices, no pointers. Zeroed
+//! memory is a valid empty [`Net`].
 //!
 //! * [`Net::apply`] takes the events of an entry.
 //! * `stream`: reading, writing and closing connections; windows.
 //! * `listen`: listeners and accept queues.
 //! * `connect`: connections that the server opens itself; `ports`: the ports it is given for them.
 //! * `datagram`: datagram sockets, their ports, and the way back to their peers.
-//! * `epoll`: interest and ready lists with the kernel's semantics (level, edge, one-shot, exclusive).
+//! * `epoll`: interest and ready lists with the kernel's semantics (level, edge, one-shot,
+//!   exclusive).
 //! * `descriptors`: which descriptor of which process names what.
 //!
 //! What happens outside (waking threads, output records) goes through [`World`].
@@ -67,8 +68,8 @@ pub mod ready {
     pub const RDHUP: u32 = 0x2000;
 }
 
-/// Errors that a socket keeps for its owner (`SO_ERROR`), with the values of `<errno.h>`. How opening a
-/// connection to the outside fails is told by the log.
+/// Errors that a socket keeps for its owner (`SO_ERROR`), with the values of `<errno.h>`. How
+/// opening a connection to the outside fails is told by the log.
 pub mod errno {
     /// The other end is gone, and its stream had ended before.
     pub const PIPE: u8 = 32;
@@ -78,7 +79,7 @@ pub mod errno {
     pub const REFUSED: u8 = 111;
 }
 
-/// What a thread can wait for here.
+/// The objects that a thread can wait for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitOn {
     /// Something to read or accept.
@@ -94,7 +95,8 @@ pub enum WaitOn {
 
 /// Effects of this crate on the outside.
 pub trait World {
-    /// Wakes up to `count` threads that wait for this, first come first served; says how many.
+    /// Wakes up to `count` threads that wait for this, first come first served. Returns their
+    /// number.
     fn wake(&mut self, on: WaitOn, count: usize) -> usize;
     /// Puts a record on the output ring.
     fn emit(&mut self, record: &Record<'_>);
@@ -102,7 +104,7 @@ pub trait World {
     fn alarm_gone(&mut self, alarm: u16);
 }
 
-/// Life of a socket.
+/// State of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(u8)]
 pub enum State {
@@ -113,7 +115,7 @@ pub enum State {
     Fresh = 1,
     /// Listening.
     Listening = 2,
-    /// One end of a connection.
+    /// An end of a connection.
     Connected = 3,
     /// Opening a connection to the outside, not answered yet.
     Connecting = 6,
@@ -127,7 +129,7 @@ pub enum State {
     Datagram = 5,
 }
 
-/// What is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C, u32)]
 pub(crate) enum Link {
@@ -190,7 +192,7 @@ pub struct Socket {
     pub receive_timeout_ns: u64,
     /// `SO_SNDTIMEO`, nanoseconds, 0 for none.
     pub send_timeout_ns: u64,
-    /// What only sockets for datagrams have.
+    /// State that only datagram sockets have.
     pub datagram: DatagramOptions,
     /// Unread bytes; of datagrams with their heads.
     input: chunks::Queue,
@@ -280,12 +282,12 @@ impl Net {
         self.sockets_free = ix;
     }
 
-    /// One more descriptor names the socket.
+    /// Counts one more descriptor that names the socket.
     pub fn retain_socket(&mut self, ix: SocketIx) {
         self.socket_mut(ix).references += 1;
     }
 
-    /// One descriptor fewer names the socket; the last one closes it.
+    /// Counts one descriptor fewer that names the socket; the last one closes it.
     pub fn release_socket(&mut self, ix: SocketIx, world: &mut impl World) {
         let socket = self.socket_mut(ix);
         assert!(
@@ -319,7 +321,7 @@ impl Net {
         self.socket(ix).input.len
     }
 
-    /// What `poll` would say of a socket.
+    /// The readiness of a socket, as `poll` reports it.
     #[must_use]
     pub fn readiness(&self, ix: SocketIx) -> u32 {
         let socket = self.socket(ix);
@@ -338,16 +340,17 @@ impl Net {
         }
     }
 
-    /// A `poll` or `select` is about to wait for several descriptors, and this socket is one of them.
+    /// A `poll` or `select` is about to wait for several descriptors, and this socket is one of
+    /// them.
     ///
-    /// There is one queue for all such calls ([`WaitOn::AnySocket`]): whoever is woken looks again, and
-    /// says again what it watches. So the first change of a watched socket wakes them all and ends the
-    /// watch, and a change of a socket that nobody watches costs nothing.
+    /// There is one queue for all such calls ([`WaitOn::AnySocket`]): whoever is woken looks again,
+    /// and says again what it watches. So the first change of a watched socket wakes them all and
+    /// ends the watch, and a change of a socket that nobody watches costs nothing.
     pub fn watch_socket(&mut self, ix: SocketIx) {
         self.socket_mut(ix).watched = true;
     }
 
-    /// The same for an epoll instance, which may become ready with any socket.
+    /// Watches all sockets, for an epoll instance, which may become ready with any of them.
     pub fn watch_all(&mut self) {
         self.all_watched = true;
     }
@@ -420,7 +423,7 @@ impl Socket {
         counter: counter::Counter::NONE,
     };
 
-    /// Where it is in its life.
+    /// The state of the socket.
     #[must_use]
     pub fn state(&self) -> State {
         self.state

@@ -6,8 +6,8 @@ use brolga_tape::record::{Record, Transport};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 impl Net {
-    /// Gives a fresh socket its address, with a port if that names none. Nothing is asked of the kernel:
-    /// the node owns real ports. False: there is no free port.
+    /// Gives a fresh socket its address, with a port if that names none. Nothing is asked of the
+    /// kernel: the node owns real ports. False: there is no free port.
     #[must_use]
     pub fn bind(&mut self, ix: SocketIx, mut address: SocketAddr) -> bool {
         if address.port() == 0 {
@@ -48,8 +48,8 @@ impl Net {
         self.listeners().filter(sharing).nth(chosen).unwrap_or(on)
     }
 
-    /// Makes a fresh socket a listener and tells the node. Listening again changes nothing. False: it
-    /// needs a port, and there is no free one.
+    /// Makes a fresh socket a listener and tells the node. Listening again changes nothing. False:
+    /// it needs a port, and there is no free one.
     #[must_use]
     pub fn listen(&mut self, ix: SocketIx, world: &mut impl World) -> bool {
         let socket = self.socket(ix);
@@ -154,7 +154,8 @@ impl Net {
         Some(ix)
     }
 
-    /// `shutdown` of a listener: it is a bound socket again, and whoever waits for a connection is told.
+    /// `shutdown` of a listener: it is a bound socket again, and whoever waits for a connection is
+    /// told.
     pub(crate) fn stop_listening(&mut self, ix: SocketIx, world: &mut impl World) {
         self.close_listener(ix, world);
         self.socket_mut(ix).state = State::Fresh;

@@ -11,7 +11,8 @@ pub(crate) struct Ports {
     /// Distance of the port to look at next from [`FIRST`].
     next: u16,
     held: [bool; COUNT],
-    /// Which of them were ever given out. Who asks for one of these by number has its number from here.
+    /// Which of them were ever given out. Who asks for one of these by number has its number from
+    /// here.
     given: [bool; COUNT],
 }
 

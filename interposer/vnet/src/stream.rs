@@ -1,9 +1,9 @@
 //! Connections: reading, writing, closing, windows.
 //!
-//! Output to the outside is limited by a fixed window that only [`brolga_tape::entry::Event::Credit`]
-//! moves, never by the speed of a client, so that a short write happens at the same byte on every
-//! replica. Between two sockets of the tree, what is written is unread input of the other one at once,
-//! and limited by how much of that there may be.
+//! Output to the outside is limited by a fixed window that only
+//! [`brolga_tape::entry::Event::Credit`] moves, never by the speed of a client, so that a short
+//! write happens at the same byte on every replica. Between two sockets of the tree, what is
+//! written is unread input of the other one at once, and limited by how much of that there may be.
 
 use crate::{Link, Net, Socket, SocketIx, State, World, errno, ready};
 use brolga_tape::record::Record;
@@ -12,7 +12,7 @@ use brolga_tape::{CONSUMED_REPORT_BYTES, OUTPUT_WINDOW_BYTES};
 /// Unread bytes of a connection within the tree beyond which writing has to wait.
 pub(crate) const MATE_WINDOW_BYTES: u64 = 1024 * 1024;
 
-/// What came of reading.
+/// Result of reading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReadOutcome {
     /// So many bytes were shown.
@@ -27,7 +27,7 @@ pub enum ReadOutcome {
     NotConnected,
 }
 
-/// What came of asking for room to write.
+/// Result of asking for room to write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriteOutcome {
     /// So many bytes will be taken.
@@ -186,7 +186,7 @@ impl Net {
         ReadOutcome::Bytes(count)
     }
 
-    /// How much of `wanted` bytes a write would take now.
+    /// The part of `wanted` bytes that a write would take now.
     pub fn write_room(&mut self, ix: SocketIx, wanted: usize) -> WriteOutcome {
         let socket = self.socket_mut(ix);
         match socket.state {

@@ -30,7 +30,7 @@ impl Net {
         }
     }
 
-    /// The same, unless it is only being opened.
+    /// The socket of a connection that is open, not only being opened.
     pub(crate) fn find_open(&self, conn: ConnId) -> Option<SocketIx> {
         let found = self.find(conn);
         found.filter(|ix| self.socket(*ix).state == State::Connected)
@@ -44,7 +44,8 @@ impl Net {
         self.connections.slots[at] = ix;
     }
 
-    /// Removes a connection and closes the gap, so that later probes still end at the first empty slot.
+    /// Removes a connection and closes the gap, so that later probes still end at the first empty
+    /// slot.
     pub(crate) fn unindex_connection(&mut self, ix: SocketIx) {
         let mut at = home(self.socket(ix).conn);
         while self.connections.slots[at] != ix {

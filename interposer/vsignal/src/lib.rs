@@ -3,8 +3,8 @@
 //! Semantics are POSIX's as Linux has them (`signal(7)`): a signal for a process goes to one thread
 //! that does not block it, the main thread first; standard signals do not queue, real-time ones do;
 //! the lowest number is delivered first, those of the thread before those of the process. What
-//! differs is the moment: a signal is *posted* by whoever has the turn and taken by its thread at the
-//! next point where that thread has the turn, so both are facts of the logical execution.
+//! differs is the moment: a signal is *posted* by whoever has the turn and taken by its thread at
+//! the next point where that thread has the turn, so both are facts of the logical execution.
 //!
 //! A [`Signals`] lies in memory shared by the tree and is touched only by the thread that has the
 //! turn. Zeroed memory is a valid empty [`Signals`].
@@ -55,7 +55,7 @@ impl Set {
         Self(1 << (signal - 1))
     }
 
-    /// Whether a signal is in it.
+    /// True when the set has a signal.
     #[must_use]
     pub const fn has(self, signal: u8) -> bool {
         self.0 & Self::of(signal).0 != 0
@@ -91,7 +91,7 @@ impl Set {
     }
 }
 
-/// What a process does about a signal, as `sigaction` has it.
+/// The action of a process for a signal, as in `sigaction`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Action {
@@ -103,7 +103,7 @@ pub struct Action {
     pub mask: Set,
 }
 
-/// What [`DEFAULT`] means for a signal.
+/// The default action of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
     /// The process ends.
@@ -128,7 +128,7 @@ pub fn default_effect(signal: u8) -> Effect {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[repr(C)]
 pub struct Info {
-    /// Its number.
+    /// The signal's number.
     pub signal: u8,
     /// `si_code`.
     pub code: i32,
@@ -140,12 +140,12 @@ pub struct Info {
     pub value: u64,
 }
 
-/// What came of posting a signal.
+/// Result of posting a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Posted {
     /// Nobody wants it.
     Dropped,
-    /// It stays until somebody unblocks it or asks for it.
+    /// The signal stays pending until a thread unblocks it or asks for it.
     Pending,
     /// This thread takes it as soon as it has the turn.
     For(u16),
@@ -163,7 +163,7 @@ struct Process {
 struct Thread {
     mask: Set,
     pending: Set,
-    /// What it waits for in `sigwait` and its kin.
+    /// The signals that it waits for in `sigwait` and the like.
     awaited: Set,
 }
 
@@ -203,7 +203,7 @@ impl Signals {
 
     // ---- actions and masks ----
 
-    /// What a process does about a signal.
+    /// The action of a process for a signal.
     #[must_use]
     pub fn action(&self, process: u16, signal: u8) -> Action {
         self.processes[usize::from(process)].actions[usize::from(signal) - 1]
@@ -235,7 +235,7 @@ impl Signals {
         }
     }
 
-    /// What a thread blocks.
+    /// The signals that a thread blocks.
     #[must_use]
     pub fn mask(&self, thread: u16) -> Set {
         self.threads[usize::from(thread) - 1].mask
@@ -246,12 +246,12 @@ impl Signals {
         self.thread(thread).mask = mask.blockable();
     }
 
-    /// What a thread waits for in `sigwait`, from now on; an empty set: it does not.
+    /// Sets the signals that a thread waits for in `sigwait`; an empty set when it does not wait.
     pub fn set_awaited(&mut self, thread: u16, set: Set) {
         self.thread(thread).awaited = set;
     }
 
-    /// What is pending for a thread, its process's included.
+    /// The signals that are pending for a thread, its process's included.
     #[must_use]
     pub fn pending(&self, process: u16, thread: u16) -> Set {
         let own = self.threads[usize::from(thread) - 1].pending;
@@ -311,7 +311,8 @@ impl Signals {
     }
 
     /// Keeps a signal. A standard one that is pending already is merged; when the queue is full a
-    /// real-time one is lost, as the kernel does beyond `RLIMIT_SIGPENDING` for those sent by `kill`.
+    /// real-time one is lost, as the kernel does beyond `RLIMIT_SIGPENDING` for those sent by
+    /// `kill`.
     fn enqueue(&mut self, target: Target, info: Info) {
         let merged = info.signal < FIRST_REAL_TIME && self.pending_of(target).has(info.signal);
         if merged || self.queued as usize == QUEUE_MAX {

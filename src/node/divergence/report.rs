@@ -208,7 +208,9 @@ impl<'a> Side<'a> {
                 format!("stops: {}", String::from_utf8_lossy(message))
             }
             // Never compared.
-            Record::SyscallFilter { .. } | Record::Caught { .. } => "tells how it is watched".into(),
+            Record::SyscallFilter { .. } | Record::Caught { .. } => {
+                "tells how it is watched".into()
+            }
             Record::Done {
                 schedule_hash,
                 deadline_ns,

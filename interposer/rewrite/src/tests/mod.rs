@@ -132,8 +132,8 @@ fn lengths() {
         assert_eq!(decode(bytes), Some(expected), "{bytes:x?}");
         assert_eq!(decode(&bytes[..len - 1]), None, "{bytes:x?} cut off");
     }
-    // Gone in 64-bit mode; mov from cr0, whose ModRM always names registers; extrq with two immediates;
-    // xbegin with two bytes; vpcmov, behind AMD's XOP; nothing at all.
+    // Gone in 64-bit mode; mov from cr0, whose ModRM always names registers; extrq with two
+    // immediates; xbegin with two bytes; vpcmov, behind AMD's XOP; nothing at all.
     let none: [&[u8]; 6] = [
         &[0x06],
         &[0x0F, 0x20, 0x04, 0x25, 1, 2, 3, 4],

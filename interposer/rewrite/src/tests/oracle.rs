@@ -98,8 +98,8 @@ fn whatever_is_in_the_text_is_decoded_as_by_the_oracle_or_not_at_all() {
     }
 }
 
-/// Every opcode of every map behind many combinations of prefixes, with every ModRM byte, or some of them
-/// behind VEX and EVEX.
+/// Every opcode of every map behind many combinations of prefixes, with every ModRM byte, or some
+/// of them behind VEX and EVEX.
 fn generated(mut look: impl FnMut(&[u8])) {
     const PREFIXES: [&[u8]; 12] = [
         &[],

@@ -22,7 +22,8 @@ const fn all_of(frontend: u64) -> ConnId {
     }
 }
 
-/// Collects events into the encoding of one entry. Reusable: [`EntryBuilder::finish`] leaves it empty.
+/// Collects events into the encoding of one entry. Reusable: [`EntryBuilder::finish`] leaves it
+/// empty.
 #[derive(Debug)]
 pub struct EntryBuilder {
     bytes: Vec<u8>,

@@ -1,4 +1,4 @@
-//! One log entry: `{ time, clocks, events[] }` (DESIGN section 3), as bytes.
+//! The encoding of a log entry: time, clocks and events.
 //!
 //! All integers are little-endian and every item starts on a multiple of eight bytes, so the same
 //! bytes are the consensus value, the journal payload and the tape frame, and nobody re-encodes.
@@ -27,7 +27,7 @@ pub const ENTRY_HEADER_BYTES: usize = 16;
 /// Bytes of an event before its payload.
 pub const EVENT_HEADER_BYTES: usize = 32;
 
-/// How a client ended its side of a connection.
+/// The two ways in which a client ends its side of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CloseHow {
@@ -37,7 +37,7 @@ pub enum CloseHow {
     Reset = 1,
 }
 
-/// One event of an entry. Borrowed from the encoded bytes.
+/// An event of an entry. Borrowed from the encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// A client connected. Ignored when `conn.counter` is not greater than every one opened by the
@@ -67,11 +67,11 @@ pub enum Event<'a> {
         conn: ConnId,
         /// Length of the client's stream.
         offset: u64,
-        /// How.
+        /// End of stream or reset.
         how: CloseHow,
     },
-    /// The client has received all output bytes before `upto`: the window moves, retained output
-    /// before it may be dropped.
+    /// The client has received all output bytes before `upto`: the window moves, unacknowledged
+    /// output before it may be dropped.
     Credit {
         /// The connection.
         conn: ConnId,
@@ -85,21 +85,21 @@ pub enum Event<'a> {
         frontend: u64,
         /// Counts up from 1 within the frontend, apart from connections; numbers may be missing.
         number: u64,
-        /// Its sender.
+        /// The sender.
         peer: SocketAddr,
         /// The address that it was sent to.
         local: SocketAddr,
         /// The payload.
         bytes: &'a [u8],
     },
-    /// A connection that the server opens ([`crate::record::Record::Connect`]) was answered. Ignored when
-    /// it was answered before, or when the log does not know the owner (any more).
+    /// A connection that the server opens ([`crate::record::Record::Connect`]) was answered.
+    /// Ignored when it was answered before, or when the log does not know the owner (any more).
     Connected {
         /// The connection.
         conn: ConnId,
         /// The frontend that has it.
         owner: u64,
-        /// Its own address, or the number of the error (an `errno`).
+        /// The connection's own address, or the number of the error (an `errno`).
         outcome: Result<SocketAddr, u8>,
     },
     /// Node `node` has started with a new frontend: every connection of an earlier frontend of that
@@ -107,7 +107,7 @@ pub enum Event<'a> {
     FrontendUp {
         /// The node.
         node: u64,
-        /// Its frontend from now on.
+        /// The node's frontend from now on.
         frontend: u64,
     },
     /// A frontend is gone for good: all its connections are reset.
@@ -117,7 +117,7 @@ pub enum Event<'a> {
     },
     /// An operator's signal for the server.
     Signal {
-        /// Its number, 1 to 64.
+        /// The signal's number, 1 to 64.
         signal: u32,
     },
 }
@@ -141,7 +141,7 @@ pub enum EntryError {
     Truncated,
     /// An event kind that this version does not know.
     UnknownKind(u8),
-    /// A field has a value that it can't have.
+    /// A field has an impossible value.
     BadField,
     /// Bytes after the last event.
     Trailing,

@@ -9,8 +9,8 @@ pub fn encode(record: &Record<'_>, put: impl FnMut(&[u8])) {
     encode_by(0, record, put);
 }
 
-/// Writes a record that `thread` caused as a header and a payload to `put`, which is called once for
-/// each piece.
+/// Writes a record that `thread` caused as a header and a payload to `put`, which is called once
+/// for each piece.
 pub fn encode_by(thread: u16, record: &Record<'_>, mut put: impl FnMut(&[u8])) {
     let mut room = [0; DATAGRAM_PREFIX_BYTES];
     let fixed = fixed_fields(record, &mut room);
@@ -60,7 +60,9 @@ fn header_fields(record: &Record<'_>) -> (u16, ConnId, u64) {
         Record::Step { clock, .. } => (kind::STEP, NONE, clock),
         Record::Exit { status } => (kind::EXIT, NONE, u64::from(status.cast_unsigned())),
         Record::Fault { .. } => (kind::FAULT, NONE, 0),
-        Record::SyscallFilter { errno } => (kind::SYSCALL_FILTER, NONE, u64::from(errno.cast_unsigned())),
+        Record::SyscallFilter { errno } => {
+            (kind::SYSCALL_FILTER, NONE, u64::from(errno.cast_unsigned()))
+        }
         Record::Caught {
             number,
             count: counter,

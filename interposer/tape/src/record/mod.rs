@@ -1,4 +1,4 @@
-//! What the interposer answers: records on the output ring.
+//! Records: what the interposer writes to the output ring.
 //!
 //! Their sequence is a function of the log alone, so all replicas write the same records; the
 //! node's output hash covers every one of them.
@@ -9,7 +9,7 @@
 //! ```
 //!
 //! `thread` is the scheduler's index of the thread that caused the record, so that a difference
-//! between replicas can be named; 0 where nobody in particular did.
+//! between replicas can be attributed; 0 where no thread in particular did.
 
 mod decode;
 mod encode;
@@ -28,7 +28,7 @@ pub const RECORD_HEADER_BYTES: usize = 32;
 /// `deadline_ns` of a server that waits for no timer.
 pub const NO_DEADLINE: u64 = u64::MAX;
 
-/// What a port of the server takes.
+/// Transport protocol of a port of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Transport {
@@ -38,7 +38,7 @@ pub enum Transport {
     Datagram = 1,
 }
 
-/// One record. Borrowed from the ring.
+/// A record. Borrowed from the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record<'a> {
     /// Output bytes of a connection.
@@ -79,7 +79,7 @@ pub enum Record<'a> {
         listener: u32,
         /// The address that the server bound.
         address: SocketAddr,
-        /// Which of the two.
+        /// Connections or datagrams.
         transport: Transport,
         /// The server left the port to us: nobody knows it beforehand.
         chosen: bool,
@@ -89,7 +89,7 @@ pub enum Record<'a> {
     Connect {
         /// The new connection.
         conn: ConnId,
-        /// Where it goes.
+        /// The destination.
         address: SocketAddr,
     },
     /// The server no longer listens.
@@ -99,21 +99,21 @@ pub enum Record<'a> {
     },
     /// A datagram of the server for somebody outside.
     Datagram {
-        /// The frontend that is to send it: the one that `peer` was last heard through. 0: none was ever
-        /// heard of, and the leader's node sends it of the server's own accord.
+        /// The frontend that is to send it: the one that `peer` was last heard through. 0: none was
+        /// ever heard of, and the leader's node sends it of the server's own accord.
         frontend: u64,
         /// Counts up from 1 within the frontend, so that a server that replays sends nothing twice.
         number: u64,
         /// Whom the peer is to see as its sender.
         local: SocketAddr,
-        /// Where it goes.
+        /// The receiver.
         peer: SocketAddr,
         /// The payload.
         bytes: &'a [u8],
     },
     /// Datagrams from outside were dropped because the server did not read the earlier ones.
     Lost {
-        /// How many since the start.
+        /// Number of lost datagrams since the start.
         total: u64,
     },
     /// Entry `slot` has had its time: the server is idle, or the entry's clocks are used up.
@@ -122,7 +122,8 @@ pub enum Record<'a> {
         slot: u64,
         /// Schedule hash over everything from the start.
         schedule_hash: u64,
-        /// Virtual time of the earliest timer, nanoseconds since the Unix epoch, or [`NO_DEADLINE`].
+        /// Virtual time of the earliest timer, nanoseconds since the Unix epoch, or
+        /// [`NO_DEADLINE`].
         deadline_ns: u64,
         /// Logical clock: ticks since the start.
         clock: u64,
@@ -133,7 +134,7 @@ pub enum Record<'a> {
     },
     /// An ordered operation begins. Only while the server is traced; left out of the output hash.
     Step {
-        /// Its number.
+        /// The operation's number.
         operation: u16,
         /// Logical clock, this operation included.
         clock: u64,
@@ -144,12 +145,12 @@ pub enum Record<'a> {
     },
     /// The first process of the tree ended.
     Exit {
-        /// Its status as `waitpid` would give it.
+        /// The exit status in the encoding of `waitpid`.
         status: i32,
     },
     /// The server did something the interposer does not support; the server stops here.
     Fault {
-        /// What, in one line.
+        /// Description in one line.
         message: &'a [u8],
     },
     /// The seccomp filter is in place, or the kernel has refused it.
@@ -157,11 +158,12 @@ pub enum Record<'a> {
         /// The kernel's error; 0: it is in place.
         errno: i32,
     },
-    /// A call site whose system calls the filter has caught. Written now and then, not for each call.
+    /// A call site whose system calls the filter has caught. Written now and then, not for each
+    /// call.
     Caught {
         /// Number of the system call.
         number: u32,
-        /// How often so far.
+        /// Number of calls so far.
         count: u64,
         /// Place of the instruction after it, in the file.
         offset: u64,
@@ -171,8 +173,8 @@ pub enum Record<'a> {
 }
 
 impl Record<'_> {
-    /// Whether this is about how the server is watched and not about what it does: such records are no
-    /// part of the output that replicas have alike.
+    /// True for a record about the supervision of the server, not about what the server does:
+    /// replicas may differ in these.
     #[must_use]
     pub const fn is_about_watching(&self) -> bool {
         matches!(self, Self::SyscallFilter { .. } | Self::Caught { .. })
@@ -199,11 +201,11 @@ mod kind {
 
 /// Largest payload of a record without bytes of the server in it.
 const SMALL_PAYLOAD_BYTES: usize = 40;
-/// What a `Datagram` has before the bytes: both addresses.
+/// Bytes of a `Datagram` before its payload: both addresses.
 const DATAGRAM_PREFIX_BYTES: usize = 2 * ADDRESS_BYTES;
 
 impl Record<'_> {
-    /// Bytes of a ring that are enough for this record.
+    /// Room on a ring that is enough for this record, in bytes.
     #[must_use]
     pub const fn room(&self) -> usize {
         record_bytes(match self {

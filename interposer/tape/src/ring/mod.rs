@@ -19,8 +19,8 @@ pub use node::PushError;
 use crate::layout::Header;
 use crate::mapping::Mapping;
 
-/// A thread that has had the turn for long without an ordered operation. It says nothing about the
-/// logical execution.
+/// A thread that has had the turn for long without an ordered operation. No part of the logical
+/// execution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stall {
     /// The kernel's number of the process, where the server lives. It may be gone.
@@ -29,9 +29,9 @@ pub struct Stall {
     pub process: i32,
     /// See `process`.
     pub thread: i32,
-    /// For how long at least.
+    /// Shortest time for which it has had the turn.
     pub seconds: u32,
-    /// How many threads can run and wait for their turn.
+    /// Number of threads that can run and wait for their turn.
     pub waiting: u32,
 }
 

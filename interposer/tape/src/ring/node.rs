@@ -4,18 +4,19 @@ use super::{FRAME_HEADER_BYTES, Stall, Tape};
 use crate::entry::padded;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Why the input ring did not take an entry.
+/// The reasons why the input ring does not take an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PushError {
     /// Not enough room now; the server must take something first.
     Full,
-    /// It would never fit.
+    /// The entry is longer than the ring.
     TooLarge,
 }
 
 impl Tape {
-    /// Says that everything is prepared for the server's start or restore, which `generation` (never 0)
-    /// tells from all others. A futex wake on [`Tape::ready_futex`] is due if the server was restored.
+    /// Declares everything prepared for the server's start or restore, which `generation` (never 0)
+    /// distinguishes from all others. A futex wake on [`Tape::ready_futex`] is due if the server
+    /// was restored.
     pub fn open(&self, generation: u64) {
         assert_ne!(generation, 0, "a generation is never 0");
         let header = self.header();
@@ -42,8 +43,8 @@ impl Tape {
         let mut frame = [0; FRAME_HEADER_BYTES];
         frame[0..4].copy_from_slice(&(entry.len() as u32).to_le_bytes());
         frame[8..16].copy_from_slice(&slot.to_le_bytes());
-        // SAFETY: the whole frame fits the ring, the reader does not look beyond input_head, and the
-        // room was checked.
+        // SAFETY: the whole frame fits the ring, the reader does not look beyond input_head, and
+        // the room was checked.
         unsafe {
             self.mapping.write_input(head, &frame);
             self.mapping
@@ -60,7 +61,7 @@ impl Tape {
         word.load(Ordering::SeqCst) != 0 && word.swap(0, Ordering::SeqCst) != 0
     }
 
-    /// Which thread holds the others up, if one does.
+    /// The thread that holds the others up, if one does.
     #[must_use]
     pub fn stall(&self) -> Option<Stall> {
         let halves = |word: &AtomicU64| {
@@ -78,8 +79,8 @@ impl Tape {
         })
     }
 
-    /// True while the server sleeps, or is about to with nothing else left to do, and has taken everything
-    /// that is on the input ring.
+    /// True while the server sleeps, or is about to with nothing else left to do, and has taken
+    /// everything that is on the input ring.
     #[must_use]
     pub fn server_is_asleep(&self) -> bool {
         let header = self.header();
@@ -95,8 +96,8 @@ impl Tape {
         let head = header.output_head.0.load(Ordering::Acquire);
         let tail = header.output_tail.0.load(Ordering::Relaxed);
         let len = (head - tail).min(self.mapping.output_bytes) as usize;
-        // SAFETY: no more than the ring has; the interposer does not write before output_tail moves past
-        // them.
+        // SAFETY: no more than the ring has; the interposer does not write before output_tail moves
+        // past them.
         unsafe { self.mapping.output(tail, len) }
     }
 

@@ -17,7 +17,7 @@ fn frame_header(bytes: &[u8]) -> (usize, u64) {
 }
 
 impl Tape {
-    /// What the node has given to [`Tape::open`]; 0 before.
+    /// The generation that the node gave to [`Tape::open`]; 0 before.
     #[must_use]
     pub fn generation(&self) -> u64 {
         self.header().generation.load(Ordering::SeqCst)
@@ -29,8 +29,8 @@ impl Tape {
         &self.header().ready
     }
 
-    /// The next entry after `cursor` (bytes taken so far): its slot, its bytes, and the cursor after
-    /// it. `None` when the node has not written it yet.
+    /// The next entry after `cursor` (bytes taken so far): its slot, its bytes, and the cursor
+    /// after it. `None` when the node has not written it yet.
     ///
     /// The cursor is the caller's, not the header's: it must be rolled back with the process by a
     /// checkpoint, and the tape is not.
@@ -56,7 +56,7 @@ impl Tape {
         ))
     }
 
-    /// Gives everything before `cursor` back to the node.
+    /// Releases everything before `cursor` to the node.
     pub fn release_input(&self, cursor: u64) {
         self.header().input_tail.0.store(cursor, Ordering::Release);
     }
@@ -73,7 +73,7 @@ impl Tape {
         false
     }
 
-    /// Whether the server sleeps for something that the node is to do.
+    /// True while the server sleeps for something that the node has to do.
     #[must_use]
     pub fn server_waits(&self) -> bool {
         let header = self.header();
@@ -81,7 +81,7 @@ impl Tape {
         words.iter().any(|word| word.load(Ordering::Relaxed) != 0)
     }
 
-    /// Tells the node that a thread holds the others up. Any thread may say so.
+    /// Tells the node that a thread holds the others up. Any thread may call this.
     pub fn report_stall(&self, stall: &Stall) {
         let [who, real, how] = &self.header().stall.0;
         let both = |low: u32, high: u32| u64::from(low) | u64::from(high) << 32;
@@ -92,7 +92,7 @@ impl Tape {
         how.store(both(stall.seconds, stall.waiting), Ordering::Release);
     }
 
-    /// It does not any more.
+    /// Withdraws [`Tape::report_stall`].
     pub fn clear_stall(&self) {
         self.header().stall.0[2].store(0, Ordering::Relaxed);
     }
@@ -123,8 +123,8 @@ impl Tape {
         self.push_record_by(0, record)
     }
 
-    /// Appends one record that `thread` caused and publishes it. False when there is no room: nothing
-    /// was written.
+    /// Appends one record that `thread` caused and publishes it. False when there is no room:
+    /// nothing was written.
     #[must_use]
     pub fn push_record_by(&self, thread: u16, record: &Record<'_>) -> bool {
         let header = self.header();
@@ -134,8 +134,8 @@ impl Tape {
         }
         let mut at = head;
         encode_by(thread, record, |piece| {
-            // SAFETY: the pieces of a record add up to no more than its room(), which was checked; the
-            // node does not read beyond output_head.
+            // SAFETY: the pieces of a record add up to no more than its room(), which was checked;
+            // the node does not read beyond output_head.
             unsafe { self.mapping.write_output(at, piece) };
             at += piece.len() as u64;
         });

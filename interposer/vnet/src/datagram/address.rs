@@ -56,8 +56,8 @@ impl Socket {
         (self.reuse_port && other.reuse_port) || (self.reuse_address && other.reuse_address)
     }
 
-    /// How well a datagram fits: `None` is not at all. From outside it comes to whatever address a
-    /// frontend has, so that only the port and the version decide.
+    /// Rates how well a datagram fits: `None` is not at all. From outside it comes to whatever
+    /// address a frontend has, so that only the port and the version decide.
     pub(super) fn fitness(&self, peer: SocketAddr, local: SocketAddr, inside: bool) -> Option<u32> {
         let own = self.of_version(local.ip())?;
         if self.local?.port() != local.port() {

@@ -6,8 +6,8 @@ use crate::{Net, SocketIx, World};
 use brolga_tape::record::{Record, Transport};
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Ports for sockets that do not name one: above those that Linux gives to clients by default, so that
-/// no client on this machine has the address of a socket inside.
+/// Ports for sockets that do not name one: above those that Linux gives to clients by default, so
+/// that no client on this machine has the address of a socket inside.
 const FIRST_FREE_PORT: u16 = 61_000;
 
 impl Datagrams {
@@ -28,7 +28,8 @@ impl Net {
         core::iter::successors(some(self.first_bound(port)), next)
     }
 
-    /// Gives a socket its address; port 0 stands for any that is free. A named port will be open outside.
+    /// Gives a socket its address; port 0 stands for any that is free. A named port will be open
+    /// outside.
     ///
     /// # Errors
     /// [`DatagramError::InUse`], [`DatagramError::NoPort`].
@@ -79,7 +80,7 @@ impl Net {
         Err(DatagramError::NoPort)
     }
 
-    /// The port should be open outside if it is named and the socket has no peer.
+    /// Marks the port to be opened outside, if it is named and the socket has no peer.
     fn want_published(&mut self, ix: SocketIx) {
         let socket = self.socket_mut(ix);
         let options = &mut socket.datagram;
@@ -89,7 +90,7 @@ impl Net {
         }
     }
 
-    /// The server has had its time: opens ports outside that are still wanted.
+    /// Opens the marked ports outside, once the server has nothing else to do.
     pub fn publish_ports(&mut self, world: &mut impl World) {
         let mut ix = 0;
         while self.datagrams.unpublished > 0 {
@@ -128,7 +129,7 @@ impl Net {
         }
     }
 
-    /// A socket that sends before it was bound gets a free port at any address.
+    /// Binds a socket that sends before it was bound to a free port at any address.
     pub(super) fn bind_if_fresh(&mut self, ix: SocketIx) -> Result<(), DatagramError> {
         let socket = self.socket(ix);
         if socket.local.is_some() {
@@ -163,7 +164,7 @@ impl Net {
         Ok(())
     }
 
-    /// What `getsockname` gives: a socket with a peer has an address, not just any.
+    /// The address that `getsockname` returns: a socket with a peer has a specific one.
     #[must_use]
     pub fn datagram_name(&self, ix: SocketIx) -> Option<SocketAddr> {
         let socket = self.socket(ix);

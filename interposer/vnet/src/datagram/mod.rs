@@ -1,12 +1,12 @@
 //! Datagram sockets: ports, receive queues with message boundaries, peers.
 //!
 //! What comes from outside is an event of the log; what is sent to a port of the tree itself is
-//! delivered here. A datagram for anybody else goes to the frontend through which that peer was last
-//! heard; if there is none, the leader's node sends it. As with connections, the address that a socket
-//! is bound to says who inside may send to it, not where the node opens the port.
+//! delivered here. A datagram for anybody else goes to the frontend through which that peer was
+//! last heard; if there is none, the leader's node sends it. As with connections, the address that
+//! a socket is bound to says who inside may send to it, not where the node opens the port.
 //!
-//! A port that the server names is opened outside once the server has nothing else to do, so that one
-//! which it gives to a socket that it connects at once, to ask others, stays closed.
+//! A port that the server names is opened outside once the server has nothing else to do, so that
+//! one which it gives to a socket that it connects at once, to ask others, stays closed.
 
 mod address;
 mod bind;
@@ -24,7 +24,7 @@ use routes::Routes;
 
 const BUCKETS: usize = 1024;
 
-/// Why a datagram was not sent, or an address not taken.
+/// The reasons why a datagram is not sent, or an address not bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DatagramError {
     /// Neither the call nor the socket names a destination.
@@ -43,7 +43,7 @@ pub enum DatagramError {
     NoPort,
 }
 
-/// What a socket has only if it takes datagrams.
+/// State that only datagram sockets have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct DatagramOptions {
@@ -53,7 +53,7 @@ pub struct DatagramOptions {
     pub tells_local_v6: bool,
     /// The server named the port, so it is open outside unless the socket has a peer.
     named: bool,
-    /// It is to be opened outside.
+    /// The port is to be opened outside.
     unpublished: bool,
     /// The next socket of its bucket.
     next: SocketIx,
@@ -69,7 +69,7 @@ impl DatagramOptions {
     };
 }
 
-/// What all datagram sockets share.
+/// State that all datagram sockets share.
 #[repr(C)]
 pub(crate) struct Datagrams {
     /// Bound sockets by port, the latest first.
@@ -84,12 +84,12 @@ pub(crate) struct Datagrams {
     /// Sockets whose port is to be opened outside.
     unpublished: u32,
     routes: Routes,
-    /// What is being sent, in one piece.
+    /// The datagram that is being sent, in one piece.
     outgoing: [u8; DATAGRAM_BYTES_MAX],
 }
 
 impl Socket {
-    /// Takes datagrams, not connections.
+    /// True for a socket that takes datagrams, not connections.
     #[must_use]
     pub fn is_datagram(&self) -> bool {
         self.state == State::Datagram
@@ -137,7 +137,7 @@ impl Net {
         connected
     }
 
-    /// The last descriptor is gone.
+    /// Closes a socket whose last descriptor is gone.
     pub(crate) fn close_datagram(&mut self, ix: SocketIx, world: &mut impl World) {
         self.withdraw(ix, world);
         let socket = &mut self.sockets[ix as usize - 1];

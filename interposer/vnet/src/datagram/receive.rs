@@ -22,13 +22,13 @@ const HEAD_BYTES: usize = 8 + 2 * ADDRESS_BYTES;
 pub struct Envelope {
     /// Bytes of the payload.
     pub len: usize,
-    /// Its sender.
+    /// The sender.
     pub peer: SocketAddr,
     /// The address that it was sent to.
     pub local: SocketAddr,
 }
 
-/// What came of receiving.
+/// Result of receiving.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Received {
     /// A datagram, of which as much was shown as was asked for.
@@ -41,16 +41,16 @@ pub enum Received {
     Refused,
 }
 
-/// Where the bytes of a datagram are.
+/// The bytes of a datagram.
 #[derive(Clone, Copy)]
 pub(super) enum Payload<'a> {
     Event(&'a [u8]),
-    /// So many in [`super::Datagrams::outgoing`].
+    /// The first bytes of [`super::Datagrams::outgoing`].
     Outgoing(usize),
 }
 
 impl Net {
-    /// A datagram of an admitted entry.
+    /// Takes a datagram of an admitted entry.
     pub(crate) fn apply_datagram(
         &mut self,
         frontend: u64,

@@ -8,19 +8,19 @@ use brolga_tape::DATAGRAM_BYTES_MAX;
 use brolga_tape::record::Record;
 use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Where a datagram goes.
+/// Destination and source of a datagram.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way {
-    /// Its receiver, if not the socket's peer.
+    /// The receiver, if not the socket's peer.
     pub to: Option<SocketAddr>,
     /// The address that it is to come from, if that is one of ours.
     pub source: Option<IpAddr>,
-    /// Where nobody in the tree has the port, a loopback address is that of the machine that sends.
+    /// A loopback address means the machine that sends, where no socket of the tree has the port.
     pub loopback_is_outside: bool,
 }
 
 impl Net {
-    /// Whether a socket may send there, and where exactly that is.
+    /// Checks that a socket may send to an address, and returns the exact destination.
     pub(super) fn destination(
         &self,
         ix: SocketIx,
@@ -80,8 +80,8 @@ impl Net {
         Ok(())
     }
 
-    /// Outside if the peer was last heard from there, otherwise to a socket of the tree, otherwise by
-    /// the leader's node.
+    /// Outside if the peer was last heard from there, otherwise to a socket of the tree, otherwise
+    /// by the leader's node.
     fn route(
         &mut self,
         ix: SocketIx,
