@@ -2,6 +2,9 @@
 //!
 //! Opcode maps after the AMD64 Architecture Programmer's Manual, volume 3, appendix A.
 
+/// The longest instruction that a processor takes, prefixes included.
+pub(crate) const INSTRUCTION_BYTES_MAX: usize = 15;
+
 /// An instruction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Instruction {
@@ -98,10 +101,8 @@ pub fn decode(code: &[u8]) -> Option<Instruction> {
         [a, b, c, d] if encoding.branch => Some(i32::from_le_bytes([a, b, c, d])),
         _ => None,
     };
-    Some(Instruction {
-        len: at + encoding.immediate,
-        branch_target,
-    })
+    let len = at + encoding.immediate;
+    (len <= INSTRUCTION_BYTES_MAX).then_some(Instruction { len, branch_target })
 }
 
 /// Returns the bytes of a ModRM operand.

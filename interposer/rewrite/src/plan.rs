@@ -1,7 +1,7 @@
 //! The plan of a replacement: which code is written, and whether that is safe.
 
 use crate::frame::{Frames, Function};
-use crate::instruction::{Instruction, decode};
+use crate::instruction::{INSTRUCTION_BYTES_MAX, Instruction, decode};
 use core::ops::Range;
 
 /// A jump with a displacement of four bytes.
@@ -9,8 +9,6 @@ pub const JUMP_BYTES: usize = 5;
 const JUMP: u8 = 0xE9;
 /// Room that [`Code`] has.
 pub const CODE_BYTES: usize = 128;
-/// No instruction is longer.
-const INSTRUCTION_BYTES: usize = 15;
 
 /// Machine code under construction.
 #[derive(Clone, Debug)]
@@ -240,7 +238,7 @@ fn is_instruction(text: &Text<'_>, address: u64) -> bool {
 /// or memory relative to a register other than the instruction pointer; none of them changes where
 /// execution goes on, uses the stack pointer for a return address, or depends on where it is.
 fn is_movable(instruction: &[u8]) -> bool {
-    debug_assert!(instruction.len() <= INSTRUCTION_BYTES);
+    debug_assert!(instruction.len() <= INSTRUCTION_BYTES_MAX);
     let plain = match *instruction {
         [0x66, ref rest @ ..] => rest,
         _ => instruction,

@@ -145,6 +145,10 @@ fn lengths() {
     for bytes in none {
         assert_eq!(decode(bytes), None, "{bytes:x?}");
     }
+    // No instruction has more than 15 bytes, however many prefixes there are.
+    let prefixed = |count| [&vec![0x26; count][..], &[0xFF, 0x84, 0x84, 1, 2, 3, 4]].concat();
+    assert_eq!(decode(&prefixed(8)).map(|it| it.len), Some(15));
+    assert_eq!(decode(&prefixed(9)), None);
 }
 
 const START: u64 = 0x1000;
