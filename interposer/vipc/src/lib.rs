@@ -74,3 +74,19 @@ pub struct Objects {
     /// Shared memory segments.
     pub segments: Segments,
 }
+
+#[cfg(test)]
+mod testing {
+    use crate::Caller;
+
+    /// A process of the same user as every other; its time tells it from them.
+    pub(crate) fn by(process: u16) -> Caller {
+        Caller {
+            user: 10,
+            group: 20,
+            process,
+            pid: 1000 + i32::from(process),
+            now: i64::from(process) + 5,
+        }
+    }
+}

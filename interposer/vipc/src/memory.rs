@@ -264,6 +264,7 @@ impl Segments {
 mod tests {
     use super::*;
     use crate::flag;
+    use crate::testing::by;
     use std::vec::Vec;
 
     fn fresh() -> Segments {
@@ -272,16 +273,6 @@ mod tests {
             facts: [Facts::default(); SEGMENTS_MAX],
             attached_used: 0,
             attached: [Attached::default(); ATTACHED_MAX],
-        }
-    }
-
-    fn by(process: u16) -> Caller {
-        Caller {
-            user: 10,
-            group: 20,
-            process,
-            pid: 1000 + i32::from(process),
-            now: i64::from(process) + 5,
         }
     }
 

@@ -348,6 +348,7 @@ impl Semaphores {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::by;
     use std::vec::Vec;
 
     fn fresh() -> Semaphores {
@@ -357,16 +358,6 @@ mod tests {
             semaphores: [Semaphore::default(); SEMAPHORES_MAX],
             undo_used: 0,
             undo: [Undo::default(); UNDO_MAX],
-        }
-    }
-
-    fn by(process: u16) -> Caller {
-        Caller {
-            user: 10,
-            group: 20,
-            process,
-            pid: 1000 + i32::from(process),
-            now: 5,
         }
     }
 
