@@ -28,6 +28,7 @@ fn hexadecimal(bytes: &[u8]) -> String {
     words.collect::<Vec<String>>().join(" ")
 }
 
+/// Every kind of event with its encoding. A table.
 fn events() -> Vec<(Event<'static>, &'static str)> {
     vec![
         (
@@ -120,6 +121,7 @@ fn events() -> Vec<(Event<'static>, &'static str)> {
     ]
 }
 
+/// Every kind of record with its encoding. A table.
 fn records() -> Vec<(Record<'static>, &'static str)> {
     vec![
         (
