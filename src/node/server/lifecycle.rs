@@ -250,7 +250,8 @@ impl<H: ServerHost> Server<H> {
         tracing::info!(pid = process.pid(), "the server is started");
         self.process = Some(process);
         self.tape = Some(tape);
-        self.lifecycle.syscall_filter = SyscallFilterStatus::new(self.parameters.backstop != 0);
+        self.lifecycle.syscall_filter =
+            SyscallFilterStatus::new(self.parameters.syscall_filter != 0);
         self.lifecycle.starts += 1;
         self.lifecycle.replayed_at = None;
         Ok(())
