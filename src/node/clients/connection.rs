@@ -18,7 +18,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
 
 /// Largest piece of input in one event.
-pub const DATA_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const DATA_BYTES_MAX: usize = 64 * 1024;
 /// A credit is sent each time this much more output was delivered.
 const CREDIT_STEP_BYTES: u64 = OUTPUT_WINDOW_BYTES / 4;
 /// A queue that has grown beyond this gives its memory back when it is empty.
@@ -26,34 +26,34 @@ const KEEP_CAPACITY: usize = 64 * 1024;
 
 /// A queue of bytes that are mostly put in and taken out in one go.
 #[derive(Debug, Default)]
-pub struct ByteQueue {
+pub(crate) struct ByteQueue {
     bytes: Vec<u8>,
     head: usize,
 }
 
 impl ByteQueue {
     /// Appends bytes.
-    pub fn push(&mut self, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
     /// The bytes in the queue.
-    pub fn as_slice(&self) -> &[u8] {
+    pub(crate) fn as_slice(&self) -> &[u8] {
         &self.bytes[self.head..]
     }
 
     /// Returns true when the queue is empty.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.head == self.bytes.len()
     }
 
     /// The number of bytes in the queue.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.bytes.len() - self.head
     }
 
     /// Takes the first `count` bytes away.
-    pub fn consume(&mut self, count: usize) {
+    pub(crate) fn consume(&mut self, count: usize) {
         assert!(count <= self.len(), "consumed more than there was");
         self.head += count;
         if self.is_empty() {
@@ -65,7 +65,7 @@ impl ByteQueue {
     }
 
     /// Takes everything away.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.head = 0;
         if self.bytes.capacity() > KEEP_CAPACITY {
             self.bytes = Vec::new();
@@ -140,7 +140,7 @@ impl Output {
 
 /// The origin of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub(crate) enum Origin {
     /// A client has come to a listener of the server.
     Accepted {
         /// The listener.
@@ -161,7 +161,7 @@ pub enum Origin {
 
 /// The identity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub(crate) struct Identity {
     /// The id in the log.
     pub conn: ConnId,
     /// The origin.
@@ -171,7 +171,7 @@ pub struct Identity {
 /// The server's output did not continue where it ended before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("output has a gap: expected byte {expected}, got byte {offset}")]
-pub struct OutputGap {
+pub(crate) struct OutputGap {
     /// The next byte that was due.
     pub expected: u64,
     /// The byte that came.
@@ -180,7 +180,7 @@ pub struct OutputGap {
 
 /// A connection at a frontend.
 #[derive(Debug)]
-pub struct Connection {
+pub(crate) struct Connection {
     identity: Identity,
     /// Gone once the client is, while its close is not committed yet.
     stream: Option<TcpStream>,
@@ -192,7 +192,11 @@ pub struct Connection {
 impl Connection {
     /// A connection that was just accepted, and says so in `events`, or is being dialled, with a
     /// socket unless that has failed at once.
-    pub fn new(identity: Identity, stream: Option<TcpStream>, events: &mut impl Events) -> Self {
+    pub(crate) fn new(
+        identity: Identity,
+        stream: Option<TcpStream>,
+        events: &mut impl Events,
+    ) -> Self {
         let client = Self {
             identity,
             stream,
@@ -221,25 +225,25 @@ impl Connection {
     }
 
     /// The id in the log.
-    pub fn conn(&self) -> ConnId {
+    pub(crate) fn conn(&self) -> ConnId {
         self.identity.conn
     }
 
     /// The other end has not answered yet.
-    pub fn is_dialling(&self) -> bool {
+    pub(crate) fn is_dialling(&self) -> bool {
         let answer = |origin| matches!(origin, Origin::Dialled { answer: None, .. });
         answer(self.identity.origin)
     }
 
     /// Looks whether the other end has answered; if so, says it in `events`.
-    pub fn dialled(&mut self, events: &mut impl Events) {
+    pub(crate) fn dialled(&mut self, events: &mut impl Events) {
         if let Some(answer) = self.stream.as_ref().and_then(sys::connect_outcome) {
             self.answered(answer.map_err(|error| sys::errno_of(&error)), events);
         }
     }
 
     /// The other end has answered, or it could not even be asked.
-    pub fn answered(&mut self, outcome: Result<SocketAddr, u8>, events: &mut impl Events) {
+    pub(crate) fn answered(&mut self, outcome: Result<SocketAddr, u8>, events: &mut impl Events) {
         if let Origin::Dialled { answer, .. } = &mut self.identity.origin {
             *answer = Some(outcome);
         }
@@ -270,14 +274,14 @@ impl Connection {
     }
 
     /// The poll says that something has changed.
-    pub fn ready(&mut self, readable: bool, writable: bool, hangup: bool) {
+    pub(crate) fn ready(&mut self, readable: bool, writable: bool, hangup: bool) {
         self.input.readable |= readable;
         self.input.hangup |= hangup;
         self.output.writable |= writable;
     }
 
     /// Reads what there is, as far as the window allows.
-    pub fn receive(&mut self, buffer: &mut [u8], events: &mut impl Events) {
+    pub(crate) fn receive(&mut self, buffer: &mut [u8], events: &mut impl Events) {
         while self.input.readable && self.input.end.is_none() && self.may_receive() {
             let most = self.input.room().min(buffer.len()).min(DATA_BYTES_MAX);
             let Some(stream) = self.stream.as_mut().filter(|_| most > 0) else {
@@ -322,7 +326,7 @@ impl Connection {
     }
 
     /// Breaks the connection from our side, as if the client had reset it.
-    pub fn abort(&mut self, events: &mut impl Events) {
+    pub(crate) fn abort(&mut self, events: &mut impl Events) {
         self.drop_stream();
         self.end(CloseHow::Reset, events);
     }
@@ -339,12 +343,12 @@ impl Connection {
     // ---- what is committed ----
 
     /// The open is committed.
-    pub fn committed_open(&mut self) {
+    pub(crate) fn committed_open(&mut self) {
         self.open_committed = true;
     }
 
     /// Input up to byte `next` is committed.
-    pub fn committed_input(&mut self, next: u64) {
+    pub(crate) fn committed_input(&mut self, next: u64) {
         let fresh = next.saturating_sub(self.input.committed);
         let fresh = usize::try_from(fresh).unwrap_or(usize::MAX);
         let fresh = fresh.min(self.input.pending.len());
@@ -353,7 +357,7 @@ impl Connection {
     }
 
     /// The close is committed. A leader may have closed a connection that is still there.
-    pub fn committed_end(&mut self, how: CloseHow) {
+    pub(crate) fn committed_end(&mut self, how: CloseHow) {
         if how == CloseHow::Reset {
             self.drop_stream();
             self.input.end = Some(how);
@@ -364,12 +368,12 @@ impl Connection {
     }
 
     /// A credit is committed.
-    pub fn committed_credit(&mut self, upto: u64) {
+    pub(crate) fn committed_credit(&mut self, upto: u64) {
         self.output.credit_committed = self.output.credit_committed.max(upto);
     }
 
     /// Returns true while something that was sent to the leader is not committed.
-    pub fn is_outstanding(&self) -> bool {
+    pub(crate) fn is_outstanding(&self) -> bool {
         let end_open = self.input.end.is_some() && !self.input.end_committed;
         let credit_open = self.output.credit_sent > self.output.credit_committed;
         !self.is_closed_by_server()
@@ -378,7 +382,7 @@ impl Connection {
     }
 
     /// Says everything again that is not committed, in order.
-    pub fn resend(&self, events: &mut impl Events) {
+    pub(crate) fn resend(&self, events: &mut impl Events) {
         if self.is_closed_by_server() || self.is_dialling() {
             return;
         }
@@ -448,7 +452,7 @@ impl Connection {
     // ---- what the server does ----
 
     /// The server has consumed input up to `upto`. True when reading may go on now.
-    pub fn consumed(&mut self, upto: u64) -> bool {
+    pub(crate) fn consumed(&mut self, upto: u64) -> bool {
         self.input.consumed = self.input.consumed.max(upto);
         self.input.readable && self.input.end.is_none()
     }
@@ -457,7 +461,7 @@ impl Connection {
     ///
     /// # Errors
     /// Bytes are missing before it.
-    pub fn output(&mut self, offset: u64, bytes: &[u8]) -> Result<bool, OutputGap> {
+    pub(crate) fn output(&mut self, offset: u64, bytes: &[u8]) -> Result<bool, OutputGap> {
         match stream_step(self.output.next, offset, bytes.len()) {
             StreamStep::Seen => Ok(false),
             StreamStep::Gap => Err(OutputGap {
@@ -476,19 +480,19 @@ impl Connection {
     }
 
     /// The server ended its output at `offset`.
-    pub fn server_fin(&mut self) {
+    pub(crate) fn server_fin(&mut self) {
         if self.output.server_end == ServerEnd::Open {
             self.output.server_end = ServerEnd::Fin;
         }
     }
 
     /// The server closed the connection.
-    pub fn server_closed(&mut self, reset: bool) {
+    pub(crate) fn server_closed(&mut self, reset: bool) {
         self.output.server_end = ServerEnd::Closed { reset };
     }
 
     /// The server has closed it: nothing that is sent up has an effect any more.
-    pub fn is_closed_by_server(&self) -> bool {
+    pub(crate) fn is_closed_by_server(&self) -> bool {
         matches!(self.output.server_end, ServerEnd::Closed { .. })
     }
 
@@ -499,12 +503,12 @@ impl Connection {
     }
 
     /// The next byte of output that it wants.
-    pub fn output_next(&self) -> u64 {
+    pub(crate) fn output_next(&self) -> u64 {
         self.output.next
     }
 
     /// Tells the log that the client has got all that it will get (close notification).
-    pub fn notify_closed(&self, events: &mut impl Events) {
+    pub(crate) fn notify_closed(&self, events: &mut impl Events) {
         events.event(&Event::Close {
             conn: self.identity.conn,
             offset: self.input.read_upto(),
@@ -513,7 +517,7 @@ impl Connection {
     }
 
     /// Writes to the socket what it takes, and passes the end of the output on.
-    pub fn flush(&mut self, events: &mut impl Events) {
+    pub(crate) fn flush(&mut self, events: &mut impl Events) {
         while self.output.writable && !self.output.unsent.is_empty() {
             let Some(stream) = &mut self.stream else {
                 return;
@@ -565,7 +569,7 @@ impl Connection {
     }
 
     /// Returns true when nothing is left to do: the connection can be forgotten.
-    pub fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         let reset = self.input.end == Some(CloseHow::Reset) && self.input.end_committed;
         let failed = self.has_failed() && self.open_committed;
         self.stream.is_none() && (reset || failed || self.is_closed_by_server())

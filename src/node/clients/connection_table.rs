@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 
 /// The state of an open connection, as the log knows it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct ConnectionState {
+pub(crate) struct ConnectionState {
     /// The frontend that has it.
     pub owner: u64,
     /// Input bytes committed.
@@ -24,7 +24,7 @@ pub struct ConnectionState {
 
 /// A frontend, as the log knows it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct KnownFrontend {
+pub(crate) struct KnownFrontend {
     /// The node that it belongs to; a stand-alone frontend names itself.
     pub node: u64,
     /// The last connection it opened.
@@ -46,14 +46,14 @@ impl KnownFrontend {
     }
 
     /// The log knows this frontend as a stand-alone one: it is its own node.
-    pub fn is_proxy(self, frontend: u64) -> bool {
+    pub(crate) fn is_proxy(self, frontend: u64) -> bool {
         self.node == frontend
     }
 }
 
 /// The change that an event has made, for the frontend that it came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
+pub(crate) enum Progress {
     /// No change: the event was known.
     Nothing,
     /// The frontend is known now.
@@ -74,7 +74,7 @@ pub enum Progress {
 
 /// All connections and frontends that the log knows.
 #[derive(Debug, Default)]
-pub struct ConnectionTable {
+pub(crate) struct ConnectionTable {
     conns: IdMap<ConnId, ConnectionState>,
     frontends: IdMap<u64, KnownFrontend>,
     outgoing: Outgoing,
@@ -103,12 +103,12 @@ impl Outgoing {
 
 impl ConnectionTable {
     /// An empty table, as before slot 1.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Takes one committed event.
-    pub fn apply(&mut self, event: &Event<'_>) -> Progress {
+    pub(crate) fn apply(&mut self, event: &Event<'_>) -> Progress {
         match *event {
             Event::Data {
                 conn,
@@ -136,7 +136,7 @@ impl ConnectionTable {
     }
 
     /// All of it, for a checkpoint.
-    pub fn save(&self) -> SavedConns {
+    pub(crate) fn save(&self) -> SavedConns {
         let conn = |(conn, state): (&ConnId, &ConnectionState)| SavedConn {
             id: saved::id(*conn),
             owner: state.owner,
@@ -170,7 +170,7 @@ impl ConnectionTable {
     }
 
     /// As it was when it was saved.
-    pub fn load(saved: &SavedConns) -> Self {
+    pub(crate) fn load(saved: &SavedConns) -> Self {
         let conn = |saved: &SavedConn| {
             let state = ConnectionState {
                 owner: saved.owner,
@@ -201,7 +201,7 @@ impl ConnectionTable {
     }
 
     /// The server goes on from where it had asked for what `saved` says.
-    pub fn server_goes_back(&mut self, saved: &SavedConns) {
+    pub(crate) fn server_goes_back(&mut self, saved: &SavedConns) {
         self.outgoing.asked_upto = saved.asked_upto;
         let answered = &self.outgoing.answered;
         let unanswered = saved.unanswered.iter().copied();
@@ -211,12 +211,12 @@ impl ConnectionTable {
     }
 
     /// The connection, while the log holds it open.
-    pub fn get(&self, conn: ConnId) -> Option<&ConnectionState> {
+    pub(crate) fn get(&self, conn: ConnId) -> Option<&ConnectionState> {
         self.conns.get(&conn)
     }
 
     /// The server has closed the connection: input for it has no effect any more.
-    pub fn closed_by_server(&mut self, conn: ConnId) {
+    pub(crate) fn closed_by_server(&mut self, conn: ConnId) {
         self.remove(conn);
         if conn.is_outgoing() {
             self.outgoing.unanswered.remove(&conn.counter);
@@ -238,7 +238,7 @@ impl ConnectionTable {
     // ---- connections that the server opens ----
 
     /// The server opens a connection.
-    pub fn asked_by_server(&mut self, conn: ConnId, address: SocketAddr) {
+    pub(crate) fn asked_by_server(&mut self, conn: ConnId, address: SocketAddr) {
         let outgoing = &mut self.outgoing;
         outgoing.asked_upto = outgoing.asked_upto.max(conn.counter);
         if !outgoing.answered.contains(&conn.counter) {
@@ -247,13 +247,13 @@ impl ConnectionTable {
     }
 
     /// A fresh server asks for everything again.
-    pub fn server_restarts(&mut self) {
+    pub(crate) fn server_restarts(&mut self) {
         self.outgoing.asked_upto = 0;
         self.outgoing.unanswered.clear();
     }
 
     /// Connections that the server has asked for and nobody has answered.
-    pub fn unanswered(&self) -> impl Iterator<Item = (ConnId, SocketAddr)> + '_ {
+    pub(crate) fn unanswered(&self) -> impl Iterator<Item = (ConnId, SocketAddr)> + '_ {
         let conn = |counter| ConnId {
             frontend: OUTGOING,
             counter,
@@ -263,7 +263,7 @@ impl ConnectionTable {
     }
 
     /// Connections of `owner` that the server has opened.
-    pub fn outgoing_of(&self, owner: u64) -> impl Iterator<Item = ConnId> + '_ {
+    pub(crate) fn outgoing_of(&self, owner: u64) -> impl Iterator<Item = ConnId> + '_ {
         let theirs = move |(conn, state): &(&ConnId, &ConnectionState)| {
             conn.is_outgoing() && state.owner == owner
         };
@@ -271,7 +271,7 @@ impl ConnectionTable {
     }
 
     /// The frontend that a connection's events come from.
-    pub fn owner(&self, conn: ConnId) -> u64 {
+    pub(crate) fn owner(&self, conn: ConnId) -> u64 {
         let outgoing = self.conns.get(&conn).filter(|_| conn.is_outgoing());
         outgoing.map_or(conn.frontend, |state| state.owner)
     }
@@ -297,12 +297,12 @@ impl ConnectionTable {
     // ---- frontends ----
 
     /// Returns a frontend, if the log knows it.
-    pub fn frontend(&self, frontend: u64) -> Option<KnownFrontend> {
+    pub(crate) fn frontend(&self, frontend: u64) -> Option<KnownFrontend> {
         self.frontends.get(&frontend).copied()
     }
 
     /// Frontends that the log knows, with their nodes.
-    pub fn frontends(&self) -> impl Iterator<Item = (u64, KnownFrontend)> + '_ {
+    pub(crate) fn frontends(&self) -> impl Iterator<Item = (u64, KnownFrontend)> + '_ {
         self.frontends.iter().map(|(id, known)| (*id, *known))
     }
 

@@ -28,7 +28,7 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Poll tokens of a frontend: from `listeners` and `datagrams`, one for each port; from `clients`
 /// up, all.
 #[derive(Clone, Copy, Debug)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     /// The first of 65536 for listening sockets.
     pub listeners: usize,
     /// The first of 65536 for ports that take datagrams, and then some for what the server sends
@@ -40,7 +40,7 @@ pub struct Tokens {
 
 /// A frontend: the sockets of clients.
 #[derive(Debug)]
-pub struct Frontend {
+pub(crate) struct Frontend {
     id: u64,
     node: u64,
     tokens: Tokens,
@@ -66,7 +66,7 @@ pub struct Frontend {
 
 impl Frontend {
     /// A frontend without clients, for node `node`.
-    pub fn new(
+    pub(crate) fn new(
         id: u64,
         node: u64,
         publish: IpAddr,
@@ -98,53 +98,53 @@ impl Frontend {
     }
 
     /// UNIX sockets of the server are published as well.
-    pub fn publish_unix(&mut self, sockets: UnixSockets) {
+    pub(crate) fn publish_unix(&mut self, sockets: UnixSockets) {
         self.listeners.publish_unix(sockets);
     }
 
     /// The identity under which the log knows it.
-    pub fn id(&self) -> u64 {
+    pub(crate) fn id(&self) -> u64 {
         self.id
     }
 
     /// Events on their way to the leader.
-    pub fn outbox(&mut self) -> &mut Outbox {
+    pub(crate) fn outbox(&mut self) -> &mut Outbox {
         &mut self.outbox
     }
 
     /// Clients connected here.
-    pub fn client_count(&self) -> usize {
+    pub(crate) fn client_count(&self) -> usize {
         self.clients.len() - self.free.len() - self.outgoing_count()
     }
 
     /// Connections that the server has opened and this frontend has.
-    pub fn outgoing_count(&self) -> usize {
+    pub(crate) fn outgoing_count(&self) -> usize {
         let all = self.clients.iter().flatten();
         all.filter(|client| client.conn().is_outgoing()).count()
     }
 
     /// The addresses that clients can connect to.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         self.listeners.addresses()
     }
 
     /// The addresses that clients can send datagrams to.
-    pub fn datagram_addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn datagram_addresses(&self) -> Vec<SocketAddr> {
         self.datagrams.addresses()
     }
 
     /// Counts of datagrams here.
-    pub fn datagram_counts(&self) -> DatagramCounts {
+    pub(crate) fn datagram_counts(&self) -> DatagramCounts {
         self.datagrams.counts()
     }
 
     /// Counts up whenever something of this frontend's is committed.
-    pub fn progress(&self) -> u64 {
+    pub(crate) fn progress(&self) -> u64 {
         self.progress
     }
 
     /// Returns true while something that was sent to the leader is not committed.
-    pub fn has_outstanding(&self) -> bool {
+    pub(crate) fn has_outstanding(&self) -> bool {
         !self.up_committed
             || self.datagrams.is_outstanding()
             || self
@@ -155,21 +155,21 @@ impl Frontend {
     }
 
     /// The time at which [`Frontend::tick`] is to be called although nothing has happened.
-    pub fn wakeup(&self) -> Option<Instant> {
+    pub(crate) fn wakeup(&self) -> Option<Instant> {
         self.accept_retry
     }
 
     // ---- clients ----
 
     /// Returns true when the poll token belongs to this frontend.
-    pub fn owns(&self, token: Token) -> bool {
+    pub(crate) fn owns(&self, token: Token) -> bool {
         token.0 >= self.tokens.clients
             || self.listeners.port_of(token).is_some()
             || self.datagrams.owns(token)
     }
 
     /// Handles an event of the poll at one of the sockets.
-    pub fn handle(&mut self, event: &mio::event::Event, now: Instant) {
+    pub(crate) fn handle(&mut self, event: &mio::event::Event, now: Instant) {
         if let Some(index) = event.token().0.checked_sub(self.tokens.clients) {
             self.client_ready(index, event);
         } else if let Some(port) = self.listeners.port_of(event.token()) {
@@ -180,7 +180,7 @@ impl Frontend {
     }
 
     /// Reads datagrams, and tries again what has failed for lack of descriptors.
-    pub fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         self.datagrams.receive(self.id, now, &mut self.outbox);
         if self.accept_retry.is_some_and(|at| at <= now) {
             self.accept_retry = None;
@@ -268,7 +268,7 @@ impl Frontend {
     }
 
     /// Makes a connection that the server wants, unless that is being done.
-    pub fn dial(&mut self, conn: ConnId, address: SocketAddr) {
+    pub(crate) fn dial(&mut self, conn: ConnId, address: SocketAddr) {
         if self.by_conn.contains_key(&conn) {
             return;
         }
@@ -295,7 +295,7 @@ impl Frontend {
 
     /// A connection that the server wanted was answered by `owner`; one of this frontend's own that
     /// comes too late is dropped.
-    pub fn answered(&mut self, conn: ConnId, owner: u64) {
+    pub(crate) fn answered(&mut self, conn: ConnId, owner: u64) {
         if owner == self.id {
             return;
         }
@@ -324,7 +324,7 @@ impl Frontend {
 
     /// Serves every client that records or commits have touched: once per batch, so that the
     /// answers to a pipelining client leave in one write.
-    pub fn serve_touched(&mut self) {
+    pub(crate) fn serve_touched(&mut self) {
         let mut touched = std::mem::take(&mut self.touched);
         for index in touched.drain(..) {
             self.serve(index);
@@ -341,7 +341,7 @@ impl Frontend {
     // ---- what is committed ----
 
     /// An event of this frontend is committed.
-    pub fn committed(&mut self, conn: ConnId, progress: Progress) {
+    pub(crate) fn committed(&mut self, conn: ConnId, progress: Progress) {
         self.progress += 1;
         match progress {
             Progress::Up => {
@@ -373,7 +373,7 @@ impl Frontend {
 
     /// The log has given this frontend up, because it was away for too long: nothing that its
     /// clients send has an effect any more. It starts over under a new identity.
-    pub fn start_over(&mut self, id: u64) {
+    pub(crate) fn start_over(&mut self, id: u64) {
         self.drop_clients();
         self.outbox.clear();
         self.datagrams.start_over();
@@ -384,7 +384,7 @@ impl Frontend {
     }
 
     /// Disconnects every client that the server has not taken leave of.
-    pub fn drop_clients(&mut self) {
+    pub(crate) fn drop_clients(&mut self) {
         for index in 0..self.clients.len() as u32 {
             if let Some(Some(client)) = self.clients.get_mut(index as usize)
                 && !client.is_closed_by_server()
@@ -398,19 +398,19 @@ impl Frontend {
 
     /// Sends a close notification for each connection that is done: nodes keep the output for a
     /// stand-alone frontend until then.
-    pub fn notify_closes(&mut self) {
+    pub(crate) fn notify_closes(&mut self) {
         self.notifies_closes = true;
     }
 
     /// Changes the node that it is the frontend of; a stand-alone frontend is its own.
-    pub fn belongs_to(&mut self, node: u64) {
+    pub(crate) fn belongs_to(&mut self, node: u64) {
         self.node = node;
         self.outbox.clear();
         self.say_up();
     }
 
     /// The connections, each with the position of the next output byte that it wants.
-    pub fn positions(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn positions(&self) -> Vec<(u64, u64)> {
         let position = |client: &Connection| (client.conn().counter, client.output_next());
         self.clients.iter().flatten().map(position).collect()
     }
@@ -423,7 +423,7 @@ impl Frontend {
     }
 
     /// Says everything again that is not committed, instead of what waits to be sent.
-    pub fn resend(&mut self, now: Instant) {
+    pub(crate) fn resend(&mut self, now: Instant) {
         self.outbox.clear();
         if !self.up_committed {
             self.say_up();
@@ -443,7 +443,7 @@ impl Frontend {
     ///
     /// # Errors
     /// A port can't be opened.
-    pub fn start_serving(&mut self) -> Result<(), PublishError> {
+    pub(crate) fn start_serving(&mut self) -> Result<(), PublishError> {
         self.listeners.start_serving()?;
         self.datagrams.start_serving()
     }
@@ -452,7 +452,7 @@ impl Frontend {
     ///
     /// # Errors
     /// The port can't be opened.
-    pub fn listen(&mut self, port: Published) -> Result<(), PublishError> {
+    pub(crate) fn listen(&mut self, port: Published) -> Result<(), PublishError> {
         match port.transport {
             Transport::Stream => self.listeners.listen(port),
             Transport::Datagram => self.datagrams.listen(port),
@@ -463,7 +463,7 @@ impl Frontend {
     ///
     /// # Errors
     /// A port can't be opened.
-    pub fn listen_exactly(&mut self, ports: &[Published]) -> Result<(), PublishError> {
+    pub(crate) fn listen_exactly(&mut self, ports: &[Published]) -> Result<(), PublishError> {
         for known in self.known() {
             if ports.iter().all(|port| port.listener != known.listener) {
                 self.unlisten(known.listener);
@@ -473,36 +473,36 @@ impl Frontend {
     }
 
     /// The server's listeners; `None` while clients may not connect yet.
-    pub fn known_listeners(&self) -> Option<Vec<Published>> {
+    pub(crate) fn known_listeners(&self) -> Option<Vec<Published>> {
         self.listeners.is_serving().then(|| self.known())
     }
 
     /// The server's listeners, open for clients or not.
-    pub fn known(&self) -> Vec<Published> {
+    pub(crate) fn known(&self) -> Vec<Published> {
         let streams = self.listeners.known().into_iter();
         streams.chain(self.datagrams.known()).collect()
     }
 
     /// The server no longer listens.
-    pub fn unlisten(&mut self, listener: u32) {
+    pub(crate) fn unlisten(&mut self, listener: u32) {
         self.listeners.unlisten(listener);
         self.datagrams.unlisten(listener);
     }
 
     /// The server is gone for good.
-    pub fn server_gone(&mut self) {
+    pub(crate) fn server_gone(&mut self) {
         self.listeners.close_all();
         self.datagrams.close_all();
         self.drop_clients();
     }
 
     /// Every replica has dropped so many datagrams from the log.
-    pub fn server_lost(&mut self, total: u64) {
+    pub(crate) fn server_lost(&mut self, total: u64) {
         self.datagrams.server_lost(total);
     }
 
     /// A datagram for somebody that no frontend has heard; `leads`: it is for this node to send it.
-    pub fn unsolicited(&mut self, record: &Record<'_>, leads: bool) {
+    pub(crate) fn unsolicited(&mut self, record: &Record<'_>, leads: bool) {
         if let Some(datagram) = datagram(record) {
             self.datagrams.unsolicited(&datagram, leads);
         }
@@ -510,7 +510,7 @@ impl Frontend {
 
     /// Serves nobody until [`Frontend::start_serving`]; ports that the server opens meanwhile are
     /// noted. Output that was not delivered yet is dropped.
-    pub fn retire(&mut self) {
+    pub(crate) fn retire(&mut self) {
         self.listeners.retire();
         self.datagrams.retire();
         for index in 0..self.clients.len() as u32 {
@@ -524,7 +524,7 @@ impl Frontend {
     }
 
     /// Handles a record about a connection of this frontend, or a datagram for it.
-    pub fn record(&mut self, record: &Record<'_>) {
+    pub(crate) fn record(&mut self, record: &Record<'_>) {
         match *record {
             Record::Data {
                 conn,

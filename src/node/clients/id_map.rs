@@ -6,7 +6,7 @@ use std::hash::{BuildHasherDefault, Hasher};
 /// A hasher for identities that are random or count up: one multiplication per word. The keys come
 /// from our own frontends, so nobody outside can choose colliding ones.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
@@ -26,7 +26,7 @@ impl Hasher for IdHasher {
 }
 
 /// A map keyed by identities.
-pub type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
+pub(crate) type IdMap<K, V> = HashMap<K, V, BuildHasherDefault<IdHasher>>;
 
 /// A set of identities.
-pub type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;
+pub(crate) type IdSet<K> = HashSet<K, BuildHasherDefault<IdHasher>>;

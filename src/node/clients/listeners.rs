@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 /// A port of the server that is, or is to be, open for clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Published {
+pub(crate) struct Published {
     /// The server's listener.
     pub listener: u32,
     /// The port, and the unspecified address of the listener's family.
@@ -121,7 +121,7 @@ struct Port {
 
 /// A client that has connected.
 #[derive(Debug)]
-pub struct Accepted {
+pub(crate) struct Accepted {
     /// The socket.
     pub stream: TcpStream,
     /// The server's listener that it belongs to.
@@ -134,7 +134,7 @@ pub struct Accepted {
 
 /// The ports at which clients can connect.
 #[derive(Debug)]
-pub struct Listeners {
+pub(crate) struct Listeners {
     address: IpAddr,
     registry: Registry,
     first_token: usize,
@@ -145,7 +145,7 @@ pub struct Listeners {
 
 impl Listeners {
     /// Opens ports at `address`, with poll tokens from `first_token` up, one for each port number.
-    pub fn new(address: IpAddr, registry: Registry, first_token: usize) -> Self {
+    pub(crate) fn new(address: IpAddr, registry: Registry, first_token: usize) -> Self {
         Self {
             address,
             registry,
@@ -157,12 +157,12 @@ impl Listeners {
     }
 
     /// UNIX sockets of the server are published as well.
-    pub fn publish_unix(&mut self, sockets: UnixSockets) {
+    pub(crate) fn publish_unix(&mut self, sockets: UnixSockets) {
         self.unix = Some(sockets);
     }
 
     /// The port that a poll token stands for.
-    pub fn port_of(&self, token: Token) -> Option<u16> {
+    pub(crate) fn port_of(&self, token: Token) -> Option<u16> {
         let port = token.0.checked_sub(self.first_token)?;
         u16::try_from(port).ok()
     }
@@ -171,7 +171,7 @@ impl Listeners {
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub fn start_serving(&mut self) -> Result<(), PublishError> {
+    pub(crate) fn start_serving(&mut self) -> Result<(), PublishError> {
         self.serving = true;
         self.open_all()
     }
@@ -180,7 +180,7 @@ impl Listeners {
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub fn listen(&mut self, published: Published) -> Result<(), PublishError> {
+    pub(crate) fn listen(&mut self, published: Published) -> Result<(), PublishError> {
         let Published {
             listener, address, ..
         } = published;
@@ -203,7 +203,7 @@ impl Listeners {
     }
 
     /// The server no longer listens.
-    pub fn unlisten(&mut self, listener: u32) {
+    pub(crate) fn unlisten(&mut self, listener: u32) {
         for port in self.ports.values_mut() {
             port.listeners.retain(|(known, _)| *known != listener);
         }
@@ -211,7 +211,7 @@ impl Listeners {
     }
 
     /// The server's listeners.
-    pub fn known(&self) -> Vec<Published> {
+    pub(crate) fn known(&self) -> Vec<Published> {
         let unspecified = |port: u16, six: bool| match six {
             true => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port),
             false => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port),
@@ -234,23 +234,23 @@ impl Listeners {
     }
 
     /// Clients may connect.
-    pub fn is_serving(&self) -> bool {
+    pub(crate) fn is_serving(&self) -> bool {
         self.serving
     }
 
     /// Closes the ports, until [`Listeners::start_serving`].
-    pub fn retire(&mut self) {
+    pub(crate) fn retire(&mut self) {
         self.serving = false;
         self.ports.clear();
     }
 
     /// The server is gone for good.
-    pub fn close_all(&mut self) {
+    pub(crate) fn close_all(&mut self) {
         self.ports.clear();
     }
 
     /// The addresses that clients can connect to.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let open = |(number, port): (&u16, &Port)| {
             matches!(port.socket, Some(ListeningSocket::Port(_))).then_some(())?;
             Some(SocketAddr::new(self.address, *number))
@@ -259,7 +259,7 @@ impl Listeners {
     }
 
     /// Port numbers that may have clients waiting to be accepted.
-    pub fn open_ports(&self) -> Vec<u16> {
+    pub(crate) fn open_ports(&self) -> Vec<u16> {
         self.ports.keys().copied().collect()
     }
 
@@ -267,7 +267,7 @@ impl Listeners {
     ///
     /// # Errors
     /// The process or the machine has run out of something; try again later.
-    pub fn accept(&mut self, port: u16) -> io::Result<Option<Accepted>> {
+    pub(crate) fn accept(&mut self, port: u16) -> io::Result<Option<Accepted>> {
         let Some(state) = self.ports.get(&port) else {
             return Ok(None);
         };

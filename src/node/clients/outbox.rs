@@ -6,30 +6,30 @@ use std::collections::VecDeque;
 /// Encoded events sent up in one piece, about.
 const CHUNK_BYTES: usize = 192 * 1024;
 /// Takes the events that a frontend sends up to the leader.
-pub trait Events {
+pub(crate) trait Events {
     /// Takes one more event.
     fn event(&mut self, event: &Event<'_>);
 }
 
 /// Events on their way up, in order, in pieces of limited size.
 #[derive(Debug, Default)]
-pub struct Outbox {
+pub(crate) struct Outbox {
     chunks: VecDeque<EntryBuilder>,
 }
 
 impl Outbox {
     /// The first piece.
-    pub fn pop(&mut self) -> Option<EntryBuilder> {
+    pub(crate) fn pop(&mut self) -> Option<EntryBuilder> {
         self.chunks.pop_front()
     }
 
     /// Returns true when there is none.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.chunks.is_empty()
     }
 
     /// Drops all of them.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.chunks.clear();
     }
 }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
 /// Frontend and counter.
-pub type Id = (u64, u64);
+pub(crate) type Id = (u64, u64);
 
 pub(crate) fn id(conn: ConnId) -> Id {
     (conn.frontend, conn.counter)
@@ -19,7 +19,7 @@ pub(crate) fn conn_of((frontend, counter): Id) -> ConnId {
 
 /// A connection that is open.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedConn {
+pub(crate) struct SavedConn {
     /// The connection.
     pub id: Id,
     /// The frontend that has it.
@@ -34,7 +34,7 @@ pub struct SavedConn {
 
 /// A frontend that the log knows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedFrontend {
+pub(crate) struct SavedFrontend {
     /// The frontend.
     pub id: u64,
     /// The node that it belongs to.
@@ -49,7 +49,7 @@ pub struct SavedFrontend {
 
 /// All connections and frontends, each kind in the order of its numbers.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedConns {
+pub(crate) struct SavedConns {
     /// Open connections.
     pub conns: Vec<SavedConn>,
     /// Frontends.
@@ -64,7 +64,7 @@ pub struct SavedConns {
 
 /// Output of one connection that is held for its stand-alone frontend.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SavedOutput {
+pub(crate) struct SavedOutput {
     /// The connection.
     pub id: Id,
     /// Position of the first byte.

@@ -15,25 +15,25 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 /// The last part of a server's path, which is its published name. `None`: it has none.
-pub fn published_name(path: &str) -> Option<&str> {
+pub(crate) fn published_name(path: &str) -> Option<&str> {
     Path::new(path).file_name()?.to_str()
 }
 
 /// The published UNIX sockets of a server, and their directory.
 #[derive(Debug)]
-pub struct UnixSockets {
+pub(crate) struct UnixSockets {
     directory: PathBuf,
     paths: Paths,
 }
 
 impl UnixSockets {
     /// Publishes the sockets of a configuration; the directory is made when there are any.
-    pub fn new(directory: PathBuf, paths: Paths) -> Self {
+    pub(crate) fn new(directory: PathBuf, paths: Paths) -> Self {
         Self { directory, paths }
     }
 
     /// The file for a listener; `None` if it has no path.
-    pub fn file(&self, listener: IpAddr) -> Option<PathBuf> {
+    pub(crate) fn file(&self, listener: IpAddr) -> Option<PathBuf> {
         let path = self.paths.get(self.paths.of(listener)?);
         let name = published_name(str::from_utf8(path).ok()?)?;
         Some(self.directory.join(name))
@@ -42,7 +42,7 @@ impl UnixSockets {
 
 /// A listening socket with its file, which goes with it.
 #[derive(Debug)]
-pub struct Published {
+pub(crate) struct Published {
     listener: UnixListener,
     file: PathBuf,
 }
@@ -53,7 +53,7 @@ impl Published {
     ///
     /// # Errors
     /// Whatever the file system says.
-    pub fn open(file: PathBuf, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(crate) fn open(file: PathBuf, registry: &Registry, token: Token) -> io::Result<Self> {
         if let Some(directory) = file.parent() {
             fs::create_dir_all(directory)?;
         }
@@ -72,7 +72,7 @@ impl Published {
     ///
     /// # Errors
     /// As of `accept`.
-    pub fn accept(&self) -> io::Result<TcpStream> {
+    pub(crate) fn accept(&self) -> io::Result<TcpStream> {
         let (stream, _) = self.listener.accept()?;
         let stream = std::net::TcpStream::from(OwnedFd::from(stream));
         Ok(TcpStream::from_std(stream))

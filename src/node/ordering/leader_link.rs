@@ -15,7 +15,7 @@ const HOLD: Duration = Duration::from_millis(20);
 
 /// The way of events from a frontend to the leader.
 #[derive(Debug)]
-pub struct LeaderLink {
+pub(crate) struct LeaderLink {
     needs_resend: bool,
     check_at: Option<Instant>,
     wait: Duration,
@@ -40,50 +40,55 @@ impl Default for LeaderLink {
 impl LeaderLink {
     /// What was sent may be lost, or there was nobody to send it to; the way may be another one
     /// now.
-    pub fn lost(&mut self) {
+    pub(crate) fn lost(&mut self) {
         self.needs_resend = true;
         self.held_until = None;
     }
 
     /// There is no way to send now; the frontend says everything again when there is one.
-    pub fn needs_resend(&mut self) {
+    pub(crate) fn needs_resend(&mut self) {
         self.needs_resend = true;
     }
 
     /// The way does not take anything now: nothing is sent for a while, and then everything again.
-    pub fn hold(&mut self, now: Instant) {
+    pub(crate) fn hold(&mut self, now: Instant) {
         self.needs_resend = true;
         self.held_until = Some(now + HOLD);
     }
 
     /// True while nothing can be sent.
-    pub fn is_held(&mut self, now: Instant) -> bool {
+    pub(crate) fn is_held(&mut self, now: Instant) -> bool {
         self.held_until = self.held_until.filter(|until| *until > now);
         self.held_until.is_some()
     }
 
     /// Asks, when events can be sent, whether all have to be sent again first.
-    pub fn take_resend(&mut self) -> bool {
+    pub(crate) fn take_resend(&mut self) -> bool {
         let resend = std::mem::take(&mut self.needs_resend);
         self.resends += u64::from(resend);
         resend
     }
 
     /// Events were sent to another node.
-    pub fn sent(&mut self, now: Instant) {
+    pub(crate) fn sent(&mut self, now: Instant) {
         if self.check_at.is_none() {
             self.check_at = Some(now + self.wait);
         }
     }
 
     /// The time at which it is to be asked again although nothing has happened.
-    pub fn wakeup(&self) -> Option<Instant> {
+    pub(crate) fn wakeup(&self) -> Option<Instant> {
         self.held_until.or(self.check_at)
     }
 
     /// Looks whether commits come: `progress` counts them, `outstanding` says whether any is
     /// missing.
-    pub fn check(&mut self, now: Instant, progress: u64, outstanding: impl FnOnce() -> bool) {
+    pub(crate) fn check(
+        &mut self,
+        now: Instant,
+        progress: u64,
+        outstanding: impl FnOnce() -> bool,
+    ) {
         if self.check_at.is_none_or(|at| at > now) {
             return;
         }
@@ -104,7 +109,7 @@ impl LeaderLink {
     }
 
     /// Returns how often everything was sent again.
-    pub fn resends(&self) -> u64 {
+    pub(crate) fn resends(&self) -> u64 {
         // The first time is no repetition.
         self.resends.saturating_sub(1)
     }

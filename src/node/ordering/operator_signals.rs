@@ -28,13 +28,13 @@ struct Request {
 
 /// The signals that operators have requested at this node.
 #[derive(Debug, Default)]
-pub struct OperatorSignals {
+pub(crate) struct OperatorSignals {
     requests: Vec<Request>,
 }
 
 impl OperatorSignals {
     /// An operator requests that the server gets `signal`.
-    pub fn request(&mut self, signal: u32, reply: oneshot::Sender<Ordered>) {
+    pub(crate) fn request(&mut self, signal: u32, reply: oneshot::Sender<Ordered>) {
         let slot = None;
         self.requests.push(Request {
             signal,
@@ -44,7 +44,7 @@ impl OperatorSignals {
     }
 
     /// Proposes what was not proposed yet: `propose` tells the slot, or nothing when it cannot.
-    pub fn propose(&mut self, mut propose: impl FnMut(u32) -> Option<u64>) {
+    pub(crate) fn propose(&mut self, mut propose: impl FnMut(u32) -> Option<u64>) {
         for request in self
             .requests
             .iter_mut()
@@ -58,12 +58,12 @@ impl OperatorSignals {
     }
 
     /// Another node leads, or nobody does that is known.
-    pub fn leader_changed(&mut self, leader: Option<NodeId>) {
+    pub(crate) fn leader_changed(&mut self, leader: Option<NodeId>) {
         self.answer(|request| request.slot.is_none().then_some(Ordered::NotLeader(leader)));
     }
 
     /// Every slot up to `seen` was looked at; these had signals in them.
-    pub fn seen(&mut self, seen: u64, signals: &[(u64, u32)]) {
+    pub(crate) fn seen(&mut self, seen: u64, signals: &[(u64, u32)]) {
         self.answer(|request| {
             let slot = request.slot.filter(|slot| *slot <= seen)?;
             let chosen = signals.contains(&(slot, request.signal));

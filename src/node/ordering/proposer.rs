@@ -19,9 +19,9 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 /// Clocks of the bubble that starts the server.
-pub const GENESIS_CLOCKS: u32 = 1_000_000;
+pub(crate) const GENESIS_CLOCKS: u32 = 1_000_000;
 /// Clocks of a starvation bubble grow up to this.
-pub const STARVED_CLOCKS_MAX: u32 = 16_000_000;
+pub(crate) const STARVED_CLOCKS_MAX: u32 = 16_000_000;
 /// A batch is cut here.
 const BATCH_BYTES_MAX: usize = ENTRY_BYTES_MAX / 2;
 /// With this many bytes waiting, a further entry is put in flight.
@@ -31,7 +31,7 @@ const PIPELINE_DEPTH: usize = 8;
 
 /// The settings of a [`Proposer`].
 #[derive(Clone, Copy, Debug)]
-pub struct ProposerConfig {
+pub(crate) struct ProposerConfig {
     /// Clocks granted with each client event.
     pub clocks_per_event: u32,
     /// Time for which a starved server waits for a client before it gets a bubble.
@@ -40,7 +40,7 @@ pub struct ProposerConfig {
 
 /// The state of the node at this moment.
 #[derive(Clone, Copy, Debug)]
-pub struct View {
+pub(crate) struct View {
     /// Now.
     pub now: Instant,
     /// Now, by the wall clock, nanoseconds since the Unix epoch.
@@ -81,7 +81,7 @@ pub struct Proposed {
 
 /// The queue of a leader's proposals.
 #[derive(Debug)]
-pub struct Proposer {
+pub(crate) struct Proposer {
     config: ProposerConfig,
     full: VecDeque<EntryBuilder>,
     open: EntryBuilder,
@@ -94,7 +94,7 @@ pub struct Proposer {
 
 impl Proposer {
     /// An empty queue.
-    pub fn new(config: ProposerConfig) -> Self {
+    pub(crate) fn new(config: ProposerConfig) -> Self {
         Self {
             config,
             full: VecDeque::new(),
@@ -108,7 +108,7 @@ impl Proposer {
     }
 
     /// Queues encoded events.
-    pub fn push(&mut self, count: u32, events: &[u8]) {
+    pub(crate) fn push(&mut self, count: u32, events: &[u8]) {
         if self.open.len() + events.len() > BATCH_BYTES_MAX && !self.open.is_empty() {
             self.full.push_back(std::mem::take(&mut self.open));
         }
@@ -117,7 +117,7 @@ impl Proposer {
     }
 
     /// No longer the leader: frontends will resend to the next one.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.full.clear();
         self.open = EntryBuilder::new();
         self.queued_bytes = 0;
@@ -125,29 +125,29 @@ impl Proposer {
     }
 
     /// Takes note of a chosen entry's time, and of the server going idle.
-    pub fn observe_time(&mut self, time_ns: u64, now: Instant) {
+    pub(crate) fn observe_time(&mut self, time_ns: u64, now: Instant) {
         self.time.observe(time_ns, now);
     }
 
     /// The time of the last entry seen, if there was any.
-    pub fn last_time(&self) -> Option<u64> {
+    pub(crate) fn last_time(&self) -> Option<u64> {
         self.time.last.map(|(time_ns, _)| time_ns)
     }
 
     /// The server has reported its state.
-    pub fn observe_server(&mut self, server: &ServerClock) {
+    pub(crate) fn observe_server(&mut self, server: &ServerClock) {
         if server.idle {
             self.starved_clocks = self.config.clocks_per_event;
         }
     }
 
     /// Returns the number of entries that were proposed so far.
-    pub fn proposed(&self) -> Proposed {
+    pub(crate) fn proposed(&self) -> Proposed {
         self.proposed
     }
 
     /// The next entry to propose now, if any. The caller proposes it and asks again.
-    pub fn poll(&mut self, view: &View) -> Option<Vec<u8>> {
+    pub(crate) fn poll(&mut self, view: &View) -> Option<Vec<u8>> {
         if !view.may_propose {
             return None;
         }
@@ -162,7 +162,7 @@ impl Proposer {
     }
 
     /// The time at which [`Proposer::poll`] is to be asked again although nothing has happened.
-    pub fn wakeup(&self, view: &View) -> Option<Instant> {
+    pub(crate) fn wakeup(&self, view: &View) -> Option<Instant> {
         if view.may_propose && self.queued_bytes > 0 {
             return self.may_send(view).then_some(view.now);
         }
@@ -185,7 +185,7 @@ impl Proposer {
     }
 
     /// An entry with one event that no client waits for.
-    pub fn entry_for(&mut self, event: &Event<'_>, view: &View) -> Vec<u8> {
+    pub(crate) fn entry_for(&mut self, event: &Event<'_>, view: &View) -> Vec<u8> {
         let mut entry = EntryBuilder::new();
         entry.push(event);
         let clocks = client_clocks(self.config.clocks_per_event, &entry);

@@ -33,7 +33,7 @@ const HERE: &str = "here";
 
 /// The fingerprint of a node's server.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Hello {
+pub(crate) struct Hello {
     /// The fingerprints of program, libraries and initial files.
     identity: ServerFingerprint,
     /// The node has served clients before.
@@ -42,7 +42,7 @@ pub struct Hello {
 
 /// A message about compatibility.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum CompatibilityMessage {
+pub(crate) enum CompatibilityMessage {
     /// At the beginning of a link, and when it serves for the first time.
     Hello(Hello),
     /// A list of files is wanted.
@@ -53,7 +53,7 @@ pub enum CompatibilityMessage {
 
 /// Files of which an identity has only the hash of their list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum FileList {
+pub(crate) enum FileList {
     /// See [`ServerFingerprint::root`].
     Root,
     /// See [`ServerFingerprint::genesis`].
@@ -73,7 +73,7 @@ impl FileList {
 
 /// The outcome of the compatibility check, so far.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub(crate) enum Outcome {
     /// Too few others are known.
     Undecided,
     /// The server may have clients.
@@ -94,7 +94,7 @@ struct Met {
 
 /// The compatibility of this node's server with those of the other nodes.
 #[derive(Debug)]
-pub struct Compatibility {
+pub(crate) struct Compatibility {
     own: Hello,
     /// Members that make a majority, and whether this node counts among them.
     majority: usize,
@@ -106,7 +106,7 @@ pub struct Compatibility {
 
 impl Compatibility {
     /// The check at a node whose server has the fingerprints in `identity`.
-    pub fn new(config: &NodeConfig, identity: ServerFingerprint) -> Self {
+    pub(crate) fn new(config: &NodeConfig, identity: ServerFingerprint) -> Self {
         let own = Hello {
             identity,
             served: config.served_mark().exists(),
@@ -128,7 +128,7 @@ impl Compatibility {
     }
 
     /// The message at the beginning of a link.
-    pub fn greeting(&self) -> CompatibilityMessage {
+    pub(crate) fn greeting(&self) -> CompatibilityMessage {
         CompatibilityMessage::Hello(self.own.clone())
     }
 
@@ -182,7 +182,7 @@ impl Compatibility {
     }
 
     /// The link to another node is down: no answer comes any more.
-    pub fn lost(&mut self, peer: NodeId) {
+    pub(crate) fn lost(&mut self, peer: NodeId) {
         self.listed(peer, None, None);
     }
 
@@ -213,7 +213,7 @@ impl Compatibility {
     }
 
     /// Returns why the server may not have clients yet, if another node differs.
-    pub fn waiting(&self) -> Option<String> {
+    pub(crate) fn waiting(&self) -> Option<String> {
         if self.outcome != Outcome::Undecided {
             return None;
         }
@@ -233,7 +233,7 @@ impl Compatibility {
     }
 
     /// Takes in a message of another node. Returns the answer, if there is one.
-    pub fn receive(
+    pub(crate) fn receive(
         &mut self,
         from: NodeId,
         message: CompatibilityMessage,
@@ -272,7 +272,7 @@ impl Compatibility {
     ///
     /// # Errors
     /// The server differs from that of the other nodes.
-    pub fn may_serve(&self) -> Result<bool, Incompatible> {
+    pub(crate) fn may_serve(&self) -> Result<bool, Incompatible> {
         match &self.outcome {
             Outcome::Compatible => Ok(true),
             Outcome::Undecided => Ok(false),
@@ -285,7 +285,7 @@ impl Compatibility {
     ///
     /// # Errors
     /// The mark cannot be written.
-    pub fn note_serving(&mut self, config: &NodeConfig) -> io::Result<Vec<NodeId>> {
+    pub(crate) fn note_serving(&mut self, config: &NodeConfig) -> io::Result<Vec<NodeId>> {
         if self.own.served {
             return Ok(Vec::new());
         }

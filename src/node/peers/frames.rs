@@ -9,7 +9,7 @@ use brolga_consensus::Ballot;
 
 /// A frame, borrowed from the received bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PeerFrame<'a> {
+pub(crate) enum PeerFrame<'a> {
     /// Events of a frontend, for the leader to order: how many, and their encoding.
     Forward(u32, &'a [u8]),
     /// Answer to `Forward`: this node does not lead; send it again to whoever does.
@@ -41,7 +41,7 @@ const FETCHING: u8 = 9;
 
 impl<'a> PeerFrame<'a> {
     /// Writes the frame to `out`, replacing what was there.
-    pub fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         let (slot, mut ballot);
         let (kind, count, payload): (u8, u32, &[u8]) = match *self {
             Self::Checkpoint(of) => {
@@ -70,7 +70,7 @@ impl<'a> PeerFrame<'a> {
     }
 
     /// Reads a frame; `None` when it is of a kind that this version does not know.
-    pub fn decode(bytes: &'a [u8]) -> Option<Self> {
+    pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
         let (header, payload) = bytes.split_at_checked(HEADER_BYTES)?;
         let count = u32::from_le_bytes([header[4], header[5], header[6], header[7]]);
         match header[0] {

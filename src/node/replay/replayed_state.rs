@@ -13,7 +13,7 @@ use brolga_tape::record::{Record, Transport};
 
 /// The state that a node would have at a slot of a replay.
 #[derive(Debug, Default)]
-pub struct ReplayedState {
+pub(crate) struct ReplayedState {
     conns: ConnectionTable,
     unacked: UnackedOutput,
     ports: Vec<SavedPort>,
@@ -25,7 +25,7 @@ pub struct ReplayedState {
 
 impl ReplayedState {
     /// The state that a node had when it took a checkpoint.
-    pub fn load(state: NodeState) -> Self {
+    pub(crate) fn load(state: NodeState) -> Self {
         Self {
             conns: ConnectionTable::load(&state.conns),
             unacked: UnackedOutput::load(state.unacked_output),
@@ -37,7 +37,7 @@ impl ReplayedState {
     }
 
     /// Returns the state for a checkpoint, with the server at `applied`.
-    pub fn snapshot(
+    pub(crate) fn snapshot(
         &self,
         applied: SlotHashes,
         deadline_ns: u64,
@@ -57,7 +57,7 @@ impl ReplayedState {
     }
 
     /// Looks at an entry of the log, unless it is known.
-    pub fn entry(&mut self, slot: u64, bytes: &[u8]) {
+    pub(crate) fn entry(&mut self, slot: u64, bytes: &[u8]) {
         if slot <= self.seen {
             return;
         }
@@ -73,7 +73,7 @@ impl ReplayedState {
     }
 
     /// Looks at what the server has done.
-    pub fn record(&mut self, record: &Record<'_>) {
+    pub(crate) fn record(&mut self, record: &Record<'_>) {
         match *record {
             Record::Data { conn, .. }
             | Record::Consumed { conn, .. }

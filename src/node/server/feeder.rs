@@ -21,7 +21,7 @@ const READS_PER_ITERATION: usize = 4;
 const QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// The chosen prefix of the log.
-pub trait Log {
+pub(crate) trait Log {
     /// Every slot up to this one is chosen.
     fn chosen_upto(&self) -> u64;
     /// Appends chosen slots from `from` on, in order, a noop with an empty value; about
@@ -100,7 +100,7 @@ impl Perturbation {
 
 /// The cursors of a node in its log.
 #[derive(Debug)]
-pub struct Feeder {
+pub(crate) struct Feeder {
     seen: u64,
     last_entry: u64,
     tape_next: u64,
@@ -119,7 +119,7 @@ pub struct Feeder {
 
 impl Feeder {
     /// Before slot 1. `perturb` above zero delays each entry by a random time up to it.
-    pub fn new(perturb: Duration, seed: u64) -> Self {
+    pub(crate) fn new(perturb: Duration, seed: u64) -> Self {
         let perturbation = (!perturb.is_zero()).then_some(Perturbation {
             most: perturb,
             rng: fastrand::Rng::with_seed(seed),
@@ -140,12 +140,12 @@ impl Feeder {
     }
 
     /// A fresh server gets everything again.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.restart_after(0);
     }
 
     /// A server that has had everything up to `slot` gets what follows.
-    pub fn restart_after(&mut self, slot: u64) {
+    pub(crate) fn restart_after(&mut self, slot: u64) {
         self.tape_next = slot + 1;
         self.fed = slot;
         self.queue.clear();
@@ -156,35 +156,35 @@ impl Feeder {
     }
 
     /// Shows the log from after `seen` on, the last entry of which is in slot `last_entry`.
-    pub fn resume(&mut self, seen: u64, last_entry: u64) {
+    pub(crate) fn resume(&mut self, seen: u64, last_entry: u64) {
         self.seen = seen;
         self.last_entry = last_entry;
     }
 
     /// The last entry that the server was given.
-    pub fn fed(&self) -> u64 {
+    pub(crate) fn fed(&self) -> u64 {
         self.fed
     }
 
     /// The server gets no more than `count` further entries; `None`: all.
-    pub fn allow(&mut self, count: Option<u64>) {
+    pub(crate) fn allow(&mut self, count: Option<u64>) {
         self.allowance = count;
     }
 
     /// The whole log is shown again, as to a node that has just started.
-    pub fn start_over(&mut self) {
+    pub(crate) fn start_over(&mut self) {
         self.restart();
         self.seen = 0;
         self.last_entry = 0;
     }
 
     /// Every slot up to this one was shown by [`Feeder::observe`].
-    pub fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> u64 {
         self.seen
     }
 
     /// The last of them that holds an entry.
-    pub fn last_entry(&self) -> u64 {
+    pub(crate) fn last_entry(&self) -> u64 {
         self.last_entry
     }
 
@@ -195,12 +195,12 @@ impl Feeder {
     }
 
     /// The time at which feeding is to go on although nothing has happened.
-    pub fn wakeup(&self) -> Option<Instant> {
+    pub(crate) fn wakeup(&self) -> Option<Instant> {
         self.hold_until
     }
 
     /// Returns true when an iteration has done its share and the next one should follow at once.
-    pub fn has_more(&self, chosen_upto: u64) -> bool {
+    pub(crate) fn has_more(&self, chosen_upto: u64) -> bool {
         self.seen < chosen_upto || self.unfinished
     }
 
@@ -208,7 +208,7 @@ impl Feeder {
     ///
     /// # Errors
     /// The log can't be read.
-    pub fn observe(
+    pub(crate) fn observe(
         &mut self,
         log: &mut impl Log,
         mut observer: impl FnMut(u64, &[u8]),
@@ -241,7 +241,7 @@ impl Feeder {
     ///
     /// # Errors
     /// See [`FeedError`].
-    pub fn feed(
+    pub(crate) fn feed(
         &mut self,
         log: &mut impl Log,
         tape: &mut ServerTape,

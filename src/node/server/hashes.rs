@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Number of slots whose hashes are kept.
-pub const HISTORY_SLOTS: usize = 64 * 1024;
+pub(crate) const HISTORY_SLOTS: usize = 64 * 1024;
 
 /// Both hashes of a server after one slot.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,26 +21,26 @@ pub struct SlotHashes {
 
 /// The hashes of the last [`HISTORY_SLOTS`] slots.
 #[derive(Debug, Default)]
-pub struct History {
+pub(crate) struct History {
     slots: Vec<SlotHashes>,
 }
 
 impl History {
     /// The hashes at `slot`, if they are still known.
-    pub fn at(&self, slot: u64) -> Option<SlotHashes> {
+    pub(crate) fn at(&self, slot: u64) -> Option<SlotHashes> {
         let found = self.slots.get(Self::index(slot))?;
         (found.slot == slot && slot != 0).then_some(*found)
     }
 
     /// The last known slot above `low` and up to `high`.
-    pub fn last_between(&self, low: u64, high: u64) -> Option<SlotHashes> {
+    pub(crate) fn last_between(&self, low: u64, high: u64) -> Option<SlotHashes> {
         let oldest = high.saturating_sub(HISTORY_SLOTS as u64);
         let slots = oldest.max(low) + 1..=high;
         slots.rev().find_map(|slot| self.at(slot))
     }
 
     /// The known slots above `low` and up to `high`, in order.
-    pub fn between(&self, low: u64, high: u64) -> Vec<SlotHashes> {
+    pub(crate) fn between(&self, low: u64, high: u64) -> Vec<SlotHashes> {
         let oldest = high.saturating_sub(HISTORY_SLOTS as u64).max(low);
         (oldest + 1..=high)
             .filter_map(|slot| self.at(slot))

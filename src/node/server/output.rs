@@ -14,7 +14,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// The server's state after the last `Done`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ServerClock {
+pub(crate) struct ServerClock {
     /// The slot.
     pub slot: u64,
     /// The server cannot run until another entry comes.
@@ -26,7 +26,7 @@ pub struct ServerClock {
 }
 
 /// Receives what the server does to connections and ports.
-pub trait Sink {
+pub(crate) trait Sink {
     /// Takes a record other than `Done`, and its encoding.
     fn record(&mut self, record: &Record<'_>, encoded: &[u8]);
     /// All records before were of this slot or earlier ones.
@@ -42,7 +42,7 @@ const BATCHES_MAX: usize = 512;
 
 /// The output side of one run of the server, plus the history over all runs.
 #[derive(Debug, Default)]
-pub struct Output {
+pub(crate) struct Output {
     hash: u64,
     clock: Option<ServerClock>,
     last: SlotHashes,
@@ -59,12 +59,12 @@ pub struct Output {
 
 impl Output {
     /// The output of a server that has not started.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// A fresh server starts from slot 1 again; what is known of the slots is kept to compare.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.hash = 0;
         self.clock = None;
         self.last = SlotHashes::default();
@@ -76,7 +76,7 @@ impl Output {
 
     /// A server goes on after `applied`, idle, until a timer is due at `deadline_ns`. `hashes`:
     /// those of slots before.
-    pub fn resume(
+    pub(crate) fn resume(
         &mut self,
         applied: SlotHashes,
         deadline_ns: u64,
@@ -99,7 +99,7 @@ impl Output {
     }
 
     /// Forgets all hashes: the server was faulty, and nothing is to be compared with it.
-    pub fn forget(&mut self) {
+    pub(crate) fn forget(&mut self) {
         self.history = History::default();
         self.divergence = None;
     }
@@ -108,7 +108,7 @@ impl Output {
     ///
     /// # Errors
     /// The bytes are not records: the writer is broken.
-    pub fn take(
+    pub(crate) fn take(
         &mut self,
         bytes: &[u8],
         now: Instant,
@@ -156,37 +156,37 @@ impl Output {
     }
 
     /// The last slot that has had its time, with its hashes; slot 0 before the first.
-    pub fn applied(&self) -> SlotHashes {
+    pub(crate) fn applied(&self) -> SlotHashes {
         self.last
     }
 
     /// The server's state after that slot.
-    pub fn clock(&self) -> Option<ServerClock> {
+    pub(crate) fn clock(&self) -> Option<ServerClock> {
         self.clock
     }
 
     /// The hashes of recent slots.
-    pub fn history(&self) -> &History {
+    pub(crate) fn history(&self) -> &History {
         &self.history
     }
 
     /// The hashes of all slots since the last call.
-    pub fn drain_fresh(&mut self) -> impl Iterator<Item = SlotHashes> {
+    pub(crate) fn drain_fresh(&mut self) -> impl Iterator<Item = SlotHashes> {
         self.fresh.drain(..)
     }
 
     /// The last records.
-    pub fn recent(&self) -> &RecentOutputs {
+    pub(crate) fn recent(&self) -> &RecentOutputs {
         &self.recent
     }
 
     /// Takes the last records away.
-    pub fn take_recent(&mut self) -> RecentOutputs {
+    pub(crate) fn take_recent(&mut self) -> RecentOutputs {
         std::mem::take(&mut self.recent)
     }
 
     /// Returns the time at which the answer to `slot` was seen, if that is not long ago.
-    pub fn seen_at(&self, slot: u64) -> Option<Instant> {
+    pub(crate) fn seen_at(&self, slot: u64) -> Option<Instant> {
         let after = self.batches.partition_point(|(last, _)| *last < slot);
         let older_is_known = after > 0 || self.batches.len() < BATCHES_MAX;
         let batch = self.batches.get(after).filter(|_| older_is_known)?;
@@ -195,7 +195,7 @@ impl Output {
 
     /// Ends the output. If the server has said so itself, what came after the last slot makes one
     /// more, whose number is returned.
-    pub fn end(&mut self) -> Option<u64> {
+    pub(crate) fn end(&mut self) -> Option<u64> {
         if !std::mem::take(&mut self.ended) {
             return None;
         }
@@ -216,12 +216,12 @@ impl Output {
     }
 
     /// The hashes at `slot`, if they are still known.
-    pub fn hashes_at(&self, slot: u64) -> Option<SlotHashes> {
+    pub(crate) fn hashes_at(&self, slot: u64) -> Option<SlotHashes> {
         self.history.at(slot)
     }
 
     /// The first slot at which this server did something else than the one before it did.
-    pub fn divergence(&self) -> Option<SlotHashes> {
+    pub(crate) fn divergence(&self) -> Option<SlotHashes> {
         self.divergence
     }
 

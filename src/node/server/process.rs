@@ -338,7 +338,7 @@ impl ServerHost for WrappedServer {
 }
 
 /// The seed of all randomness the server is given; the same on every replica of a cluster.
-pub fn seed(config: &NodeConfig) -> [u8; 32] {
+pub(crate) fn seed(config: &NodeConfig) -> [u8; 32] {
     let cluster = config.cluster.0.to_le_bytes();
     let mut seed = [0; 32];
     for (index, word) in seed.chunks_mut(8).enumerate() {
@@ -370,7 +370,7 @@ fn tail(path: &Path) -> io::Result<String> {
 /// A running server: told of by the poll when its first process ends, and killed with its whole
 /// tree when it is dropped.
 #[derive(Debug)]
-pub struct Process {
+pub(crate) struct Process {
     pid: i32,
     lifeline: Option<Lifeline>,
     container: Option<Arc<Container>>,
@@ -384,7 +384,7 @@ impl Process {
     ///
     /// # Errors
     /// The kernel does not let us watch it.
-    pub fn watch(started: Started, registry: &Registry, token: Token) -> io::Result<Self> {
+    pub(crate) fn watch(started: Started, registry: &Registry, token: Token) -> io::Result<Self> {
         let Started {
             pid,
             lifeline,
@@ -408,13 +408,13 @@ impl Process {
     }
 
     /// The number of the first process.
-    pub fn pid(&self) -> i32 {
+    pub(crate) fn pid(&self) -> i32 {
         self.pid
     }
 
     /// Returns true when a process of its tree is gone. `number` is the kernel's, as the tree sees
     /// it.
-    pub fn has_lost(&self, number: i32) -> bool {
+    pub(crate) fn has_lost(&self, number: i32) -> bool {
         // Of the first one the poll tells. What is in a container has numbers of its own.
         let processes = Path::new("/proc")
             .join(self.pid.to_string())
@@ -424,7 +424,7 @@ impl Process {
     }
 
     /// Kills it; the poll tells when it has ended.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         sys::kill(self.pid);
     }
 
@@ -432,7 +432,7 @@ impl Process {
     ///
     /// # Errors
     /// The process is not a child of the node.
-    pub fn ended(&mut self) -> io::Result<Option<i32>> {
+    pub(crate) fn ended(&mut self) -> io::Result<Option<i32>> {
         let status = sys::reap(self.pid)?;
         self.ended |= status.is_some();
         Ok(status)

@@ -26,7 +26,7 @@ struct Mark {
 
 /// The last records of the server, and the output hash after each.
 #[derive(Debug, Default)]
-pub struct RecentOutputs {
+pub(crate) struct RecentOutputs {
     marks: VecDeque<Mark>,
     /// Marks at the end that belong to the slot under way.
     open: usize,
@@ -36,12 +36,12 @@ pub struct RecentOutputs {
 
 impl RecentOutputs {
     /// A fresh server begins from slot 1 again.
-    pub fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         *self = Self::default();
     }
 
     /// Adds a record and the output hash after it.
-    pub fn push(&mut self, record: &[u8], hash: u64) {
+    pub(crate) fn push(&mut self, record: &[u8], hash: u64) {
         if self.marks.len() == MARKS_MAX {
             self.marks.pop_front();
             self.open = self.open.min(MARKS_MAX - 1);
@@ -60,7 +60,7 @@ impl RecentOutputs {
     }
 
     /// The records since the last call were those of `slot`.
-    pub fn done(&mut self, slot: u64) {
+    pub(crate) fn done(&mut self, slot: u64) {
         for mark in self.marks.iter_mut().rev().take(self.open) {
             mark.slot = slot;
         }
@@ -92,7 +92,7 @@ impl RecentOutputs {
 
     /// The output hash after each record of `slot`, of the first `most`; empty when they are
     /// forgotten.
-    pub fn hashes(&self, slot: u64, most: usize) -> Vec<u64> {
+    pub(crate) fn hashes(&self, slot: u64, most: usize) -> Vec<u64> {
         self.of_slot(slot)
             .map(|mark| mark.hash)
             .take(most)
@@ -101,7 +101,7 @@ impl RecentOutputs {
 
     /// The record of `slot` with number `index`, cut short when it was long; `None` when there is
     /// none or its bytes are forgotten.
-    pub fn record(&self, slot: u64, index: usize) -> Option<Vec<u8>> {
+    pub(crate) fn record(&self, slot: u64, index: usize) -> Option<Vec<u8>> {
         let mark = self.of_slot(slot).nth(index)?;
         if self.written - mark.at > BYTES_MAX as u64 {
             return None;

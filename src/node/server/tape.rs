@@ -9,7 +9,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// A tape with the resources behind it.
 #[derive(Debug)]
-pub struct ServerTape {
+pub(crate) struct ServerTape {
     // Before the mapping, because fields are dropped in order and it points into it.
     tape: Tape,
     _mapping: Mapping,
@@ -32,7 +32,7 @@ impl ServerTape {
     ///
     /// # Errors
     /// Whatever the kernel says to the mapping.
-    pub fn create_on(objects: Objects, parameters: &Parameters) -> io::Result<Self> {
+    pub(crate) fn create_on(objects: Objects, parameters: &Parameters) -> io::Result<Self> {
         let Objects { tape, doorbell } = objects;
         let mapping = map(tape.as_fd(), parameters)?;
         // SAFETY: a fresh mapping of a fresh, zeroed object that nobody else uses yet.
@@ -84,34 +84,34 @@ impl ServerTape {
     }
 
     /// The rings.
-    pub fn tape(&self) -> &Tape {
+    pub(crate) fn tape(&self) -> &Tape {
         &self.tape
     }
 
     /// The rings, to move the node's cursors.
-    pub fn tape_mut(&mut self) -> &mut Tape {
+    pub(crate) fn tape_mut(&mut self) -> &mut Tape {
         &mut self.tape
     }
 
     /// The memory object, to hand to the server.
-    pub fn object(&self) -> BorrowedFd<'_> {
+    pub(crate) fn object(&self) -> BorrowedFd<'_> {
         self.object.as_fd()
     }
 
     /// The doorbell, to hand to the server and to wait for.
-    pub fn doorbell(&self) -> BorrowedFd<'_> {
+    pub(crate) fn doorbell(&self) -> BorrowedFd<'_> {
         self.doorbell.as_fd()
     }
 
     /// Wakes the server if it sleeps for input.
-    pub fn wake_server(&mut self) {
+    pub(crate) fn wake_server(&mut self) {
         if self.tape.server_sleeps() {
             sys::futex_wake(self.tape.input_futex());
         }
     }
 
     /// Gives output back and wakes the server if it sleeps for room.
-    pub fn release_output(&mut self, bytes: usize) {
+    pub(crate) fn release_output(&mut self, bytes: usize) {
         if self.tape.release_output(bytes) {
             sys::futex_wake(self.tape.output_full_futex());
         }

@@ -28,7 +28,7 @@ pub fn traces(data_dir: &Path) -> Vec<PathBuf> {
 
 /// The writing side, of one start of a server.
 #[derive(Debug)]
-pub struct TraceFile {
+pub(crate) struct TraceFile {
     file: Option<File>,
     written: u64,
 }
@@ -38,7 +38,7 @@ impl TraceFile {
     ///
     /// # Errors
     /// The file cannot be made.
-    pub fn create(data_dir: &Path) -> io::Result<Self> {
+    pub(crate) fn create(data_dir: &Path) -> io::Result<Self> {
         let start = u32::try_from(traces(data_dir).len() + 1).map_err(io::Error::other)?;
         let file = File::create_new(data_dir.join(name(start)))?;
         Ok(Self {
@@ -48,7 +48,7 @@ impl TraceFile {
     }
 
     /// Whole records.
-    pub fn append(&mut self, records: &[u8]) {
+    pub(crate) fn append(&mut self, records: &[u8]) {
         let Some(file) = &mut self.file else {
             return;
         };

@@ -63,7 +63,7 @@ struct Port {
 
 /// A datagram of the server.
 #[derive(Clone, Copy, Debug)]
-pub struct OutboundDatagram<'a> {
+pub(crate) struct OutboundDatagram<'a> {
     /// Counts up from 1.
     pub number: u64,
     /// The source.
@@ -76,7 +76,7 @@ pub struct OutboundDatagram<'a> {
 
 /// The datagram ports of a frontend.
 #[derive(Debug)]
-pub struct Datagrams {
+pub(crate) struct Datagrams {
     address: IpAddr,
     registry: Registry,
     first_token: usize,
@@ -92,7 +92,7 @@ pub struct Datagrams {
 impl Datagrams {
     /// Opens ports at `address`, with poll tokens from `first_token` up: one for each port number,
     /// then those of the outbound sockets.
-    pub fn new(address: IpAddr, registry: [Registry; 2], first_token: usize) -> Self {
+    pub(crate) fn new(address: IpAddr, registry: [Registry; 2], first_token: usize) -> Self {
         let [registry, for_outbound] = registry;
         Self {
             address,
@@ -109,7 +109,7 @@ impl Datagrams {
     }
 
     /// Returns true when the poll token is one of these sockets'.
-    pub fn owns(&self, token: Token) -> bool {
+    pub(crate) fn owns(&self, token: Token) -> bool {
         self.port_of(token).is_some() || self.outbound.owns(token)
     }
 
@@ -119,7 +119,7 @@ impl Datagrams {
     }
 
     /// Returns the counts.
-    pub fn counts(&self) -> DatagramCounts {
+    pub(crate) fn counts(&self) -> DatagramCounts {
         DatagramCounts {
             received: self.inbox.received(),
             ..self.counts
@@ -127,7 +127,7 @@ impl Datagrams {
     }
 
     /// Every replica has dropped so many from the log.
-    pub fn server_lost(&mut self, total: u64) {
+    pub(crate) fn server_lost(&mut self, total: u64) {
         self.counts.lost = total;
     }
 
@@ -137,7 +137,7 @@ impl Datagrams {
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub fn start_serving(&mut self) -> Result<(), PublishError> {
+    pub(crate) fn start_serving(&mut self) -> Result<(), PublishError> {
         self.serving = true;
         self.open_all()
     }
@@ -146,7 +146,7 @@ impl Datagrams {
     ///
     /// # Errors
     /// See [`PublishError`].
-    pub fn listen(&mut self, published: Published) -> Result<(), PublishError> {
+    pub(crate) fn listen(&mut self, published: Published) -> Result<(), PublishError> {
         let listener = published.listener;
         let port = self.ports.entry(published.address.port()).or_default();
         port.chosen = published.chosen;
@@ -161,7 +161,7 @@ impl Datagrams {
     }
 
     /// The server no longer does.
-    pub fn unlisten(&mut self, listener: u32) {
+    pub(crate) fn unlisten(&mut self, listener: u32) {
         for port in self.ports.values_mut() {
             port.listeners.retain(|known| *known != listener);
         }
@@ -169,7 +169,7 @@ impl Datagrams {
     }
 
     /// The server's sockets, each with its port.
-    pub fn known(&self) -> Vec<Published> {
+    pub(crate) fn known(&self) -> Vec<Published> {
         let of_port = |(number, port): (&u16, &Port)| {
             let listeners = port.listeners.iter();
             listeners
@@ -185,21 +185,21 @@ impl Datagrams {
     }
 
     /// The addresses that clients can send to.
-    pub fn addresses(&self) -> Vec<SocketAddr> {
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
         let open = self.ports.iter().filter(|(_, port)| port.socket.is_some());
         open.map(|(number, _)| SocketAddr::new(self.address, *number))
             .collect()
     }
 
     /// Closes the ports, until [`Datagrams::start_serving`].
-    pub fn retire(&mut self) {
+    pub(crate) fn retire(&mut self) {
         self.serving = false;
         self.ports.clear();
         self.outbound.close_all();
     }
 
     /// The server is gone for good.
-    pub fn close_all(&mut self) {
+    pub(crate) fn close_all(&mut self) {
         self.ports.clear();
         self.outbound.close_all();
     }
@@ -227,7 +227,7 @@ impl Datagrams {
     // ---- from clients ----
 
     /// The poll says that there is something to read.
-    pub fn ready(&mut self, token: Token) {
+    pub(crate) fn ready(&mut self, token: Token) {
         match self.port_of(token) {
             Some(port) => {
                 if let Some(port) = self.ports.get_mut(&port) {
@@ -239,7 +239,7 @@ impl Datagrams {
     }
 
     /// Reads what there is, as far as it can be held, and says so in `events`.
-    pub fn receive(&mut self, frontend: u64, now: Instant, events: &mut impl Events) {
+    pub(crate) fn receive(&mut self, frontend: u64, now: Instant, events: &mut impl Events) {
         let mut say = |one: &Held| one.say(frontend, events);
         let inbox = &mut self.inbox;
         for (number, port) in &mut self.ports {
@@ -264,17 +264,17 @@ impl Datagrams {
     }
 
     /// Returns true while a datagram that was read is not committed.
-    pub fn is_outstanding(&self) -> bool {
+    pub(crate) fn is_outstanding(&self) -> bool {
         !self.inbox.is_empty()
     }
 
     /// Drops what is held up to a number: it is committed, or has no effect any more.
-    pub fn committed(&mut self, number: u64) {
+    pub(crate) fn committed(&mut self, number: u64) {
         self.inbox.forget(number);
     }
 
     /// Says everything again that is not committed.
-    pub fn resend(&mut self, frontend: u64, now: Instant, events: &mut impl Events) {
+    pub(crate) fn resend(&mut self, frontend: u64, now: Instant, events: &mut impl Events) {
         self.counts.stale += self.inbox.drop_stale(now);
         for one in self.inbox.iter() {
             one.say(frontend, events);
@@ -282,7 +282,7 @@ impl Datagrams {
     }
 
     /// The frontend has another identity: what was said under the old one has no effect.
-    pub fn start_over(&mut self) {
+    pub(crate) fn start_over(&mut self) {
         self.inbox.restart();
         self.last_answer = 0;
     }
@@ -290,7 +290,7 @@ impl Datagrams {
     // ---- to clients and others ----
 
     /// Sends an answer, unless it was sent before.
-    pub fn answer(&mut self, datagram: &OutboundDatagram<'_>) {
+    pub(crate) fn answer(&mut self, datagram: &OutboundDatagram<'_>) {
         if datagram.number <= self.last_answer {
             return;
         }
@@ -306,7 +306,7 @@ impl Datagrams {
 
     /// Sends a datagram that the server sends of its own accord. Only the leader's node sends it,
     /// and none a second time for a replay.
-    pub fn unsolicited(&mut self, datagram: &OutboundDatagram<'_>, leads: bool) {
+    pub(crate) fn unsolicited(&mut self, datagram: &OutboundDatagram<'_>, leads: bool) {
         if datagram.number <= self.last_unsolicited {
             return;
         }

@@ -16,7 +16,7 @@ const SOCKETS_MAX: usize = 512;
 
 /// The socket that stands for one address of the server's.
 #[derive(Debug)]
-pub struct OutboundSocket {
+pub(super) struct OutboundSocket {
     /// The address that the server takes for its own.
     pub local: SocketAddr,
     /// The socket itself.
@@ -30,7 +30,7 @@ pub struct OutboundSocket {
 
 /// The sockets of unsolicited datagrams.
 #[derive(Debug)]
-pub struct OutboundSockets {
+pub(super) struct OutboundSockets {
     registry: Registry,
     first_token: usize,
     sockets: Vec<OutboundSocket>,
@@ -40,7 +40,7 @@ pub struct OutboundSockets {
 
 impl OutboundSockets {
     /// No sockets yet; poll tokens from `first_token` up.
-    pub fn new(registry: Registry, first_token: usize) -> Self {
+    pub(super) fn new(registry: Registry, first_token: usize) -> Self {
         Self {
             registry,
             first_token,
@@ -50,12 +50,12 @@ impl OutboundSockets {
     }
 
     /// Returns true when the poll token is one of these sockets'.
-    pub fn owns(&self, token: Token) -> bool {
+    pub(super) fn owns(&self, token: Token) -> bool {
         (self.first_token..self.first_token + SOCKETS_MAX).contains(&token.0)
     }
 
     /// The poll says that there is something to read.
-    pub fn ready(&mut self, token: Token) {
+    pub(super) fn ready(&mut self, token: Token) {
         let index = token.0.wrapping_sub(self.first_token);
         if let Some(socket) = self.sockets.get_mut(index) {
             socket.readable = true;
@@ -63,7 +63,7 @@ impl OutboundSockets {
     }
 
     /// All sockets, for reading.
-    pub fn all(&mut self) -> &mut [OutboundSocket] {
+    pub(super) fn all(&mut self) -> &mut [OutboundSocket] {
         &mut self.sockets
     }
 
@@ -71,7 +71,12 @@ impl OutboundSockets {
     ///
     /// # Errors
     /// The kernel refuses it.
-    pub fn send(&mut self, local: SocketAddr, peer: SocketAddr, bytes: &[u8]) -> io::Result<()> {
+    pub(super) fn send(
+        &mut self,
+        local: SocketAddr,
+        peer: SocketAddr,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         self.uses += 1;
         let uses = self.uses;
         let index = self.find_or_open(local, peer.is_ipv6())?;
@@ -117,7 +122,7 @@ impl OutboundSockets {
     }
 
     /// The server is gone for good.
-    pub fn close_all(&mut self) {
+    pub(super) fn close_all(&mut self) {
         self.sockets.clear();
     }
 }
