@@ -41,7 +41,7 @@ fn the_demonstration_succeeds_without_a_checkpoint() {
     kept(&finished);
     let why = match nix::unistd::geteuid().is_root() {
         true => "/nonexistent/criu",
-        false => "CRIU takes root",
+        false => "CRIU needs root",
     };
     replayed_everything(&finished.stdout, why);
 }

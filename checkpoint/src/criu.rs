@@ -1,10 +1,10 @@
-//! CRIU: finding it, and finding out whether it works here.
+//! Finds the program CRIU and checks that it works on this machine.
 //!
-//! CRIU is a program of its own that knows a kernel's insides, so an old one fails on a new kernel, often
-//! not before the first real dump. What is known of that is in `TOO_OLD`; the rest is asked of `criu
-//! check`. Whatever is wrong becomes one line that says what to do.
+//! CRIU depends on internals of the kernel. An old version fails on a new kernel, often only at the first
+//! real dump. `TOO_OLD` lists the known combinations; `criu check` detects other problems. Every problem
+//! is reported in one line that says what to do.
 //!
-//! Deliberately absent: what is dumped, and when.
+//! Deliberately absent: dumps and restores.
 
 use crate::error::CheckpointError;
 use std::ffi::OsStr;
@@ -13,12 +13,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The variable that names the program to use.
+/// The environment variable that names the program.
 pub const PROGRAM_VARIABLE: &str = "BROLGA_CRIU";
-/// Where it is looked for besides `PATH`, which is without these for ordinary users.
-const USUAL_PLACES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
+/// Directories that are searched after `PATH`, which lacks them for ordinary users.
+const USUAL_DIRECTORIES: [&str; 3] = ["/usr/local/sbin", "/usr/sbin", "/sbin"];
 
-/// A version of CRIU or of the kernel: two numbers are enough to tell them apart.
+/// A version of CRIU or of the kernel. Two numbers are enough here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
     /// The first number.
@@ -32,7 +32,7 @@ impl Version {
         Self { major, minor }
     }
 
-    /// The first two numbers of a text like `6.18.44-amd64`.
+    /// Parses the first two numbers of a text like `6.18.44-amd64`.
     fn parse(text: &str) -> Option<Self> {
         let mut numbers = text
             .trim()
@@ -48,7 +48,7 @@ impl fmt::Display for Version {
     }
 }
 
-/// Kernels from the first version on need a CRIU of at least the second; and why.
+/// Kernel version, the least version of CRIU that works from there on, and the reason.
 const TOO_OLD: [(Version, Version, &str); 2] = [
     (
         Version::new(6, 13),
@@ -62,7 +62,7 @@ const TOO_OLD: [(Version, Version, &str); 2] = [
     ),
 ];
 
-/// A CRIU that works on this machine, as far as it can say.
+/// A program CRIU that works on this machine, as far as it can tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Criu {
     program: PathBuf,
@@ -70,13 +70,13 @@ pub struct Criu {
 }
 
 impl Criu {
-    /// Finds CRIU and asks it whether it can work here.
+    /// Finds CRIU and checks that it works on this machine.
     ///
     /// # Errors
-    /// [`CheckpointError::Unsupported`] with one line for whoever runs the machine.
+    /// [`CheckpointError::Unsupported`] with one line for the administrator of the machine.
     pub fn probe() -> Result<Self, CheckpointError> {
         if !nix::unistd::geteuid().is_root() {
-            return Err(unsupported("CRIU takes root".into()));
+            return Err(unsupported("CRIU needs root".into()));
         }
         let program = find().ok_or_else(|| unsupported(not_found()))?;
         Self::check(&program)
@@ -104,13 +104,13 @@ impl Criu {
         })
     }
 
-    /// The program.
+    /// Returns the path of the program.
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
     }
 
-    /// Its version.
+    /// Returns the version of the program.
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
@@ -149,13 +149,13 @@ fn find() -> Option<PathBuf> {
         return Some(named.into());
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
-    find_in(&path, &USUAL_PLACES)
+    find_in(&path, &USUAL_DIRECTORIES)
 }
 
 fn find_in(path: &OsStr, more: &[&str]) -> Option<PathBuf> {
-    let places = std::env::split_paths(path).chain(more.iter().map(PathBuf::from));
-    places
-        .map(|place| place.join("criu"))
+    let directories = std::env::split_paths(path).chain(more.iter().map(PathBuf::from));
+    directories
+        .map(|directory| directory.join("criu"))
         .find(|program| is_executable(program))
 }
 
@@ -164,7 +164,7 @@ fn is_executable(program: &Path) -> bool {
         .is_ok_and(|file| file.is_file() && file.permissions().mode() & 0o111 != 0)
 }
 
-/// What the program prints; if it fails, the first thing that it complains about.
+/// Runs the program. Returns its output, or the first error that it prints if it fails.
 fn run(program: &Path, argument: &str) -> Result<String, String> {
     let output = Command::new(program).arg(argument).output();
     let output = output.map_err(|error| error.to_string())?;
@@ -173,17 +173,17 @@ fn run(program: &Path, argument: &str) -> Result<String, String> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     if output.status.code().is_none() {
-        return Err(format!("`{argument}` was broken off ({})", output.status));
+        return Err(format!("`{argument}` was interrupted ({})", output.status));
     }
     let first = first_error(&complaints).unwrap_or("it does not say why");
     Err(first.to_owned())
 }
 
-/// Complaints of CRIU that mean nothing: devices that it does without, limits that it cannot raise.
+/// Parts of harmless errors: devices that CRIU does not need, limits that it cannot raise.
 const HARMLESS: [&str; 3] = ["tun: ", "RLIMIT_NOFILE", "FAILED."];
 
-/// The first error in CRIU's messages that says something, without the place in its source: the
-/// ones after it only say what came of it.
+/// Returns the first relevant error in CRIU's messages, without the position in its source. Later errors
+/// are consequences of it.
 pub(crate) fn first_error(messages: &str) -> Option<&str> {
     let errors = messages.lines().filter(|line| line.contains("Error"));
     let mut errors = errors.map(|line| line.split_once("): ").map_or(line, |(_, what)| what));
