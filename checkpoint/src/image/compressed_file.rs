@@ -95,7 +95,10 @@ fn fill(from: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
 
 /// Creates the directory `to` with all files of `directory`, decompressed. Returns false, and creates
 /// nothing, if none is compressed.
-pub(crate) fn decompress_all(directory: &Path, to: &Path) -> io::Result<bool> {
+///
+/// # Errors
+/// A file cannot be read or created, or is damaged; `to` is incomplete then.
+pub fn decompress_all(directory: &Path, to: &Path) -> io::Result<bool> {
     let mut names = Vec::new();
     for entry in fs::read_dir(directory)? {
         names.push(PathBuf::from(entry?.file_name()));

@@ -27,7 +27,7 @@ const ENCODING: bincode::config::Configuration = bincode::config::standard();
 
 /// The device and inode numbers of a server's files and mappings. Its encoding is part of the image.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct InodeMap {
+pub struct InodeMap {
     /// Mount points of file systems, and their devices.
     devices: Vec<(Vec<u8>, u64)>,
     /// Paths of files, and device, inode and birth time.
@@ -56,7 +56,10 @@ impl InodeMap {
     }
 
     /// Returns the map as it is stored in the image.
-    pub(crate) fn encode(&self) -> io::Result<Vec<u8>> {
+    ///
+    /// # Errors
+    /// It cannot be encoded.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
         bincode::serde::encode_to_vec(self, ENCODING).map_err(io::Error::other)
     }
 
@@ -64,7 +67,7 @@ impl InodeMap {
     ///
     /// # Errors
     /// It is damaged.
-    pub(crate) fn decode(bytes: &[u8]) -> io::Result<Self> {
+    pub fn decode(bytes: &[u8]) -> io::Result<Self> {
         let decoded = bincode::serde::decode_from_slice(bytes, ENCODING);
         let (map, _): (Self, usize) =
             decoded.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;

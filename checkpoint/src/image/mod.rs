@@ -19,5 +19,7 @@ mod processes;
 
 pub use checkpointer::Checkpointer;
 pub use compress::compress_image;
+pub use compressed_file::decompress_all;
 pub use compression::Compression;
 pub use imager::{Imager, LastSnapshot, RestoredServer};
+pub use inode_map::InodeMap;
