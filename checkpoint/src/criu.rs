@@ -1,8 +1,8 @@
 //! Finds the program CRIU and checks that it works on this machine.
 //!
-//! CRIU depends on internals of the kernel. An old version fails on a new kernel, often only at the first
-//! real dump. `TOO_OLD` lists the known combinations; `criu check` detects other problems. Every problem
-//! is reported in one line that says what to do.
+//! CRIU depends on internals of the kernel. An old version fails on a new kernel, often only at the
+//! first real dump. `TOO_OLD` lists the known combinations; `criu check` detects other problems.
+//! Every problem is reported in one line that says what to do.
 //!
 //! Deliberately absent: dumps and restores.
 
@@ -182,8 +182,8 @@ fn run(program: &Path, argument: &str) -> Result<String, String> {
 /// Parts of harmless errors: devices that CRIU does not need, limits that it cannot raise.
 const HARMLESS: [&str; 3] = ["tun: ", "RLIMIT_NOFILE", "FAILED."];
 
-/// Returns the first relevant error in CRIU's messages, without the position in its source. Later errors
-/// are consequences of it.
+/// Returns the first relevant error in CRIU's messages, without the position in its source. Later
+/// errors are consequences of it.
 pub(crate) fn first_error(messages: &str) -> Option<&str> {
     let errors = messages.lines().filter(|line| line.contains("Error"));
     let mut errors = errors.map(|line| line.split_once("): ").map_or(line, |(_, what)| what));

@@ -51,8 +51,8 @@ pub enum CheckpointError {
         /// The reason.
         source: io::Error,
     },
-    /// CRIU was interrupted while it worked inside the server. The server must not continue: code or
-    /// memory of CRIU may be left in it.
+    /// CRIU was interrupted while it worked inside the server. The server must not continue: code
+    /// or memory of CRIU may be left in it.
     #[error("{0}")]
     Interrupted(String),
     /// A dump or restore failed; a description.

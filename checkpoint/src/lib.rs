@@ -5,9 +5,9 @@
 //!
 //! A checkpoint at slot *k* is everything that a replica needs to continue at *k + 1*: an image of
 //! the server's process tree (which includes the state of the scheduler and of the virtual sockets:
-//! both live in its memory), the changes to its files, the state of the node, and a [`Manifest`] that
-//! lists and checksums them all. The tape is not part of it: it is a window that the node refills
-//! from the log.
+//! both live in its memory), the changes to its files, the state of the node, and a [`Manifest`]
+//! that lists and checksums them all. The tape is not part of it: it is a window that the node
+//! refills from the log.
 //!
 //! A checkpoint is taken at an idle point, when every thread of the server is parked in the
 //! interposer. Client connections survive: the kernel holds no state of theirs.

@@ -1,6 +1,6 @@
-//! The checkpoint format, byte for byte: files that version 1 has written are read, and written again
-//! alike. `tests/golden/1/` holds them; they never change. A new format needs a new version and a new
-//! folder beside it.
+//! The checkpoint format, byte for byte: files that version 1 has written are read, and written
+//! again alike. `tests/golden/1/` holds them; they never change. A new format needs a new version
+//! and a new folder beside it.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use brolga_checkpoint::{CheckpointError, Directory, Manifest, archive, hash_file, manifest};

@@ -1,7 +1,7 @@
 //! The import of an archive: as a zstd stream, and as a tar archive with a manifest that fits.
 //!
-//! The second form splits the input at its first zero byte: the JSON of the manifest, and what follows it in
-//! the archive.
+//! The second form splits the input at its first zero byte: the JSON of the manifest, and what
+//! follows it in the archive.
 #![no_main]
 
 use brolga_checkpoint::{Directory, archive};

@@ -1,4 +1,5 @@
-//! The manifest of a checkpoint: as it is, and with a first line that fits, so that the JSON is reached.
+//! The manifest of a checkpoint: as it is, and with a first line that fits, so that the JSON is
+//! reached.
 #![no_main]
 
 use brolga_checkpoint::Manifest;

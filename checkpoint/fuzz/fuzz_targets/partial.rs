@@ -1,6 +1,7 @@
 //! A partial checkpoint of any manifest, filled with any content, continued and committed.
 //!
-//! The input is split at its first zero byte: the JSON of the manifest, and the content of every file.
+//! The input is split at its first zero byte: the JSON of the manifest, and the content of every
+//! file.
 #![no_main]
 
 use brolga_checkpoint::{Directory, Manifest, PartKind};

@@ -1,8 +1,9 @@
 //! Process 1 of a container. It keeps the process namespace alive, mounts `/proc` (which shows the
 //! namespace of the process that mounts it), and sleeps.
 //!
-//! Rules of this file: a child is a copy of a process with several threads, so it makes system calls
-//! only. It must not allocate, lock or format. The wrappers of `nix` that are used here do not.
+//! Rules of this file: a child is a copy of a process with several threads, so it makes system
+//! calls only. It must not allocate, lock or format. The wrappers of `nix` that are used here do
+//! not.
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
@@ -42,8 +43,8 @@ pub(super) fn start(first_pid: i32) -> io::Result<Pid> {
     }
 }
 
-/// Starts a child that does `work` and exits with the status that it returns. The rules of this file hold
-/// for `work`.
+/// Starts a child that does `work` and exits with the status that it returns. The rules of this
+/// file hold for `work`.
 fn fork_child(work: impl FnOnce() -> i32) -> io::Result<Pid> {
     // SAFETY: the child makes system calls only, see the rules of this file, and never returns.
     match unsafe { fork() }? {
@@ -74,8 +75,8 @@ fn run(reader: &OwnedFd, writer: &OwnedFd, last_pid: &[u8]) -> i32 {
     // The parent's copy stays open. Closing it cannot fail.
     let _ = close(reader.as_raw_fd());
     let error = prepare(last_pid).err().map_or(0, |errno| errno as i32);
-    // The write fails if the parent died before this process asked to die with it. The SIGPIPE that comes
-    // with the failure has no effect on process 1.
+    // The write fails if the parent died before this process asked to die with it. The SIGPIPE that
+    // comes with the failure has no effect on process 1.
     let told = write(writer, &error.to_ne_bytes());
     if error != 0 || told != Ok(size_of_val(&error)) {
         return 1;
@@ -115,8 +116,9 @@ fn write_last_pid(last_pid: &[u8]) -> Result<(), Errno> {
     write(&file, last_pid).map(drop)
 }
 
-/// Sets the number of the last process, so that the next one gets the number after it. It is called on
-/// the container's thread, which is outside of the process namespace itself: a child makes the call.
+/// Sets the number of the last process, so that the next one gets the number after it. It is called
+/// on the container's thread, which is outside of the process namespace itself: a child makes the
+/// call.
 pub(crate) fn set_last_pid(number: u32) -> io::Result<()> {
     let mut digits = [0u8; 10];
     let digits = decimal(number, &mut digits);

@@ -2,8 +2,8 @@
 //! a root directory in which every replica finds the same files at the same paths.
 //!
 //! ```text
-//! /                  the machine's root, with changes in STATE/N/changes (overlay); the same for its
-//!                    other file systems. Or a given directory, and nothing else
+//! /                  the machine's root, with changes in STATE/N/changes (overlay); the same for
+//!                    its other file systems. Or a given directory, and nothing else
 //! /.brolga/…         bound or created for the caller: working directory, tape, interposer …
 //! /dev               a few usual devices; /dev/shm is STATE/N/shm
 //! /proc              the container's own processes

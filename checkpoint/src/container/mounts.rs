@@ -1,8 +1,8 @@
 //! The root file system of a container: an overlay for each of the machine's file systems, and bind
 //! mounts.
 //!
-//! Every container has a numbered directory of its own for changes, so that mounts of an earlier one that
-//! the kernel has not released yet do not matter.
+//! Every container has a numbered directory of its own for changes, so that mounts of an earlier
+//! one that the kernel has not released yet do not matter.
 
 use super::{ContainerError, Content, GeneratedFile, OWN_DIRECTORY, Plan, TOOLS};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -48,8 +48,8 @@ const WITHOUT_FILES: [&str; 19] = [
 ];
 /// Directories whose mounts are omitted.
 const OMITTED_DIRECTORIES: [&str; 3] = ["/proc", "/sys", "/dev"];
-/// Directories that a root directory needs (the last one for CRIU), with their modes. Missing ones are
-/// created.
+/// Directories that a root directory needs (the last one for CRIU), with their modes. Missing ones
+/// are created.
 const NEEDED_DIRECTORIES: [(&str, u32); 4] = [
     ("/proc", 0o555),
     ("/sys", 0o555),
@@ -172,7 +172,8 @@ fn wanted_mounts(text: &str) -> Vec<Mount> {
     mounts
 }
 
-/// Returns the name of a file system in the directory of changes: its mount point, with `%` for `/`.
+/// Returns the name of a file system in the directory of changes: its mount point, with `%` for
+/// `/`.
 fn name_of(mount_point: &Path) -> OsString {
     let bytes = mount_point.as_os_str().as_bytes().iter();
     OsString::from_vec(
@@ -208,8 +209,8 @@ pub(super) struct Root {
 }
 
 impl Root {
-    /// Mounts overlays of the machine's file systems on a directory in `state`. The calling thread is in
-    /// a mount namespace of its own.
+    /// Mounts overlays of the machine's file systems on a directory in `state`. The calling thread
+    /// is in a mount namespace of its own.
     pub(super) fn mount(state: &Path) -> Result<Self, ContainerError> {
         let root = Self::empty(state)?;
         let text = fs::read_to_string(MOUNTS).map_err(doing("read", Path::new(MOUNTS)))?;
@@ -319,8 +320,8 @@ fn below(top: &Path, path: impl AsRef<Path>) -> PathBuf {
     top.join(path.strip_prefix("/").unwrap_or(path))
 }
 
-/// Mounts an overlay of `lower` on `target`, with its own directory of changes; `mount_point` is its path
-/// inside. In the root, `missing` directories are created as well.
+/// Mounts an overlay of `lower` on `target`, with its own directory of changes; `mount_point` is
+/// its path inside. In the root, `missing` directories are created as well.
 fn overlay<'a>(
     lower: &Path,
     mount_point: &Path,
@@ -353,7 +354,8 @@ fn overlay<'a>(
     options.extend(escape(&changes));
     options.extend(b",workdir=");
     options.extend(escape(&work));
-    // A file keeps its inode number at its first change, and nothing ties the changes to this machine.
+    // A file keeps its inode number at its first change, and nothing ties the changes to this
+    // machine.
     options.extend(b",xino=auto,index=off,metacopy=off,redirect_dir=off");
     let options = OsString::from_vec(options);
     let kind = Some("overlay");
@@ -367,8 +369,8 @@ fn overlay<'a>(
     .map_err(doing("mount an overlay over", lower))
 }
 
-/// Gives the directory of changes the owner, mode and times of `lower`: the overlay shows them as those of
-/// its own top.
+/// Gives the directory of changes the owner, mode and times of `lower`: the overlay shows them as
+/// those of its own top.
 fn copy_attributes(lower: &Path, changes: &Path) -> Result<(), ContainerError> {
     let like = fs::metadata(lower).map_err(doing("look at", lower))?;
     chown(changes, Some(like.uid()), Some(like.gid()))

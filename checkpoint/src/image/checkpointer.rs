@@ -12,13 +12,14 @@ pub trait Checkpointer {
     /// Dumps the process tree of `server_pid` into `directory`, which exists and is empty; the tree
     /// continues to run afterwards. The caller has parked every thread.
     ///
-    /// Regular files, directories and symbolic links may be written; they need not be synced. Only names
-    /// and contents survive a transfer: owners, modes and times that matter have to be inside of a file.
+    /// Regular files, directories and symbolic links may be written; they need not be synced. Only
+    /// names and contents survive a transfer: owners, modes and times that matter have to be inside
+    /// of a file.
     ///
     /// # Errors
     /// See [`CheckpointError`]. The server continues to run, except after
-    /// [`CheckpointError::Interrupted`], when the caller has to kill it. The caller removes what is left
-    /// in `directory`.
+    /// [`CheckpointError::Interrupted`], when the caller has to kill it. The caller removes what is
+    /// left in `directory`.
     fn dump(
         &mut self,
         server_pid: u32,
@@ -26,8 +27,8 @@ pub trait Checkpointer {
         directory: &Path,
     ) -> Result<(), CheckpointError>;
 
-    /// Restores the server from a directory that [`Checkpointer::dump`] wrote, parked as it was. The
-    /// caller has verified the directory.
+    /// Restores the server from a directory that [`Checkpointer::dump`] wrote, parked as it was.
+    /// The caller has verified the directory.
     ///
     /// # Errors
     /// See [`CheckpointError`]; no process is left then.

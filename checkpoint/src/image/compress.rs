@@ -9,8 +9,8 @@ use std::fs;
 use std::io;
 use std::path::Path;
 
-/// Compresses the image in `directory`, which nothing uses yet. `progress` is called with the number of
-/// bytes of each read.
+/// Compresses the image in `directory`, which nothing uses yet. `progress` is called with the
+/// number of bytes of each read.
 ///
 /// # Errors
 /// A file cannot be read or written; the image is unusable then.

@@ -1,9 +1,9 @@
 //! Files of an image that are stored compressed: `NAME.zst`, a zstd frame, replaces `NAME`.
 //!
 //! Large files that belong to this image alone are compressed: CRIU's files, and contents that are
-//! copies. A content that shares its blocks with the server's own file, or that is a link to an earlier
-//! image, is not. Checksums cover the stored form, so that verification, export and transfer of a
-//! checkpoint need not know about compression.
+//! copies. A content that shares its blocks with the server's own file, or that is a link to an
+//! earlier image, is not. Checksums cover the stored form, so that verification, export and
+//! transfer of a checkpoint need not know about compression.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -18,8 +18,8 @@ const BYTES_MIN: u64 = 64 << 10;
 /// Unit of reading, and of detecting holes.
 const BLOCK_BYTES: usize = 64 << 10;
 
-/// Replaces a file by its compressed form, unless it is small or has other names. `progress` is called
-/// with the number of bytes of each read.
+/// Replaces a file by its compressed form, unless it is small or has other names. `progress` is
+/// called with the number of bytes of each read.
 pub(super) fn compress(path: &Path, level: i32, progress: &mut dyn FnMut(u64)) -> io::Result<()> {
     let found = fs::symlink_metadata(path)?;
     if !found.is_file() || found.nlink() > 1 || found.len() < BYTES_MIN {
@@ -51,7 +51,8 @@ pub(crate) fn compressed_name(path: &Path) -> PathBuf {
     name.into()
 }
 
-/// Creates the file `to` with `mode` from the compressed form of `path`. Returns false if there is none.
+/// Creates the file `to` with `mode` from the compressed form of `path`. Returns false if there is
+/// none.
 pub(crate) fn decompress(path: &Path, to: &Path, mode: u32) -> io::Result<bool> {
     use std::os::unix::fs::OpenOptionsExt;
     let from = match File::open(compressed_name(path)) {
@@ -93,8 +94,8 @@ fn fill(from: &mut impl Read, block: &mut [u8]) -> io::Result<usize> {
     Ok(count)
 }
 
-/// Creates the directory `to` with all files of `directory`, decompressed. Returns false, and creates
-/// nothing, if none is compressed.
+/// Creates the directory `to` with all files of `directory`, decompressed. Returns false, and
+/// creates nothing, if none is compressed.
 ///
 /// # Errors
 /// A file cannot be read or created, or is damaged; `to` is incomplete then.

@@ -7,12 +7,13 @@
 //! DIR/known                     inode map
 //! ```
 //!
-//! The trees are everything that is bound into the container, the changes to the machine's files, and
-//! `/dev/shm`. Files of all three may be compressed after the dump (`compressed_file`).
+//! The trees are everything that is bound into the container, the changes to the machine's files,
+//! and `/dev/shm`. Files of all three may be compressed after the dump (`compressed_file`).
 //!
-//! CRIU runs inside the container, in all its namespaces except the server's IPC namespace. Its image
-//! therefore contains the processes and that one namespace only. A restore creates a new container with
-//! the same files at the same paths, and the server becomes a child of this process again.
+//! CRIU runs inside the container, in all its namespaces except the server's IPC namespace. Its
+//! image therefore contains the processes and that one namespace only. A restore creates a new
+//! container with the same files at the same paths, and the server becomes a child of this process
+//! again.
 //!
 //! Deliberately absent: choosing an idle point for the dump, manifests, the tape.
 
@@ -58,9 +59,9 @@ const GHOST_BYTES_MAX: &str = "1073741824";
 /// The stack limit of servers: the kernel places mappings below the stack.
 const STACK_BYTES: u64 = 8 << 20;
 
-/// The directory of a server's last snapshot, wherever it was moved to. The next dump links files that
-/// have not changed since instead of copying them. Clones share the value. A server that is started or
-/// restored has other files and needs a new one.
+/// The directory of a server's last snapshot, wherever it was moved to. The next dump links files
+/// that have not changed since instead of copying them. Clones share the value. A server that is
+/// started or restored has other files and needs a new one.
 #[derive(Clone, Debug, Default)]
 pub struct LastSnapshot(Arc<Mutex<Option<File>>>);
 
@@ -97,8 +98,8 @@ pub struct RestoredServer {
 }
 
 impl Imager {
-    /// An imager for servers in containers that are created from `plan`. The running server, if any, is in
-    /// `container`.
+    /// An imager for servers in containers that are created from `plan`. The running server, if
+    /// any, is in `container`.
     #[must_use]
     pub fn new(
         criu: Criu,
@@ -193,8 +194,8 @@ impl Imager {
         // SAFETY: only system calls.
         unsafe {
             command.pre_exec(move || {
-                // The kernel places later mappings by what the process inherits from CRIU's own, whatever
-                // else is restored. So CRIU has to start as the server did.
+                // The kernel places later mappings by what the process inherits from CRIU's own,
+                // whatever else is restored. So CRIU has to start as the server did.
                 personality::set(Persona::ADDR_NO_RANDOMIZE)?;
                 setrlimit(Resource::RLIMIT_STACK, STACK_BYTES, STACK_BYTES)?;
                 if let Some(set) = &set {

@@ -1,12 +1,13 @@
 //! The inode map: device and inode numbers of a server's files and shared mappings at the dump.
 //!
-//! After a restore the kernel gives them other numbers. They are looked up again, and the interposer
-//! gets the pairs of old and new numbers ([`brolga_tape::renumber`]).
+//! After a restore the kernel gives them other numbers. They are looked up again, and the
+//! interposer gets the pairs of old and new numbers ([`brolga_tape::renumber`]).
 //!
-//! The map contains all files of the snapshot by path, all open files by process and descriptor, and
-//! all shared mappings by process and address. It does not contain files of the machine that the server
-//! has only looked at: the interposer finds these by the path that it has recorded. A file without a
-//! recorded path is identified by its device alone, which works on the same machine only.
+//! The map contains all files of the snapshot by path, all open files by process and descriptor,
+//! and all shared mappings by process and address. It does not contain files of the machine that
+//! the server has only looked at: the interposer finds these by the path that it has recorded. A
+//! file without a recorded path is identified by its device alone, which works on the same machine
+//! only.
 //!
 //! All functions have to be called inside the container.
 
@@ -22,10 +23,12 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-/// Encodes the map. The map has no strings, so a damaged length allocates little before the end is met.
+/// Encodes the map. The map has no strings, so a damaged length allocates little before the end is
+/// met.
 const ENCODING: bincode::config::Configuration = bincode::config::standard();
 
-/// The device and inode numbers of a server's files and mappings. Its encoding is part of the image.
+/// The device and inode numbers of a server's files and mappings. Its encoding is part of the
+/// image.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InodeMap {
     /// Mount points of file systems, and their devices.
@@ -37,8 +40,8 @@ pub struct InodeMap {
 }
 
 impl InodeMap {
-    /// Reads the current numbers of the files at `paths`, of all open files and mappings, and of the
-    /// file systems mounted at `mount_points`.
+    /// Reads the current numbers of the files at `paths`, of all open files and mappings, and of
+    /// the file systems mounted at `mount_points`.
     pub(crate) fn read(paths: Vec<PathBuf>, mount_points: &[PathBuf]) -> io::Result<Self> {
         let mut map = Self::default();
         for top in mount_points {

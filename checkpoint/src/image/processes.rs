@@ -44,15 +44,15 @@ pub(super) fn has_criu_memory() -> bool {
     processes().is_ok_and(|pids| pids.iter().any(has))
 }
 
-/// Lets new processes get numbers above those of all existing ones, as in the container that was dumped:
-/// CRIU needs the low ones.
+/// Lets new processes get numbers above those of all existing ones, as in the container that was
+/// dumped: CRIU needs the low ones.
 pub(super) fn keep_low_numbers_free() -> io::Result<()> {
     let highest = processes()?.into_iter().max().unwrap_or(0);
     set_last_pid(highest)
 }
 
-/// Lists the files with a shared writable mapping, by their path inside. Writes through such a mapping
-/// need not change the file's times.
+/// Lists the files with a shared writable mapping, by their path inside. Writes through such a
+/// mapping need not change the file's times.
 pub(super) fn writably_mapped_files() -> io::Result<HashSet<PathBuf>> {
     let mut found = HashSet::new();
     for pid in processes()? {

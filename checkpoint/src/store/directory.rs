@@ -9,10 +9,10 @@
 //!
 //! # Model
 //!
-//! A checkpoint begins as a *staged* directory that its writer keeps locked ([`super::staged`]). It is
-//! renamed to its slot once it is complete, synced and verified. A directory with the name of a slot
-//! was therefore complete at that time, and a staged directory without a lock was left by a writer
-//! that died: it may be removed.
+//! A checkpoint begins as a *staged* directory that its writer keeps locked ([`super::staged`]). It
+//! is renamed to its slot once it is complete, synced and verified. A directory with the name of a
+//! slot was therefore complete at that time, and a staged directory without a lock was left by a
+//! writer that died: it may be removed.
 //!
 //! # Invariants
 //!
@@ -105,8 +105,8 @@ impl Directory {
         Ok(names)
     }
 
-    /// Removes what dead processes have left half written or half removed, and returns the paths. What
-    /// a living process works on stays.
+    /// Removes what dead processes have left half written or half removed, and returns the paths.
+    /// What a living process works on stays.
     ///
     /// # Errors
     /// The directory cannot be read.
@@ -157,8 +157,8 @@ impl Directory {
     }
 
     /// Removes all but the newest `keep` complete checkpoints. If there are `keep` complete ones,
-    /// those that cannot be read are removed as well. A checkpoint that is held stays until the next
-    /// time. Returns the paths of what was removed.
+    /// those that cannot be read are removed as well. A checkpoint that is held stays until the
+    /// next time. Returns the paths of what was removed.
     ///
     /// # Errors
     /// A checkpoint cannot be removed.
@@ -201,8 +201,8 @@ impl Directory {
 pub struct Hold(#[expect(dead_code, reason = "it is there to be dropped")] Flock<File>);
 
 impl Checkpoint {
-    /// Keeps all processes from removing the checkpoint while the returned value lives. `None` means
-    /// that it is being removed already.
+    /// Keeps all processes from removing the checkpoint while the returned value lives. `None`
+    /// means that it is being removed already.
     ///
     /// # Errors
     /// The checkpoint cannot be opened.
@@ -228,8 +228,8 @@ impl Checkpoint {
         self.manifest.position.slot
     }
 
-    /// Reads all files and checks them against the manifest. `progress` is called with the number of
-    /// bytes of each read.
+    /// Reads all files and checks them against the manifest. `progress` is called with the number
+    /// of bytes of each read.
     ///
     /// # Errors
     /// Names the first bad file, in the order of paths.

@@ -1,9 +1,9 @@
 //! Server fingerprints: hashes of everything that has to be identical on all replicas.
 //!
 //! Replay and comparison are only meaningful between servers with identical programs, interpreters,
-//! libraries, interposers, settings and initial files. The libraries are those that the dynamic linker
-//! loads before the program starts; what a program loads later is not known in advance and is not
-//! included.
+//! libraries, interposers, settings and initial files. The libraries are those that the dynamic
+//! linker loads before the program starts; what a program loads later is not known in advance and
+//! is not included.
 
 use crate::store::hexadecimal;
 use serde::{Deserialize, Serialize};
@@ -44,8 +44,8 @@ pub struct ServerFingerprint {
     /// Hash of the list of the initial files; empty if there are none.
     #[serde(default)]
     pub genesis: String,
-    /// The program, its interpreters and the libraries that they are linked with, in this order. Empty
-    /// if `root` covers all files.
+    /// The program, its interpreters and the libraries that they are linked with, in this order.
+    /// Empty if `root` covers all files.
     #[serde(default)]
     pub files: Vec<FileFingerprint>,
 }

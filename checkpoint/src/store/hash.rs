@@ -7,8 +7,8 @@ use xxhash_rust::xxh3::Xxh3;
 
 const READ_BYTES: usize = 256 << 10;
 
-/// Returns length and XXH3 hash (128 bits) of a file's content. `progress` is called with the number
-/// of bytes of each read.
+/// Returns length and XXH3 hash (128 bits) of a file's content. `progress` is called with the
+/// number of bytes of each read.
 ///
 /// # Errors
 /// The file cannot be read.

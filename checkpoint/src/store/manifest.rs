@@ -160,9 +160,9 @@ impl Manifest {
         }
     }
 
-    /// Returns a part that lies outside of the checkpoint's directory, or below something that is not a
-    /// directory, or that is listed twice, or that has the name of the manifest. Without these, nothing is
-    /// ever written through a link.
+    /// Returns a part that lies outside of the checkpoint's directory, or below something that is
+    /// not a directory, or that is listed twice, or that has the name of the manifest. Without
+    /// these, nothing is ever written through a link.
     fn misplaced(&self) -> Option<&Part> {
         let directory = |part: &&Part| part.kind == PartKind::Directory;
         let directories = self.parts.iter().filter(directory);

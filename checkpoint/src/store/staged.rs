@@ -70,8 +70,8 @@ impl Directory {
 }
 
 impl Staged {
-    /// A checkpoint of `slot` that is being written at `path`, in `directory`; `lock` is that of its
-    /// writer.
+    /// A checkpoint of `slot` that is being written at `path`, in `directory`; `lock` is that of
+    /// its writer.
     pub(crate) fn new(directory: Directory, path: PathBuf, slot: u64, lock: Flock<File>) -> Self {
         Self {
             directory,
@@ -115,8 +115,9 @@ impl Staged {
         self.publish(&manifest, progress)
     }
 
-    /// Checks files that are hard links to those of an earlier checkpoint against its manifest. They
-    /// were correct then; if they have changed since, the new manifest must not certify the damage.
+    /// Checks files that are hard links to those of an earlier checkpoint against its manifest.
+    /// They were correct then; if they have changed since, the new manifest must not certify the
+    /// damage.
     fn check_shared(&self, parts: &[Part]) -> Result<(), CheckpointError> {
         let mut earlier = HashMap::new();
         for checkpoint in self.directory.list()?.whole {
@@ -137,8 +138,8 @@ impl Staged {
         Ok(())
     }
 
-    /// Publishes a checkpoint with parts that were received: as [`Staged::commit`], but under the given
-    /// manifest, which the parts have to match.
+    /// Publishes a checkpoint with parts that were received: as [`Staged::commit`], but under the
+    /// given manifest, which the parts have to match.
     ///
     /// # Errors
     /// Names the first bad file; nothing is left of it then.
@@ -181,8 +182,8 @@ impl Staged {
 
 impl Drop for Staged {
     fn drop(&mut self) {
-        // A published one has another path. What cannot be removed now is removed by the next process
-        // that opens the directory.
+        // A published one has another path. What cannot be removed now is removed by the next
+        // process that opens the directory.
         if self.path.exists() {
             let _ = fs::remove_dir_all(&self.path);
         }

@@ -52,8 +52,8 @@ pub(super) fn verify(
     Ok(())
 }
 
-/// Hashes and syncs everything below `directory/inner` and appends it to `parts`. Contents are synced
-/// before the directories that name them.
+/// Hashes and syncs everything below `directory/inner` and appends it to `parts`. Contents are
+/// synced before the directories that name them.
 pub(super) fn seal(
     directory: &Path,
     inner: &Path,

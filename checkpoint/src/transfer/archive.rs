@@ -1,6 +1,6 @@
 //! A checkpoint as a single stream: a tar archive, compressed with zstd, whose first file is the
-//! manifest. An import checks all parts against the manifest; the checksum of the zstd frame is checked
-//! as well.
+//! manifest. An import checks all parts against the manifest; the checksum of the zstd frame is
+//! checked as well.
 //!
 //! Every tool that can list and unpack `.tar.zst` files can be used on it.
 
@@ -81,8 +81,8 @@ fn append_file(
     tar.append_data(&mut header, inner, counted)
 }
 
-/// Reads a checkpoint from `input` into `directory` and verifies all of it. `progress` is called with
-/// the number of bytes of each read. `name` stands for the stream in errors.
+/// Reads a checkpoint from `input` into `directory` and verifies all of it. `progress` is called
+/// with the number of bytes of each read. `name` stands for the stream in errors.
 ///
 /// # Errors
 /// A truncated or damaged stream is [`CheckpointError::Corrupt`]. Nothing is left of it then.
@@ -149,8 +149,8 @@ fn read_manifest(
     Manifest::decode(&bytes, name)
 }
 
-/// Creates one part in `directory`. It has to be of the type that the manifest says, so that nothing is
-/// ever written through a link.
+/// Creates one part in `directory`. It has to be of the type that the manifest says, so that
+/// nothing is ever written through a link.
 fn unpack(
     entry: &mut tar::Entry<'_, impl Read>,
     part: &Part,

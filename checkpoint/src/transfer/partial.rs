@@ -6,9 +6,9 @@
 //!     …                                      its parts
 //! ```
 //!
-//! The name contains the hash of the manifest, so all that was received belongs to the same checkpoint,
-//! whichever node sent it. Each part grows from its beginning. Its writer has to read it to find out how
-//! much of it is valid: after a crash of the machine it may contain anything.
+//! The name contains the hash of the manifest, so all that was received belongs to the same
+//! checkpoint, whichever node sent it. Each part grows from its beginning. Its writer has to read
+//! it to find out how much of it is valid: after a crash of the machine it may contain anything.
 //!
 //! # Invariants
 //!
@@ -41,8 +41,8 @@ pub struct Partial {
 }
 
 impl Directory {
-    /// Begins or continues to receive the checkpoint that `manifest` describes. Its directories and links
-    /// are created.
+    /// Begins or continues to receive the checkpoint that `manifest` describes. Its directories and
+    /// links are created.
     ///
     /// # Errors
     /// Another process is receiving it, or it cannot be written.
@@ -132,8 +132,8 @@ impl Partial {
         Ok(())
     }
 
-    /// Publishes the checkpoint. `replaces` says that a published one of the same slot is damaged; it is
-    /// removed first. `progress` is called with the number of bytes of each read.
+    /// Publishes the checkpoint. `replaces` says that a published one of the same slot is damaged;
+    /// it is removed first. `progress` is called with the number of bytes of each read.
     ///
     /// # Errors
     /// Names the first bad file; nothing is left of it then.

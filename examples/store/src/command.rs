@@ -1,4 +1,5 @@
-//! Commands with checked arguments, parsed from requests. Anything wrong becomes [`Command::Refused`].
+//! Commands with checked arguments, parsed from requests. Anything wrong becomes
+//! [`Command::Refused`].
 //!
 //! Options that would change the effect of a command and are not implemented are refused, never
 //! ignored: a client that asks for expiry must not believe that it got it.
@@ -136,8 +137,8 @@ fn set<'a>(key: &'a [u8], value: &'a [u8], options: &[&'a [u8]]) -> Parsed<'a> {
     })
 }
 
-/// Parses a prefix, with or without a `*` at its end. Any other pattern is refused: taking its special
-/// characters literally would silently give a wrong answer.
+/// Parses a prefix, with or without a `*` at its end. Any other pattern is refused: taking its
+/// special characters literally would silently give a wrong answer.
 fn keys(pattern: &[u8]) -> Parsed<'_> {
     let prefix = pattern.strip_suffix(b"*").unwrap_or(pattern);
     if prefix

@@ -146,7 +146,8 @@ pub(crate) fn database_path(directory: &Path) -> PathBuf {
     directory.join(FILE_NAME)
 }
 
-/// A file that is synced or not. It does not support redb's byte-range locks: the directory is locked.
+/// A file that is synced or not. It does not support redb's byte-range locks: the directory is
+/// locked.
 #[derive(Debug)]
 struct Backend {
     file: FileBackend,

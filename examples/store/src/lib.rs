@@ -1,9 +1,9 @@
 //! A small, ordinary key-value server: the storage service bundled with Brolga.
 //!
-//! There is **no replication code here**, on purpose. This is the kind of program that Brolga is for:
-//! one process, blocking sockets, a thread per connection, mutexes, condition variables and a database
-//! on disk. Run by itself, it is a durable single-node store; run under Brolga, it is a replicated
-//! one, with the same code.
+//! There is **no replication code here**, on purpose. This is the kind of program that Brolga is
+//! for: one process, blocking sockets, a thread per connection, mutexes, condition variables and a
+//! database on disk. Run by itself, it is a durable single-node store; run under Brolga, it is a
+//! replicated one, with the same code.
 //!
 //! Reading order:
 //! - [`resp`]: the wire format (RESP2 and inline commands), parsing and replies; no I/O.
@@ -21,9 +21,9 @@
 //! is taken, and the commands of one connection in the order sent.
 //!
 //! **No reply is sent before everything it reveals is durable.** A write is acknowledged after the
-//! transaction that holds it has committed; a read of a key with a write still on its way to disk is
-//! answered after that write has committed. So a reply never reveals something that a crash could
-//! undo. A read of any other key waits for nothing.
+//! transaction that holds it has committed; a read of a key with a write still on its way to disk
+//! is answered after that write has committed. So a reply never reveals something that a crash
+//! could undo. A read of any other key waits for nothing.
 //!
 //! If a transaction cannot be committed (a full disk), the store stops: its memory is then ahead of
 //! what it can make durable.
@@ -50,11 +50,12 @@ pub use error::StoreError;
 pub use options::{Options, SyncMode};
 pub use server::Server;
 
-/// Serves until killed, or until a client sends `SHUTDOWN`, which is the only way this returns `Ok`.
+/// Serves until killed, or until a client sends `SHUTDOWN`, which is the only way this returns
+/// `Ok`.
 ///
-/// Prints one line on standard output once connections are accepted. The caller is expected to end the
-/// process when this returns: threads that are blocked on their clients, and the listening socket,
-/// stay until then.
+/// Prints one line on standard output once connections are accepted. The caller is expected to end
+/// the process when this returns: threads that are blocked on their clients, and the listening
+/// socket, stay until then.
 pub fn run(options: Options) -> Result<(), StoreError> {
     let server = Server::bind(options)?;
     server.announce();

@@ -1,8 +1,8 @@
 //! The wire format: RESP2 requests in, replies out, and inline commands (`GET key` typed by hand).
 //!
 //! [`parse`] works on what has been received so far and keeps no state between calls: an incomplete
-//! request is parsed again, from its start, when more has been received. The cost is per argument, not
-//! per byte, because the length of an argument precedes its bytes.
+//! request is parsed again, from its start, when more has been received. The cost is per argument,
+//! not per byte, because the length of an argument precedes its bytes.
 //!
 //! Not supported: RESP3, and quoting in inline commands.
 
@@ -10,8 +10,8 @@ use std::io::Write;
 
 /// Most bytes in one request, framing included.
 pub const REQUEST_BYTES_MAX: usize = 32 << 20;
-/// Most bytes in one argument. It is above the limits of keys and values: exceeding those gets an error
-/// reply, exceeding this ends the connection.
+/// Most bytes in one argument. It is above the limits of keys and values: exceeding those gets an
+/// error reply, exceeding this ends the connection.
 pub const ARGUMENT_BYTES_MAX: usize = 16 << 20;
 /// Most arguments in one request.
 pub const ARGUMENTS_MAX: usize = 65_536;
@@ -27,8 +27,8 @@ pub struct ProtocolError(&'static str);
 
 /// Reads one request from the start of `input` and puts its arguments in `arguments`.
 ///
-/// Returns the number of bytes that it takes, or `None` if the request is incomplete. A request without
-/// arguments (an empty line) is legal, and is to be ignored.
+/// Returns the number of bytes that it takes, or `None` if the request is incomplete. A request
+/// without arguments (an empty line) is legal, and is to be ignored.
 pub fn parse<'a>(
     input: &'a [u8],
     arguments: &mut Vec<&'a [u8]>,

@@ -108,8 +108,8 @@ fn next_connection(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// Returns whether an error of `accept` is no lack of resources: the connection was closed before it was
-/// accepted, or a signal arrived.
+/// Returns whether an error of `accept` is no lack of resources: the connection was closed before
+/// it was accepted, or a signal arrived.
 fn transient(error: &io::Error) -> bool {
     matches!(
         error.kind(),

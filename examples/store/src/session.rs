@@ -1,8 +1,8 @@
 //! One connection: reads input, runs every complete request in it, and sends all replies at once.
 //!
-//! The requests of one read are one run on the store: one lock, at most one transaction to wait for,
-//! one write to the socket. Pipelined requests are therefore cheap. A run ends early only if its
-//! replies get large.
+//! The requests of one read are one run on the store: one lock, at most one transaction to wait
+//! for, one write to the socket. Pipelined requests are therefore cheap. A run ends early only if
+//! its replies get large.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -102,9 +102,9 @@ impl Session<'_> {
         Ok(flow)
     }
 
-    /// Discards the replies of a run, which reveal what is not durable and may never be, and ends the
-    /// connection. The client gets a message before the store stops, because the process may end first.
-    /// A client that does not read delays that only briefly.
+    /// Discards the replies of a run, which reveal what is not durable and may never be, and ends
+    /// the connection. The client gets a message before the store stops, because the process may
+    /// end first. A client that does not read delays that only briefly.
     fn halted(&mut self) -> io::Result<Flow> {
         self.out.clear();
         resp::error(
@@ -127,8 +127,9 @@ impl Session<'_> {
     }
 }
 
-/// Finds the complete requests in `input`, up to one that ends the connection. Returns them, the number
-/// of bytes that they and empty lines between them take, and the error in what follows, if any.
+/// Finds the complete requests in `input`, up to one that ends the connection. Returns them, the
+/// number of bytes that they and empty lines between them take, and the error in what follows, if
+/// any.
 fn scan(input: &[u8]) -> (Vec<Request<'_>>, usize, Option<ProtocolError>) {
     let (mut requests, mut arguments, mut taken) = (Vec::new(), Vec::new(), 0);
     while requests.len() < RUN_REQUESTS_MAX {
@@ -153,8 +154,8 @@ fn scan(input: &[u8]) -> (Vec<Request<'_>>, usize, Option<ProtocolError>) {
     (requests, taken, None)
 }
 
-/// Runs `requests` until one ends the connection or the replies get large. Returns the position where it
-/// stopped.
+/// Runs `requests` until one ends the connection or the replies get large. Returns the position
+/// where it stopped.
 fn run(
     requests: &[Request<'_>],
     view: &mut View,
@@ -302,8 +303,8 @@ impl Input {
         }
     }
 
-    /// Moves the remaining bytes to the front, and doubles the buffer if it is full. A large buffer is
-    /// freed once it is empty.
+    /// Moves the remaining bytes to the front, and doubles the buffer if it is full. A large buffer
+    /// is freed once it is empty.
     fn make_room(&mut self) {
         self.bytes.copy_within(self.start..self.end, 0);
         self.end -= self.start;

@@ -1,10 +1,10 @@
 //! The view behind a lock, made durable by leader/follower group commit.
 //!
 //! There is no writer thread. A connection that needs a batch on disk, while no other one commits,
-//! becomes the *leader*: it seals the open batch, which holds the writes of all connections, and commits
-//! it while the lock is free and the next batch fills up. The others wait, as *followers*. With one
-//! client, this saves two context switches per write compared with a writer thread; with many, it is one
-//! transaction for all of them.
+//! becomes the *leader*: it seals the open batch, which holds the writes of all connections, and
+//! commits it while the lock is free and the next batch fills up. The others wait, as *followers*.
+//! With one client, this saves two context switches per write compared with a writer thread; with
+//! many, it is one transaction for all of them.
 //!
 //! ```text
 //! lock ── run commands on the view ──┬── needs nothing that is pending ───────────────▶ reply
@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Followers of the batch in flight and of the open batch wait on two condition variables, by the
-//! parity of the batch number. When a batch lands, all of its followers are woken, and one follower of
-//! the next batch, to lead it. No thread is woken without need, and none waits with a timeout.
+//! parity of the batch number. When a batch lands, all of its followers are woken, and one follower
+//! of the next batch, to lead it. No thread is woken without need, and none waits with a timeout.
 
 use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -51,7 +51,8 @@ struct State {
     durable: u64,
     /// There is a leader, which has sealed a batch or is about to.
     committing: bool,
-    /// Number of threads that wait on each condition variable. Waking none would be a system call too.
+    /// Number of threads that wait on each condition variable. Waking none would be a system call
+    /// too.
     followers: [usize; 2],
     halted: Option<Halt>,
 }
@@ -165,8 +166,7 @@ impl Store {
     }
 
     /// Wakes the followers of `batch`, and one follower of the next batch, to lead it; all
-    /// followers if the
-    /// commit failed.
+    /// followers if the commit failed.
     fn wake(&self, batch: u64, followers: [usize; 2], committed: bool) {
         let (this, next) = (parity(batch), parity(batch + 1));
         if followers[this] > 0 {
@@ -193,8 +193,8 @@ fn parity(batch: u64) -> usize {
     (batch % 2) as usize
 }
 
-/// Locks a mutex. If a thread has panicked with the lock held, its work is half done, and this panics as
-/// well.
+/// Locks a mutex. If a thread has panicked with the lock held, its work is half done, and this
+/// panics as well.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(poisoned)
 }

@@ -1,12 +1,12 @@
 //! The keys after the last command, and the writes that are not on disk yet.
 //!
-//! Commands read and change the view alone; it knows neither locks nor disks. Writes are collected in
-//! the *open* batch. [`View::seal`] makes the open batch the one *in flight* to disk, and starts the
-//! next; [`View::landed`] records its arrival. Batches are numbered from 1 and land in order.
+//! Commands read and change the view alone; it knows neither locks nor disks. Writes are collected
+//! in the *open* batch. [`View::seal`] makes the open batch the one *in flight* to disk, and starts
+//! the next; [`View::landed`] records its arrival. Batches are numbered from 1 and land in order.
 //!
 //! Invariant: a key differs between view and disk only if it is in the open batch or in the one in
-//! flight. Before the reply to a command may be sent, the newest batch that holds a key that it looked
-//! at has to land. The view keeps the maximum over a run of commands ([`View::needs`]).
+//! flight. Before the reply to a command may be sent, the newest batch that holds a key that it
+//! looked at has to land. The view keeps the maximum over a run of commands ([`View::needs`]).
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -48,7 +48,8 @@ impl View {
         self.needs = 0;
     }
 
-    /// Returns the batch that has to be on disk before the replies of this run may be sent; 0 for none.
+    /// Returns the batch that has to be on disk before the replies of this run may be sent; 0 for
+    /// none.
     pub(crate) fn needs(&self) -> u64 {
         self.needs
     }

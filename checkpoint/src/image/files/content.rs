@@ -5,8 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::os::fd::AsFd;
 use std::path::Path;
 
-/// Creates `to` with the content of `from`. Returns true if the blocks are shared; otherwise the content
-/// was copied without its holes.
+/// Creates `to` with the content of `from`. Returns true if the blocks are shared; otherwise the
+/// content was copied without its holes.
 pub(super) fn copy(from: &mut File, to: &Path, mode: u32) -> io::Result<bool> {
     use std::os::unix::fs::OpenOptionsExt;
     let mut options = File::options();
@@ -37,7 +37,8 @@ fn copy_data(from: &mut File, to: &mut File) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the next range that is not a hole. File systems without this information report data only.
+/// Returns the next range that is not a hole. File systems without this information report data
+/// only.
 fn next_data(file: &File, from: u64, length: u64) -> io::Result<Option<(u64, u64)>> {
     let offset = i64::try_from(from).map_err(|_| io::ErrorKind::FileTooLarge)?;
     let found = nix::unistd::lseek(file.as_fd(), offset, nix::unistd::Whence::SeekData);

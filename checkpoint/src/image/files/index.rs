@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
 pub const INDEX: &str = "files.index";
 /// Name of the directory of contents, in the snapshot's directory.
 pub const CONTENTS: &str = "files";
-/// A larger index is refused. The limit keeps a damaged length from allocating memory; it does not change
-/// the encoding.
+/// A larger index is refused. The limit keeps a damaged length from allocating memory; it does not
+/// change the encoding.
 const INDEX_BYTES_MAX: usize = 1 << 30;
 pub(super) const ENCODING: Configuration<LittleEndian, Varint, Limit<INDEX_BYTES_MAX>> =
     bincode::config::standard().with_limit();
@@ -102,9 +102,9 @@ impl Index {
         }
     }
 
-    /// Returns the number of an entry of no tree, or outside of its tree, or below something that is not a
-    /// directory, or whose name is taken, or that is a hard link to no earlier entry of its tree. Without
-    /// these, nothing is ever written through a link.
+    /// Returns the number of an entry of no tree, or outside of its tree, or below something that
+    /// is not a directory, or whose name is taken, or that is a hard link to no earlier entry of
+    /// its tree. Without these, nothing is ever written through a link.
     fn misplaced(&self) -> Option<usize> {
         let mut directories = HashSet::new();
         let mut names = HashSet::new();

@@ -28,9 +28,9 @@ pub struct Tree {
     pub top: PathBuf,
 }
 
-/// Writes a snapshot of `trees` into `directory`. `previous` is the directory of the previous snapshot.
-/// `volatile` are files (by tree and path below its top) whose changes do not show in their times; they
-/// are copied each time.
+/// Writes a snapshot of `trees` into `directory`. `previous` is the directory of the previous
+/// snapshot. `volatile` are files (by tree and path below its top) whose changes do not show in
+/// their times; they are copied each time.
 ///
 /// # Errors
 /// A file cannot be read, or the snapshot cannot be written; it is unusable then.
