@@ -108,3 +108,81 @@ impl NodeState {
         Ok(state)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clients::saved::{SavedConn, SavedFrontend};
+    use crate::testing::hexadecimal;
+
+    /// A state in which every list has one element.
+    fn state() -> NodeState {
+        let hashes = SlotHashes {
+            slot: 7,
+            output_hash: 1,
+            schedule_hash: 2,
+        };
+        NodeState {
+            deadline_ns: 3,
+            seen: 8,
+            last_entry: 7,
+            time_ns: 4,
+            hashes: vec![hashes],
+            ports: vec![SavedPort {
+                listener: 1,
+                address: SocketAddr::from(([127, 0, 0, 1], 80)),
+                datagrams: false,
+                chosen: true,
+            }],
+            conns: SavedConns {
+                conns: vec![SavedConn {
+                    id: (5, 6),
+                    owner: 5,
+                    input_next: 9,
+                    ended: false,
+                    credit: 10,
+                }],
+                frontends: vec![SavedFrontend {
+                    id: 5,
+                    node: 1,
+                    last_counter: 6,
+                    heard: 0,
+                    outgoing: 0,
+                }],
+                asked_upto: 11,
+                unanswered: vec![(11, SocketAddr::from(([127, 0, 0, 1], 81)))],
+                answered: vec![12],
+            },
+            unacked_output: vec![SavedOutput {
+                id: (5, 6),
+                base: 13,
+                bytes: b"out".to_vec(),
+                consumed: 14,
+                fin: false,
+                closed: Some(true),
+            }],
+            ..NodeState::new(hashes)
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let dir = tempfile::tempdir().unwrap();
+        state().save(dir.path()).unwrap();
+        let bytes = fs::read(dir.path().join(FILE_NAME)).unwrap();
+        let golden = "0107010203080704010701020101007f0000015000010105060509000a0105010600000b010b007f\
+            00000151010c0105060d036f75740e000101";
+        assert_eq!(hexadecimal(&bytes), golden);
+        assert_eq!(NodeState::load(dir.path()).unwrap(), state());
+    }
+
+    #[test]
+    fn another_version_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut state = state();
+        state.version = VERSION + 1;
+        state.save(dir.path()).unwrap();
+        let error = NodeState::load(dir.path()).unwrap_err().to_string();
+        assert_eq!(error, "the node state is of version 2");
+    }
+}

@@ -9,6 +9,7 @@
 //! Sans-IO. Deliberately absent: which replica goes first ([`crate::checkpoint::coordination`]) and
 //! how a checkpoint is taken ([`crate::checkpoint::procedure`]).
 
+use brolga_consensus::Backoff;
 use std::time::{Duration, Instant};
 
 /// Bytes of the log per entry beside its payload, about.
@@ -30,7 +31,7 @@ pub struct Schedule {
     covered: u64,
     noted: u64,
     last_at: Instant,
-    failures: u32,
+    backoff: Backoff,
     not_before: Option<Instant>,
     last_error: Option<String>,
     request_at: Option<Instant>,
@@ -46,7 +47,7 @@ impl Schedule {
             covered: 0,
             noted: 0,
             last_at: now,
-            failures: 0,
+            backoff: Backoff::new(PAUSE_LEAST, PAUSE_MOST),
             not_before: None,
             last_error: None,
             request_at: None,
@@ -121,16 +122,14 @@ impl Schedule {
     pub fn succeeded(&mut self, now: Instant) {
         self.covered = self.noted;
         self.last_at = now;
-        self.failures = 0;
+        self.backoff.reset();
         self.not_before = None;
         self.last_error = None;
     }
 
     /// No checkpoint was taken. Returns true when the reason differs from the last one.
     pub fn failed(&mut self, error: &str, now: Instant) -> bool {
-        let doubled = PAUSE_LEAST.saturating_mul(1 << self.failures.min(16));
-        self.not_before = Some(now + doubled.min(PAUSE_MOST));
-        self.failures += 1;
+        self.not_before = Some(now + self.backoff.fail());
         let is_new = self.last_error.as_deref() != Some(error);
         self.last_error = Some(error.to_owned());
         is_new
@@ -139,7 +138,7 @@ impl Schedule {
     /// Says how often in a row no checkpoint could be taken, and why.
     pub fn trouble(&self) -> Option<String> {
         let error = self.last_error.as_ref()?;
-        Some(match self.failures {
+        Some(match self.backoff.failures() {
             0 | 1 => format!("failed: {error}"),
             many => format!("failed {many} times in a row: {error}"),
         })

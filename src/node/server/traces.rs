@@ -1,10 +1,10 @@
 //! Traces: all output of a server, in files, so that runs can be compared operation by
 //! operation.
 //!
-//! With `trace` set, a server also puts a [`brolga_tape::record::Record::Step`] on its tape for each ordered operation,
-//! and its node copies the tape's output to `trace-1`, `trace-2` … in its data directory, one file
-//! for each start of the server. Two runs of a deterministic server write the same bytes; one that
-//! was killed writes a beginning of them.
+//! With `trace` set, a server also puts a [`brolga_tape::record::Record::Step`] on its tape for
+//! each ordered operation, and its node copies the tape's output to `trace-1`, `trace-2` … in its
+//! data directory, one file for each start of the server. Two runs of a deterministic server write
+//! the same bytes; one that was killed writes a beginning of them.
 
 use std::fs::File;
 use std::io::{self, Write};

@@ -7,7 +7,7 @@
 //!
 //! Sans-IO: what other nodes have is told, and time is given.
 
-use brolga_consensus::NodeId;
+use brolga_consensus::{Backoff, NodeId};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -17,14 +17,26 @@ const PAUSE_LEAST: Duration = Duration::from_millis(200);
 const PAUSE_MOST: Duration = Duration::from_secs(30);
 
 /// The state of a node, as far as it is known.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Donor {
     /// There is a link to it.
     up: bool,
     /// The slot of its newest checkpoint, if it has told of one.
     newest: Option<u64>,
-    failures: u32,
+    backoff: Backoff,
     not_before: Option<Instant>,
+}
+
+impl Donor {
+    /// A node without a link, of which nothing is known.
+    fn new() -> Self {
+        Self {
+            up: false,
+            newest: None,
+            backoff: Backoff::new(PAUSE_LEAST, PAUSE_MOST),
+            not_before: None,
+        }
+    }
 }
 
 /// The choice.
@@ -56,7 +68,7 @@ pub struct Donors {
 impl Donors {
     /// The other nodes; none has a link yet.
     pub fn new(nodes: impl IntoIterator<Item = NodeId>) -> Self {
-        let all = nodes.into_iter().map(|id| (id, Donor::default()));
+        let all = nodes.into_iter().map(|id| (id, Donor::new()));
         Self { all: all.collect() }
     }
 
@@ -81,9 +93,7 @@ impl Donors {
     /// An attempt with a node has failed.
     pub fn failed(&mut self, node: NodeId, now: Instant) {
         if let Some(donor) = self.all.get_mut(&node) {
-            let pause = PAUSE_LEAST.saturating_mul(1 << donor.failures.min(16));
-            donor.not_before = Some(now + pause.min(PAUSE_MOST));
-            donor.failures += 1;
+            donor.not_before = Some(now + donor.backoff.fail());
         }
     }
 
@@ -102,7 +112,13 @@ impl Donors {
             let begun = requirements.begun == Some(**id);
             let leads = requirements.leader == Some(**id);
             // Nothing is less than something: who has told of none comes last.
-            (donor.failures, !begun, leads, Reverse(donor.newest), **id)
+            (
+                donor.backoff.failures(),
+                !begun,
+                leads,
+                Reverse(donor.newest),
+                **id,
+            )
         });
         match best {
             Some((id, _)) => Choice::Ask(*id),
