@@ -237,18 +237,18 @@ impl Crate {
             } else if self.modules.contains_key(&child) {
                 at = child;
             } else {
-                return Some(self.definition(at, name, names.cloned().collect(), depth));
+                return Some(self.definition(at, name, &names.cloned().collect::<Vec<_>>(), depth));
             }
         }
         Some((at, String::new()))
     }
 
     /// The module that defines `name`, which can be used from `module`.
-    fn definition(&self, module: String, name: &str, rest: Vec<String>, depth: usize) -> Target {
+    fn definition(&self, module: String, name: &str, rest: &[String], depth: usize) -> Target {
         let exports = self.modules.get(&module).map(|it| &it.exports);
         for (export, path) in exports.into_iter().flatten() {
             if depth > 0 && export == name {
-                let whole: Vec<String> = path.iter().chain(&rest).cloned().collect();
+                let whole: Vec<String> = path.iter().chain(rest).cloned().collect();
                 if let Some(target) = self.follow(&module, &whole, depth - 1) {
                     return target;
                 }

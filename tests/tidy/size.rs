@@ -83,7 +83,7 @@ fn folders_have_room() {
         let folder = tree::name_of(path.parent().unwrap());
         if path.is_dir() {
             divided.push(folder);
-        } else if is_source(&path) {
+        } else if is_source(path) {
             *files.entry(folder).or_default() += 1;
         }
     }

@@ -37,7 +37,9 @@ fn lines_where(text: &str, bad: impl Fn(&str) -> bool, what: &str) -> Vec<String
 fn every_module_says_what_it_is_for() {
     check(&tree::rust(), |name, text| {
         // A module of unit tests is described by what it tests.
-        let told = text.starts_with("//!") || name.ends_with("/tests.rs");
+        let told = text.starts_with("//!")
+            || name.ends_with("/tests.rs")
+            || name.ends_with("/tests/mod.rs");
         if told {
             Vec::new()
         } else {

@@ -69,7 +69,7 @@ fn read(paths: impl IntoIterator<Item = PathBuf>) -> Vec<Source> {
     paths.into_iter().map(source).collect()
 }
 
-fn with_extension<'a>(paths: &[PathBuf], extensions: &'a [&str]) -> Vec<PathBuf> {
+fn with_extension(paths: &[PathBuf], extensions: &[&str]) -> Vec<PathBuf> {
     let wanted = |path: &&PathBuf| {
         let extension = path.extension().and_then(|it| it.to_str());
         extension.is_some_and(|it| extensions.contains(&it))

@@ -129,7 +129,7 @@ fn restore_repeats_history_elsewhere_and_chooses_where_a_node_starts() {
     }
     let mut history = History::make(name);
     let past = history.between_the_checkpoints();
-    history.from_a_kept_checkpoint(&past);
+    history.replay_from_a_kept_checkpoint(&past);
     history.without_criu(&past);
     let (archive, third) = history.export();
     history.cluster.kill_everything();
@@ -200,7 +200,7 @@ impl History {
     }
 
     /// The checkpoint that was kept beside the files is as good as any.
-    fn from_a_kept_checkpoint(&self, past: &Path) {
+    fn replay_from_a_kept_checkpoint(&self, past: &Path) {
         let kept = past.join("checkpoints");
         let on = ["--checkpoints", kept.to_str().unwrap()];
         let replayed = done("replay", &self.data, 1, &on);
