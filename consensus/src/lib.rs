@@ -47,6 +47,8 @@
 
 mod backoff;
 pub mod core;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod journal;
 pub mod replica;
 #[cfg(test)]

@@ -75,7 +75,7 @@ impl Summary {
 }
 
 impl Base {
-    fn encode(&self) -> [u8; BYTES] {
+    pub(super) fn encode(&self) -> [u8; BYTES] {
         let (recovery, slot) = self.recovery.map_or((Ballot::default(), 0), recovery_words);
         let words = [
             u64::from(self.first_segment),
@@ -99,7 +99,7 @@ impl Base {
         bytes
     }
 
-    fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
         let mut copy: [u8; BYTES] = bytes.try_into().map_err(|_| "it has another length")?;
         let crc = u32::from_le_bytes([copy[8], copy[9], copy[10], copy[11]]);
         copy[8..12].fill(0);

@@ -27,6 +27,8 @@
 //! written after it, cannot be told from a tear.
 
 mod base;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 mod index;
 mod reader;
 mod record;

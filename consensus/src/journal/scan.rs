@@ -344,3 +344,15 @@ fn read(segments: &Segments, number: u32) -> Result<Bytes, JournalError> {
         .map(Bytes::from)
         .map_err(|error| JournalError::io(&path, error))
 }
+
+/// Scans the bytes of one segment, and looks for records that prove damage.
+#[cfg(feature = "fuzzing")]
+pub(super) fn scan_bytes(bytes: &Bytes, salt: u32) {
+    let mut scan = Scan::default();
+    if let End::Bad(offset, _) = scan.segment(1, bytes, salt) {
+        proves_durable(&bytes[offset..], salt, IoSeq(scan.last_seq.0 + 1));
+    }
+    let commit = scan.commit;
+    let found = scan.finish();
+    let _ = found.index.gap(commit);
+}

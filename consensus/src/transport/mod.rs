@@ -27,6 +27,8 @@ mod error;
 mod first_frame;
 #[cfg(test)]
 mod fuzz_tests;
+#[cfg(feature = "fuzzing")]
+pub(crate) mod fuzzing;
 #[cfg(test)]
 mod golden_tests;
 mod handoff;
