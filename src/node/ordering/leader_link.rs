@@ -5,6 +5,7 @@
 //! net below that, for what nobody foresaw; it backs off so that a cluster without a quorum is not
 //! buried in repetitions.
 
+use brolga_consensus::Backoff;
 use std::time::{Duration, Instant};
 
 const RETRY_FIRST: Duration = Duration::from_secs(1);
@@ -18,7 +19,7 @@ const HOLD: Duration = Duration::from_millis(20);
 pub(crate) struct LeaderLink {
     needs_resend: bool,
     check_at: Option<Instant>,
-    wait: Duration,
+    backoff: Backoff,
     held_until: Option<Instant>,
     progress: u64,
     resends: u64,
@@ -29,7 +30,7 @@ impl Default for LeaderLink {
         Self {
             needs_resend: true,
             check_at: None,
-            wait: RETRY_FIRST,
+            backoff: Backoff::new(RETRY_FIRST, RETRY_MOST),
             held_until: None,
             progress: 0,
             resends: 0,
@@ -72,7 +73,7 @@ impl LeaderLink {
     /// Events were sent to another node.
     pub(crate) fn sent(&mut self, now: Instant) {
         if self.check_at.is_none() {
-            self.check_at = Some(now + self.wait);
+            self.check_at = Some(now + self.backoff.pause());
         }
     }
 
@@ -96,16 +97,16 @@ impl LeaderLink {
         let moved = progress != self.progress;
         self.progress = progress;
         if !outstanding() {
-            self.wait = RETRY_FIRST;
+            self.backoff.reset();
             return;
         }
         if moved {
-            self.wait = RETRY_FIRST;
+            self.backoff.reset();
         } else {
             self.needs_resend = true;
-            self.wait = (self.wait * 2).min(RETRY_MOST);
+            self.backoff.fail();
         }
-        self.check_at = Some(now + self.wait);
+        self.check_at = Some(now + self.backoff.pause());
     }
 
     /// Returns how often everything was sent again.
