@@ -1,8 +1,7 @@
 //! One connection of a transport: its socket, its state, and the bytes under way in both directions.
 
-use super::error::FrameError;
 use super::outbox::Outbox;
-use super::wire::{BODY_BYTES_MAX, GREETING_BYTES_MAX, Kind, take_frame};
+use super::wire::{BODY_BYTES_MAX, FrameError, GREETING_BYTES_MAX, Kind, take_frame};
 use crate::core::NodeId;
 use bytes::{Bytes, BytesMut};
 use mio::net::TcpStream;

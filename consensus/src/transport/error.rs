@@ -1,21 +1,7 @@
-//! Why a frame or a connection is refused. One line each: the other side shows it to its operator.
+//! Why a connection is refused. One line each: the other side shows it to its operator.
 
-use super::wire::VERSION;
+use super::wire::{FrameError, VERSION};
 use crate::core::{LEARNERS_MAX, NodeId};
-
-/// Bytes that are no frame.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum FrameError {
-    /// The length is zero, or above the limit.
-    #[error("a frame of an impossible length")]
-    Length,
-    /// The checksum does not match.
-    #[error("a frame with a wrong checksum")]
-    Checksum,
-    /// No kind has this number.
-    #[error("a frame of unknown kind")]
-    Kind,
-}
 
 /// Why a connection is not served.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -38,10 +38,10 @@ mod neighbors;
 mod outbox;
 mod wire;
 
-pub use error::{FrameError, Refusal};
+pub use error::Refusal;
 pub use handoff::{UpgradedStream, open_stream};
 pub use join::{JoinError, join, receive_joiner};
-pub use wire::{BODY_BYTES_MAX, VERSION};
+pub use wire::{BODY_BYTES_MAX, FrameError, VERSION};
 
 use crate::core::{Msg, NodeId};
 use bytes::Bytes;

@@ -4,7 +4,6 @@
 //! integers are little-endian. A value is the last thing in a message, so that it needs no length and
 //! can be sent from where it is and received as a slice of the input.
 
-use super::error::FrameError;
 use crate::core::NodeId;
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -19,7 +18,21 @@ pub(super) const PREFIX_BYTES: usize = 8;
 
 const HELLO_MAGIC: [u8; 4] = *b"BRLG";
 
-/// What a frame holds.
+/// Bytes that are no frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FrameError {
+    /// The length is zero, or above the limit.
+    #[error("a frame of an impossible length")]
+    Length,
+    /// The checksum does not match.
+    #[error("a frame with a wrong checksum")]
+    Checksum,
+    /// No kind has this number.
+    #[error("a frame of unknown kind")]
+    Kind,
+}
+
+/// The kind of a frame: what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Hello = 1,
