@@ -64,11 +64,12 @@ impl<H: ServerHost> Node<H> {
         }
         let slot = self.server.output.applied().slot;
         if too_often {
-            let message = format!("the server died {CRASHES_MAX} times after slot {slot}: {how}");
+            let message =
+                format!("the server crashed {CRASHES_MAX} times after slot {slot}: {how}");
             self.server_ended(ServerState::Faulted { message });
             return Ok(());
         }
-        tracing::warn!(%how, slot, "the server died; it is started again and replays the log");
+        tracing::warn!(%how, slot, "the server crashed; restarting it, and replaying the log");
         self.restart_server()
     }
 

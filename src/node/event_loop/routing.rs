@@ -4,7 +4,6 @@
 use crate::clients::Clients;
 use crate::clients::connection_table::{ConnectionTable, Progress};
 use crate::clients::frontend::Frontend;
-use crate::clients::listeners::Published;
 use crate::divergence::output_commit::OutputCommit;
 use crate::error::NodeError;
 use crate::event_loop::node::Node;
@@ -12,7 +11,6 @@ use crate::proxy::server::ProxyServer;
 use crate::server::lifecycle::{Lifecycle, ServerEvent};
 use crate::server::output::Sink;
 use crate::server::process::ServerHost;
-use crate::server::syscall_filter::CaughtSite;
 use brolga_os::sys;
 use brolga_tape::ConnId;
 use brolga_tape::entry::{Entry, Event};
@@ -254,6 +252,7 @@ impl Sink for Records<'_> {
     fn done(&mut self, _: u64) {}
 
     fn record(&mut self, record: &Record<'_>, _: &[u8]) {
+        self.events.extend(ServerEvent::of_record(record));
         match *record {
             Record::Data { conn, .. }
             | Record::Consumed { conn, .. }
@@ -263,48 +262,19 @@ impl Sink for Records<'_> {
                 self.conns.closed_by_server(conn);
             }
             Record::Connect { conn, address } => self.conns.asked_by_server(conn, address),
-            Record::Listen {
-                listener,
-                address,
-                transport,
-                chosen,
-            } => {
-                self.proxies.ports_changed(record);
-                self.events.push(ServerEvent::Listen(Published {
-                    listener,
-                    address,
-                    transport,
-                    chosen,
-                }));
-            }
-            Record::Unlisten { listener } => {
-                self.proxies.ports_changed(record);
-                self.events.push(ServerEvent::Unlisten(listener));
-            }
+            Record::Listen { .. } | Record::Unlisten { .. } => self.proxies.ports_changed(record),
             Record::Datagram { frontend: 0, .. } => self.frontend.unsolicited(record, self.leads),
             Record::Datagram { frontend, .. } if frontend == self.own => {
                 self.frontend.record(record);
             }
             Record::Datagram { frontend, .. } => self.proxies.datagram(frontend, record),
             Record::Lost { total } => self.frontend.server_lost(total),
-            Record::Exit { status } => self.events.push(ServerEvent::Exit(status)),
-            Record::Fault { message } => {
-                let message = String::from_utf8_lossy(message).into_owned();
-                self.events.push(ServerEvent::Fault(message));
-            }
-            Record::SyscallFilter { errno } => self.events.push(ServerEvent::SyscallFilter(errno)),
-            Record::Caught {
-                number,
-                count,
-                offset,
-                object,
-            } => self.events.push(ServerEvent::Caught(CaughtSite {
-                object: String::from_utf8_lossy(object).into_owned(),
-                offset,
-                number,
-                count,
-            })),
-            Record::Done { .. } | Record::Step { .. } => {}
+            Record::Exit { .. }
+            | Record::Fault { .. }
+            | Record::SyscallFilter { .. }
+            | Record::Caught { .. }
+            | Record::Done { .. }
+            | Record::Step { .. } => {}
         }
     }
 }

@@ -228,16 +228,13 @@ impl Run {
         let (objects, restored) = match &from {
             None => (host.objects(tape_bytes)?, None),
             Some(checkpoint) => {
-                let (snapshot, objects, started) = bring_back(checkpoint, host, tape_bytes)?;
+                let (snapshot, objects, started) = restore(checkpoint, host, tape_bytes)?;
                 (objects, Some((snapshot, started)))
             }
         };
         let tape = ServerTape::create_on(objects, &parameters);
         let tape = tape.map_err(NodeError::doing("cannot make a tape"))?;
-        let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
-        poll.registry()
-            .register(&mut doorbell, DOORBELL, Interest::READABLE)
-            .map_err(NodeError::doing("cannot watch the doorbell"))?;
+        watch_doorbell(&poll, &tape)?;
         let (snapshot, started) = match restored {
             Some((snapshot, started)) => (Some(snapshot), Ok(started)),
             None => (None, host.start(tape.object(), tape.doorbell())),
@@ -493,8 +490,15 @@ impl Run {
     }
 }
 
-/// The server of a checkpoint, and what its node knew.
-fn bring_back(
+fn watch_doorbell(poll: &Poll, tape: &ServerTape) -> Result<(), NodeError> {
+    let mut doorbell = SourceFd(&tape.doorbell().as_raw_fd());
+    let registry = poll.registry();
+    let registered = registry.register(&mut doorbell, DOORBELL, Interest::READABLE);
+    registered.map_err(NodeError::doing("cannot watch the doorbell"))
+}
+
+/// Restores the server of a checkpoint, and reads the state of its node.
+fn restore(
     checkpoint: &Checkpoint,
     host: &mut impl ServerHost,
     tape_bytes: u64,

@@ -11,6 +11,7 @@ use crate::server::syscall_filter::{CaughtSite, SyscallFilterStatus};
 use crate::server::tape::ServerTape;
 use crate::server::traces::TraceFile;
 use brolga_config::{NodeConfig, Policy};
+use brolga_tape::record::Record;
 use brolga_tape::ring::{Parameters, object_bytes};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
@@ -57,6 +58,42 @@ pub(crate) enum ServerEvent {
     Fault(String),
     SyscallFilter(i32),
     Caught(CaughtSite),
+}
+
+impl ServerEvent {
+    /// Returns the event of a record, if it is one about the server as a whole.
+    pub(crate) fn of_record(record: &Record<'_>) -> Option<Self> {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        Some(match *record {
+            Record::Listen {
+                listener,
+                address,
+                transport,
+                chosen,
+            } => Self::Listen(Published {
+                listener,
+                address,
+                transport,
+                chosen,
+            }),
+            Record::Unlisten { listener } => Self::Unlisten(listener),
+            Record::Exit { status } => Self::Exit(status),
+            Record::Fault { message } => Self::Fault(text(message)),
+            Record::SyscallFilter { errno } => Self::SyscallFilter(errno),
+            Record::Caught {
+                number,
+                count,
+                offset,
+                object,
+            } => Self::Caught(CaughtSite {
+                object: text(object),
+                offset,
+                number,
+                count,
+            }),
+            _ => return None,
+        })
+    }
 }
 
 /// The lifecycle of the server, over all of its runs.

@@ -388,6 +388,23 @@ for line in lines:
     lines.write(answer.encode() + b"\r\n")
 "#;
 
+/// Makes files older than any server, so that looking at them does not stamp them.
+fn age<'a>(paths: impl Iterator<Item = &'a Path>) {
+    let old = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    for path in paths {
+        let file = std::fs::File::open(path).unwrap();
+        file.set_modified(old).unwrap();
+    }
+}
+
+/// Copies a file over itself. The old inode stays in use, so that the new one is another.
+fn give_another_inode(file: &Path) {
+    let (aside, kept) = (file.with_extension("aside"), file.with_extension("kept"));
+    std::fs::copy(file, &aside).unwrap();
+    std::fs::rename(file, &kept).unwrap();
+    std::fs::rename(&aside, file).unwrap();
+}
+
 /// As on another machine: the files that the server has only looked at have other inodes.
 #[test]
 fn files_that_were_looked_at_keep_their_numbers_on_another_machine() {
@@ -428,29 +445,11 @@ fn files_that_were_looked_at_keep_their_numbers_on_another_machine() {
     ];
     let before: Vec<(&str, &str)> = seen.iter().map(|it| (it.as_str(), "\r\n")).collect();
     let after: Vec<(&str, &str)> = again.iter().map(|it| (it.as_str(), "\r\n")).collect();
-    // Older than any server, so that looking at them does not stamp them.
-    let age = || {
-        for path in files
-            .iter()
-            .map(PathBuf::as_path)
-            .chain([Path::new(inner), folder])
-        {
-            let old = std::time::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
-            std::fs::File::open(path)
-                .unwrap()
-                .set_modified(old)
-                .unwrap();
-        }
-    };
+    let all: Vec<&Path> = files.iter().map(PathBuf::as_path).collect();
+    let age = || age(all.iter().copied().chain([Path::new(inner), folder]));
     age();
     let other_inodes = || {
-        for file in &files {
-            let (aside, kept) = (file.with_extension("aside"), file.with_extension("kept"));
-            std::fs::copy(file, &aside).unwrap();
-            // The old inode stays in use, so that the new one is another.
-            std::fs::rename(file, &kept).unwrap();
-            std::fs::rename(&aside, file).unwrap();
-        }
+        files.iter().for_each(|file| give_another_inode(file));
         std::fs::rename(link, folder.join("kept-link")).unwrap();
         std::os::unix::fs::symlink("one", link).unwrap();
         age();
