@@ -1,13 +1,14 @@
 //! Multi-Paxos for Brolga: a replicated, durable, totally ordered log of opaque values.
 //!
-//! Three independent parts and the shell that glues them:
+//! Three independent parts and the shell that joins them:
 //!
 //! * [`core`]: the protocol as a state machine without clocks, threads, files or sockets;
-//! * [`journal`]: the durable log of the core's operations, group-committed by one writer at a time;
+//! * [`journal`]: the durable log of the core's operations, group-committed by one writer at a
+//!   time;
 //! * [`transport`]: framed TCP links between the nodes on the caller's `mio::Poll`;
-//! * [`replica`]: [`Replica`], what the node daemon's reactor drives.
+//! * [`replica`]: [`Replica`], which the node daemon's event loop drives.
 //!
-//! A reactor turn of the caller looks like this:
+//! An iteration of the caller's event loop looks like this:
 //!
 //! ```text
 //! poll.poll(&mut ready, replica.next_wakeup() - now)
@@ -22,8 +23,8 @@
 //!
 //! What callers have to know:
 //!
-//! * [`Replica::propose`] fails with [`ProposeError`] (`NotLeader` or `TooLarge`), never because the
-//!   window is full: [`Replica::can_propose`] is the flow control.
+//! * [`Replica::propose`] fails with [`ProposeError`] (`NotLeader` or `TooLarge`), never because
+//!   the window is full: [`Replica::can_propose`] is the flow control.
 //! * What a deposed leader had proposed may or may not be chosen: only reading the log tells.
 //! * [`Event::Damaged`] reports a part of the log on disk that cannot be read for a lagging peer.
 //! * A failed write or flush of the log ends the process with a message.
@@ -32,12 +33,13 @@
 //! * A node that is no member is a *learner*: it follows the log and never counts for a quorum.
 //! * A node with an empty log does not vote before it knows what it may have voted on: see
 //!   [`Recovery`] and [`ReplicaConfig::new_cluster`].
-//! * The log is shortened by [`Replica::truncate`] only; a node that lacks what was dropped hears of it
-//!   ([`Event::Behind`]), gets a checkpoint by the caller's means, and goes on ([`Replica::install`]).
+//! * The log is shortened by [`Replica::truncate`] only; a node that lacks what was dropped hears
+//!   of it ([`Event::Behind`]), gets a checkpoint by the caller's means, and goes on
+//!   ([`Replica::install`]).
 //!
-//! Deliberately absent: membership change, leases, reads other than of the log, checkpoints themselves,
-//! encryption. A slot's value is opaque; the empty value is a *noop* which the log itself
-//! puts in when a new leader closes a gap, and which a state machine must skip.
+//! Deliberately absent: membership change, leases, reads other than of the log, checkpoints
+//! themselves, encryption. A slot's value is opaque; the empty value is a *noop* which the log
+//! itself puts in when a new leader closes a gap, and which a state machine must skip.
 //!
 //! Standard terms: *slot* (a position of the log, from 1), *ballot* (a leadership attempt),
 //! *quorum* (any majority of the members), *promise* (phase 1 vote), *accept* (phase 2 vote),

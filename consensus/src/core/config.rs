@@ -9,12 +9,12 @@ use super::types::{AcceptedEntry, Ballot, IoSeq, Micros, NodeId, Slot};
 /// Most members of a cluster: sets of them are kept as bits of one word.
 pub const MEMBERS_MAX: usize = 64;
 
-/// Settings of a [`Core`]. All times are in microseconds.
+/// Settings of a [`super::Core`]. All times are in microseconds.
 #[derive(Clone, Debug)]
 pub struct Config {
     /// This node: one of `members`, or a learner, whose id is [`LEARNERS_FROM`] or greater.
     pub id: NodeId,
-    /// All voting nodes.
+    /// The voting nodes.
     pub members: Vec<NodeId>,
     /// Time between two heartbeats of a leader.
     pub heartbeat: Micros,
@@ -38,7 +38,8 @@ pub struct Config {
     pub retain_bytes: usize,
     /// Seed of the election timeouts; another one at every start.
     pub seed: u64,
-    /// An empty log is that of a new cluster, not one that was lost. Otherwise the node asks all others.
+    /// An empty log is that of a new cluster, not one that was lost. Otherwise the node asks all
+    /// others.
     pub new_cluster: bool,
     /// A deliberate bug, to measure the simulator.
     #[cfg(test)]
@@ -68,7 +69,7 @@ impl Config {
         }
     }
 
-    /// Whether this node is a learner.
+    /// Returns true if this node is a learner.
     pub(super) fn learns(&self) -> bool {
         !self.members.contains(&self.id)
     }
@@ -99,6 +100,6 @@ pub struct DurableState {
     pub tail: Vec<AcceptedEntry>,
     /// Last operation in the journal.
     pub last_seq: IoSeq,
-    /// The last recovery noted; a journal of an earlier version has none.
+    /// The last state of recovery noted; a journal of an earlier version has none.
     pub recovery: Option<Recovery>,
 }

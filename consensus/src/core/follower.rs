@@ -5,7 +5,7 @@ use super::{
 };
 
 impl Core {
-    /// Whether `from` leads at `ballot`; follows it if it does.
+    /// Follows `from` at `ballot`, and returns true, if it leads there.
     fn follow(&mut self, from: NodeId, ballot: Ballot, out: &mut Effects) -> bool {
         if ballot.node != from {
             return false;
@@ -149,8 +149,8 @@ impl Core {
         self.deadline = self.now + self.election_timeout();
     }
 
-    /// Moves the commit over slots voted for at the promised ballot. That ballot is at least the one
-    /// whose leader said they are chosen, so the vote is for the chosen value.
+    /// Moves the commit over slots voted for at the promised ballot. That ballot is at least the
+    /// one whose leader said they are chosen, so the vote is for the chosen value.
     fn learn_commit(&mut self, commit: Slot) {
         self.commit_known = self.commit_known.max(commit);
         let any = self.mutated(Mutation::CommitAnyBallot);

@@ -23,7 +23,7 @@ pub(super) struct Leading {
     beat: u64,
 }
 
-/// How far a follower says it is.
+/// A follower's position in the log, as it acknowledges it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Acknowledgement {
     pub upto: Slot,
@@ -39,9 +39,9 @@ pub(super) struct Peer {
     /// Slots are sent as they come; otherwise an echo has to tell first where the peer is.
     streaming: bool,
     fetching: bool,
-    /// What it has voted for durably.
+    /// The last slot that it has voted for durably.
     acked: Slot,
-    /// What it has, whether that is a vote or not.
+    /// The last slot that it holds, whether that is a vote or not.
     held: Slot,
     next: Slot,
     inflight: VecDeque<(Slot, u32)>,
@@ -70,7 +70,7 @@ impl Peer {
         }
     }
 
-    /// What it has, whether that is a vote or not.
+    /// The last slot that it holds, whether that is a vote or not.
     pub fn held(&self) -> Slot {
         self.held
     }
@@ -105,8 +105,8 @@ impl Peer {
         self.inflight.push_back((slot, bytes as u32));
     }
 
-    /// Only a vote ever raises what was voted for: what comes late from before the node lost its disk
-    /// was one, and what the node holds now may be none.
+    /// Only a vote ever raises what was voted for: what comes late from before the node lost its
+    /// disk was one, and what the node holds now may be none.
     fn acknowledge(&mut self, upto: Slot, votes: bool) {
         self.held = self.held.max(upto);
         if votes {
@@ -296,8 +296,9 @@ impl Core {
         self.pump(index, out);
     }
 
-    /// A slot that somebody has voted in at some time and that is beyond the log has to be chosen before a
-    /// node that has lost its disk votes again. In a quiet cluster nobody would ever propose there.
+    /// A slot that somebody has voted in at some time and that is beyond the log has to be chosen
+    /// before a node that has lost its disk votes again. In a quiet cluster nobody would ever
+    /// propose there.
     fn fill_upto(&mut self, barrier: Slot, out: &mut Effects) {
         if barrier == Slot::MAX {
             return;
@@ -309,7 +310,7 @@ impl Core {
         }
     }
 
-    /// What the peer has already need not be sent.
+    /// Skips slots that the peer has already.
     fn skip_seen(&mut self, index: usize, seen: Slot) {
         let peer = &mut self.peers[index];
         if peer.next <= seen {
@@ -393,8 +394,8 @@ impl Core {
         }
     }
 
-    /// The log does not go back to what a peer needs. It gets a checkpoint from somebody, and its next
-    /// echo tells where to go on.
+    /// The log does not go back to what a peer needs. It gets a checkpoint from somebody, and its
+    /// next echo tells where to go on.
     pub(super) fn on_gone(&mut self, to: NodeId, first: Slot, out: &mut Effects) {
         let leads = matches!(self.role, Role::Leader(_));
         let Some(index) = self.peer_index(to).filter(|_| leads) else {

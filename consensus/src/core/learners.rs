@@ -1,8 +1,9 @@
 //! Learners: nodes that follow the log and are no members.
 //!
 //! A learner is known by its absence from the members. It takes part like a member that does not
-//! vote: it is sent what is chosen and what is proposed, writes it down, and its acknowledgements help
-//! the leader's flow control. Nothing it says makes a quorum, and a member takes nothing else from it.
+//! vote: it is sent what is chosen and what is proposed, writes it down, and its acknowledgements
+//! help the leader's flow control. Nothing it says makes a quorum, and a member takes nothing else
+//! from it.
 //!
 //! # Invariants
 //!
@@ -10,7 +11,8 @@
 //!   met. Quorums, elections and questions about lost disks look at the members' part only.
 //! * A learner's peers are the members. It never probes, prepares, promises, grants or answers.
 //!
-//! Nobody waits for a learner that does not come back: it is forgotten when another needs its place.
+//! Nobody waits for a learner that does not come back: it is forgotten when another needs its
+//! place.
 
 use super::{Core, Effects, Msg, Mutation, NodeId, Peer, Slot};
 
@@ -21,7 +23,7 @@ pub const LEARNERS_FROM: NodeId = 1 << 32;
 pub const LEARNERS_MAX: usize = 16;
 
 impl Core {
-    /// Whether this node is no member.
+    /// Returns true if this node is no member.
     pub(super) fn is_learner(&self) -> bool {
         !self.config.members.contains(&self.config.id)
     }
@@ -36,15 +38,15 @@ impl Core {
         self.config.members.contains(&id)
     }
 
-    /// Learners with a link to this node, and how far each is known to have come: 0 unless this node
-    /// leads.
+    /// Learners with a link to this node, and how far each is known to have come: 0 unless this
+    /// node leads.
     pub fn learners(&self) -> impl Iterator<Item = (NodeId, Slot)> + '_ {
         let learners = &self.peers[self.voters().len()..];
         let linked = learners.iter().filter(|peer| peer.up);
         linked.map(|peer| (peer.id, peer.held()))
     }
 
-    /// Whether a member takes such a message from a learner.
+    /// Returns true if a member accepts such a message from this sender.
     pub(super) fn heeds(&self, from: NodeId, msg: &Msg) -> bool {
         self.is_member(from) || matches!(msg, Msg::Accepted { .. } | Msg::Reject { .. })
     }

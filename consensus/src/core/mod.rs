@@ -20,9 +20,9 @@
 //!
 //! * `durable_upto <= seen_upto` and `commit <= window.last()`.
 //! * The promised ballot never falls, nor does the commit.
-//! * Every slot up to `commit` has the chosen value as its newest vote here: the commit moves over a
-//!   slot only if the vote for it was cast at the ballot promised at that moment.
-//!   The exception is what a checkpoint covers ([`Input::Installed`]).
+//! * Every slot up to `commit` has the chosen value as its newest vote here: the commit moves over
+//!   a slot only if the vote for it was cast at the ballot promised at that moment. The exception
+//!   is what a checkpoint covers ([`Input::Installed`]).
 //! * A leader proposes new values only above all that phase 1 reported, and all that is unchosen in
 //!   there it proposes again under its own ballot.
 //!
@@ -63,7 +63,7 @@ use self::window::{Entry, Window};
 /// Largest value that may be proposed, in bytes.
 pub const VALUE_BYTES_MAX: usize = 16 << 20;
 
-/// Why a value was not proposed.
+/// The node does not lead, or has not recovered the tail of the log yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotReady;
 
@@ -75,7 +75,7 @@ enum Role {
     Leader(Leading),
 }
 
-/// One node's share of the protocol.
+/// The protocol as one node runs it.
 #[derive(Debug)]
 pub struct Core {
     config: Config,
@@ -112,7 +112,7 @@ pub struct Core {
     deadline: Micros,
     resend_at: Micros,
     nonce: u64,
-    /// It does not want to lead.
+    /// This node must not lead: see [`Input::Abstain`].
     abstains: bool,
     recovery: Recovery,
     inquiry: Inquiry,
@@ -227,7 +227,8 @@ impl Core {
         self.finish(out);
     }
 
-    /// Proposes a value and tells its slot. Flow control is the caller's: see [`Core::window_open`].
+    /// Proposes a value and tells its slot. Flow control is the caller's: see
+    /// [`Core::window_open`].
     pub fn propose(
         &mut self,
         now: Micros,
@@ -240,7 +241,7 @@ impl Core {
         Ok(slot)
     }
 
-    /// When [`Input::Tick`] is due at the latest.
+    /// The time at which [`Input::Tick`] is due at the latest.
     pub fn next_deadline(&self) -> Micros {
         let role = match &self.role {
             Role::Follower => self.deadline,
@@ -270,7 +271,7 @@ impl Core {
         self.window.last()
     }
 
-    /// Who leads, as far as known here.
+    /// The leadership, as far as it is known here.
     pub fn leadership(&self) -> Leadership {
         Leadership {
             ballot: self.promised,
@@ -279,7 +280,7 @@ impl Core {
         }
     }
 
-    /// Whether this node leads and all it recovered is chosen.
+    /// Returns true if this node leads and all that it recovered is chosen.
     pub fn is_ready(&self) -> bool {
         matches!(&self.role, Role::Leader(leading) if self.commit >= leading.horizon)
     }
@@ -292,7 +293,7 @@ impl Core {
         }
     }
 
-    /// Whether a ready leader should propose more now.
+    /// Returns true if this node is a ready leader and should propose more now.
     pub fn window_open(&self) -> bool {
         let Role::Leader(leading) = &self.role else {
             return false;

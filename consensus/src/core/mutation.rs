@@ -1,7 +1,7 @@
 //! Deliberate bugs. Only test builds can switch one on; the simulator has to catch every one, which
 //! is how its strength is measured.
 
-/// One deliberate bug.
+/// A deliberate bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mutation {
     /// A follower acknowledges votes before they are flushed.

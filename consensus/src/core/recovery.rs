@@ -1,12 +1,12 @@
-//! Whether a node's votes count, and how one that has lost its disk gets its vote back.
+//! Disk-loss recovery: how a member that has lost its disk gets its vote back.
 //!
-//! A node whose log is empty does not know whether it is new or has lost what it promised and voted for.
-//! Until it knows it does not vote: it promises nothing, grants no probe, and what it acknowledges
-//! helps the leader's flow control and no quorum. It asks *all* other members what they have
-//! promised and how far they have voted:
+//! A node whose log is empty does not know whether it is new or has lost what it promised and voted
+//! for. Until it knows it does not vote: it promises nothing, grants no probe, and what it
+//! acknowledges helps the leader's flow control and no quorum. It asks *all* other members what
+//! they have promised and how far they have voted:
 //!
-//! * All others are as empty: nobody has promised or voted for anything, so the cluster is new, and it
-//!   votes.
+//! * All others are as empty: nobody has promised or voted for anything, so the cluster is new, and
+//!   it votes.
 //! * Otherwise it promises the highest ballot that anybody has promised, and votes when every
 //!   slot that anybody has voted in is known to be chosen.
 //!
@@ -14,19 +14,19 @@
 //!
 //! Let W be the node, and everything said of others what they said after W lost its disk.
 //!
-//! * *Promises.* If W had promised ballot b, then to the candidate of b, who made b durable before it
-//!   asked; so somebody tells W of b, or of more, and W promises that again. It does not help to ask just
-//!   a quorum: the candidate might not be in it, and W's old promise may still be under way to it.
-//! * *Votes.* If W had voted in slot s, then the leader at that time had proposed s before, and tells
-//!   of s, unless it has crashed before its own vote was durable; then that ballot has no leader
-//!   any more, and nobody counts its votes.
-//! * *Own ballots.* Those W used before and nobody heard of must not be used again. Its next ones begin
-//!   2³² rounds above all it has heard of.
-//! * *Several losses.* The arguments hold as long as each quorum has a member that has lost nothing;
-//!   if so many have that this is not so, they all wait, and a person has to decide.
+//! * *Promises.* If W had promised ballot b, then to the candidate of b, who made b durable before
+//!   it asked; so somebody tells W of b, or of more, and W promises that again. It does not help to
+//!   ask just a quorum: the candidate might not be in it, and W's old promise may still be under
+//!   way to it.
+//! * *Votes.* If W had voted in slot s, then the leader at that time had proposed s before, and
+//!   tells of s, unless it has crashed before its own vote was durable; then that ballot has no
+//!   leader any more, and nobody counts its votes.
+//! * *Own ballots.* Those W used before and nobody heard of must not be used again. Its next ones
+//!   begin 2³² rounds above all it has heard of.
+//! * *Several losses.* The arguments hold as long as each quorum has a member that has lost
+//!   nothing; if so many have that this is not so, they all wait, and a person has to decide.
 //!
-//! What it knows of its recovery is in the journal before anything else, so that a restart changes
-//! nothing.
+//! The state of recovery is the first operation of the journal, so that a restart changes nothing.
 
 use super::{Ballot, Core, DurableState, Effects, JournalOp, Micros, Msg, Mutation, NodeId, Slot};
 use std::collections::BTreeMap;
@@ -34,35 +34,35 @@ use std::collections::BTreeMap;
 /// Rounds that a node leaves out after the loss of its disk.
 const ROUNDS_LEFT_OUT: u64 = 1 << 32;
 
-/// Whether a node's votes count. `floor`: its ballots are of higher rounds than this one.
+/// The state of a node's recovery, which decides whether its votes count.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recovery {
-    /// They do.
+    /// The node's votes count.
     Voter {
-        /// See above.
+        /// The node's own ballots have higher rounds than this one.
         floor: u64,
     },
-    /// Its log was empty when it started, and it does not know yet what it may have voted on.
+    /// The log was empty at the start, and the node does not know yet what it may have voted on.
     Lost,
-    /// It votes again when every slot up to `upto` is known here to be chosen.
+    /// The node votes again when every slot up to `upto` is known here to be chosen.
     CatchingUp {
         /// The slot.
         upto: Slot,
-        /// See above.
+        /// The node's own ballots have higher rounds than this one.
         floor: u64,
     },
-    /// It is no member, and never votes.
+    /// The node is no member, and never votes.
     Learner,
 }
 
 impl Recovery {
-    /// Whether its votes count.
+    /// Returns true if the node's votes count.
     pub fn votes(&self) -> bool {
         matches!(self, Self::Voter { .. })
     }
 
-    /// The slot that has to be chosen before it votes: 0 if it does, the last there is if it does not
-    /// know.
+    /// The slot that has to be chosen before the node votes: 0 if it votes, [`Slot::MAX`] if the
+    /// slot is not known.
     pub(super) fn barrier(&self) -> Slot {
         match *self {
             Self::Voter { .. } => 0,
@@ -79,23 +79,23 @@ impl Recovery {
     }
 }
 
-/// What another member has told.
+/// The answer of another member.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
     promised: Ballot,
     last: Slot,
-    /// It has lost its disk too.
+    /// The member has lost its disk too.
     lost: bool,
 }
 
-/// The question under way.
+/// The inquiry of a member that has lost its disk.
 #[derive(Debug)]
 pub(super) struct Inquiry {
-    /// Tells answers from those to an earlier life of this node.
+    /// Tells answers from those to an earlier process of this node.
     nonce: u64,
     ask_at: Micros,
     answers: BTreeMap<NodeId, Answer>,
-    /// The recovery is not in the journal yet.
+    /// The state of recovery is not in the journal yet.
     unwritten: bool,
 }
 
@@ -110,7 +110,7 @@ impl Inquiry {
     }
 }
 
-/// The recovery that a node starts with.
+/// The state of recovery that a node starts with.
 pub(super) fn initial_recovery(recovered: &DurableState, new_cluster: bool) -> Recovery {
     let nothing = recovered.promised == Ballot::default()
         && recovered.commit == 0
@@ -123,17 +123,17 @@ pub(super) fn initial_recovery(recovered: &DurableState, new_cluster: bool) -> R
 }
 
 impl Core {
-    /// Whether this node's votes count.
+    /// The state of recovery of this node.
     pub fn recovery(&self) -> Recovery {
         self.recovery
     }
 
-    /// Others that have told a node which has lost its disk what it asks all of them.
+    /// The members that have answered a node which has lost its disk and asks all of them.
     pub fn answers(&self) -> impl Iterator<Item = NodeId> + '_ {
         self.inquiry.answers.keys().copied()
     }
 
-    /// The first operation of a journal says how its node stands.
+    /// Notes whether the journal holds the state of recovery, which is its first operation.
     pub(super) fn note_recovery(&mut self, recovered: Option<Recovery>) {
         self.inquiry.unwritten = recovered.is_none();
     }
@@ -147,17 +147,17 @@ impl Core {
     fn set_recovery(&mut self, recovery: Recovery, out: &mut Effects) {
         self.recovery = recovery;
         let seq = self.write(JournalOp::Recovery(recovery), out);
-        // Nothing that counts leaves before it is durable that it does.
+        // No vote leaves before the state that permits it is durable.
         self.promise_seq = self.promise_seq.max(seq);
         self.ack_due = true;
     }
 
-    /// When the others are to be asked again.
+    /// The time at which the others are asked again.
     pub(super) fn ask_deadline(&self) -> Option<Micros> {
         (self.recovery == Recovery::Lost).then_some(self.inquiry.ask_at)
     }
 
-    /// Somebody has turned up.
+    /// Asks at once: another member is reachable again.
     pub(super) fn inquiry_at_once(&mut self, out: &mut Effects) {
         self.inquiry.ask_at = self.now;
         self.ask(out);
@@ -170,7 +170,7 @@ impl Core {
         self.inquiry.ask_at = self.now + self.config.heartbeat;
         let nonce = self.inquiry.nonce;
         self.send_members(&Msg::Ask { nonce }, out);
-        // There may be nobody to wait for.
+        // A single member has nobody to wait for.
         self.conclude_recovery(out);
     }
 
@@ -207,12 +207,12 @@ impl Core {
         });
         answer.promised = answer.promised.max(promised);
         answer.last = answer.last.max(last);
-        // What it said before it lost its disk counts.
+        // An answer from before that member lost its disk counts.
         answer.lost &= lost;
         self.conclude_recovery(out);
     }
 
-    /// Draws the conclusion when everybody has answered.
+    /// Decides the state of recovery when all others have answered.
     fn conclude_recovery(&mut self, out: &mut Effects) {
         let hasty = self.mutated(Mutation::AskQuorumOnly);
         let enough = if hasty {

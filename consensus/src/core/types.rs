@@ -10,7 +10,7 @@ pub type NodeId = u64;
 /// A position of the log; the first one is 1 and 0 means "none yet".
 pub type Slot = u64;
 
-/// What the log orders. Empty means *noop*.
+/// A value of the log. Empty means *noop*.
 pub type Value = Bytes;
 
 /// Microseconds on the node's own monotone clock, from an arbitrary origin.
@@ -36,7 +36,7 @@ impl fmt::Display for Ballot {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IoSeq(pub u64);
 
-/// One operation of the journal.
+/// An operation of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum JournalOp {
     /// No vote below this ballot from now on.
@@ -50,10 +50,10 @@ pub enum JournalOp {
         /// Value voted for.
         value: Value,
     },
-    /// Whether the node's votes count from now on.
+    /// The state of recovery from now on, which decides whether the node's votes count.
     Recovery(Recovery),
-    /// Every slot up to this one is chosen and covered by a checkpoint that is durable here. What the log
-    /// holds of these slots need not be what was chosen.
+    /// Every slot up to this one is chosen and covered by a checkpoint that is durable here. What
+    /// the log holds of these slots need not be what was chosen.
     Install(Slot),
     /// Hint that every slot up to this one is chosen and that the newest accepted value of each is
     /// the chosen one. Needs no flush of its own: losing it costs a catch-up, never a value.
@@ -61,7 +61,7 @@ pub enum JournalOp {
 }
 
 impl JournalOp {
-    /// Whether anything waits for this operation to be durable.
+    /// Returns true if anything waits for this operation to be durable.
     pub fn needs_flush(&self) -> bool {
         !matches!(self, JournalOp::Commit(_))
     }
@@ -90,7 +90,8 @@ pub struct Echo {
 /// Messages between cores.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Msg {
-    /// "Would you vote for me?" Changes nothing at the receiver, so a flapping node disturbs no one.
+    /// "Would you vote for me?" Changes nothing at the receiver, so a flapping node disturbs no
+    /// one.
     Probe {
         /// Matches replies to the attempt.
         nonce: u64,
@@ -142,7 +143,8 @@ pub enum Msg {
         upto: Slot,
         /// Same as `upto` without regard to durability: what need not be sent again.
         seen: Slot,
-        /// 0 if the sender votes. Otherwise this is no vote, and it will vote when this slot is chosen.
+        /// 0 if the sender votes. Otherwise this is no vote, and it will vote when this slot is
+        /// chosen.
         barrier: Slot,
         /// Present when this answers a heartbeat.
         echo: Option<Echo>,
@@ -174,7 +176,7 @@ pub enum Msg {
     },
     /// The leader of this ballot leads no more, and somebody else should.
     Resign {
-        /// Its ballot.
+        /// The ballot of the leader that resigns.
         ballot: Ballot,
     },
     /// "I have lost my disk: what might I have voted on?"
@@ -190,7 +192,7 @@ pub enum Msg {
         promised: Ballot,
         /// Highest slot it has voted in.
         last: Slot,
-        /// It has lost its own disk and does not vote.
+        /// The sender has lost its own disk and does not vote.
         lost: bool,
     },
     /// Answer to anything under an outdated ballot.
@@ -200,7 +202,7 @@ pub enum Msg {
     },
 }
 
-/// What may happen to a core.
+/// An input of a core.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A message arrived.
@@ -223,7 +225,8 @@ pub enum Input {
         /// Values of consecutive chosen slots.
         values: Vec<Value>,
     },
-    /// The values asked for by a [`Fetch`] were dropped behind a checkpoint: the log begins at `first`.
+    /// The values asked for by a [`Fetch`] were dropped behind a checkpoint: the log begins at
+    /// `first`.
     Gone {
         /// Peer they were for.
         to: NodeId,
@@ -238,7 +241,8 @@ pub enum Input {
     PeerUp(NodeId),
     /// This node is not to lead from now on, or may lead again. It goes on to vote.
     Abstain(bool),
-    /// End of a reactor turn, or the deadline passed: run timers and send what was gathered.
+    /// End of an iteration of the caller's event loop, or the deadline passed: run timers and send
+    /// what was gathered.
     Tick,
 }
 
@@ -278,7 +282,7 @@ pub struct Leadership {
     pub ready: bool,
 }
 
-/// What a step wants done. The caller drains it; the vectors are reused.
+/// The effects of a step, which the caller carries out and drains; the vectors are reused.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Operations to append to the journal, in this order.
@@ -289,12 +293,13 @@ pub struct Effects {
     pub fetches: Vec<Fetch>,
     /// Set when the leadership changed.
     pub leadership: Option<Leadership>,
-    /// Set when the leader's log begins at this slot, beyond what is known here: a checkpoint is needed.
+    /// Set when the leader's log begins at this slot, beyond what is known here: a checkpoint is
+    /// needed.
     pub behind: Option<Slot>,
 }
 
 impl Effects {
-    /// Whether there is nothing to do.
+    /// Returns true if there is nothing to do.
     pub fn is_empty(&self) -> bool {
         self.journal.is_empty()
             && self.sends.is_empty()

@@ -1,8 +1,8 @@
-//! Where a log begins whose first segments were dropped, and how they are dropped.
+//! The beginning of a log whose first segments were dropped, and how they are dropped.
 //!
-//! The file `base` says which segment is the first, and what those before it added up to, apart from the
-//! values. It is written aside and renamed before any segment is removed; segments before the first that
-//! are still there are left from a crash and removed when the log is opened.
+//! The file `base` says which segment is the first, and what those before it added up to, apart
+//! from the values. It is written aside and renamed before any segment is removed; segments before
+//! the first that are still there are left from a crash and removed when the log is opened.
 //!
 //! ```text
 //!  0 magic          8 crc u32        12 version u32
@@ -22,7 +22,7 @@ use std::os::unix::fs::FileExt;
 const MAGIC: [u8; 8] = *b"BROLGABS";
 const BYTES: usize = 88;
 
-/// See the module's description.
+/// The contents of the file `base`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Base {
     pub first_segment: u32,
@@ -48,7 +48,7 @@ impl Default for Base {
     }
 }
 
-/// What the records of one segment, and all before it, add up to at its end.
+/// The sum of the records of one segment, and all before it, at its end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Summary {
     /// Highest slot with a vote in this segment.
@@ -59,7 +59,7 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    /// One more record.
+    /// Adds a record.
     pub fn add(&mut self, seq: IoSeq, op: &JournalOp) {
         self.last_seq = seq;
         match op {
@@ -118,7 +118,9 @@ impl Base {
         };
         let noted = ballot(6) != Ballot::default();
         let recovery = match noted {
-            true => Some(recovery_of(ballot(6), word(8)).ok_or("the recovery makes no sense")?),
+            true => {
+                Some(recovery_of(ballot(6), word(8)).ok_or("the state of recovery is invalid")?)
+            }
             false => None,
         };
         Ok(Self {
@@ -153,7 +155,7 @@ impl Base {
     }
 }
 
-/// Has the log begin at segment `first`, whose predecessor ends as `summary` says.
+/// Makes the log begin at segment `first`, whose predecessor ends as `summary` says.
 pub(super) fn drop_before(
     segments: &Segments,
     first: u32,

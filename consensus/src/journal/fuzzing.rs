@@ -26,8 +26,8 @@ pub(crate) fn segment(data: &[u8]) {
 
 /// The input with records whose magic number, checksums and numbers are right.
 ///
-/// Slots stay below 2^20, and are not 0: a record whose checksum is right was written by this program,
-/// and its slot is trusted.
+/// Slots stay below 2^20, and are not 0: a record whose checksum is right was written by this
+/// program, and its slot is trusted.
 fn repaired(data: &[u8]) -> Vec<u8> {
     let mut bytes = data.to_vec();
     let (mut offset, mut seq, mut previous) = (HEADER_BYTES, 0u64, 0u32);

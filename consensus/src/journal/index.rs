@@ -1,10 +1,10 @@
-//! Where the newest accepted value of each slot is.
+//! The index of the log: the position of the newest accepted value of each slot.
 
 use super::{NOWHERE, Position};
 use crate::core::Slot;
 use std::collections::VecDeque;
 
-/// See the module's description. Slots up to `gone` are forgotten for good.
+/// The positions by slot. Slots up to `gone` are forgotten for good.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     gone: Slot,

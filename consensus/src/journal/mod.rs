@@ -2,29 +2,29 @@
 //!
 //! # Model
 //!
-//! A directory of preallocated segment files that are only ever appended to. One writer thread takes
-//! whatever has gathered since its last flush, writes it with one system call, makes it durable with
-//! one `fdatasync`, publishes the last operation's number and calls `wake`. A caller that would only
-//! wait for that can do the same on its own thread ([`Journal::append_here`]), which saves waking two
-//! threads; whoever writes holds the writer's lock, and never overtakes a batch on its way to the
-//! other. Where each record goes is
-//! decided by the caller's side, so the position of every value is known at once and the writer
-//! answers with a single number.
+//! A directory of preallocated segment files that are only ever appended to. One writer thread
+//! takes whatever has gathered since its last flush, writes it with one system call, makes it
+//! durable with one `fdatasync`, publishes the last operation's number and calls `wake`. A caller
+//! that would only wait for that can do the same on its own thread ([`Journal::append_here`]),
+//! which saves waking two threads; whoever writes holds the writer's lock, and never overtakes a
+//! batch on its way to the other. Where each record goes is decided by the caller's side, so the
+//! position of every value is known at once and the writer answers with a single number.
 //!
 //! # Invariants
 //!
-//! * A segment is flushed before the next one is written to, so only the end of the log can be torn.
+//! * A segment is flushed before the next one is written to, so only the end of the log can be
+//!   torn.
 //! * Every record names the checksum of the one before it; numbers of operations have no gaps.
 //! * A damaged record is taken for a torn tail only if no later record proves that it was durable
 //!   (see `record`); otherwise opening fails and names file and offset.
 //! * A failed write or flush ends the process: what the page cache holds afterwards is not what the
 //!   disk holds, and no later flush would tell.
 //!
-//! * Only whole segments are dropped, from the oldest on, when all they hold votes for is covered by a
-//!   checkpoint; a file says where the log begins (see `base`).
+//! * Only whole segments are dropped, from the oldest on, when all they hold votes for is covered
+//!   by a checkpoint; a file says where the log begins (see `base`).
 //!
-//! Deliberately absent: repair of damaged records from peers. Damage to the very last flush, with nothing
-//! written after it, cannot be told from a tear.
+//! Deliberately absent: repair of damaged records from peers. Damage to the very last flush, with
+//! nothing written after it, cannot be told from a tear.
 
 mod base;
 #[cfg(feature = "fuzzing")]
@@ -86,7 +86,7 @@ pub struct JournalConfig {
     pub segment_bytes: u64,
 }
 
-/// Why a log cannot be used.
+/// The reason why a log cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The directory cannot be made or written.
@@ -136,9 +136,9 @@ pub enum JournalError {
     Corrupt {
         /// The segment.
         path: PathBuf,
-        /// Where in the file.
+        /// The offset in the file.
         offset: u64,
-        /// What is wrong there.
+        /// The damage.
         what: String,
     },
     /// The slot was dropped behind a checkpoint.
@@ -176,7 +176,7 @@ impl JournalError {
     }
 }
 
-/// Where a value is.
+/// The position of a value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Position {
     /// Segment number; 0 means that the slot has no value here.
@@ -209,7 +209,7 @@ pub struct Journal {
     segment: u32,
     offset: u64,
     last_seq: IoSeq,
-    /// What the current segment adds up to so far, and the full ones before it, by number.
+    /// The sum of the current segment so far, and of the full ones before it, by number.
     current: Summary,
     full: BTreeMap<u32, Summary>,
     truncation: Option<JoinHandle<Result<(), JournalError>>>,
@@ -324,9 +324,9 @@ impl Journal {
         batch
     }
 
-    /// Appends operations, which are drained, and makes them durable before it returns, if anything in
-    /// them needs that. False: the writer's thread is at work, or the disk was slow lately; nothing was
-    /// done.
+    /// Appends operations, which are drained, and makes them durable before it returns, if anything
+    /// in them needs that. False: the writer's thread is at work, or the disk was slow lately;
+    /// nothing was done.
     pub fn append_here(&mut self, ops: &mut Vec<(IoSeq, JournalOp)>) -> bool {
         let start = Instant::now();
         let slow = self.here_again_at.is_some_and(|again| start < again);
@@ -391,7 +391,7 @@ impl Journal {
         }
     }
 
-    /// Every operation up to this one is durable.
+    /// The last durable operation; all before it are durable too.
     pub fn durable(&self) -> IoSeq {
         IoSeq(self.durable.load(Ordering::Acquire))
     }
@@ -432,9 +432,10 @@ impl Journal {
         self.index.first()
     }
 
-    /// Drops the oldest segments, as far as they hold no votes for slots above `upto`. All slots up to
-    /// there have to be chosen, and covered by a durable checkpoint. It happens in the background;
-    /// [`Journal::truncated`] tells how it went. False when there is nothing to drop, or one is under way.
+    /// Drops the oldest segments, as far as they hold no votes for slots above `upto`. All slots up
+    /// to there have to be chosen, and covered by a durable checkpoint. It happens in the
+    /// background; [`Journal::truncated`] tells the outcome. False when there is nothing to drop,
+    /// or one is under way.
     pub fn truncate(&mut self, upto: Slot) -> bool {
         let durable = self.durable();
         if self.truncation.is_some() {
@@ -459,7 +460,7 @@ impl Journal {
         true
     }
 
-    /// How a truncation went, once it is over.
+    /// The outcome of a truncation, once it is over.
     pub fn truncated(&mut self) -> Option<Result<(), JournalError>> {
         if !self.truncation.as_ref()?.is_finished() {
             return None;

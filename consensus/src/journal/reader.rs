@@ -1,8 +1,9 @@
 //! A log that is only read, also while its owner writes to it.
 //!
-//! The reader sees the log as it was when it was opened. It takes no lock and changes nothing. What the
-//! owner is writing at that moment may be seen in part, which looks like a torn tail, and is left out
-//! like one; in the worst case it looks like damage for a moment, so damage is looked at again.
+//! The reader sees the log as it was when it was opened. It takes no lock and changes nothing. What
+//! the owner is writing at that moment may be seen in part, which looks like a torn tail, and is
+//! left out like one; in the worst case it looks like damage for a moment, so damage is looked at
+//! again.
 
 use super::scan::{self, Access};
 use super::segment::Segments;
@@ -13,10 +14,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::sync::mpsc::channel;
 
-/// How often a log that looks damaged is read before that is believed.
+/// Attempts to read a log that looks damaged before it counts as damaged.
 const LOOKS: usize = 5;
 
-/// See the module's description.
+/// A log opened for reading only.
 #[derive(Debug)]
 pub struct LogReader {
     journal: Journal,
@@ -91,8 +92,8 @@ impl LogReader {
         self.commit
     }
 
-    /// Every slot up to this one has a value. Those above [`LogReader::commit`] were voted for here, and
-    /// may have been chosen.
+    /// Every slot up to this one has a value. Those above [`LogReader::commit`] were voted for
+    /// here, and may have been chosen.
     pub fn accepted(&self) -> Slot {
         self.accepted
     }

@@ -25,7 +25,7 @@ const SEGMENT_MAGIC: [u8; 8] = *b"BROLGALG";
 const RECORD_MAGIC: u32 = u32::from_le_bytes(*b"BrRc");
 const ALIGN: usize = 8;
 
-/// What a segment says of itself.
+/// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct SegmentHeader {
     pub version: u32,
@@ -65,7 +65,7 @@ impl SegmentHeader {
         })
     }
 
-    /// What header checksums of this segment's records start from.
+    /// The start value of the header checksums of this segment's records.
     pub fn salt(&self) -> u32 {
         u32_at(&self.encode(), 12)
     }
@@ -85,7 +85,7 @@ pub(super) struct RecordHeader {
     pub slot: Slot,
 }
 
-/// Which operation a record holds.
+/// The operation that a record holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Promise = 1,
@@ -190,7 +190,8 @@ const LOST: u64 = 2;
 const CATCHING_UP: u64 = 3;
 const LEARNER: u64 = 4;
 
-/// A recovery in the places of ballot and slot: the floor, which kind, and the slot to wait for.
+/// A state of recovery in the places of ballot and slot: the floor, its kind, and the slot to wait
+/// for.
 pub(super) fn recovery_words(recovery: Recovery) -> (Ballot, Slot) {
     let (round, node, slot) = match recovery {
         Recovery::Voter { floor } => (floor, VOTER, 0),
@@ -202,13 +203,13 @@ pub(super) fn recovery_words(recovery: Recovery) -> (Ballot, Slot) {
 }
 
 impl RecordHeader {
-    /// The recovery that such a record notes.
+    /// The state of recovery that such a record notes.
     pub fn recovery(&self) -> Option<Recovery> {
         recovery_of(self.ballot, self.slot)
     }
 }
 
-/// The other way round; `None` if it makes no sense.
+/// The state of recovery in the places of ballot and slot; `None` if there is none such.
 pub(super) fn recovery_of(ballot: Ballot, upto: Slot) -> Option<Recovery> {
     let floor = ballot.round;
     match ballot.node {

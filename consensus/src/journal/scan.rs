@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 
-/// What was found, and where to go on writing.
+/// The result of a scan, and the point to go on writing.
 pub(super) struct Found {
     pub recovered: DurableState,
     pub index: Index,
-    /// What the segment adds up to at its end, and the full ones before it.
+    /// The sum of the last segment at its end, and of the full ones before it.
     pub current: Summary,
     pub full: BTreeMap<u32, Summary>,
     pub segment: u32,
@@ -23,7 +23,7 @@ pub(super) struct Found {
     pub previous: u32,
 }
 
-/// What the records so far add up to.
+/// The sum of the records so far.
 #[derive(Default)]
 struct Scan {
     promised: Ballot,
@@ -40,7 +40,7 @@ struct Scan {
     end: (u32, usize),
 }
 
-/// How a segment's records end.
+/// The end of a segment's records.
 enum End {
     /// Nothing but zeros follows.
     Clean,
@@ -50,12 +50,12 @@ enum End {
     Senseless(usize),
 }
 
-/// What recovery may do to the log.
+/// The changes that a scan may make to the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Access {
-    /// It is ours: it is begun if there is none, and a torn tail is erased.
+    /// The log is this process's: it is begun if there is none, and a torn tail is erased.
     Owner,
-    /// It may be another process's, which may be writing to it: nothing is changed.
+    /// The log may be another process's, which may be writing to it: nothing is changed.
     Reader,
 }
 
@@ -223,7 +223,7 @@ impl Scan {
             }
             Kind::Recovery => {
                 let recovery = header.recovery();
-                self.recovery = Some(recovery.ok_or("the recovery makes no sense")?);
+                self.recovery = Some(recovery.ok_or("the state of recovery is invalid")?);
             }
         }
         Ok(record_bytes(length))
@@ -306,7 +306,7 @@ fn judge(
     Ok(())
 }
 
-/// Whether any record in `bytes` was written when operation `seq` was durable.
+/// Returns true if any record in `bytes` was written when operation `seq` was durable.
 fn proves_durable(bytes: &[u8], salt: u32, seq: IoSeq) -> bool {
     let mut rest = bytes;
     while rest.len() >= HEADER_BYTES {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 /// Zeros written at once when a segment is made.
 const FILL_BYTES: usize = 1 << 20;
 
-/// Where the segments are, and whose they are.
+/// The segments of one log: their directory and their owner.
 #[derive(Clone, Debug)]
 pub(super) struct Segments {
     pub dir: PathBuf,
@@ -126,8 +126,8 @@ impl Segments {
 }
 
 /// Gives the file its final size and its blocks, so that a later fdatasync writes data and nothing
-/// else. Reserving the blocks would not do: the file system would have to note, with each flush, which
-/// of them have been written (76 us instead of 108 us for a flush, ext4 on virtio).
+/// else. Reserving the blocks would not do: the file system would have to note, with each flush,
+/// which of them have been written (76 us instead of 108 us for a flush, ext4 on virtio).
 fn fill(file: &mut File, bytes: u64) -> io::Result<()> {
     // Asks for the space first: a full disk is found out before anything is written.
     let length = i64::try_from(bytes).map_err(io::Error::other)?;

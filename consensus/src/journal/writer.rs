@@ -20,7 +20,7 @@ const COPY_BYTES_MAX: usize = 16 << 10;
 /// Pieces per system call, well below the kernel's limit of 1024.
 const PIECES_MAX: usize = 512;
 
-/// Where a writer begins.
+/// The point at which a writer begins.
 pub(super) struct Start {
     pub segments: Segments,
     pub segment: u32,
@@ -51,7 +51,8 @@ pub(super) struct Writer {
     next: Option<JoinHandle<io::Result<File>>>,
 }
 
-/// The writer's thread: runs until the sender is dropped, or until a failure, which ends the process.
+/// The writer's thread: runs until the sender is dropped, or until a failure, which ends the
+/// process.
 pub(super) fn run(
     writer: &Mutex<Writer>,
     batch_rx: &Receiver<Vec<Planned>>,
@@ -95,8 +96,8 @@ impl Writer {
         writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes batches, and flushes them if anything in them needs it, which it then tells. Gives empty
-    /// batches back. A failure ends the process.
+    /// Writes batches, and flushes them if anything in them needs it, which it then tells. Gives
+    /// empty batches back. A failure ends the process.
     pub fn commit(
         &mut self,
         batches: impl Iterator<Item = Vec<Planned>>,
@@ -210,7 +211,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Has the next segment made in the background once this one is half full.
+    /// Makes the next segment in the background once this one is half full.
     pub fn prepare_next(&mut self) {
         if self.next.is_some() || self.start.offset < self.start.segments.segment_bytes / 2 {
             return;

@@ -14,7 +14,7 @@ pub struct ReplicaConfig {
     pub cluster: u128,
     /// This node: a member, or a learner with an id from [`LEARNERS_FROM`] on.
     pub id: NodeId,
-    /// All members, with the addresses they listen on.
+    /// The members, with the addresses they listen on.
     pub members: Vec<(NodeId, SocketAddr)>,
     /// Directory of the log; made if missing.
     pub dir: PathBuf,
@@ -24,11 +24,11 @@ pub struct ReplicaConfig {
     pub election_timeout_min: Duration,
     /// Longest silence before an election.
     pub election_timeout_max: Duration,
-    /// This node has never run before: if its log is empty it votes at once. Otherwise a node with an
-    /// empty log asks all others first, because its disk may have been lost.
+    /// This node has never run before: if its log is empty it votes at once. Otherwise a node with
+    /// an empty log asks all others first, because its disk may have been lost.
     pub new_cluster: bool,
-    /// Size of a segment of the log, the unit in which it is dropped; has to hold the largest value that
-    /// is ever proposed.
+    /// Size of a segment of the log, the unit in which it is dropped; has to hold the largest value
+    /// that is ever proposed.
     pub segment_bytes: u64,
 }
 
@@ -53,7 +53,7 @@ impl ReplicaConfig {
         }
     }
 
-    /// Whether this node is a learner.
+    /// Returns true if this node is a learner.
     pub(super) fn learns(&self) -> bool {
         self.members.iter().all(|(id, _)| *id != self.id)
     }
@@ -115,7 +115,7 @@ pub enum ConfigError {
     LogOfMember,
 }
 
-/// Why a replica cannot start.
+/// The reason why a replica cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The settings cannot be used.

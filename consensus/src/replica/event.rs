@@ -1,4 +1,4 @@
-//! What a replica reports to its caller.
+//! Events that a replica reports to its caller.
 
 use crate::core::{Ballot, NodeId, Slot};
 use bytes::Bytes;
@@ -32,8 +32,9 @@ pub enum Event {
         /// The reason, in one line.
         message: String,
     },
-    /// What this node lacks was dropped by the leader, whose log begins at `first`: it needs a
-    /// checkpoint of the slot before, or of a later one. Said again until [`super::Replica::install`].
+    /// The leader has dropped slots that this node lacks; its log begins at `first`. The node needs
+    /// a checkpoint of the slot before, or of a later one. Said again until
+    /// [`super::Replica::install`].
     Behind {
         /// The first slot of the leader's log.
         first: Slot,

@@ -1,21 +1,22 @@
-//! A node's replica of the log: core, journal and transport, driven by the caller's reactor.
+//! A node's replica of the log: core, journal and transport, driven by the caller's event loop.
 //!
 //! # Model
 //!
-//! The caller owns the poll and the thread. [`Replica::handle`] feeds arriving messages to the core,
-//! [`Replica::propose`] values; both only gather effects. [`Replica::turn`] ends a reactor turn: it
-//! takes what the journal has made durable, runs timers, hands the gathered operations to the
-//! journal's thread as one batch, and then, while that thread writes, sends the gathered messages
-//! with one write per link. A caller that has nothing else to do meanwhile can have the turn write to the
-//! disk itself ([`Flush::Here`]), after the messages that need not wait for it were sent.
+//! The caller owns the poll and the thread. [`Replica::handle`] feeds arriving messages to the
+//! core, [`Replica::propose`] values; both only gather effects. [`Replica::turn`] ends an
+//! iteration: it takes what the journal has made durable, runs timers, hands the gathered
+//! operations to the journal's thread as one batch, and then, while that thread writes, sends the
+//! gathered messages with one write per link. A caller that has nothing else to do meanwhile can
+//! have the turn write to the disk itself ([`Flush::Here`]), after the messages that need not wait
+//! for it were sent.
 //!
 //! # Invariants
 //!
 //! * A message whose promise is not durable yet is held back; the others overtake it.
 //! * [`Replica::read_chosen`] never passes [`Replica::chosen_upto`], and both only grow.
 //!
-//! Deliberately absent: threads of its own (but the journal's), retries of what a deposed leader had
-//! proposed: whether it was chosen is found out by reading the log.
+//! Deliberately absent: threads of its own (but the journal's), retries of what a deposed leader
+//! had proposed: whether it was chosen is found out by reading the log.
 
 mod config;
 mod event;
@@ -39,7 +40,7 @@ use std::time::{Duration, Instant};
 /// Poll tokens that a replica uses, from the `first_token` given to [`Replica::open`].
 pub const TOKENS: usize = transport::TOKENS;
 
-/// Who waits for the disk.
+/// The thread that waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flush {
     /// The journal's thread, which then wakes the caller.
@@ -48,7 +49,7 @@ pub enum Flush {
     Here,
 }
 
-/// Why a value was not proposed.
+/// The reason why a value was not proposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
     /// This node does not lead, or has not finished recovery yet.
@@ -59,10 +60,10 @@ pub enum ProposeError {
     TooLarge(usize),
 }
 
-/// Why a value was not read.
+/// The reason why a value was not read.
 pub type ReadError = JournalError;
 
-/// One node's replica of the log.
+/// The replica of the log on one node.
 #[derive(Debug)]
 pub struct Replica {
     core: Core,
@@ -77,8 +78,8 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Recovers the log and listens. `wake` is called from another thread when [`Replica::turn`] has
-    /// to be called; the sockets are registered with tokens from `first_token` up to, but not
+    /// Recovers the log and listens. `wake` is called from another thread when [`Replica::turn`]
+    /// has to be called; the sockets are registered with tokens from `first_token` up to, but not
     /// including, `first_token + TOKENS`.
     pub fn open(
         config: ReplicaConfig,
@@ -127,7 +128,7 @@ impl Replica {
         })
     }
 
-    /// Whether an event with this token is to be given to [`Replica::handle`].
+    /// Returns true if an event with this token is to be given to [`Replica::handle`].
     pub fn owns(&self, token: mio::Token) -> bool {
         self.transport.owns(token)
     }
@@ -139,7 +140,7 @@ impl Replica {
         self.report_leadership(out);
     }
 
-    /// Ends a turn of the reactor; to be called once per turn, after everything else.
+    /// Ends an iteration of the event loop; to be called once in each, after everything else.
     pub fn turn(&mut self, now: Instant, flush: Flush, out: &mut Vec<Event>) {
         self.take_flushed(now);
         self.transport.tick(now, &mut self.arrived);
@@ -183,7 +184,7 @@ impl Replica {
         }
     }
 
-    /// When [`Replica::turn`] is due at the latest, if nothing happens before.
+    /// The time at which [`Replica::turn`] is due at the latest, if nothing happens before.
     pub fn next_wakeup(&self) -> Instant {
         if !self.effects.is_empty() {
             return self.origin;
@@ -194,7 +195,7 @@ impl Replica {
             .map_or(core, |transport| core.min(transport))
     }
 
-    /// Whether this node leads, is ready, and its window of open slots has room.
+    /// Returns true if this node leads, is ready, and its window of open slots has room.
     pub fn can_propose(&self) -> bool {
         self.core.window_open()
     }
@@ -216,8 +217,8 @@ impl Replica {
             .map_err(|_| ProposeError::NotLeader)
     }
 
-    /// From now on this node does not lead, and hands over if it does; or it may lead again. It votes
-    /// and learns all the same.
+    /// From now on this node does not lead, and hands over if it does; or it may lead again. It
+    /// votes and learns all the same.
     pub fn abstain(&mut self, now: Instant, abstains: bool) {
         self.step(now, Input::Abstain(abstains));
     }
@@ -232,12 +233,12 @@ impl Replica {
         self.core.leadership().ballot
     }
 
-    /// Whether this node leads and may propose.
+    /// Returns true if this node leads and may propose.
     pub fn is_ready(&self) -> bool {
         self.core.is_ready()
     }
 
-    /// Whether this node's votes count.
+    /// The state of recovery of this node, which decides whether its votes count.
     pub fn recovery(&self) -> Recovery {
         self.core.recovery()
     }
@@ -257,8 +258,8 @@ impl Replica {
         self.core.told_commit()
     }
 
-    /// Reads values of consecutive chosen slots, starting with `from`, until `max_bytes` are reached
-    /// (at least one is read if there is one). A noop is read as an empty value.
+    /// Reads values of consecutive chosen slots, starting with `from`, until `max_bytes` are
+    /// reached (at least one is read if there is one). A noop is read as an empty value.
     pub fn read_chosen(
         &mut self,
         from: Slot,
@@ -280,14 +281,14 @@ impl Replica {
         Ok(())
     }
 
-    /// Sends an application frame to another node. `false` if the link is down, or choked. Frames on
-    /// one link arrive in order; when the link breaks, those under way are lost.
+    /// Sends an application frame to another node. `false` if the link is down, or choked. Frames
+    /// on one link arrive in order; when the link breaks, those under way are lost.
     pub fn send_app(&mut self, to: NodeId, bytes: &[u8]) -> bool {
         self.transport.send_app(to, bytes)
     }
 
-    /// Connections to this node's address that are not for consensus ([`transport::open_stream`]), and the
-    /// caller's from now on. To be asked after [`Replica::handle`].
+    /// Connections to this node's address that are not for consensus ([`transport::open_stream`]),
+    /// and the caller's from now on. To be asked after [`Replica::handle`].
     pub fn take_upgraded_streams(&mut self) -> Vec<UpgradedStream> {
         self.transport.take_upgraded_streams()
     }
@@ -298,8 +299,8 @@ impl Replica {
         self.transport.take_joiners()
     }
 
-    /// Learners with a link to this node, and the slot up to which each has the log, as far as is known
-    /// here: 0 unless this node leads.
+    /// Learners with a link to this node, and the slot up to which each has the log, as far as is
+    /// known here: 0 unless this node leads.
     pub fn learners(&self) -> impl Iterator<Item = (NodeId, Slot)> + '_ {
         self.core.learners()
     }
@@ -314,21 +315,22 @@ impl Replica {
         self.transport.local_addr()
     }
 
-    /// The first slot whose value is in the log here; those before were dropped behind a checkpoint.
+    /// The first slot whose value is in the log here; those before were dropped behind a
+    /// checkpoint.
     pub fn first_slot(&self) -> Slot {
         self.journal.first()
     }
 
-    /// A checkpoint that contains everything up to `slot` is durable here: the log goes on after it.
-    /// Nothing happens if that much is known already.
+    /// A checkpoint that contains everything up to `slot` is durable here: the log goes on after
+    /// it. Nothing happens if that much is known already.
     pub fn install(&mut self, now: Instant, slot: Slot) {
         self.step(now, Input::Installed(slot));
     }
 
-    /// Drops what it can of the log up to `upto`, in whole segments and in the background. The caller has
-    /// made sure that a checkpoint of `upto` or later is durable and verified here and at enough other
-    /// nodes; nothing beyond what is known to be chosen is ever dropped. False if there was
-    /// nothing to drop.
+    /// Drops what it can of the log up to `upto`, in whole segments and in the background. The
+    /// caller has made sure that a checkpoint of `upto` or later is durable and verified here and
+    /// at enough other nodes; nothing beyond what is known to be chosen is ever dropped. False if
+    /// there was nothing to drop.
     pub fn truncate(&mut self, upto: Slot) -> bool {
         self.journal.truncate(upto.min(self.core.commit()))
     }
@@ -419,7 +421,8 @@ impl Replica {
         }
         for send in self.effects.sends.drain(..) {
             if send.after <= self.flushed {
-                // A link that is down or choked loses it, which the protocol has to cope with anyway.
+                // A link that is down or choked loses it, which the protocol has to cope with
+                // anyway.
                 self.transport.send(send.to, &send.msg);
             } else {
                 self.held.push_back(send);

@@ -1,5 +1,5 @@
-//! Checkpoints in the simulator: taken at will, truncated behind, carried from node to node while donors
-//! die and logs go on being truncated.
+//! Checkpoints in the simulator: taken at will, truncated behind, carried from node to node while
+//! donors die and logs go on being truncated.
 
 use super::draw::Draw;
 use super::oracle::Verdict;
@@ -48,7 +48,8 @@ impl World {
         self.coverage.checkpoints += 1;
     }
 
-    /// Drops the log up to a slot that its own checkpoint and those of a majority cover, less some slack.
+    /// Drops the log up to a slot that its own checkpoint and those of a majority cover, less some
+    /// slack.
     fn truncate(&mut self, id: NodeId) {
         let members = self.ids.iter().map(|id| &self.nodes[id]);
         let mut covered: Vec<Slot> = members.map(|node| node.disk.checkpoint).collect();

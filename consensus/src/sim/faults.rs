@@ -110,7 +110,8 @@ impl World {
         self.oracle.on_wipe(id);
     }
 
-    /// Learners go for a while, or with their disks, or for good; are slow to hear, or hear nothing.
+    /// Learners go for a while, or with their disks, or for good; are slow to hear, or hear
+    /// nothing.
     fn trouble_learners(&mut self) {
         for id in self.learners.clone() {
             match self.rng.between(0, 19) {
@@ -139,7 +140,8 @@ impl World {
         }
     }
 
-    /// Has a node give up the lead, if it has it, and not seek it. A restart makes an end of it too.
+    /// Has a node give up the lead, if it has it, and not seek it. A restart makes an end of it
+    /// too.
     fn abstain_for_a_while(&mut self, id: NodeId) -> Verdict {
         self.coverage.abstentions += 1;
         self.step(id, Input::Abstain(true))?;

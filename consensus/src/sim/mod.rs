@@ -3,8 +3,8 @@
 //! One thread, one queue of events, one random generator: a seed is a run, and the same seed gives
 //! the same run. Shells stand in for disk, network and clock ([`world`]); after every step the
 //! [`oracle`], which sees all disks and all messages, checks what must always hold. Faults happen
-//! for a while, then everything heals and the cluster has to converge and to serve. Learners come and
-//! go, lag and lose their disks meanwhile.
+//! for a while, then everything heals and the cluster has to converge and to serve. Learners come
+//! and go, lag and lose their disks meanwhile.
 //!
 //! The *mutation ledger* measures the simulator: each deliberate bug in the core has to be caught.
 //! *Coverage* counters prove that every kind of fault and every rare path came up.

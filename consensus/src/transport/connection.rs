@@ -1,4 +1,5 @@
-//! One connection of a transport: its socket, its state, and the bytes under way in both directions.
+//! One connection of a transport: its socket, its state, and the bytes under way in both
+//! directions.
 
 use super::outbox::Outbox;
 use super::wire::{BODY_BYTES_MAX, FrameError, GREETING_BYTES_MAX, Kind, take_frame};
@@ -81,7 +82,7 @@ impl Connection {
         take_frame(&mut self.input, limit)
     }
 
-    /// Whether bytes were read that belong to no frame taken so far.
+    /// Returns true if bytes were read that belong to no frame taken so far.
     pub fn has_input(&self) -> bool {
         !self.input.is_empty()
     }
@@ -94,7 +95,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Whether the other side has been silent for too long.
+    /// Returns true if the other side has been silent for too long.
     pub fn is_dead(&self, now: Instant) -> bool {
         now.saturating_duration_since(self.heard_at) >= DEAD_AFTER
     }

@@ -1,9 +1,9 @@
-//! Why a connection is refused. One line each: the other side shows it to its operator.
+//! Reasons why a connection is refused. One line each: the other side shows it to its operator.
 
 use super::wire::{FrameError, VERSION};
 use crate::core::{LEARNERS_MAX, NodeId};
 
-/// Why a connection is not served.
+/// The reason why a connection is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Refusal {

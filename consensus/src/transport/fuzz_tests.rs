@@ -1,5 +1,5 @@
-//! Random bytes for the decoders of the links between nodes. Half of the time whole messages with a few
-//! bytes changed.
+//! Random bytes for the decoders of the links between nodes. Half of the time whole messages with a
+//! few bytes changed.
 //!
 //! `BROLGA_FUZZ` sets the number of inputs (20000 by default), `BROLGA_FUZZ_SEED` repeats a run.
 

@@ -1,5 +1,6 @@
-//! Fixed bytes of every frame and message. The protocol has a version ([`super::VERSION`]): bytes that
-//! change here without a new version would split a cluster whose nodes are upgraded one by one.
+//! Fixed bytes of every frame and message. The protocol has a version ([`super::VERSION`]): bytes
+//! that change here without a new version would split a cluster whose nodes are upgraded one by
+//! one.
 
 use super::join;
 use super::message::{Head, decode, encode};

@@ -1,5 +1,5 @@
-//! Stream handoff: a connection to a node's address that serves another protocol than consensus, such as
-//! bulk data, which would delay the messages of a link.
+//! Stream handoff: a connection to a node's address that serves another protocol than consensus,
+//! such as bulk data, which would delay the messages of a link.
 //!
 //! ```text
 //! client ── Upgrade {version, cluster, number, 0} ──▶ node
@@ -7,8 +7,8 @@
 //!            from here on the bytes are the caller's
 //! ```
 //!
-//! The cluster and the version are checked. The client need not be a member, and nobody checks the number
-//! that it gives.
+//! The cluster and the version are checked. The client need not be a member, and nobody checks the
+//! number that it gives.
 
 use super::first_frame::{connect, receive, send};
 use super::wire::{Hello, Kind, VERSION};

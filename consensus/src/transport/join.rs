@@ -1,4 +1,5 @@
-//! Joining: a machine that is to become a learner, and knows an address only, asks there for the cluster.
+//! Joining: a machine that is to become a learner, and knows an address only, asks there for the
+//! cluster.
 //!
 //! ```text
 //! joiner ── Join {magic, version} ──▶ node
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 const MAGIC: [u8; 4] = *b"BRLJ";
 
-/// Why a joiner gets no connection. One line each.
+/// The reason why a joiner gets no connection. One line each.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum JoinError {
@@ -67,8 +68,8 @@ pub(super) fn check_request(mut body: Bytes) -> Result<(), Refusal> {
     }
 }
 
-/// Asks the node at `address` for a connection on which it describes its cluster. Reads and writes on it
-/// fail after `timeout`.
+/// Asks the node at `address` for a connection on which it describes its cluster. Reads and writes
+/// on it fail after `timeout`.
 ///
 /// # Errors
 /// See [`JoinError`].
@@ -94,8 +95,8 @@ pub fn join(address: SocketAddr, timeout: Duration) -> Result<TcpStream, JoinErr
     }
 }
 
-/// Answers a joiner's request on a connection that the node has written nothing to before: the answer
-/// fits the kernel's buffer.
+/// Answers a joiner's request on a connection that the node has written nothing to before: the
+/// answer fits the kernel's buffer.
 pub(super) fn accept(socket: &mut impl io::Write) -> io::Result<()> {
     let mut out = Outbox::default();
     out.push(Kind::JoinAccepted, &[], None);

@@ -3,24 +3,27 @@
 //! # Model
 //!
 //! Between two nodes there is one connection; the one with the lower id dials. Both sides say hello
-//! with cluster, node and protocol version, and whoever does not belong is told why and refused. On a
-//! link, frames arrive in the order sent or the link breaks; what was under way when it broke is
+//! with cluster, node and protocol version, and whoever does not belong is told why and refused. On
+//! a link, frames arrive in the order sent or the link breaks; what was under way when it broke is
 //! lost, and the core sends it again.
 //!
 //! Everything happens in the caller's thread: [`Transport::handle`] on readiness,
-//! [`Transport::tick`] for timers, [`Transport::flush`] once per turn to write what has gathered.
+//! [`Transport::tick`] for timers, [`Transport::flush`] once per iteration to write the gathered
+//! frames.
 //!
 //! A process that dies closes its sockets, which shows here at once. A machine that vanishes does
 //! not: idle links carry pings, and one that stays silent is taken down.
 //!
-//! A connection need not become a link: who says [`open_stream`] instead of hello, of the same cluster and
-//! version but not necessarily a member, gets it for a protocol of its own, and it leaves this
-//! transport and its thread ([`Transport::take_upgraded_streams`]).
+//! A connection need not become a link. A client of the same cluster and version, not necessarily a
+//! member, can ask for a connection for a protocol of its own ([`open_stream`]), which then leaves
+//! this transport and its thread ([`Transport::take_upgraded_streams`]).
 //!
-//! A learner dials all members, and no one dials it; a member learns of it by its hello. Who does not know
-//! the cluster yet says [`join()`] instead, and its connection leaves this transport and its thread.
+//! A learner dials all members, and no one dials it; a member learns of it by its hello. A machine
+//! that does not know the cluster yet asks for it ([`join()`]), and its connection leaves the
+//! transport likewise.
 //!
-//! Deliberately absent: threads, encryption, authentication beyond the cluster's id, message meaning.
+//! Deliberately absent: threads, encryption, authentication beyond the cluster's id, message
+//! meaning.
 
 mod connection;
 mod error;
@@ -76,7 +79,7 @@ pub struct TransportConfig {
     pub members: Vec<(NodeId, SocketAddr)>,
 }
 
-/// What happened on the links.
+/// An event on the links.
 #[derive(Debug)]
 pub enum TransportEvent {
     /// The link to this node works.
@@ -91,7 +94,7 @@ pub enum TransportEvent {
     Refused(String),
 }
 
-/// All links of one node.
+/// The links of one node.
 pub struct Transport {
     config: TransportConfig,
     registry: Registry,
@@ -115,7 +118,7 @@ impl std::fmt::Debug for Transport {
 }
 
 impl Transport {
-    /// Listens on this node's address, if it is a member.
+    /// Opens the transport: listens on this node's address, if it is a member.
     ///
     /// # Errors
     /// The address cannot be listened on, or the poll refuses the socket.
@@ -156,7 +159,7 @@ impl Transport {
         }
     }
 
-    /// Whether a token is one of this transport's.
+    /// Returns true if a token is one of this transport's.
     pub fn owns(&self, token: Token) -> bool {
         (self.first_token..self.first_token + TOKENS).contains(&token.0)
     }
@@ -185,7 +188,8 @@ impl Transport {
         }
     }
 
-    /// Sends a consensus message. Returns false if the link is down or congested; the message is dropped.
+    /// Sends a consensus message. Returns false if the link is down or congested; the message is
+    /// dropped.
     pub fn send(&mut self, to: NodeId, msg: &Msg) -> bool {
         let link = self.neighbors.link(to);
         let Some(connection) = link.and_then(|at| self.connections[at].as_mut()) else {
@@ -253,8 +257,8 @@ impl Transport {
         std::mem::take(&mut self.upgraded)
     }
 
-    /// Connections of joiners since the last call; the caller describes the cluster to them. To be asked
-    /// after [`Transport::handle`].
+    /// Connections of joiners since the last call; the caller describes the cluster to them. To be
+    /// asked after [`Transport::handle`].
     pub fn take_joiners(&mut self) -> Vec<std::net::TcpStream> {
         std::mem::take(&mut self.joiners)
     }
@@ -419,7 +423,8 @@ impl Transport {
         Ok(())
     }
 
-    /// Takes a connection off the poll and out of the transport. Only if no bytes follow the request.
+    /// Takes a connection off the poll and out of the transport. Only if no bytes follow the
+    /// request.
     fn detach(&mut self, at: usize) -> Result<TcpStream, Refusal> {
         let connection = self.connections[at].take_if(|it| !it.has_input());
         let mut socket = connection.ok_or(Refusal::Impatient)?.socket;

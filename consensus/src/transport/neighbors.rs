@@ -174,7 +174,7 @@ impl Neighbors {
         }
     }
 
-    /// Whether the id is that of a learner.
+    /// Returns true if the id is that of a learner.
     fn may_learn(&self, from: NodeId) -> bool {
         from >= LEARNERS_FROM && !self.members.contains(&from)
     }

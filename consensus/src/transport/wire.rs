@@ -1,8 +1,8 @@
 //! The bytes between two nodes.
 //!
 //! A frame is `length u32, crc u32, kind u8, body`; length and checksum cover kind and body. All
-//! integers are little-endian. A value is the last thing in a message, so that it needs no length and
-//! can be sent from where it is and received as a slice of the input.
+//! integers are little-endian. A value is the last thing in a message, so that it needs no length
+//! and can be sent from where it is and received as a slice of the input.
 
 use crate::core::NodeId;
 use bytes::{Buf, Bytes, BytesMut};
@@ -40,11 +40,11 @@ pub(super) enum Kind {
     Ping = 3,
     Message = 4,
     App = 5,
-    /// A hello from somebody who wants the connection for something else: see [`super::handoff`].
+    /// A hello of a client that wants the connection for another protocol: see [`super::handoff`].
     Upgrade = 6,
-    /// Somebody wants to know the cluster: see [`mod@super::join`].
+    /// A joiner asks for the cluster: see [`mod@super::join`].
     Join = 7,
-    /// Answer to that.
+    /// The answer to a joiner.
     JoinAccepted = 8,
 }
 
@@ -78,7 +78,8 @@ impl Kind {
     }
 }
 
-/// Takes the next whole frame, of at most `limit` bytes, off the input; `None` if it is not whole yet.
+/// Takes the next whole frame, of at most `limit` bytes, off the input; `None` if it is not whole
+/// yet.
 pub(super) fn take_frame(
     input: &mut BytesMut,
     limit: usize,

@@ -134,8 +134,8 @@ fn a_shortened_file_is_an_error() {
     }
 }
 
-/// Whatever the disk did to the last, unfinished flush, all before it is recovered, in order, and the
-/// log goes on from there.
+/// Whatever the disk did to the last, unfinished flush, all before it is recovered, in order, and
+/// the log goes on from there.
 #[test]
 fn any_tear_of_the_last_flush_keeps_all_before_it() {
     let seed = fastrand::u64(..);
