@@ -2,12 +2,16 @@
 
 #[cfg(test)]
 use super::Mutation;
-use super::learners::LEARNERS_FROM;
-use super::recovery::Recovery;
-use super::types::{AcceptedEntry, Ballot, IoSeq, Micros, NodeId, Slot};
+use super::types::{AcceptedEntry, Ballot, IoSeq, Micros, NodeId, Recovery, Slot};
 
 /// Most members of a cluster: sets of them are kept as bits of one word.
 pub const MEMBERS_MAX: usize = 64;
+
+/// Learners have ids from here on, so that none can be taken for a member of a usual configuration.
+pub const LEARNERS_FROM: NodeId = 1 << 32;
+
+/// Most learners that a member serves at a time.
+pub const LEARNERS_MAX: usize = 16;
 
 /// Settings of a [`super::Core`]. All times are in microseconds.
 #[derive(Clone, Debug)]

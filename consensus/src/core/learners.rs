@@ -14,13 +14,8 @@
 //! Nobody waits for a learner that does not come back: it is forgotten when another needs its
 //! place.
 
+use super::config::{LEARNERS_FROM, LEARNERS_MAX};
 use super::{Core, Effects, Msg, Mutation, NodeId, Peer, Slot};
-
-/// Learners have ids from here on, so that none can be taken for a member of a usual configuration.
-pub const LEARNERS_FROM: NodeId = 1 << 32;
-
-/// Most learners that a member serves at a time.
-pub const LEARNERS_MAX: usize = 16;
 
 impl Core {
     /// Returns true if this node is no member.

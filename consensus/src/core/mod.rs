@@ -46,12 +46,10 @@ mod tests;
 pub mod types;
 mod window;
 
-pub use self::config::{Config, DurableState, MEMBERS_MAX};
-pub use self::learners::{LEARNERS_FROM, LEARNERS_MAX};
-pub use self::recovery::Recovery;
+pub use self::config::{Config, DurableState, LEARNERS_FROM, LEARNERS_MAX, MEMBERS_MAX};
 pub use self::types::{
     AcceptedEntry, Ballot, Echo, Effects, Fetch, Input, IoSeq, JournalOp, Leadership, Micros, Msg,
-    NodeId, Send, Slot, Value,
+    NodeId, Recovery, Send, Slot, Value,
 };
 
 use self::election::Candidacy;

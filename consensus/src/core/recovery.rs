@@ -28,56 +28,13 @@
 //!
 //! The state of recovery is the first operation of the journal, so that a restart changes nothing.
 
-use super::{Ballot, Core, DurableState, Effects, JournalOp, Micros, Msg, Mutation, NodeId, Slot};
+use super::{
+    Ballot, Core, DurableState, Effects, JournalOp, Micros, Msg, Mutation, NodeId, Recovery, Slot,
+};
 use std::collections::BTreeMap;
 
 /// Rounds that a node leaves out after the loss of its disk.
 const ROUNDS_LEFT_OUT: u64 = 1 << 32;
-
-/// The state of a node's recovery, which decides whether its votes count.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Recovery {
-    /// The node's votes count.
-    Voter {
-        /// The node's own ballots have higher rounds than this one.
-        floor: u64,
-    },
-    /// The log was empty at the start, and the node does not know yet what it may have voted on.
-    Lost,
-    /// The node votes again when every slot up to `upto` is known here to be chosen.
-    CatchingUp {
-        /// The slot.
-        upto: Slot,
-        /// The node's own ballots have higher rounds than this one.
-        floor: u64,
-    },
-    /// The node is no member, and never votes.
-    Learner,
-}
-
-impl Recovery {
-    /// Returns true if the node's votes count.
-    pub fn votes(&self) -> bool {
-        matches!(self, Self::Voter { .. })
-    }
-
-    /// The slot that has to be chosen before the node votes: 0 if it votes, [`Slot::MAX`] if the
-    /// slot is not known.
-    pub(super) fn barrier(&self) -> Slot {
-        match *self {
-            Self::Voter { .. } => 0,
-            Self::Lost | Self::Learner => Slot::MAX,
-            Self::CatchingUp { upto, .. } => upto,
-        }
-    }
-
-    pub(super) fn floor(&self) -> u64 {
-        match *self {
-            Self::Voter { floor } | Self::CatchingUp { floor, .. } => floor,
-            Self::Lost | Self::Learner => 0,
-        }
-    }
-}
 
 /// The answer of another member.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,5 @@
 //! Identifiers of the protocol, its messages, and the inputs and effects of a step.
 
-use super::recovery::Recovery;
 use bytes::Bytes;
 use std::fmt;
 
@@ -35,6 +34,51 @@ impl fmt::Display for Ballot {
 /// so one number says everything, and an overwritten slot cannot be confused with its successor.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct IoSeq(pub u64);
+
+/// The state of a node's recovery, which decides whether its votes count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// The node's votes count.
+    Voter {
+        /// The node's own ballots have higher rounds than this one.
+        floor: u64,
+    },
+    /// The log was empty at the start, and the node does not know yet what it may have voted on.
+    Lost,
+    /// The node votes again when every slot up to `upto` is known here to be chosen.
+    CatchingUp {
+        /// The slot.
+        upto: Slot,
+        /// The node's own ballots have higher rounds than this one.
+        floor: u64,
+    },
+    /// The node is no member, and never votes.
+    Learner,
+}
+
+impl Recovery {
+    /// Returns true if the node's votes count.
+    pub fn votes(&self) -> bool {
+        matches!(self, Self::Voter { .. })
+    }
+
+    /// The slot that has to be chosen before the node votes: 0 if it votes, [`Slot::MAX`] if the
+    /// slot is not known.
+    pub(super) fn barrier(&self) -> Slot {
+        match *self {
+            Self::Voter { .. } => 0,
+            Self::Lost | Self::Learner => Slot::MAX,
+            Self::CatchingUp { upto, .. } => upto,
+        }
+    }
+
+    pub(super) fn floor(&self) -> u64 {
+        match *self {
+            Self::Voter { floor } | Self::CatchingUp { floor, .. } => floor,
+            Self::Lost | Self::Learner => 0,
+        }
+    }
+}
 
 /// An operation of the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
