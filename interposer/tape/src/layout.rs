@@ -70,7 +70,7 @@ pub struct Header {
     pub(crate) output_waiting: Line<AtomicU32>,
     /// Futex: 1 while the server sleeps for room on the output ring.
     pub(crate) output_full: Line<AtomicU32>,
-    /// [`Stall`]: thread and process; the kernel's number; seconds (0: none) and how many wait.
+    /// `Stall`: thread and process; the kernel's number; seconds (0: none) and how many wait.
     pub(crate) stall: Line<[AtomicU64; 3]>,
 }
 
