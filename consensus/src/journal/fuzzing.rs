@@ -17,6 +17,8 @@ const HEADER: SegmentHeader = SegmentHeader {
 };
 
 pub(crate) fn segment(data: &[u8]) {
+    // The size of a segment is a multiple of 8: see `Journal::open`.
+    let data = &data[..data.len() / 8 * 8];
     let _ = SegmentHeader::decode(data);
     if data.len() > HEADER_BYTES {
         scan_bytes(&Bytes::copy_from_slice(data), HEADER.salt());
