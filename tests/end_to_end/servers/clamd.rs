@@ -1,6 +1,6 @@
 //! clamd, ClamAV's daemon: streams over TCP, and directories that it scans with several threads.
 
-use super::recipe::{Load, Recipe, Stage, Target, ended, said};
+use super::recipe::{Load, LoadControl, Recipe, Target, ended, said};
 use super::scenario::{come_back, survive, survive_in};
 use crate::fixture::settings::random_bytes;
 use fastrand::Rng;
@@ -108,7 +108,7 @@ impl Clamd {
     }
 
     /// Streams over a connection that is kept.
-    fn session(&self, first: usize, at: &Target, stage: &Stage) {
+    fn session(&self, first: usize, at: &Target, control: &LoadControl) {
         let mut client = Client::connect(at);
         client.send("IDSESSION");
         let files = self.files.iter().enumerate().cycle().skip(first);
@@ -120,7 +120,7 @@ impl Clamd {
                 format!("{id}: stream: OK")
             };
             assert_eq!(client.answer(), verdict, "file {number}");
-            if !stage.step() {
+            if !control.step() {
                 break;
             }
         }
@@ -129,7 +129,7 @@ impl Clamd {
     }
 
     /// Has the server scan its own files, with several threads at once.
-    fn multiscan(at: &Target, stage: &Stage) {
+    fn multiscan(at: &Target, control: &LoadControl) {
         loop {
             let mut client = Client::connect(at);
             client.send("MULTISCAN /proc/self/fd/1003/files");
@@ -142,14 +142,14 @@ impl Clamd {
                 .collect();
             expected.sort();
             assert_eq!(found, expected);
-            if !stage.step() {
+            if !control.step() {
                 return;
             }
         }
     }
 
     /// The stock client, which sends files in parallel.
-    fn clamdscan(&self, at: &Target, stage: &Stage) {
+    fn clamdscan(&self, at: &Target, control: &LoadControl) {
         let here = tempfile::tempdir().unwrap();
         let config = here.path().join("client.conf");
         let (port, host) = (at.port(), at.host());
@@ -165,7 +165,7 @@ impl Clamd {
             assert_eq!(output.status.code(), Some(1), "{said}");
             let found = said.matches(&format!("{NAME} FOUND")).count();
             assert_eq!(found, FILES / 4, "{said}");
-            if !stage.step() {
+            if !control.step() {
                 return;
             }
         }
@@ -204,11 +204,11 @@ impl Recipe for Clamd {
 
     fn load(&self) -> Vec<Load<'_>> {
         let sessions = (0..2).map(|number| -> Load<'_> {
-            Box::new(move |at, stage| self.session(number * 5, at, stage))
+            Box::new(move |at, control| self.session(number * 5, at, control))
         });
         let others: [Load<'_>; 2] = [
             Box::new(Self::multiscan),
-            Box::new(|at, stage| self.clamdscan(at, stage)),
+            Box::new(|at, control| self.clamdscan(at, control)),
         ];
         sessions.chain(others).collect()
     }

@@ -7,7 +7,7 @@ use super::databases::memcached::Memcached;
 use super::databases::postgres::Postgres;
 use super::databases::redis::Redis;
 use super::databases::slapd::Slapd;
-use super::recipe::{Kitchen, Recipe, Target, wait_until_ready};
+use super::recipe::{PreparedRecipe, Recipe, Target, wait_until_ready};
 use super::web::board::Board;
 use super::web::civetweb::Civetweb;
 use super::web::lighttpd::Lighttpd;
@@ -19,11 +19,11 @@ use fastrand::Rng;
 
 /// Entries that it logs in a minute.
 fn entries_per_minute(recipe: &dyn Recipe) -> u64 {
-    let kitchen = Kitchen::new(recipe);
-    let cluster = Cluster::start(kitchen.setup);
+    let prepared = PreparedRecipe::new(recipe);
+    let cluster = Cluster::start(prepared.setup);
     cluster.settle();
     for node in 1..=3 {
-        let at = Target::new(node, &cluster.node_dir(node), &kitchen.ports);
+        let at = Target::new(node, &cluster.node_dir(node), &prepared.ports);
         wait_until_ready(recipe, &at);
     }
     let (entries, seconds) = watch_cluster(recipe.name(), &cluster);

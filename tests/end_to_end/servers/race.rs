@@ -1,7 +1,7 @@
 //! The race of CRANE's paper: two clients of two nodes put and get the same thing at the same moment.
 //! Either may come first, but on all replicas it is the same one.
 
-use super::recipe::{Kitchen, Target, wait_until_ready};
+use super::recipe::{PreparedRecipe, Target, wait_until_ready};
 use super::web::http;
 use super::web::nginx::Nginx;
 use crate::clients::resp;
@@ -60,10 +60,10 @@ fn a_race_for_a_key_ends_alike_everywhere() {
 fn a_race_for_a_file_ends_alike_everywhere() {
     let name = "a_race_for_a_file_ends_alike_everywhere";
     let recipe = Nginx::new(&mut random(name));
-    let kitchen = Kitchen::new(&recipe);
-    let cluster = Cluster::start(kitchen.setup.perturbed(PERTURB_US));
+    let prepared = PreparedRecipe::new(&recipe);
+    let cluster = Cluster::start(prepared.setup.perturbed(PERTURB_US));
     let target =
-        |cluster: &Cluster, node| Target::new(node, &cluster.node_dir(node), &kitchen.ports);
+        |cluster: &Cluster, node| Target::new(node, &cluster.node_dir(node), &prepared.ports);
     cluster.settle();
     wait_until_ready(&recipe, &target(&cluster, 1));
     race(name, cluster, |cluster, node| {

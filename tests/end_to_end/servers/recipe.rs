@@ -46,7 +46,7 @@ pub trait Recipe: Sync {
         TcpStream::connect(at.address(0)).is_ok()
     }
 
-    /// The clients, each of them a thread. They go on until the stage is over, and panic at a reset
+    /// The clients, each of them a thread. They go on until the load is over, and panic at a reset
     /// or at an answer that is not the right one.
     fn load(&self) -> Vec<Load<'_>>;
 
@@ -62,7 +62,7 @@ pub trait Recipe: Sync {
 }
 
 /// One client.
-pub type Load<'a> = Box<dyn FnOnce(&Target, &Stage) + Send + 'a>;
+pub type Load<'a> = Box<dyn FnOnce(&Target, &LoadControl) + Send + 'a>;
 
 /// One replica, as its clients see it.
 #[derive(Clone, Debug)]
@@ -103,26 +103,26 @@ impl Target {
     }
 }
 
-/// Between the clients and the one who kills leaders.
+/// Shared by the clients, which make steps, and the scenario, which ends the load.
 #[derive(Debug, Default)]
-pub struct Stage {
+pub struct LoadControl {
     over: AtomicBool,
     steps: AtomicUsize,
 }
 
-/// Ends the stage, also when the test panics: threads in a scope are waited for.
+/// Ends the load, also when the test panics: threads in a scope are waited for.
 #[derive(Debug)]
-pub struct Curtain<'a>(&'a Stage);
+pub struct EndOnDrop<'a>(&'a LoadControl);
 
-impl Drop for Curtain<'_> {
+impl Drop for EndOnDrop<'_> {
     fn drop(&mut self) {
         self.0.over.store(true, Ordering::Relaxed);
     }
 }
 
-impl Stage {
-    pub fn curtain(&self) -> Curtain<'_> {
-        Curtain(self)
+impl LoadControl {
+    pub fn end_on_drop(&self) -> EndOnDrop<'_> {
+        EndOnDrop(self)
     }
 
     /// Counts a step; false when there should be no more. So a client makes one step at least.
@@ -193,16 +193,16 @@ pub fn said(output: &Output) -> String {
     String::from_utf8_lossy(&both).into_owned()
 }
 
-/// A recipe on its way to a cluster: the directory that the server starts in, and the setup.
+/// A recipe that is ready to be started: the directory that the server starts in, and the setup.
 #[derive(Debug)]
-pub struct Kitchen {
+pub struct PreparedRecipe {
     pub setup: Setup,
     pub ports: Vec<u16>,
     /// Until it has been copied.
     _genesis: TempDir,
 }
 
-impl Kitchen {
+impl PreparedRecipe {
     #[track_caller]
     pub fn new(recipe: &dyn Recipe) -> Self {
         for (program, package) in recipe.needs() {

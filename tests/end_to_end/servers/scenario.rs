@@ -1,6 +1,6 @@
 //! What every server has to stand: see [`survive`].
 
-use super::recipe::{Kitchen, Recipe, Stage, Target, stock, wait_until_ready};
+use super::recipe::{LoadControl, PreparedRecipe, Recipe, Target, stock, wait_until_ready};
 use crate::fixture::cluster::{Cluster, say};
 use crate::fixture::settings::{random, scaled};
 use crate::fixture::view::View;
@@ -25,33 +25,33 @@ pub fn survive<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Rng) -> R) {
 pub fn survive_in<R: Recipe>(policy: &str, test: &str, recipe: impl FnOnce(&mut Rng) -> R) {
     let mut rng = random(test);
     let recipe = &recipe(&mut rng);
-    let kitchen = Kitchen::new(recipe);
+    let prepared = PreparedRecipe::new(recipe);
     say(&format!("{test}: {}", version(recipe)));
-    let setup = kitchen.setup.option("--policy", policy);
+    let setup = prepared.setup.option("--policy", policy);
     let cluster = Cluster::start(setup.perturbed(PERTURB_US));
-    let target = |node| Target::new(node, &cluster.node_dir(node), &kitchen.ports);
+    let target = |node| Target::new(node, &cluster.node_dir(node), &prepared.ports);
     cluster.wait_for("all replicas", View::whole);
     for node in 1..=3 {
         wait_until_ready(recipe, &target(node));
     }
     let view = cluster.settle();
     let survivor = target(view.followers()[rng.usize(..2)]);
-    let stage = Stage::default();
+    let control = LoadControl::default();
     let steps = scaled(recipe.steps());
     let kill_after = steps + rng.usize(..steps);
     thread::scope(|scope| {
-        let curtain = stage.curtain();
-        let (at, stage) = (&survivor, &stage);
+        let guard = control.end_on_drop();
+        let (at, control) = (&survivor, &control);
         let clients = recipe.load().into_iter();
         let clients: Vec<_> = clients
-            .map(|client| scope.spawn(move || client(at, stage)))
+            .map(|client| scope.spawn(move || client(at, control)))
             .collect();
-        wait_for_steps(stage, kill_after, &clients);
+        wait_for_steps(control, kill_after, &clients);
         cluster.kill(&view, view.leader());
-        wait_for_steps(stage, stage.steps() + steps, &clients);
+        wait_for_steps(control, control.steps() + steps, &clients);
         cluster.wait_for("the dead node", View::whole);
-        wait_for_steps(stage, stage.steps() + clients.len(), &clients);
-        drop(curtain);
+        wait_for_steps(control, control.steps() + clients.len(), &clients);
+        drop(guard);
         for client in clients {
             client.join().expect("a client failed");
         }
@@ -60,7 +60,7 @@ pub fn survive_in<R: Recipe>(policy: &str, test: &str, recipe: impl FnOnce(&mut 
         [1, 2, 3].map(|node| recipe.dump(&target(node)))
     });
     same(&dumps);
-    let (hashes, steps) = (cluster.settle().hashes(), stage.steps());
+    let (hashes, steps) = (cluster.settle().hashes(), control.steps());
     say(&format!(
         "{test}: leader killed after {kill_after} of {steps} steps, {} bytes of data equal, {hashes}",
         dumps[0].len()
@@ -79,9 +79,9 @@ pub fn come_back<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Rng) -> R) {
     }
     let mut rng = random(test);
     let recipe = &recipe(&mut rng);
-    let kitchen = Kitchen::new(recipe);
-    let cluster = Cluster::start(kitchen.setup.option("--container", "required"));
-    let target = |node| Target::new(node, &cluster.node_dir(node), &kitchen.ports);
+    let prepared = PreparedRecipe::new(recipe);
+    let cluster = Cluster::start(prepared.setup.option("--container", "required"));
+    let target = |node| Target::new(node, &cluster.node_dir(node), &prepared.ports);
     cluster.wait_for("all replicas", View::whole);
     for node in 1..=3 {
         wait_until_ready(recipe, &target(node));
@@ -90,24 +90,24 @@ pub fn come_back<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Rng) -> R) {
     let stays = view.followers()[rng.usize(..2)];
     let goes = (1..=3).find(|node| *node != stays && *node != view.leader());
     let (survivor, goes) = (target(stays), goes.expect("there are three"));
-    let stage = Stage::default();
+    let control = LoadControl::default();
     let steps = scaled(recipe.steps()) / 2 + 1;
     thread::scope(|scope| {
-        let curtain = stage.curtain();
-        let (at, stage) = (&survivor, &stage);
+        let guard = control.end_on_drop();
+        let (at, control) = (&survivor, &control);
         let clients = recipe.load().into_iter();
         let clients: Vec<_> = clients
-            .map(|client| scope.spawn(move || client(at, stage)))
+            .map(|client| scope.spawn(move || client(at, control)))
             .collect();
-        wait_for_steps(stage, steps, &clients);
+        wait_for_steps(control, steps, &clients);
         let data = cluster.data();
         let taken = finish(&["checkpoint", "now", "--data", data.to_str().unwrap()]);
         assert_eq!(taken.code, Some(0), "{taken:?}");
-        wait_for_steps(stage, stage.steps() + steps, &clients);
+        wait_for_steps(control, control.steps() + steps, &clients);
         cluster.kill(&cluster.view(), goes);
         cluster.wait_for("the dead node", View::whole);
-        wait_for_steps(stage, stage.steps() + steps, &clients);
-        drop(curtain);
+        wait_for_steps(control, control.steps() + steps, &clients);
+        drop(guard);
         for client in clients {
             client.join().expect("a client failed");
         }
@@ -120,7 +120,7 @@ pub fn come_back<R: Recipe>(test: &str, recipe: impl FnOnce(&mut Rng) -> R) {
     let log = std::fs::read_to_string(log).unwrap();
     let back = log.contains("the server is restored from a checkpoint");
     assert!(back, "it replayed the whole log:\n{log}");
-    let (hashes, steps) = (cluster.settle().hashes(), stage.steps());
+    let (hashes, steps) = (cluster.settle().hashes(), control.steps());
     say(&format!(
         "{test}: replica {goes} came back, {steps} steps, {hashes}"
     ));
@@ -136,14 +136,14 @@ fn version(recipe: &dyn Recipe) -> String {
 }
 
 #[track_caller]
-fn wait_for_steps(stage: &Stage, steps: usize, clients: &[ScopedJoinHandle<'_, ()>]) {
+fn wait_for_steps(control: &LoadControl, steps: usize, clients: &[ScopedJoinHandle<'_, ()>]) {
     let reached = eventually(|| {
         let failed = clients.iter().any(ScopedJoinHandle::is_finished);
-        failed || stage.steps() >= steps
+        failed || control.steps() >= steps
     });
     let failed = clients.iter().any(ScopedJoinHandle::is_finished);
     assert!(!failed, "a client ended before its time");
-    assert!(reached, "the clients stick at {} steps", stage.steps());
+    assert!(reached, "the clients stick at {} steps", control.steps());
 }
 
 /// Dumps of a server that did not go on by itself meanwhile, or, after many tries, of one that does.

@@ -1,13 +1,12 @@
 //! MariaDB with InnoDB: sysbench, and clients that know what they must see.
 
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::databases::client::Client;
+use crate::servers::databases::counters::Counters;
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive};
-use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Mutex;
+use std::process::Command;
 
 const CLIENTS: usize = 3;
 const TABLES: &str = "--tables=2";
@@ -26,12 +25,7 @@ fn mariadb_survives_its_leader() {
 
 /// The state that the clients expect.
 #[derive(Debug, Default)]
-pub struct Mariadb {
-    /// Every number that the shared counter has given out.
-    counted: Mutex<BTreeSet<u64>>,
-    /// The counts of each client.
-    counts: Mutex<Vec<(usize, u64)>>,
-}
+pub struct Mariadb(Counters);
 
 /// A client program of MariaDB.
 fn tool(program: &str, at: &Target) -> Command {
@@ -63,8 +57,8 @@ fn sysbench(at: &Target, arguments: &[&str]) -> String {
     stock(command.args(arguments))
 }
 
-/// Makes its tables, then transactions, until the stage is over.
-fn bench(at: &Target, stage: &Stage) {
+/// Makes its tables, then transactions, until the load is over.
+fn bench(at: &Target, control: &LoadControl) {
     stock(tool("mariadb", at).args(["-e", "create database bench"]));
     sysbench(at, &["prepare"]);
     loop {
@@ -73,61 +67,28 @@ fn bench(at: &Target, stage: &Stage) {
             said.contains("total number of events:              64"),
             "{said}"
         );
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
 }
 
 /// `mariadb` with a connection that is kept.
-struct Client {
-    child: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Client {
-    fn connect(at: &Target) -> Self {
-        let mut child = tool("mariadb", at)
-            .args([
-                "--batch",
-                "--unbuffered",
-                "--skip-column-names",
-                "--skip-reconnect",
-            ])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self {
-            requests: child.stdin.take().unwrap(),
-            answers: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
-    }
-
-    /// The one line that a request answers.
-    #[track_caller]
-    fn ask(&mut self, request: &str) -> String {
-        self.requests.write_all(request.as_bytes()).unwrap();
-        self.requests.write_all(b";\n").unwrap();
-        let mut line = String::new();
-        let bytes = self.answers.read_line(&mut line).unwrap();
-        assert!(bytes > 0, "{request}: it ended: {:?}", self.child.wait());
-        line.trim_end().to_owned()
-    }
-
-    fn end(mut self) {
-        drop(self.requests);
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "mariadb: {status}");
-    }
+fn connect(at: &Target) -> Client {
+    let mut command = tool("mariadb", at);
+    command.args([
+        "--batch",
+        "--unbuffered",
+        "--skip-column-names",
+        "--skip-reconnect",
+    ]);
+    Client::start(command)
 }
 
 impl Mariadb {
     /// Counts in its own row and in everybody's, in one transaction each.
-    fn count(&self, client: usize, at: &Target, stage: &Stage) {
-        let mut connection = Client::connect(at);
+    fn count(&self, client: usize, at: &Target, control: &LoadControl) {
+        let mut connection = connect(at);
         connection.ask(
             "create database if not exists own; use own; \
              create table if not exists counters (id int primary key, n bigint); \
@@ -150,16 +111,15 @@ impl Mariadb {
             ));
             count += 1;
             assert_eq!(own, count.to_string());
-            let fresh = self.counted.lock().unwrap().insert(shared.parse().unwrap());
-            assert!(fresh, "{shared} was given out twice");
+            self.0.was_given(&shared);
             // Chance and time are the same everywhere too, or the hashes would differ.
             connection.ask("select rand(), uuid(), now(6), connection_id()");
-            if !stage.step() {
+            if !control.step() {
                 break;
             }
         }
         connection.end();
-        self.counts.lock().unwrap().push((client, count));
+        self.0.counted(client, count);
     }
 }
 
@@ -208,21 +168,17 @@ impl Recipe for Mariadb {
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let own = (0..CLIENTS)
-            .map(|client| -> Load<'_> { Box::new(move |at, stage| self.count(client, at, stage)) });
+        let own = (0..CLIENTS).map(|client| -> Load<'_> {
+            Box::new(move |at, control| self.count(client, at, control))
+        });
         let bench: Load<'_> = Box::new(bench);
         own.chain([bench]).collect()
     }
 
     fn dump(&self, at: &Target) -> String {
-        let counted = self.counted.lock().unwrap();
-        assert_eq!(
-            counted.last(),
-            Some(&(counted.len() as u64)),
-            "a number is missing"
-        );
-        let mut connection = Client::connect(at);
-        for (client, count) in self.counts.lock().unwrap().iter() {
+        let counts = self.0.complete();
+        let mut connection = connect(at);
+        for (client, count) in counts {
             let found = connection.ask(&format!(
                 "select n from own.counters where id = {}",
                 client + 1

@@ -1,6 +1,6 @@
 //! memcached with four worker threads.
 
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive};
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -68,8 +68,9 @@ impl Recipe for Memcached {
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let own = (0..CLIENTS)
-            .map(|number| -> Load<'_> { Box::new(move |at, stage| self.keep(number, at, stage)) });
+        let own = (0..CLIENTS).map(|number| -> Load<'_> {
+            Box::new(move |at, control| self.keep(number, at, control))
+        });
         let slap: Load<'_> = Box::new(slap);
         own.chain([slap]).collect()
     }
@@ -100,7 +101,7 @@ impl Recipe for Memcached {
 
 impl Memcached {
     /// Sets, replaces, deletes, counts; every reply is known beforehand.
-    fn keep(&self, number: usize, at: &Target, stage: &Stage) {
+    fn keep(&self, number: usize, at: &Target, control: &LoadControl) {
         let mut client = Client::connect(at);
         client.ask("add shared 0 0 1\r\n0\r\n");
         let mut values = vec![None; KEYS];
@@ -126,7 +127,7 @@ impl Memcached {
             if round % 50 == 0 {
                 client.statistics();
             }
-            if !stage.step() {
+            if !control.step() {
                 break;
             }
         }
@@ -145,7 +146,7 @@ fn lasting(item: &str) -> String {
 }
 
 /// A stock client, again and again.
-fn slap(at: &Target, stage: &Stage) {
+fn slap(at: &Target, control: &LoadControl) {
     let server = format!("--servers={}", at.address(0));
     loop {
         for test in ["--test=set", "--test=get"] {
@@ -157,7 +158,7 @@ fn slap(at: &Target, stage: &Stage) {
             let said = stock(Command::new("memcslap").args([&server, test]).args(size));
             assert!(!said.to_lowercase().contains("fail"), "{said}");
         }
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }

@@ -1,5 +1,8 @@
 //! Servers that keep data: SQL, LDAP, and keys with values.
 
+mod client;
+mod counters;
+
 pub mod mariadb;
 pub mod memcached;
 pub mod postgres;

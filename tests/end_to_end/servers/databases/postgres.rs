@@ -1,12 +1,11 @@
 //! PostgreSQL: pgbench, and clients that know what they must see.
 
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::databases::client::Client;
+use crate::servers::databases::counters::Counters;
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive};
-use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::Mutex;
+use std::process::Command;
 
 const CLIENTS: usize = 3;
 const INITDB: &str = concat!(
@@ -28,12 +27,7 @@ fn postgres_survives_its_leader() {
 
 /// The state that the clients expect.
 #[derive(Debug, Default)]
-pub struct Postgres {
-    /// Every number that the shared counter has given out.
-    counted: Mutex<BTreeSet<u64>>,
-    /// The counts of each client.
-    counts: Mutex<Vec<(usize, u64)>>,
-}
+pub struct Postgres(Counters);
 
 /// A client program of PostgreSQL.
 fn tool(program: &str, at: &Target) -> Command {
@@ -42,8 +36,8 @@ fn tool(program: &str, at: &Target) -> Command {
     command
 }
 
-/// Makes its tables, then transactions with eight clients, until the stage is over.
-fn bench(at: &Target, stage: &Stage) {
+/// Makes its tables, then transactions with eight clients, until the load is over.
+fn bench(at: &Target, control: &LoadControl) {
     stock(tool("createdb", at).arg("bench"));
     stock(tool("pgbench", at).args(["--initialize", "--quiet", "bench"]));
     loop {
@@ -54,57 +48,25 @@ fn bench(at: &Target, stage: &Stage) {
                 && said.contains("failed transactions: 0 "),
             "{said}"
         );
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
 }
 
 /// `psql` with a connection that is kept.
-struct Client {
-    child: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
-}
-
-impl Client {
-    fn connect(at: &Target) -> Self {
-        let mut child = tool("psql", at)
-            .args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only"])
-            .args(["--set", "ON_ERROR_STOP=1", "postgres"])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self {
-            requests: child.stdin.take().unwrap(),
-            answers: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
-    }
-
-    /// The one line that a request answers.
-    #[track_caller]
-    fn ask(&mut self, request: &str) -> String {
-        self.requests.write_all(request.as_bytes()).unwrap();
-        self.requests.write_all(b";\n").unwrap();
-        let mut line = String::new();
-        let bytes = self.answers.read_line(&mut line).unwrap();
-        assert!(bytes > 0, "{request}: it ended: {:?}", self.child.wait());
-        line.trim_end().to_owned()
-    }
-
-    fn end(mut self) {
-        drop(self.requests);
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "psql: {status}");
-    }
+fn connect(at: &Target) -> Client {
+    let mut command = tool("psql", at);
+    command
+        .args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only"])
+        .args(["--set", "ON_ERROR_STOP=1", "postgres"]);
+    Client::start(command)
 }
 
 impl Postgres {
     /// Counts in everybody's row and in its own, in one transaction.
-    fn count(&self, client: usize, at: &Target, stage: &Stage) {
-        let mut connection = Client::connect(at);
+    fn count(&self, client: usize, at: &Target, control: &LoadControl) {
+        let mut connection = connect(at);
         let id = client + 1;
         connection.ask(&format!(
             "set client_min_messages = error; \
@@ -119,19 +81,18 @@ impl Postgres {
             ));
             count += 1;
             assert_eq!(own, count.to_string());
-            let fresh = self.counted.lock().unwrap().insert(shared.parse().unwrap());
-            assert!(fresh, "{shared} was given out twice");
+            self.0.was_given(&shared);
             // Chance and time are the same everywhere too, or the hashes would differ.
             connection.ask(
                 "select random(), gen_random_uuid(), clock_timestamp(), pg_backend_pid(), \
                  txid_current()",
             );
-            if !stage.step() {
+            if !control.step() {
                 break;
             }
         }
         connection.end();
-        self.counts.lock().unwrap().push((client, count));
+        self.0.counted(client, count);
     }
 }
 
@@ -187,21 +148,17 @@ impl Recipe for Postgres {
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let own = (0..CLIENTS)
-            .map(|client| -> Load<'_> { Box::new(move |at, stage| self.count(client, at, stage)) });
+        let own = (0..CLIENTS).map(|client| -> Load<'_> {
+            Box::new(move |at, control| self.count(client, at, control))
+        });
         let bench: Load<'_> = Box::new(bench);
         own.chain([bench]).collect()
     }
 
     fn dump(&self, at: &Target) -> String {
-        let counted = self.counted.lock().unwrap();
-        assert_eq!(
-            counted.last(),
-            Some(&(counted.len() as u64)),
-            "a number is missing"
-        );
-        let mut connection = Client::connect(at);
-        for (client, count) in self.counts.lock().unwrap().iter() {
+        let counts = self.0.complete();
+        let mut connection = connect(at);
+        for (client, count) in counts {
             let found =
                 connection.ask(&format!("select n from counters where id = {}", client + 1));
             assert_eq!(found, count.to_string());

@@ -1,7 +1,7 @@
 //! redis, as the others are tested. What is special about it has tests of its own.
 
 use crate::clients::resp::Client;
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive, survive_in};
 use std::process::Command;
 use std::sync::Mutex;
@@ -32,7 +32,7 @@ pub struct Redis {
 
 impl Redis {
     /// Counts, and changes things at random, which is the same everywhere.
-    fn count(&self, number: usize, at: &Target, stage: &Stage) {
+    fn count(&self, number: usize, at: &Target, control: &LoadControl) {
         let mut client = Client::connect(at.address(0));
         let (own, many) = (format!("own{number}"), format!("many{number}"));
         let mut count = 0u64;
@@ -45,7 +45,7 @@ impl Redis {
                 assert!((1..=count).contains(&gone));
             }
             client.ask(&["SET", "last", &own, "PX", "100000"]);
-            if !stage.step() {
+            if !control.step() {
                 break;
             }
         }
@@ -54,7 +54,7 @@ impl Redis {
 }
 
 /// A stock client, again and again.
-fn bench(at: &Target, stage: &Stage) {
+fn bench(at: &Target, control: &LoadControl) {
     let (host, port) = (at.host(), at.port());
     loop {
         let size = ["-n", "200", "-c", "8", "-P", "4", "-r", "50", "-q"];
@@ -62,7 +62,7 @@ fn bench(at: &Target, stage: &Stage) {
         command.args(["-h", &host, "-p", &port]).args(size);
         let said = stock(command.args(["-t", "set,get,lpush,spop,zadd"]));
         assert!(!said.contains("rror"), "{said}");
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
@@ -91,8 +91,9 @@ impl Recipe for Redis {
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let counts = (0..CLIENTS)
-            .map(|number| -> Load<'_> { Box::new(move |at, stage| self.count(number, at, stage)) });
+        let counts = (0..CLIENTS).map(|number| -> Load<'_> {
+            Box::new(move |at, control| self.count(number, at, control))
+        });
         counts.chain([Box::new(bench) as Load<'_>]).collect()
     }
 

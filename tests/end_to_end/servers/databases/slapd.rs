@@ -1,11 +1,11 @@
 //! slapd, OpenLDAP's server, with its database in a shared map.
 
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::databases::client::Client;
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::sync::Mutex;
 
 const SUFFIX: &str = "dc=example,dc=com";
@@ -36,72 +36,46 @@ fn tool(program: &str, at: &Target) -> Command {
     command
 }
 
-/// `ldapmodify` with a connection that is kept.
-struct Modifier {
-    child: Child,
-    requests: ChildStdin,
-    answers: BufReader<ChildStdout>,
+/// `ldapmodify` with a connection that is kept. Its output is told line by line.
+fn modifier(at: &Target) -> Client {
+    let modify = tool("ldapmodify", at);
+    let mut command = Command::new("stdbuf");
+    command.arg("-oL").arg(modify.get_program());
+    command.args(modify.get_args());
+    Client::start(command)
 }
 
-impl Modifier {
-    fn start(at: &Target) -> Self {
-        let modify = tool("ldapmodify", at);
-        let mut child = Command::new("stdbuf")
-            .arg("-oL")
-            .arg(modify.get_program())
-            .args(modify.get_args())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        Self {
-            requests: child.stdin.take().unwrap(),
-            answers: BufReader::new(child.stdout.take().unwrap()),
-            child,
-        }
-    }
-
-    /// The program names the entry before it asks the server, and then says an empty line.
-    #[track_caller]
-    fn ask(&mut self, change: &str) {
-        self.requests.write_all(change.as_bytes()).unwrap();
-        loop {
-            let mut line = String::new();
-            let bytes = self.answers.read_line(&mut line).unwrap();
-            assert!(bytes > 0, "ldapmodify ended: {:?}", self.child.wait());
-            if line == "\n" {
-                return;
-            }
-        }
-    }
-
-    fn end(mut self) {
-        drop(self.requests);
-        let status = self.child.wait().unwrap();
-        assert!(status.success(), "ldapmodify: {status}");
-    }
+/// The program names the entry before it asks the server, and then says an empty line.
+#[track_caller]
+fn ask(modifier: &mut Client, change: &str) {
+    modifier.send(change);
+    while !modifier.line().is_empty() {}
 }
 
 impl Slapd {
     /// Adds an entry and counts in it.
-    fn count(&self, client: usize, at: &Target, stage: &Stage) {
+    fn count(&self, client: usize, at: &Target, control: &LoadControl) {
         let name = format!("uid=client{client},{SUFFIX}");
-        let mut modifier = Modifier::start(at);
-        modifier.ask(&format!(
-            "dn: {name}\nchangetype: add\nobjectClass: inetOrgPerson\nobjectClass: posixAccount\n\
+        let mut modifier = modifier(at);
+        ask(
+            &mut modifier,
+            &format!(
+                "dn: {name}\nchangetype: add\nobjectClass: inetOrgPerson\nobjectClass: posixAccount\n\
              uid: client{client}\ncn: Client\nsn: {client}\nuidNumber: {FIRST_NUMBER}\n\
              gidNumber: 1\nhomeDirectory: /\n\n"
-        ));
+            ),
+        );
         let mut number = FIRST_NUMBER;
         loop {
-            modifier.ask(&format!(
-                "dn: {name}\nchangetype: modify\nincrement: uidNumber\nuidNumber: 1\n\n"
-            ));
+            ask(
+                &mut modifier,
+                &format!("dn: {name}\nchangetype: modify\nincrement: uidNumber\nuidNumber: 1\n\n"),
+            );
             number += 1;
             if number.is_multiple_of(10) {
                 assert_eq!(number_of(client, at), number);
             }
-            if !stage.step() {
+            if !control.step() {
                 break;
             }
         }
@@ -123,18 +97,21 @@ fn number_of(client: usize, at: &Target) -> usize {
 }
 
 /// Adds entries and deletes every other of them, a connection each.
-fn come_and_go(at: &Target, stage: &Stage) {
+fn come_and_go(at: &Target, control: &LoadControl) {
     for round in 0.. {
         let name = format!("ou=unit{round},{SUFFIX}");
-        let mut modifier = Modifier::start(at);
-        modifier.ask(&format!(
-            "dn: {name}\nchangetype: add\nobjectClass: organizationalUnit\nou: unit{round}\n\n"
-        ));
+        let mut modifier = modifier(at);
+        ask(
+            &mut modifier,
+            &format!(
+                "dn: {name}\nchangetype: add\nobjectClass: organizationalUnit\nou: unit{round}\n\n"
+            ),
+        );
         modifier.end();
         if round % 2 == 0 {
             stock(tool("ldapdelete", at).arg(&name));
         }
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
@@ -178,8 +155,9 @@ impl Recipe for Slapd {
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let counts = (0..CLIENTS)
-            .map(|client| -> Load<'_> { Box::new(move |at, stage| self.count(client, at, stage)) });
+        let counts = (0..CLIENTS).map(|client| -> Load<'_> {
+            Box::new(move |at, control| self.count(client, at, control))
+        });
         counts.chain([Box::new(come_and_go) as Load<'_>]).collect()
     }
 

@@ -2,7 +2,7 @@
 
 use crate::clients::resp::Client;
 use crate::harness::brolga;
-use crate::servers::recipe::{Load, Recipe, Stage, Target};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target};
 use crate::servers::scenario::come_back;
 use std::process::Command;
 use std::sync::Mutex;
@@ -24,7 +24,7 @@ pub struct Store {
 }
 
 impl Store {
-    fn count(&self, number: usize, at: &Target, stage: &Stage) {
+    fn count(&self, number: usize, at: &Target, control: &LoadControl) {
         let mut client = Client::connect(at.address(0));
         let own = format!("own{number}");
         let mut count = 0u64;
@@ -37,7 +37,7 @@ impl Store {
             if count.is_multiple_of(5) {
                 client.ask(&["DEL", &key]);
             }
-            if !stage.step() {
+            if !control.step() {
                 break;
             }
         }
@@ -70,7 +70,7 @@ impl Recipe for Store {
 
     fn load(&self) -> Vec<Load<'_>> {
         let client = |number| -> Load<'_> {
-            Box::new(move |at: &Target, stage: &Stage| self.count(number, at, stage))
+            Box::new(move |at: &Target, control: &LoadControl| self.count(number, at, control))
         };
         (0..CLIENTS).map(client).collect()
     }

@@ -4,7 +4,7 @@
 //! connection that was opened at the start.
 
 use crate::fixture::settings::random_bytes;
-use crate::servers::recipe::{Load, Stage, Target, stock};
+use crate::servers::recipe::{Load, LoadControl, Target, stock};
 use fastrand::Rng;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -110,10 +110,10 @@ impl Hosts {
     pub fn load(&self, rng: &mut Rng) -> Vec<Load<'_>> {
         let seeded = Rng::with_seed(rng.u64(..));
         let mut load = self.load_udp(rng);
-        load.push(Box::new(move |at, stage| {
-            self.one_connection(seeded, at, stage);
+        load.push(Box::new(move |at, control| {
+            self.one_connection(seeded, at, control);
         }));
-        load.push(Box::new(|at, stage| self.dig(at, stage)));
+        load.push(Box::new(|at, control| self.dig(at, control)));
         load
     }
 
@@ -121,33 +121,33 @@ impl Hosts {
     pub fn load_udp(&self, rng: &mut Rng) -> Vec<Load<'_>> {
         let [one, two] = [1, 2].map(|_| Rng::with_seed(rng.u64(..)));
         vec![
-            Box::new(move |at, stage| self.one_port(one, at, stage)),
-            Box::new(move |at, stage| self.many_ports(two, at, stage)),
+            Box::new(move |at, control| self.one_port(one, at, control)),
+            Box::new(move |at, control| self.many_ports(two, at, control)),
             Box::new(perf),
         ]
     }
 
     /// Several questions at a time from one port.
-    fn one_port(&self, mut rng: Rng, at: &Target, stage: &Stage) {
+    fn one_port(&self, mut rng: Rng, at: &Target, control: &LoadControl) {
         let mut client = Client::new(at.address(0));
-        while stage.step() {
+        while control.step() {
             let questions: Vec<_> = (0..PIPELINED).map(|_| self.question(&mut rng)).collect();
             client.ask(&questions);
         }
     }
 
-    fn many_ports(&self, mut rng: Rng, at: &Target, stage: &Stage) {
-        while stage.step() {
+    fn many_ports(&self, mut rng: Rng, at: &Target, control: &LoadControl) {
+        while control.step() {
             let question = self.question(&mut rng);
             Client::new(at.address(0)).ask(&[question]);
         }
     }
 
-    fn one_connection(&self, mut rng: Rng, at: &Target, stage: &Stage) {
+    fn one_connection(&self, mut rng: Rng, at: &Target, control: &LoadControl) {
         let mut stream = TcpStream::connect(at.address(0)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let mut id = 0u16;
-        while stage.step() {
+        while control.step() {
             let mut open = BTreeMap::new();
             let mut bytes = Vec::new();
             for _ in 0..PIPELINED {
@@ -166,9 +166,9 @@ impl Hosts {
     }
 
     /// `dig`, over UDP and, where the answer is too long or it is told to, over TCP.
-    fn dig(&self, at: &Target, stage: &Stage) {
+    fn dig(&self, at: &Target, control: &LoadControl) {
         let mut host = 0;
-        while stage.step() {
+        while control.step() {
             host = (host + 7) % HOSTS;
             let name = format!("h{host}.example.test");
             let [a, b, c, d] = Self::address(host);
@@ -192,12 +192,12 @@ pub fn dig(at: &Target, arguments: &[&str]) -> Command {
 }
 
 /// `dnsperf`, again and again. It may miss answers, but none may be wrong.
-fn perf(at: &Target, stage: &Stage) {
+fn perf(at: &Target, control: &LoadControl) {
     let questions = tempfile::NamedTempFile::new().unwrap();
     let names = (0..HOSTS).map(|host| format!("h{host}.example.test A\n"));
     std::fs::write(&questions, names.collect::<String>()).unwrap();
     let file = questions.path().to_str().unwrap();
-    while stage.step() {
+    while control.step() {
         let (host, port) = (at.host(), at.port());
         let place = ["-s", &host, "-p", &port, "-d", file];
         let said = stock(
@@ -245,9 +245,9 @@ impl Elsewhere {
     }
 
     /// Asks the wrapped server for names that it has to ask us for.
-    pub fn load(mut rng: Rng, at: &Target, stage: &Stage) {
+    pub fn load(mut rng: Rng, at: &Target, control: &LoadControl) {
         let mut client = Client::new(at.address(0));
-        while stage.step() {
+        while control.step() {
             let questions = (0..PIPELINED).map(|_| {
                 let name = format!("n{}.elsewhere.test", rng.u64(..10_000));
                 Question {

@@ -2,7 +2,7 @@
 
 use crate::harness::eventually;
 use crate::servers::dns::client::{Hosts, dig};
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive};
 use fastrand::Rng;
 use std::fs;
@@ -50,10 +50,10 @@ impl Nsd {
     }
 
     /// Adds zones with the stock program, over TLS. Each must be served soon.
-    fn add(&self, at: &Target, stage: &Stage) {
+    fn add(&self, at: &Target, control: &LoadControl) {
         for number in 0.. {
             let zone = format!("zone{number}.test");
-            let said = stock(&mut control(at, &["addzone", &zone, "added"]));
+            let said = stock(&mut control_tool(at, &["addzone", &zone, "added"]));
             assert!(said.contains("ok"), "{said}");
             let name = format!("www.{zone}");
             let served = eventually(|| {
@@ -62,14 +62,14 @@ impl Nsd {
             });
             assert!(served, "{zone} is not served");
             self.added.lock().unwrap().push(zone);
-            if !stage.step() {
+            if !control.step() {
                 return;
             }
         }
     }
 }
 
-fn control(at: &Target, words: &[&str]) -> Command {
+fn control_tool(at: &Target, words: &[&str]) -> Command {
     let mut command = Command::new("/usr/sbin/nsd-control");
     command.current_dir(&at.work).args(["-c", "nsd.conf", "-s"]);
     let place = at.address(1);
@@ -123,7 +123,7 @@ impl Recipe for Nsd {
             return self.hosts.load(rng);
         }
         let mut load = self.hosts.load_udp(rng);
-        load.push(Box::new(|at, stage| self.add(at, stage)));
+        load.push(Box::new(|at, control| self.add(at, control)));
         load
     }
 

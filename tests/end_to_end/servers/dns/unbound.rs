@@ -2,7 +2,7 @@
 //! server outside.
 
 use crate::servers::dns::client::{Elsewhere, Hosts, dig};
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive};
 use fastrand::Rng;
 use std::fs;
@@ -40,23 +40,23 @@ impl Unbound {
     }
 
     /// Changes data with the stock program; what was changed is served at once.
-    fn change(at: &Target, stage: &Stage) {
+    fn change(at: &Target, control: &LoadControl) {
         for round in 0.. {
             let name = format!("changing{}.example.test", round % CHANGING);
             let address = format!("198.51.100.{}", round % 251);
-            stock(&mut control(at, &["local_data_remove", &name]));
+            stock(&mut control_tool(at, &["local_data_remove", &name]));
             assert_eq!(stock(&mut dig(at, &["+short", &name, "A"])).trim(), "");
             let added = ["local_data", &name, "60", "IN", "A", &address];
-            assert_eq!(stock(&mut control(at, &added)).trim(), "ok");
+            assert_eq!(stock(&mut control_tool(at, &added)).trim(), "ok");
             assert_eq!(stock(&mut dig(at, &["+short", &name, "A"])).trim(), address);
-            if !stage.step() {
+            if !control.step() {
                 return;
             }
         }
     }
 }
 
-fn control(at: &Target, words: &[&str]) -> Command {
+fn control_tool(at: &Target, words: &[&str]) -> Command {
     let mut command = Command::new("/usr/sbin/unbound-control");
     command
         .current_dir(&at.work)
@@ -106,7 +106,7 @@ impl Recipe for Unbound {
         let mut load = self.hosts.load(rng);
         load.push(Box::new(Self::change));
         let seeded = Rng::with_seed(rng.u64(..));
-        load.push(Box::new(|at, stage| Elsewhere::load(seeded, at, stage)));
+        load.push(Box::new(|at, control| Elsewhere::load(seeded, at, control)));
         load
     }
 
@@ -114,9 +114,9 @@ impl Recipe for Unbound {
     fn dump(&self, at: &Target) -> String {
         let asked = self.elsewhere.get().expect("prepared").asked();
         assert!(asked > 0, "nobody was asked");
-        let data = stock(&mut control(at, &["list_local_data"]));
+        let data = stock(&mut control_tool(at, &["list_local_data"]));
         assert!(data.lines().count() > 400, "{data}");
-        let statistics = stock(&mut control(at, &["stats_noreset"]));
+        let statistics = stock(&mut control_tool(at, &["stats_noreset"]));
         // Without times, which go on between one replica's dump and the next one's.
         let counts = statistics.lines().filter(|line| line.contains(".num."));
         data + &counts.collect::<Vec<_>>().join("\n") + &at.read("unbound.log")

@@ -1,7 +1,7 @@
 //! Apache httpd: processes with threads, and a program that makes pages.
 
 use crate::fixture::settings::random_bytes;
-use crate::servers::recipe::{Load, Recipe, Stage, Target};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target};
 use crate::servers::scenario::{come_back, survive, survive_in};
 use crate::servers::web::http::{Client, bench, curl, fetch};
 use fastrand::Rng;
@@ -46,7 +46,7 @@ fn expected_sum() -> u64 {
 }
 
 /// Asks for a page that is computed, with another query each time.
-fn compute(at: &Target, stage: &Stage) {
+fn compute(at: &Target, control: &LoadControl) {
     let mut client = Client::connect(at);
     let sum = expected_sum();
     for number in 0.. {
@@ -55,7 +55,7 @@ fn compute(at: &Target, stage: &Stage) {
         let reply = client.get(&format!("/cgi/small.sh?{number}"));
         let start = format!("GET {number} from process ");
         assert!(reply.text().starts_with(&start), "{}", reply.text());
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
@@ -100,9 +100,9 @@ impl Recipe for Apache {
         let (page, bytes) = below[1].clone();
         let stock_page = page.clone();
         vec![
-            Box::new(move |at, stage| curl(&page, &bytes, at, stage)),
-            Box::new(move |at, stage| bench(&stock_page, at, stage)),
-            Box::new(move |at, stage| fetch(&below, 0, at, stage)),
+            Box::new(move |at, control| curl(&page, &bytes, at, control)),
+            Box::new(move |at, control| bench(&stock_page, at, control)),
+            Box::new(move |at, control| fetch(&below, 0, at, control)),
             Box::new(compute),
         ]
     }

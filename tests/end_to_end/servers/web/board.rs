@@ -1,6 +1,6 @@
 //! Message boards in Python and in JavaScript: languages' own HTTP servers, times, tokens.
 
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive};
 use crate::servers::web::http::Client;
 use serde::Deserialize;
@@ -75,27 +75,27 @@ impl Board {
     }
 
     /// Over a connection that is kept.
-    fn post(&self, client: usize, at: &Target, stage: &Stage) {
+    fn post(&self, client: usize, at: &Target, control: &LoadControl) {
         let mut connection = Client::connect(at);
         for round in 0.. {
             let text = format!("{client}/{round};").repeat(1 + round * 17 % 500);
             let reply = connection.ask("POST", "/messages", text.as_bytes());
             assert_eq!(reply.status, 201);
             self.note(&reply.text(), text);
-            if !stage.step() {
+            if !control.step() {
                 return;
             }
         }
     }
 
-    fn curl(&self, at: &Target, stage: &Stage) {
+    fn curl(&self, at: &Target, control: &LoadControl) {
         let url = format!("http://{}/messages", at.address(0));
         for round in 0.. {
             let text = format!("curl/{round}");
             let mut command = Command::new("curl");
             let said = stock(command.args(["--silent", "--fail", "--data", &text, &url]));
             self.note(&said, text);
-            if !stage.step() {
+            if !control.step() {
                 return;
             }
         }
@@ -122,9 +122,10 @@ impl Recipe for Board {
     }
 
     fn load(&self) -> Vec<Load<'_>> {
-        let kept = (0..CLIENTS)
-            .map(|number| -> Load<'_> { Box::new(move |at, stage| self.post(number, at, stage)) });
-        let stock: Load<'_> = Box::new(|at, stage| self.curl(at, stage));
+        let kept = (0..CLIENTS).map(|number| -> Load<'_> {
+            Box::new(move |at, control| self.post(number, at, control))
+        });
+        let stock: Load<'_> = Box::new(|at, control| self.curl(at, control));
         kept.chain([stock]).collect()
     }
 

@@ -1,7 +1,7 @@
 //! Gerbera, a UPnP media server: select, a pool of threads, SQLite, datagrams.
 
 use crate::fixture::settings::random_bytes;
-use crate::servers::recipe::{Load, Recipe, Stage, Target, stock};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target, stock};
 use crate::servers::scenario::{come_back, survive};
 use fastrand::Rng;
 use std::fs;
@@ -36,7 +36,7 @@ impl Gerbera {
     }
 
     /// Streams each song and compares.
-    fn listen(&self, at: &Target, stage: &Stage) {
+    fn listen(&self, at: &Target, control: &LoadControl) {
         let ids = song_ids(at);
         assert_eq!(ids.len(), FILES, "not all songs are in the list: {ids:?}");
         for (name, id) in ids.iter().cycle() {
@@ -56,7 +56,7 @@ impl Gerbera {
                 output.stdout == self.songs[number],
                 "{name} is not what it was"
             );
-            if !stage.step() {
+            if !control.step() {
                 return;
             }
         }
@@ -125,12 +125,12 @@ fn song_ids(at: &Target) -> Vec<(String, String)> {
 }
 
 /// Browses again and again; nobody changes anything, so the answer stays.
-fn look_around(at: &Target, stage: &Stage) {
+fn look_around(at: &Target, control: &LoadControl) {
     let first = browse(at, "0");
     assert!(first.contains("PC Directory"), "{first}");
     loop {
         assert_eq!(browse(at, "0"), first);
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
@@ -175,7 +175,7 @@ impl Recipe for Gerbera {
 
     fn load(&self) -> Vec<Load<'_>> {
         vec![
-            Box::new(|at, stage| self.listen(at, stage)),
+            Box::new(|at, control| self.listen(at, control)),
             Box::new(look_around),
         ]
     }

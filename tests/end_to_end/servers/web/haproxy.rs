@@ -3,7 +3,7 @@
 
 use crate::fixture::outside::{Numberer, Outside};
 use crate::fixture::settings::random_bytes;
-use crate::servers::recipe::{Load, Recipe, Stage, Target};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target};
 use crate::servers::scenario::{come_back, survive};
 use crate::servers::web::http::{bench, curl, fetch};
 use fastrand::Rng;
@@ -45,11 +45,11 @@ impl HaProxy {
 
     /// Whoever has a TCP connection to a server outside loses it with the leader, and makes
     /// another.
-    fn number(&self, name: &'static str, at: &Target, stage: &Stage) {
+    fn number(&self, name: &'static str, at: &Target, control: &LoadControl) {
         let mut numberer = Numberer::new(name, at.address(1));
         while {
             numberer.ask();
-            stage.step()
+            control.step()
         } {}
         assert!(numberer.breaks <= 3, "{numberer:?}");
         self.numberers.lock().unwrap().push(numberer);
@@ -99,12 +99,12 @@ impl Recipe for HaProxy {
         let (path, bytes) = &self.files[0];
         let files = &self.files;
         vec![
-            Box::new(|at, stage| curl(path, bytes, at, stage)),
-            Box::new(|at, stage| bench(path, at, stage)),
-            Box::new(|at, stage| fetch(files, 0, at, stage)),
-            Box::new(|at, stage| fetch(files, 1, at, stage)),
-            Box::new(|at, stage| self.number("a", at, stage)),
-            Box::new(|at, stage| self.number("b", at, stage)),
+            Box::new(|at, control| curl(path, bytes, at, control)),
+            Box::new(|at, control| bench(path, at, control)),
+            Box::new(|at, control| fetch(files, 0, at, control)),
+            Box::new(|at, control| fetch(files, 1, at, control)),
+            Box::new(|at, control| self.number("a", at, control)),
+            Box::new(|at, control| self.number("b", at, control)),
         ]
     }
 

@@ -1,7 +1,7 @@
 //! An exact HTTP/1.1 client, which keeps its connection, and stock ones.
 
 use crate::fixture::settings::random_bytes;
-use crate::servers::recipe::{Load, Stage, Target, ended, stock};
+use crate::servers::recipe::{Load, LoadControl, Target, ended, stock};
 use fastrand::Rng;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -172,17 +172,17 @@ impl Files {
     pub fn load(&self, kept: usize) -> Vec<Load<'_>> {
         let (path, bytes) = &self.0[0];
         let stock: [Load<'_>; 2] = [
-            Box::new(|at, stage| curl(path, bytes, at, stage)),
-            Box::new(|at, stage| bench(path, at, stage)),
+            Box::new(|at, control| curl(path, bytes, at, control)),
+            Box::new(|at, control| bench(path, at, control)),
         ];
         let kept = (0..kept).map(|first| -> Load<'_> {
-            Box::new(move |at, stage| fetch(&self.0, first, at, stage))
+            Box::new(move |at, control| fetch(&self.0, first, at, control))
         });
         stock.into_iter().chain(kept).collect()
     }
 
     /// Lists the directory that they are in, which must name all of them.
-    pub fn list(&self, at: &Target, stage: &Stage) {
+    pub fn list(&self, at: &Target, control: &LoadControl) {
         loop {
             // Some servers close after a listing.
             let listing = Client::connect(at).body("/files/");
@@ -191,7 +191,7 @@ impl Files {
                 let name = path.trim_start_matches("files/");
                 assert!(listing.contains(name), "{name} is not in {listing}");
             }
-            if !stage.step() {
+            if !control.step() {
                 return;
             }
         }
@@ -199,19 +199,19 @@ impl Files {
 }
 
 /// Fetches files over one connection, in rising order and around again.
-pub fn fetch(files: &[(String, Vec<u8>)], first: usize, at: &Target, stage: &Stage) {
+pub fn fetch(files: &[(String, Vec<u8>)], first: usize, at: &Target, control: &LoadControl) {
     let mut client = Client::connect(at);
     for (path, bytes) in files.iter().cycle().skip(first) {
         let body = client.body(&format!("/{path}"));
         assert!(body == *bytes, "{path} from {at:?} is not what it was");
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
 }
 
 /// Fetches a file again and again with `curl`, a connection each.
-pub fn curl(path: &str, bytes: &[u8], at: &Target, stage: &Stage) {
+pub fn curl(path: &str, bytes: &[u8], at: &Target, control: &LoadControl) {
     let url = format!("http://{}/{path}", at.address(0));
     loop {
         let mut command = Command::new("curl");
@@ -222,14 +222,14 @@ pub fn curl(path: &str, bytes: &[u8], at: &Target, stage: &Stage) {
             output.stdout == bytes,
             "{path} from {at:?} is not what it was"
         );
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
 }
 
 /// Asks for a page again and again with `ab`, several connections at a time.
-pub fn bench(path: &str, at: &Target, stage: &Stage) {
+pub fn bench(path: &str, at: &Target, control: &LoadControl) {
     let url = format!("http://{}/{path}", at.address(0));
     loop {
         let size = ["-q", "-k", "-n", "20", "-c", "4", "-s", "30"];
@@ -237,7 +237,7 @@ pub fn bench(path: &str, at: &Target, stage: &Stage) {
         let whole = said.contains("Failed requests:        0\n")
             && said.contains("Complete requests:      20\n");
         assert!(whole && !said.contains("Non-2xx"), "{said}");
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }

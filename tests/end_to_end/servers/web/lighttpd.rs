@@ -55,7 +55,7 @@ impl Recipe for Lighttpd {
 
     fn load(&self) -> Vec<Load<'_>> {
         let mut load = self.0.load(3);
-        load.push(Box::new(|at, stage| self.0.list(at, stage)));
+        load.push(Box::new(|at, control| self.0.list(at, control)));
         load
     }
 

@@ -1,7 +1,7 @@
 //! nginx: a master and two workers that share a listener.
 
 use crate::fixture::settings::random_bytes;
-use crate::servers::recipe::{Load, Recipe, Stage, Target};
+use crate::servers::recipe::{Load, LoadControl, Recipe, Target};
 use crate::servers::scenario::{come_back, survive, survive_in};
 use crate::servers::web::http::{Client, bench, curl, fetch};
 use fastrand::Rng;
@@ -42,7 +42,7 @@ impl Nginx {
 }
 
 /// Puts files, and reads them back with the times that the server gives them.
-fn put(at: &Target, stage: &Stage) {
+fn put(at: &Target, control: &LoadControl) {
     let mut client = Client::connect(at);
     for number in 0.. {
         let body = format!("content {number}").repeat(100);
@@ -56,7 +56,7 @@ fn put(at: &Target, stage: &Stage) {
         let reply = client.get(&path);
         assert_eq!(reply.text(), body);
         assert!(reply.field("etag").is_some(), "{path} has no ETag");
-        if !stage.step() {
+        if !control.step() {
             return;
         }
     }
@@ -104,13 +104,15 @@ impl Recipe for Nginx {
         let (page, bytes) = below[1].clone();
         let stock_page = page.clone();
         let mut load: Vec<Load<'_>> = vec![
-            Box::new(move |at, stage| curl(&page, &bytes, at, stage)),
-            Box::new(move |at, stage| bench(&stock_page, at, stage)),
+            Box::new(move |at, control| curl(&page, &bytes, at, control)),
+            Box::new(move |at, control| bench(&stock_page, at, control)),
         ];
         load.push(Box::new(put));
         for first in 0..3 {
             let below = below.clone();
-            load.push(Box::new(move |at, stage| fetch(&below, first, at, stage)));
+            load.push(Box::new(move |at, control| {
+                fetch(&below, first, at, control);
+            }));
         }
         load
     }
