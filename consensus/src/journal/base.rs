@@ -22,6 +22,21 @@ use std::os::unix::fs::FileExt;
 const MAGIC: [u8; 8] = *b"BROLGABS";
 const BYTES: usize = 88;
 
+/// The reason why the bytes of a file `base` are not one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BaseError {
+    /// Another build has written it.
+    Version(u32),
+    /// It is damaged.
+    Corrupt(&'static str),
+}
+
+impl From<&'static str> for BaseError {
+    fn from(what: &'static str) -> Self {
+        Self::Corrupt(what)
+    }
+}
+
 /// The contents of the file `base`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Base {
@@ -99,12 +114,22 @@ impl Base {
         bytes
     }
 
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, &'static str> {
-        let mut copy: [u8; BYTES] = bytes.try_into().map_err(|_| "it has another length")?;
+    /// Decodes a file of this format. One of another format is recognised even if it has another length.
+    pub(super) fn decode(bytes: &[u8]) -> Result<Self, BaseError> {
+        let Ok(mut copy) = <[u8; BYTES]>::try_from(bytes) else {
+            return Err(match version_of(bytes) {
+                Some(version) if version != VERSION_BASE => BaseError::Version(version),
+                _ => "it has another length".into(),
+            });
+        };
         let crc = u32::from_le_bytes([copy[8], copy[9], copy[10], copy[11]]);
         copy[8..12].fill(0);
         if copy[..8] != MAGIC || crc32c::crc32c(&copy) != crc {
-            return Err("its checksum is wrong");
+            return Err("its checksum is wrong".into());
+        }
+        match version_of(&copy) {
+            Some(VERSION_BASE) | None => {}
+            Some(version) => return Err(BaseError::Version(version)),
         }
         let word = |at: usize| {
             let mut word = [0; 8];
@@ -141,7 +166,10 @@ impl Base {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Self::default()),
             Err(error) => return Err(JournalError::io(&path, error)),
         };
-        Self::decode(&bytes).map_err(|what| JournalError::corrupt(&path, 0, what))
+        Self::decode(&bytes).map_err(|error| match error {
+            BaseError::Version(found) => JournalError::Version { path, found },
+            BaseError::Corrupt(what) => JournalError::corrupt(&path, 0, what),
+        })
     }
 
     fn save(&self, segments: &Segments) -> io::Result<()> {
@@ -153,6 +181,12 @@ impl Base {
         fs::rename(&aside, &path)?;
         sync_dir(&segments.dir)
     }
+}
+
+/// The version that bytes with the right magic claim to have.
+fn version_of(bytes: &[u8]) -> Option<u32> {
+    let (version, _) = bytes.strip_prefix(&MAGIC)?.get(4..)?.split_first_chunk()?;
+    Some(u32::from_le_bytes(*version))
 }
 
 /// Makes the log begin at segment `first`, whose predecessor ends as `summary` says.
@@ -250,5 +284,21 @@ mod tests {
         let hex: String = base.encode().iter().map(|it| format!("{it:02x}")).collect();
         assert_eq!(hex, golden);
         assert_eq!(Base::decode(&base.encode()), Ok(base));
+    }
+
+    #[test]
+    fn a_file_of_another_version_is_refused_by_its_number() {
+        let mut bytes = Base::default().encode();
+        bytes[12..16].copy_from_slice(&7_u32.to_le_bytes());
+        bytes[8..12].fill(0);
+        let crc = crc32c::crc32c(&bytes);
+        bytes[8..12].copy_from_slice(&crc.to_le_bytes());
+        assert_eq!(Base::decode(&bytes), Err(BaseError::Version(7)));
+        let longer = [&bytes[..], &[0; 8]].concat();
+        assert_eq!(Base::decode(&longer), Err(BaseError::Version(7)));
+        assert!(matches!(
+            Base::decode(&bytes[..10]),
+            Err(BaseError::Corrupt(_))
+        ));
     }
 }
