@@ -10,18 +10,12 @@ const FILE_LINES_MAX: usize = 600;
 const FUNCTION_LINES_MAX: usize = 70;
 const FOLDER_FILES_MAX: usize = 16;
 /// Marks a file or a function that only lists things, which is long and still easy to read.
-const MARK: &str = "A table: ";
+const MARKS: [&str; 2] = ["A table: ", "A table."];
 
 /// Lines over the limit in the files of each crate, together.
-const FILE_LINES_OVER: [(&str, usize); 4] = [
-    ("consensus", 539),
-    ("interposer", 545),
-    ("src", 92),
-    ("src/node", 411),
-];
+const FILE_LINES_OVER: [(&str, usize); 0] = [];
 /// Lines over the limit in the functions of each crate, together.
-const FUNCTION_LINES_OVER: [(&str, usize); 3] =
-    [("consensus", 47), ("interposer/tape", 78), ("src/node", 11)];
+const FUNCTION_LINES_OVER: [(&str, usize); 0] = [];
 
 fn all() -> Vec<(Source, Language)> {
     let rust = tree::rust().into_iter().map(|it| (it, Language::Rust));
@@ -34,7 +28,7 @@ fn files_are_short() {
     let mut found = Vec::new();
     for (Source { name, text }, _) in all() {
         let lines = text.lines().count();
-        let table = text.lines().take(20).any(|line| line.contains(MARK));
+        let table = text.lines().take(20).any(is_mark);
         if lines > FILE_LINES_MAX && !table {
             found.push(Finding {
                 part: tree::crate_of(&name).to_owned(),
@@ -46,13 +40,17 @@ fn files_are_short() {
     hold(&FILE_LINES_OVER, found);
 }
 
+fn is_mark(line: &str) -> bool {
+    MARKS.iter().any(|mark| line.contains(mark))
+}
+
 /// True if the comment above a function or its first lines mark a table.
 fn is_table(text: &str, line: usize) -> bool {
     let lines: Vec<&str> = text.lines().collect();
     let above = lines[..line - 1].iter().rev();
     let comment = above.take_while(|it| it.trim_start().starts_with(['/', '#', '*']));
     let first = lines.iter().skip(line - 1).take(8);
-    let mut marks = comment.chain(first).filter(|it| it.contains(MARK));
+    let mut marks = comment.chain(first).filter(|it| is_mark(it));
     marks.next().is_some()
 }
 
