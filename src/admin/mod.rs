@@ -17,7 +17,7 @@ pub use server::serve;
 use brolga_node::{CheckpointResult, NodeHandle, NodeStatus, Ordered, SlotHashes};
 use serde::{Deserialize, Serialize};
 
-/// Who knows the answers: the node's reactor, behind a handle. Calls may block.
+/// Who knows the answers: the node's event loop, behind a handle. Calls may block.
 pub trait Answers: Send + Sync + 'static {
     /// The node's status; `None` when the node has ended.
     fn status(&self) -> Option<NodeStatus>;

@@ -1,6 +1,6 @@
 //! The donor: the side that has the checkpoint.
 //!
-//! Each fetcher has a thread and a connection of its own, so that the reactor and the links of
+//! Each fetcher has a thread and a connection of its own, so that the event loop and the links of
 //! consensus have nothing to do with it. The checkpoint is held as long as the connection, and all
 //! fetchers share one [`Throttle`].
 //!
