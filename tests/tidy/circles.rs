@@ -11,9 +11,7 @@ use crate::source::{Language, closing, code, is_in_name};
 use crate::tree;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Files that are in a circle, for each crate. In the interposer a hook is found by libc's name of
-/// it, and what it does to a descriptor, a process or a signal needs the hooks of the others; these
-/// circles stay.
+/// The number of files in a circle, for each crate that may have any: none.
 const CIRCLES: [(&str, usize); 0] = [];
 
 /// The origin of an item: its module and, for a re-export, its name there.
