@@ -40,7 +40,7 @@ start() {
 
 # redis PORT: requests per second.
 redis() {
-    timeout "$seconds_max" redis-benchmark -p "$1" -t set -n "$requests" -c 50 -d 64 --csv |
+    timeout "$seconds_max" redis-benchmark -p "$1" -t set -n "$requests" -r 100000 -c 50 -d 64 --csv |
         tail -1 | awk -F, '{ gsub(/"/, ""); print $2 }'
 }
 

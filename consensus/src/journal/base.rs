@@ -27,7 +27,7 @@ const BYTES: usize = 88;
 pub(super) enum BaseError {
     /// Another build has written it.
     Version(u32),
-    /// It is damaged.
+    /// The bytes are damaged.
     Corrupt(&'static str),
 }
 

@@ -161,7 +161,7 @@ pub(crate) enum Origin {
 
 /// The identity of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Identity {
+pub(crate) struct ConnectionInfo {
     /// The id in the log.
     pub conn: ConnId,
     /// The origin.
@@ -181,7 +181,7 @@ pub(crate) struct OutputGap {
 /// A connection at a frontend.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    identity: Identity,
+    identity: ConnectionInfo,
     /// Gone once the client is, while its close is not committed yet.
     stream: Option<TcpStream>,
     open_committed: bool,
@@ -193,7 +193,7 @@ impl Connection {
     /// A connection that was just accepted, and says so in `events`, or is being dialled, with a
     /// socket unless that has failed at once.
     pub(crate) fn new(
-        identity: Identity,
+        identity: ConnectionInfo,
         stream: Option<TcpStream>,
         events: &mut impl Events,
     ) -> Self {

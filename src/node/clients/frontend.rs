@@ -5,7 +5,7 @@
 //! what is committed and what the server answers is told to it, by the node it lives in or over a
 //! connection to one.
 
-use crate::clients::connection::{Connection, DATA_BYTES_MAX, Identity, Origin};
+use crate::clients::connection::{Connection, ConnectionInfo, DATA_BYTES_MAX, Origin};
 use crate::clients::connection_table::Progress;
 use crate::clients::datagrams::{DatagramCounts, Datagrams, OutboundDatagram};
 use crate::clients::id_map::IdMap;
@@ -220,7 +220,7 @@ impl Frontend {
                         peer: accepted.peer,
                         local: accepted.local,
                     };
-                    self.add(Identity { conn, origin }, accepted.stream);
+                    self.add(ConnectionInfo { conn, origin }, accepted.stream);
                 }
                 Ok(None) => return,
                 Err(error) => {
@@ -232,7 +232,7 @@ impl Frontend {
         }
     }
 
-    fn add(&mut self, identity: Identity, stream: TcpStream) {
+    fn add(&mut self, identity: ConnectionInfo, stream: TcpStream) {
         let index = self.free_index();
         // Without it small answers wait for the client's acknowledgements; losing it is only slow.
         let _ = stream.set_nodelay(true);
@@ -261,7 +261,7 @@ impl Frontend {
         Ok(stream)
     }
 
-    fn insert(&mut self, index: u32, identity: Identity, stream: Option<TcpStream>) {
+    fn insert(&mut self, index: u32, identity: ConnectionInfo, stream: Option<TcpStream>) {
         let client = Connection::new(identity, stream, &mut self.outbox);
         self.by_conn.insert(identity.conn, index);
         self.clients[index as usize] = Some(client);
@@ -287,7 +287,7 @@ impl Frontend {
             let _ = stream.set_nodelay(true);
             let _ = sys::deliver_urgent_in_line(stream);
         }
-        self.insert(index, Identity { conn, origin }, stream);
+        self.insert(index, ConnectionInfo { conn, origin }, stream);
         if let (Some(error), Some(client)) = (failure, &mut self.clients[index as usize]) {
             client.answered(Err(sys::errno_of(&error)), &mut self.outbox);
         }

@@ -33,7 +33,7 @@ fn pair() -> (Connection, std::net::TcpStream, Said) {
     let peer = std::net::TcpStream::connect(local).unwrap();
     let (stream, address) = listener.accept().unwrap();
     stream.set_nonblocking(true).unwrap();
-    let identity = Identity {
+    let identity = ConnectionInfo {
         conn: ConnId {
             frontend: 1,
             counter: 1,
