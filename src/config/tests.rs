@@ -122,3 +122,14 @@ fn a_renamed_key_is_answered_with_its_new_name() {
         );
     }
 }
+
+#[test]
+fn a_size_of_segments_that_the_log_cannot_have_is_refused() {
+    for bytes in [(32 << 20) + 1, 8 * (u64::from(u32::MAX) + 1)] {
+        let said = complaint(
+            "node = 1",
+            &format!("node = 1\nlog_segment_bytes = {bytes}"),
+        );
+        assert!(said.contains("a multiple of 8, at most"), "{said}");
+    }
+}

@@ -70,6 +70,12 @@ impl NodeConfig {
                 "log_segment_bytes must be at least {SEGMENT_BYTES_MIN}"
             ));
         }
+        let largest = 8 * u64::from(u32::MAX);
+        if !self.log_segment_bytes.is_multiple_of(8) || self.log_segment_bytes > largest {
+            return Some(format!(
+                "log_segment_bytes must be a multiple of 8, at most {largest}"
+            ));
+        }
         if self.descriptors_max < DESCRIPTORS_MIN {
             return Some(format!(
                 "descriptors_max must be at least {DESCRIPTORS_MIN}"
